@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 OR BSD-3-Clause
+//! The register map of BAR0.
+//!
+//! Three parts: the device registers from 0, one block of registers a channel from [`CHANNEL_BASE`], the
+//! counters from [`COUNTER_BASE`]; behind them one doorbell page a channel from [`DOORBELL_BASE`].
+//! A register is read and written whole, at its own width, naturally aligned; a 64-bit register also as two
+//! 32-bit halves, low half first. Any other access reads as zero, writes nothing, and counts as a bad access.
+
+use super::channel::ChannelState;
+use super::error::ErrorCode;
+
+/// What a driver may do with a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reads only; a write is a bad access.
+    ReadOnly,
+    /// Writes only; reads as zero.
+    WriteOnly,
+    /// Reads and writes.
+    ReadWrite,
+}
+
+/// One row of the register map.
+#[derive(Clone, Copy, Debug)]
+pub struct Register {
+    /// The name in the manual and in traces.
+    pub name: &'static str,
+    /// Byte offset: from the start of BAR0, or of the channel's block.
+    pub offset: u32,
+    /// Width in bytes: 4 or 8.
+    pub width: u8,
+    /// Permitted accesses.
+    pub access: Access,
+    /// One sentence for the manual.
+    pub summary: &'static str,
+}
+
+macro_rules! register_map {
+    ($(#[$tmeta:meta])* $table:ident: $($name:ident @ $offset:literal, $width:literal, $access:ident, $summary:literal;)*) => {
+        $(#[doc = $summary] pub const $name: Register = Register {
+            name: stringify!($name), offset: $offset, width: $width, access: Access::$access, summary: $summary,
+        };)*
+        $(#[$tmeta])*
+        pub const $table: &[Register] = &[$($name,)*];
+    };
+}
+
+register_map! {
+    /// The device registers, by offset from the start of BAR0.
+    DEVICE_REGISTERS:
+    ID @ 0x000, 4, ReadOnly, "Always [`DEVICE_MAGIC`]; all ones means the device is gone.";
+    VERSION @ 0x004, 4, ReadOnly, "The ABI version the device implements ([`super::ABI_VERSION`]).";
+    CONFIGURATION @ 0x008, 4, ReadOnly, "How many parts this device has ([`Configuration`]).";
+    STATUS @ 0x00c, 4, ReadOnly, "The device as a whole ([`Status`]).";
+    VRAM_SIZE @ 0x010, 8, ReadOnly, "Size of VRAM in bytes; BAR2 may show less, never more.";
+    CONTROL @ 0x018, 4, ReadWrite, "Requests to the device as a whole ([`Control`]).";
+    TIMESTAMP @ 0x020, 8, ReadOnly, "The device's clock in nanoseconds: monotonic, the one of the trace log.";
+    MARK @ 0x028, 8, WriteOnly, "Puts the written value into the trace log, to find one's place there.";
+}
+
+/// What [`ID`] reads: "ERSZ" in memory order.
+pub const DEVICE_MAGIC: u32 = u32::from_le_bytes(*b"ERSZ");
+
+bitfield! {
+    /// Value of [`CONFIGURATION`].
+    pub struct Configuration(u32) {
+        /// Number of channels, 1 to [`MAX_CHANNELS`].
+        channels / with_channels: 7..=0 as field;
+        /// Number of copy engines.
+        copy_engines / with_copy_engines: 15..=8 as field;
+        /// Number of MSI-X vectors.
+        vectors / with_vectors: 31..=16 as field;
+    }
+}
+
+bitfield! {
+    /// Value of [`STATUS`].
+    pub struct Status(u32) {
+        /// At least one channel is in [`ChannelState::Error`].
+        channel_error / with_channel_error: 0..=0 as flag;
+        /// At least one bad register access was seen since reset.
+        bad_access / with_bad_access: 1..=1 as flag;
+        /// A reset is under way; registers other than this one may not be written.
+        resetting / with_resetting: 2..=2 as flag;
+    }
+}
+
+bitfield! {
+    /// Value of [`CONTROL`].
+    pub struct Control(u32) {
+        /// Write one: stop all channels, forget all state but VRAM's content. Reads as one until done.
+        reset / with_reset: 0..=0 as flag;
+    }
+}
+
+/// Largest number of channels the map has room for.
+pub const MAX_CHANNELS: u32 = 64;
+/// Offset of channel 0's registers in BAR0.
+pub const CHANNEL_BASE: u32 = 0x1000;
+/// Bytes from one channel's registers to the next one's.
+pub const CHANNEL_STRIDE: u32 = 0x40;
+
+register_map! {
+    /// The registers of one channel, by offset from the start of its block.
+    CHANNEL_REGISTERS:
+    RING_BASE @ 0x00, 8, ReadWrite, "Bus address of the ring, 4 KiB aligned. Written while the channel is disabled.";
+    CONTROL_BLOCK @ 0x08, 8, ReadWrite, "Bus address of the control block, 4 KiB aligned. Written while disabled.";
+    RING_ORDER @ 0x10, 4, ReadWrite, "Base-2 logarithm of the ring's length in commands. Written while disabled.";
+    VECTOR @ 0x14, 4, ReadWrite, "MSI-X vector of this channel's fences and errors. Written while disabled.";
+    CHANNEL_CONTROL @ 0x18, 4, ReadWrite, "Requests to the channel ([`ChannelControl`]).";
+    CHANNEL_STATUS @ 0x1c, 4, ReadOnly, "State and error of the channel ([`ChannelStatus`]).";
+    ERROR_POSITION @ 0x20, 8, ReadOnly, "Where it failed: ring position (low half), list entry (high half).";
+    ERROR_ADDRESS @ 0x28, 8, ReadOnly, "The address that was refused, in the aperture of the failed access.";
+    GET @ 0x30, 4, ReadOnly, "The channel's GET, as in its control block.";
+}
+
+bitfield! {
+    /// Value of [`CHANNEL_CONTROL`].
+    pub struct ChannelControl(u32) {
+        /// One: fetch and execute commands. Cleared: stop behind the command under way; [`GET`] says where.
+        enable / with_enable: 0..=0 as flag;
+        /// Write one: drop all commands, clear the error, PUT and GET start again at zero, disabled. Reads as
+        /// one until the engine has let go of the channel.
+        reset / with_reset: 1..=1 as flag;
+    }
+}
+
+bitfield! {
+    /// Value of [`CHANNEL_STATUS`].
+    pub struct ChannelStatus(u32) {
+        /// A [`ChannelState`].
+        raw_state / with_raw_state: 3..=0 as field;
+        /// An [`ErrorCode`]; not [`ErrorCode::None`] exactly in [`ChannelState::Error`].
+        raw_error / with_raw_error: 15..=8 as field;
+    }
+}
+
+impl ChannelStatus {
+    /// The value for a state and an error.
+    pub const fn new(state: ChannelState, error: ErrorCode) -> Self {
+        Self(0).with_raw_state(state as u32).with_raw_error(error as u32)
+    }
+
+    /// The state, unless the number is not one.
+    pub const fn state(self) -> Option<ChannelState> {
+        ChannelState::from_raw(self.raw_state() as u8)
+    }
+
+    /// The error, unless the number is not one.
+    pub const fn error(self) -> Option<ErrorCode> {
+        ErrorCode::from_raw(self.raw_error() as u8)
+    }
+}
+
+/// Offset in BAR0 of counter 0; counter *n* ([`super::counter::Counter`]) is the read-only 64-bit register 8 *n* on.
+pub const COUNTER_BASE: u32 = 0x4000;
+
+/// Offset in BAR0 of channel 0's doorbell page.
+pub const DOORBELL_BASE: u32 = 0x1_0000;
+/// Bytes from one doorbell page to the next: a page, so that each can be mapped by itself.
+pub const DOORBELL_STRIDE: u32 = 0x1000;
+/// A doorbell is the first this many bytes of its page, written whole.
+pub const DOORBELL_WIDTH: u32 = 4;
+
+/// Offset in BAR0 of a register in a channel's block; `None` if there can be no such channel.
+pub const fn channel_register(channel: u32, register: Register) -> Option<u32> {
+    if channel < MAX_CHANNELS {
+        Some(CHANNEL_BASE + channel * CHANNEL_STRIDE + register.offset)
+    } else {
+        None
+    }
+}
+
+/// Offset in BAR0 of a channel's doorbell; `None` if there can be no such channel.
+pub const fn doorbell(channel: u32) -> Option<u32> {
+    if channel < MAX_CHANNELS {
+        Some(DOORBELL_BASE + channel * DOORBELL_STRIDE)
+    } else {
+        None
+    }
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Guest memory as the device sees it: by bus address, with maps that come and go at run time.
+
+use thiserror::Error;
+use vm_memory::VolatileSlice;
+
+/// Why DMA did not happen. Nothing was transferred beyond what the error says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum DmaError {
+    /// No map covers this bus address.
+    #[error("bus address {0:#x} is not mapped")]
+    Unmapped(u64),
+    /// The map that covers this bus address may not be written.
+    #[error("bus address {0:#x} is mapped read-only")]
+    ReadOnly(u64),
+    /// An atomic access was not naturally aligned.
+    #[error("bus address {0:#x} is not aligned for this access")]
+    Unaligned(u64),
+}
+
+/// The memory a device masters.
+///
+/// Called by engine threads at any time, while another thread changes the maps. An implementation guarantees that once
+/// a map is taken away (the call that removes it has returned), no access through it is under way or will begin.
+pub trait DmaSpace: Send + Sync {
+    /// Copies from bus address `address` into all of `target`; may cross maps.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::Unmapped`] with the first address that could not be read.
+    fn read(&self, address: u64, target: &VolatileSlice<'_>) -> Result<(), DmaError>;
+
+    /// Copies all of `source` to bus address `address`; may cross maps.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::Unmapped`] or [`DmaError::ReadOnly`] with the first address that could not be written.
+    fn write(&self, address: u64, source: &VolatileSlice<'_>) -> Result<(), DmaError>;
+
+    /// Reads an aligned 32-bit word with acquire ordering.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`], or [`DmaError::Unaligned`].
+    fn load_u32(&self, address: u64) -> Result<u32, DmaError>;
+
+    /// Writes an aligned 32-bit word with release ordering.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write`], or [`DmaError::Unaligned`].
+    fn store_u32(&self, address: u64, value: u32) -> Result<(), DmaError>;
+
+    /// Writes an aligned 64-bit word with release ordering.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write`], or [`DmaError::Unaligned`].
+    fn store_u64(&self, address: u64, value: u64) -> Result<(), DmaError>;
+}

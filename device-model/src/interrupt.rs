@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! How the device interrupts a CPU.
+
+/// Where a function's MSI-X messages go. Called by engine threads; must not block.
+pub trait InterruptSink: Send + Sync {
+    /// Sends the message of an MSI-X vector.
+    fn signal(&self, vector: u16);
+
+    /// Whether the transport keeps the MSI-X table and its masks itself (vfio-user: the client does). If so the
+    /// device calls [`Self::signal`] without looking at its own table, which nobody programs.
+    fn keeps_table(&self) -> bool {
+        false
+    }
+}

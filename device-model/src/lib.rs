@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The Ersatz GPU: a device model that knows no transport and no VMM.
+//!
+//! Two sets of small traits are all it sees of the world. *Towards the machine* that it does DMA into:
+//! [`dma::DmaSpace`], [`interrupt::InterruptSink`], [`clock::Clock`]. *Towards the bus* that drives it, it implements
+//! [`bus::PciFunction`]; whatever an access changes outside of the device is returned as a [`bus::Effect`], for the
+//! bus to carry out.
+//!
+//! What the device looks like to a driver is written in `ersatz-abi`.
+
+pub mod bus;
+pub mod clock;
+pub mod dma;
+pub mod interrupt;

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note OR Apache-2.0 OR BSD-3-Clause
+//! The contract between the Ersatz driver and user space: the ioctls of `/dev/ersatzN`.
+//!
+//! The driver compiles this very file as a module; user space links it as a crate, or includes `ersatz.h`, which
+//! says the same in C (a test compares the two). All structures are `repr(C)`, have no padding, and mean the same
+//! to 32-bit and 64-bit callers. An address range belongs to the calling process's memory and is page-aligned;
+//! unless said otherwise a range may cross mappings and holes.
+//!
+//! Errors common to all: `EINVAL` for a range that is empty, unaligned or wraps, or for a flag that is not defined;
+//! `EFAULT` for a pointer that does not lead to memory; `ENODEV` once the device is unbound or gone; `EIO` if the
+//! device reported an error; `EINTR` if a signal came first.
+#![cfg_attr(not(MODULE), no_std)]
+
+/// The letter of all Ersatz ioctls.
+pub const IOC_MAGIC: u8 = 0xe5;
+
+/// The number of an ioctl that reads and writes a `T`: `_IOWR(IOC_MAGIC, nr, T)` of `asm-generic/ioctl.h`.
+const fn iowr<T>(nr: u8) -> u32 {
+    (3 << 30) | ((size_of::<T>() as u32) << 16) | ((IOC_MAGIC as u32) << 8) | nr as u32
+}
+
+use core::mem::size_of;
+
+/// `ERSATZ_IOC_INFO`: fills in an [`Info`].
+pub const IOC_INFO: u32 = iowr::<Info>(1);
+/// `ERSATZ_IOC_MIGRATE`: performs a [`Migrate`].
+pub const IOC_MIGRATE: u32 = iowr::<Migrate>(2);
+/// `ERSATZ_IOC_RESIDENCY`: fills in a [`Residency`].
+pub const IOC_RESIDENCY: u32 = iowr::<Residency>(3);
+/// `ERSATZ_IOC_DIGEST`: performs a [`Digest`].
+pub const IOC_DIGEST: u32 = iowr::<Digest>(4);
+/// `ERSATZ_IOC_COUNTERS`: fills in a [`Counters`].
+pub const IOC_COUNTERS: u32 = iowr::<Counters>(5);
+/// `ERSATZ_IOC_EVICT`: performs an [`Evict`].
+pub const IOC_EVICT: u32 = iowr::<Evict>(6);
+/// `ERSATZ_IOC_MARK`: performs a [`Mark`].
+pub const IOC_MARK: u32 = iowr::<Mark>(7);
+
+/// How VRAM is registered with the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum MemoryType {
+    /// `MEMORY_DEVICE_PRIVATE`: no CPU access; a touch migrates the page back.
+    Private = 0,
+    /// `MEMORY_DEVICE_COHERENT`: the CPU reads and writes VRAM in place.
+    Coherent = 1,
+}
+
+/// What the device and its driver are.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Info {
+    /// Out: the device's `ersatz_abi::ABI_VERSION`.
+    pub abi_version: u32,
+    /// Out: a [`MemoryType`].
+    pub memory_type: u32,
+    /// Out: bytes of VRAM that the driver has registered as pages.
+    pub vram_bytes: u64,
+    /// Out: bytes of it that no page uses now.
+    pub vram_free: u64,
+    /// Out: CPU faults on device pages that the driver has answered since it was bound.
+    pub cpu_faults: u64,
+    /// Out: CPU faults it could not answer (the process got SIGBUS).
+    pub cpu_faults_failed: u64,
+    /// Out: PCI segment (31:16), bus (15:8), device (7:3), function (2:0).
+    pub pci_address: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Where [`Migrate`] takes pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Direction {
+    /// To the device's VRAM.
+    ToDevice = 0,
+    /// Back to system memory.
+    ToSystem = 1,
+}
+
+/// Moves the pages of a range. A page that cannot move now (pinned, busy, no VRAM left, not anonymous) stays where it
+/// is with its content; that is counted, not an error.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Migrate {
+    /// In: first byte of the range.
+    pub address: u64,
+    /// In: length in bytes.
+    pub length: u64,
+    /// In: a [`Direction`].
+    pub direction: u32,
+    /// In: zero.
+    pub flags: u32,
+    /// Out: pages that this call moved.
+    pub moved: u64,
+    /// Out: pages of the range that are not where they were asked to go, holes included.
+    pub left: u64,
+}
+
+/// Where a page is, as [`Residency`] reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PageState {
+    /// Nothing is mapped there (a hole, or never touched).
+    None = 0,
+    /// In system memory.
+    System = 1,
+    /// In this device's VRAM.
+    Device = 2,
+}
+
+/// Where each page of a range is, seen without faulting anything in.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Residency {
+    /// In: first byte of the range.
+    pub address: u64,
+    /// In: length in bytes.
+    pub length: u64,
+    /// In: pointer to one byte a page; out: a [`PageState`] each.
+    pub states: u64,
+}
+
+/// Has the device read each page of a range where it is and report its CRC-32C. Nothing migrates; a page that is
+/// not present is faulted in as a CPU read would. A range with a hole in it is `EFAULT`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Digest {
+    /// In: first byte of the range.
+    pub address: u64,
+    /// In: length in bytes.
+    pub length: u64,
+    /// In: pointer to one `u64` a page; out: the CRC-32C of each.
+    pub digests: u64,
+    /// Out: how many of the pages the device read in VRAM; it read the others in system memory.
+    pub in_vram: u64,
+}
+
+/// The device's own counters, read from its registers.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Counters {
+    /// Out: by number of `ersatz_abi::counter::Counter`; those the device does not have are zero.
+    pub values: [u64; 64],
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { values: [0; 64] }
+    }
+}
+
+/// Moves every page of every process off the device. Pages that stay busy are left.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Evict {
+    /// Out: pages moved.
+    pub moved: u64,
+    /// Out: pages still on the device.
+    pub left: u64,
+}
+
+/// Puts a number into the device's trace log.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Mark {
+    /// In: the number.
+    pub value: u64,
+}

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a guest is made of.
+//!
+//! `cargo xtask` builds a set of artifacts and writes a [`manifest::Manifest`] beside them; `ersatz run` reads it. The
+//! other modules are shared by the two: which packages are pinned, and how an initramfs archive is written.
+
+pub mod manifest;

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What to run, whatever the accelerator: the one description that the KVM, nested and TCG paths all start from.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A guest and its devices.
+#[derive(Clone, Debug)]
+pub struct GuestSpec {
+    /// bzImage or ELF kernel.
+    pub kernel: PathBuf,
+    /// The initramfs file.
+    pub initramfs: PathBuf,
+    /// A further cpio archive to load right behind it (the kernel unpacks both): says what PID 1 is to run.
+    pub initramfs_tail: Vec<u8>,
+    /// The kernel's command line.
+    pub command_line: String,
+    /// Number of vCPUs.
+    pub vcpus: u8,
+    /// Guest memory in bytes.
+    pub memory: u64,
+    /// The GPUs, in PCI order.
+    pub devices: Vec<GpuSpec>,
+    /// How long the guest may run.
+    pub timeout: Option<Duration>,
+}
+
+/// One GPU.
+#[derive(Clone, Debug)]
+pub struct GpuSpec {
+    /// VRAM in bytes.
+    pub vram: u64,
+    /// Where its trace goes.
+    pub trace: Option<PathBuf>,
+}
