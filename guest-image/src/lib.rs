@@ -4,4 +4,5 @@
 //! `cargo xtask` builds a set of artifacts and writes a [`manifest::Manifest`] beside them; `ersatz run` reads it. The
 //! other modules are shared by the two: which packages are pinned, and how an initramfs archive is written.
 
+pub mod initramfs;
 pub mod manifest;
