@@ -27,6 +27,12 @@ pub enum Effect {
     },
     /// The enable or function-mask bit changed, so any vector may have: look at all of them.
     MsixControlChanged,
+    /// A message held back while its vector was masked (or the function not bus master) goes out now: the bus
+    /// signals the vector, after it has carried out the effects before this one.
+    MsixSend {
+        /// The vector.
+        vector: u16,
+    },
     /// The function was reset: BARs decode nowhere and MSI-X is off.
     Reset,
 }
