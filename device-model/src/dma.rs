@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Guest memory as the device sees it: by bus address, with maps that come and go at run time.
 
+mod mapped;
+
 use thiserror::Error;
 use vm_memory::VolatileSlice;
+
+pub use mapped::{MAP_ALIGNMENT, MAX_MAPS, MapAccess, MapError, MappedSpace};
 
 /// Why DMA did not happen. Nothing was transferred beyond what the error says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

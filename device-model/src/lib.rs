@@ -12,3 +12,4 @@ pub mod bus;
 pub mod clock;
 pub mod dma;
 pub mod interrupt;
+mod sync;

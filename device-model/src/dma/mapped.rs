@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Guest memory that is mapped into this process.
+//!
+//! [`MappedSpace`] is the [`DmaSpace`] of both front ends: the VMM gives it the guest's RAM once, the vfio-user server
+//! adds and removes maps as its client says. A transfer holds the table's read lock, so [`MappedSpace::unmap`] returns
+//! only when no access through the removed maps is under way.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use thiserror::Error;
+use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
+use vm_memory::{
+    AtomicAccess, Bytes, FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion,
+    VolatileMemory, VolatileSlice,
+};
+
+use super::{DmaError, DmaSpace};
+use crate::sync::RwLock;
+
+/// Addresses, lengths and file offsets of maps are multiples of this many bytes.
+pub const MAP_ALIGNMENT: u64 = 4096;
+/// Most maps one space holds, which bounds what a client can make the table cost; VFIO's own limit.
+pub const MAX_MAPS: usize = 65_535;
+
+/// What the device may do with a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapAccess {
+    /// Only reads.
+    ReadOnly,
+    /// Reads and writes.
+    ReadWrite,
+}
+
+/// Why the maps were not changed.
+#[derive(Debug, Error)]
+pub enum MapError {
+    /// Nothing to map.
+    #[error("a DMA map at {0:#x} has no length")]
+    Empty(u64),
+    /// A number is not a multiple of [`MAP_ALIGNMENT`].
+    #[error("{what} {value:#x} of a DMA map is not a multiple of {MAP_ALIGNMENT}")]
+    Unaligned {
+        /// Which number.
+        what: &'static str,
+        /// The number.
+        value: u64,
+    },
+    /// The range leaves the 64-bit address space or what this process can map.
+    #[error("a DMA map of {length:#x} bytes at {address:#x} is too large")]
+    TooLarge {
+        /// First bus address.
+        address: u64,
+        /// Length in bytes.
+        length: u64,
+    },
+    /// Part of the range is mapped.
+    #[error("a DMA map of {length:#x} bytes at {address:#x} overlaps the one at {other:#x}; unmap that one first")]
+    Overlap {
+        /// First bus address.
+        address: u64,
+        /// Length in bytes.
+        length: u64,
+        /// First bus address of the map that is there.
+        other: u64,
+    },
+    /// The file ends before the map would.
+    #[error("a DMA map needs {needed:#x} bytes of a file of {size:#x}")]
+    BeyondFile {
+        /// End of the map in the file.
+        needed: u64,
+        /// Size of the file.
+        size: u64,
+    },
+    /// The descriptor is of something that has no size of its own.
+    #[error("a DMA map at {0:#x} is not backed by a plain file or memfd")]
+    NotAFile(u64),
+    /// [`MAX_MAPS`] is reached.
+    #[error("there are {MAX_MAPS} DMA maps already")]
+    TooMany,
+    /// The range to unmap covers a map in part.
+    #[error("unmapping {length:#x} bytes at {address:#x} would cut the map at {other:#x} in two")]
+    Partial {
+        /// First bus address to unmap.
+        address: u64,
+        /// Length in bytes.
+        length: u64,
+        /// First bus address of the map that would be cut.
+        other: u64,
+    },
+    /// The file's size could not be read.
+    #[error("cannot read the size of the file behind a DMA map")]
+    Stat(#[source] io::Error),
+    /// `mmap` refused.
+    #[error("cannot map {length:#x} bytes for DMA at {address:#x}")]
+    Mmap {
+        /// First bus address.
+        address: u64,
+        /// Length in bytes.
+        length: u64,
+        /// What `mmap` said.
+        #[source]
+        source: MmapRegionError,
+    },
+}
+
+/// One map: a range of bus addresses and the memory behind it.
+struct Map {
+    region: Arc<MmapRegion>,
+    last: u64,
+    access: MapAccess,
+}
+
+/// Guest memory by bus address; maps may come and go while engines use it.
+///
+/// A file must keep the size it had when it was mapped: whoever can truncate it can kill this process by SIGBUS, so take
+/// files from untrusted peers only if they are sealed against shrinking.
+#[derive(Default)]
+pub struct MappedSpace {
+    maps: RwLock<BTreeMap<u64, Map>>,
+}
+
+impl MappedSpace {
+    /// A space with no maps.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A space with all regions of a guest's memory, at their guest physical addresses, for reads and writes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::map_region`].
+    pub fn from_memory(memory: &GuestMemoryMmap) -> Result<Self, MapError> {
+        let space = Self::new();
+        for region in memory.iter() {
+            space.map_region(region.start_addr().0, region.get_mmap(), MapAccess::ReadWrite)?;
+        }
+        Ok(space)
+    }
+
+    /// Maps `length` bytes of `file` from `file_offset` at bus address `address`.
+    ///
+    /// # Errors
+    ///
+    /// Whatever [`MapError`] lists but `Partial`; the maps are then as before.
+    pub fn map_file(
+        &self,
+        address: u64,
+        length: u64,
+        file: File,
+        file_offset: u64,
+        access: MapAccess,
+    ) -> Result<(), MapError> {
+        check_aligned("the file offset", file_offset)?;
+        self.maps.read().check_free(address, length)?;
+        let too_large = MapError::TooLarge { address, length };
+        let Ok(size) = usize::try_from(length) else { return Err(too_large) };
+        let Some(needed) = file_offset.checked_add(length).filter(|end| i64::try_from(*end).is_ok()) else {
+            return Err(too_large);
+        };
+        let metadata = file.metadata().map_err(MapError::Stat)?;
+        if !metadata.is_file() {
+            return Err(MapError::NotAFile(address));
+        }
+        if needed > metadata.len() {
+            return Err(MapError::BeyondFile { needed, size: metadata.len() });
+        }
+        let protection = match access {
+            MapAccess::ReadOnly => libc::PROT_READ,
+            MapAccess::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
+        };
+        let region = MmapRegionBuilder::new(size)
+            .with_mmap_prot(protection)
+            .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE)
+            .with_file_offset(FileOffset::new(file, file_offset))
+            .build()
+            .map_err(|source| MapError::Mmap { address, length, source })?;
+        self.map_region(address, Arc::new(region), access)
+    }
+
+    /// Maps memory that this process has mapped already, all of it, at bus address `address`. A region for
+    /// [`MapAccess::ReadWrite`] must be writable.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Empty`], [`MapError::Unaligned`], [`MapError::TooLarge`], [`MapError::Overlap`], [`MapError::TooMany`].
+    pub fn map_region(&self, address: u64, region: Arc<MmapRegion>, access: MapAccess) -> Result<(), MapError> {
+        let length = region.size() as u64;
+        let mut maps = self.maps.write();
+        let last = maps.check_free(address, length)?;
+        if maps.len() >= MAX_MAPS {
+            return Err(MapError::TooMany);
+        }
+        maps.insert(address, Map { region, last, access });
+        Ok(())
+    }
+
+    /// Removes all maps inside the range and returns how many there were; none is no error. Once this has returned, no
+    /// access through them is under way or will begin.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Partial`] if the range covers a map in part, [`MapError::TooLarge`] if it wraps; the maps are then as
+    /// before.
+    pub fn unmap(&self, address: u64, length: u64) -> Result<usize, MapError> {
+        let Some(extent) = length.checked_sub(1) else { return Ok(0) };
+        let Some(last) = address.checked_add(extent) else { return Err(MapError::TooLarge { address, length }) };
+        let mut maps = self.maps.write();
+        if let Some((&other, _)) = maps.range(..address).next_back().filter(|(_, map)| map.last >= address) {
+            return Err(MapError::Partial { address, length, other });
+        }
+        if let Some((&other, _)) = maps.range(address..=last).next_back().filter(|(_, map)| map.last > last) {
+            return Err(MapError::Partial { address, length, other });
+        }
+        let inside: Vec<u64> = maps.range(address..=last).map(|(&start, _)| start).collect();
+        for start in &inside {
+            maps.remove(start);
+        }
+        Ok(inside.len())
+    }
+
+    /// Removes every map, as when the client leaves.
+    pub fn clear(&self) {
+        self.maps.write().clear();
+    }
+
+    /// Number of maps.
+    pub fn len(&self) -> usize {
+        self.maps.read().len()
+    }
+
+    /// Whether there is no map.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The table of maps, by first bus address.
+trait MapTable {
+    /// The last bus address of this range, provided that no map touches it.
+    fn check_free(&self, address: u64, length: u64) -> Result<u64, MapError>;
+
+    /// The memory from `address` on to the end of its map, at most `limit` bytes.
+    fn slice(&self, address: u64, limit: usize, access: MapAccess) -> Result<VolatileSlice<'_>, DmaError>;
+
+    /// Calls `transfer` for each piece of `[address, address + length)` with the piece's offset in the range.
+    fn for_each_piece(
+        &self,
+        address: u64,
+        length: usize,
+        access: MapAccess,
+        mut transfer: impl FnMut(VolatileSlice<'_>, usize),
+    ) -> Result<(), DmaError> {
+        let mut done = 0;
+        while done < length {
+            // Beyond the last address there is nothing, and no map ends there but at it.
+            let at = address.checked_add(done as u64).ok_or(DmaError::Unmapped(u64::MAX))?;
+            let slice = self.slice(at, length - done, access)?;
+            let count = slice.len();
+            transfer(slice, done);
+            done += count;
+        }
+        Ok(())
+    }
+}
+
+impl MapTable for BTreeMap<u64, Map> {
+    fn check_free(&self, address: u64, length: u64) -> Result<u64, MapError> {
+        check_aligned("the address", address)?;
+        check_aligned("the length", length)?;
+        let Some(extent) = length.checked_sub(1) else { return Err(MapError::Empty(address)) };
+        let Some(last) = address.checked_add(extent) else { return Err(MapError::TooLarge { address, length }) };
+        match self.range(..=last).next_back() {
+            Some((&other, map)) if map.last >= address => Err(MapError::Overlap { address, length, other }),
+            _ => Ok(last),
+        }
+    }
+
+    fn slice(&self, address: u64, limit: usize, access: MapAccess) -> Result<VolatileSlice<'_>, DmaError> {
+        let unmapped = DmaError::Unmapped(address);
+        let Some((start, map)) = self.range(..=address).next_back().filter(|(_, map)| map.last >= address) else {
+            return Err(unmapped);
+        };
+        if access == MapAccess::ReadWrite && map.access == MapAccess::ReadOnly {
+            return Err(DmaError::ReadOnly(address));
+        }
+        let offset = usize::try_from(address - start).map_err(|_| unmapped)?;
+        let count = limit.min(map.region.size() - offset);
+        map.region.get_slice(offset, count).map_err(|_| unmapped)
+    }
+}
+
+fn check_aligned(what: &'static str, value: u64) -> Result<(), MapError> {
+    if value % MAP_ALIGNMENT == 0 { Ok(()) } else { Err(MapError::Unaligned { what, value }) }
+}
+
+impl MappedSpace {
+    fn load<T: AtomicAccess>(&self, address: u64, order: Ordering) -> Result<T, DmaError> {
+        let maps = self.maps.read();
+        let slice = word::<T>(&maps, address, MapAccess::ReadOnly)?;
+        slice.load(0, order).map_err(|_| DmaError::Unaligned(address))
+    }
+
+    fn store<T: AtomicAccess>(&self, address: u64, value: T, order: Ordering) -> Result<(), DmaError> {
+        let maps = self.maps.read();
+        let slice = word::<T>(&maps, address, MapAccess::ReadWrite)?;
+        slice.store(value, 0, order).map_err(|_| DmaError::Unaligned(address))
+    }
+}
+
+/// An aligned word never crosses maps, which are aligned to more than a word.
+fn word<T>(maps: &BTreeMap<u64, Map>, address: u64, access: MapAccess) -> Result<VolatileSlice<'_>, DmaError> {
+    if address % size_of::<T>() as u64 != 0 {
+        return Err(DmaError::Unaligned(address));
+    }
+    maps.slice(address, size_of::<T>(), access)
+}
+
+impl DmaSpace for MappedSpace {
+    fn read(&self, address: u64, target: &VolatileSlice<'_>) -> Result<(), DmaError> {
+        self.maps.read().for_each_piece(address, target.len(), MapAccess::ReadOnly, |piece, offset| {
+            if let Ok(rest) = target.offset(offset) {
+                piece.copy_to_volatile_slice(rest);
+            }
+        })
+    }
+
+    fn write(&self, address: u64, source: &VolatileSlice<'_>) -> Result<(), DmaError> {
+        self.maps.read().for_each_piece(address, source.len(), MapAccess::ReadWrite, |piece, offset| {
+            if let Ok(rest) = source.offset(offset) {
+                rest.copy_to_volatile_slice(piece);
+            }
+        })
+    }
+
+    fn load_u32(&self, address: u64) -> Result<u32, DmaError> {
+        self.load(address, Ordering::Acquire).map(u32::from_le)
+    }
+
+    fn store_u32(&self, address: u64, value: u32) -> Result<(), DmaError> {
+        self.store(address, value.to_le(), Ordering::Release)
+    }
+
+    fn store_u64(&self, address: u64, value: u64) -> Result<(), DmaError> {
+        self.store(address, value.to_le(), Ordering::Release)
+    }
+}

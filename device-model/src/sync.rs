@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Locks that outlive a panic of their holder.
+//!
+//! Every lock of the model guards state that is consistent between any two statements, so a panicking thread (a bug, or
+//! a sink of the embedder that panics) must not take down each thread that touches the device afterwards.
+
+use std::sync::{PoisonError, RwLockReadGuard, RwLockWriteGuard};
+
+/// A reader-writer lock whose `read` and `write` cannot fail. A waiting writer holds back new readers.
+#[derive(Debug, Default)]
+pub(crate) struct RwLock<T>(std::sync::RwLock<T>);
+
+impl<T> RwLock<T> {
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
