@@ -1,4 +1,76 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Placeholder until its author lands it.
+//! PID 1 of the guest.
+//!
+//! Mounts what programs expect, loads the driver, runs the one command the host asked for, and reports its exit status
+//! to the host. Whatever goes wrong on the way is said on the console and ends the machine with [`STATUS_FAILED`], never
+//! with the kernel panic that a PID 1 which simply exits would cause.
 
-fn main() {}
+mod command;
+mod console;
+mod kernel_log;
+mod machine;
+mod mounts;
+
+use std::panic::catch_unwind;
+use std::path::Path;
+
+use ersatz_init::driver;
+use thiserror::Error;
+
+/// Exit status when it is not the command that failed: the one `ersatz` gives its own failures.
+const STATUS_FAILED: u8 = 125;
+
+/// Why the command could not be run.
+#[derive(Debug, Error)]
+enum InitError {
+    #[error(transparent)]
+    Mount(#[from] mounts::MountError),
+    #[error(transparent)]
+    Module(#[from] driver::ModuleError),
+    #[error(transparent)]
+    Command(#[from] command::CommandError),
+}
+
+fn main() {
+    if std::process::id() != 1 {
+        eprintln!("ersatz-init: to be run by the kernel as /init, not by hand");
+        std::process::exit(i32::from(STATUS_FAILED));
+    }
+    let status = match catch_unwind(run) {
+        Ok(Ok(status)) => status,
+        Ok(Err(error)) => {
+            eprintln!("ersatz-init: {error}");
+            STATUS_FAILED
+        }
+        // The panic's message is on the console already.
+        Err(_) => STATUS_FAILED,
+    };
+    machine::end(status)
+}
+
+/// Everything from boot to the end of the command; its exit status.
+fn run() -> Result<u8, InitError> {
+    for missing in mounts::mount_all()? {
+        eprintln!("ersatz-init: notice: {missing}");
+    }
+    if Path::new(driver::DRIVER_PATH).exists() {
+        driver::load_driver()?;
+    } else {
+        eprintln!("ersatz-init: notice: no driver in this image ({})", driver::DRIVER_PATH);
+    }
+    let status = command::run(&command::requested()?)?;
+    repeat_complaints();
+    Ok(status)
+}
+
+/// Shows on the console what the kernel complained about since boot.
+fn repeat_complaints() {
+    match kernel_log::complaints() {
+        Ok(complaints) => {
+            for complaint in complaints {
+                eprintln!("ersatz-init: kernel log: {complaint}");
+            }
+        }
+        Err(error) => eprintln!("ersatz-init: cannot read the kernel log: {error}"),
+    }
+}

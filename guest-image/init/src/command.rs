@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The one command a guest runs, in a session of its own on the console.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, setsid};
+use thiserror::Error;
+
+use crate::console;
+
+/// Says what to run; the host appends it to the initramfs.
+const COMMAND_PATH: &str = "/ersatz/command";
+/// What runs without that file.
+const SHELL: [&str; 2] = ["/bin/busybox", "sh"];
+
+/// Exit status, as shells have it, of a command that is not there.
+const STATUS_NOT_FOUND: u8 = 127;
+/// Exit status, as shells have it, of a command that is no program.
+const STATUS_NOT_EXECUTABLE: u8 = 126;
+
+/// How long processes that were left behind may take to die.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+mod terminal {
+    nix::ioctl_write_int_bad!(
+        /// Makes a terminal the controlling one of the calling session.
+        set_controlling, nix::libc::TIOCSCTTY
+    );
+}
+
+/// Why no command was run.
+#[derive(Debug, Error)]
+pub enum CommandError {
+    /// The file that says what to run is there but cannot be read.
+    #[error("cannot read {COMMAND_PATH}: {0}")]
+    Read(#[source] io::Error),
+    /// The file does not hold what it should.
+    #[error("{COMMAND_PATH} is not a list of NUL-terminated words, the first one not empty")]
+    Malformed,
+    /// The console could not be opened for it.
+    #[error("cannot open the console: {0}")]
+    Console(#[source] io::Error),
+    /// Waiting for it failed.
+    #[error("cannot wait for the command: {0}")]
+    Wait(#[source] Errno),
+}
+
+/// The words of the command: what the host asked for, or a shell.
+///
+/// # Errors
+///
+/// If the host's file is there and cannot be used.
+pub fn requested() -> Result<Vec<OsString>, CommandError> {
+    match std::fs::read(COMMAND_PATH) {
+        Ok(bytes) => parse(&bytes).ok_or(CommandError::Malformed),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(SHELL.map(OsString::from).to_vec()),
+        Err(error) => Err(CommandError::Read(error)),
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<Vec<OsString>> {
+    let body = bytes.strip_suffix(b"\0")?;
+    let words: Vec<OsString> = body.split(|&byte| byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
+    words.first().is_some_and(|program| !program.is_empty()).then_some(words)
+}
+
+/// Runs a command to its end and returns its exit status as a shell would: 128 plus the signal if one killed it.
+/// Orphans are reaped meanwhile, and whatever still runs afterwards is killed.
+///
+/// # Errors
+///
+/// If there is no console, or waiting fails. A command that cannot be started is no error here: it is said on the console
+/// and has the status shells give it.
+pub fn run(words: &[OsString]) -> Result<u8, CommandError> {
+    let [program, arguments @ ..] = words else { return Err(CommandError::Malformed) };
+    let terminal = console::open().map_err(CommandError::Console)?;
+    let stdio = || terminal.try_clone().map(Stdio::from).map_err(CommandError::Console);
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .current_dir("/")
+        .env("PATH", "/bin:/sbin:/usr/bin:/usr/sbin")
+        .env("HOME", "/")
+        .stdin(stdio()?)
+        .stdout(stdio()?)
+        .stderr(stdio()?);
+    own_session(&mut command, terminal);
+    let child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            eprintln!("ersatz-init: cannot run {}: {error}", Path::new(program).display());
+            let not_found = error.kind() == io::ErrorKind::NotFound;
+            return Ok(if not_found { STATUS_NOT_FOUND } else { STATUS_NOT_EXECUTABLE });
+        }
+    };
+    let status = reap_until(child.id())?;
+    end_leftovers();
+    Ok(status)
+}
+
+/// Gives the child a session whose controlling terminal is the console, so that Ctrl-C reaches it and a shell has job
+/// control.
+fn own_session(command: &mut Command, terminal: File) {
+    use std::os::fd::AsRawFd;
+    let enter = move || {
+        setsid()?;
+        // SAFETY: the descriptor is the terminal's, which the closure owns; the argument 0 means "do not steal".
+        unsafe { terminal::set_controlling(terminal.as_raw_fd(), 0) }?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes two system calls and neither allocates nor takes a lock.
+    unsafe { command.pre_exec(enter) };
+}
+
+/// Reaps every process that ends until it is this one.
+fn reap_until(child: u32) -> Result<u8, CommandError> {
+    loop {
+        match waitpid(None, None) {
+            Ok(status) if status.pid().is_some_and(|pid| u32::try_from(pid.as_raw()) == Ok(child)) => {
+                if let Some(status) = exit_status(status) {
+                    return Ok(status);
+                }
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(CommandError::Wait(error)),
+        }
+    }
+}
+
+/// The exit status that stands for an end; `None` if it is not one.
+fn exit_status(status: WaitStatus) -> Option<u8> {
+    match status {
+        // The kernel keeps the low byte of an exit status alone.
+        WaitStatus::Exited(_, code) => u8::try_from(code).ok(),
+        WaitStatus::Signaled(_, signal, _) => Some(128 | signal as u8),
+        _ => None,
+    }
+}
+
+/// Kills what the command left behind, so that its pages are off the device before the kernel log is read.
+fn end_leftovers() {
+    // ESRCH, nobody there, is the usual case.
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+    let deadline = Instant::now() + FAREWELL;
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) if Instant::now() > deadline => {
+                eprintln!("ersatz-init: a process survives SIGKILL, stuck in the kernel");
+                return;
+            }
+            Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(5)),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_nul_terminated() {
+        assert_eq!(parse(b"/bin/x\0-v\0two words\0").unwrap(), ["/bin/x", "-v", "two words"]);
+    }
+
+    #[test]
+    fn an_empty_argument_survives() {
+        assert_eq!(parse(b"/bin/x\0\0y\0").unwrap(), ["/bin/x", "", "y"]);
+    }
+
+    #[test]
+    fn a_list_without_a_program_or_its_last_nul_is_refused() {
+        for bytes in [&b""[..], b"\0", b"\0x\0", b"/bin/x"] {
+            assert_eq!(parse(bytes), None, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_signal_counts_from_128() {
+        let pid = Pid::from_raw(7);
+        assert_eq!(exit_status(WaitStatus::Exited(pid, 4)), Some(4));
+        assert_eq!(exit_status(WaitStatus::Signaled(pid, Signal::SIGBUS, true)), Some(135));
+        assert_eq!(exit_status(WaitStatus::StillAlive), None);
+    }
+}

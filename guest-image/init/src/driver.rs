@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Loads kernel modules, the driver above all.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::kmod::{ModuleInitFlags, finit_module};
+use thiserror::Error;
+
+use crate::kernel_command_line::module_parameters;
+
+/// Where the image keeps the driver.
+pub const DRIVER_PATH: &str = "/lib/modules/ersatz.ko";
+/// The driver's name as a module.
+pub const DRIVER_NAME: &str = "ersatz";
+
+/// Why a module could not be loaded.
+#[derive(Debug, Error)]
+pub enum ModuleError {
+    /// A file that is needed for it could not be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The parameters cannot be handed to the kernel.
+    #[error("the parameters {0:?} contain a NUL byte")]
+    Parameters(String),
+    /// The kernel refused it.
+    #[error(
+        "the kernel refused module {path} with parameters {parameters:?}: {source}; its log says why (built for another \
+         kernel, an unknown parameter?)"
+    )]
+    Refused {
+        /// The module.
+        path: PathBuf,
+        /// Its parameters.
+        parameters: String,
+        /// What the system said.
+        source: Errno,
+    },
+}
+
+/// Loads one module with parameters as on a command line (`NAME=VALUE NAME=VALUE`).
+///
+/// # Errors
+///
+/// If the file cannot be opened, or the kernel refuses it. A driver whose probe fails is loaded all the same: look at the
+/// device.
+pub fn load(path: &Path, parameters: &str) -> Result<(), ModuleError> {
+    let file = File::open(path).map_err(|source| ModuleError::Read { path: path.into(), source })?;
+    let text = CString::new(parameters).map_err(|_| ModuleError::Parameters(parameters.into()))?;
+    finit_module(&file, &text, ModuleInitFlags::empty()).map_err(|source| ModuleError::Refused {
+        path: path.into(),
+        parameters: parameters.into(),
+        source,
+    })
+}
+
+/// Loads the driver with its parameters from the kernel command line.
+///
+/// # Errors
+///
+/// As [`load`]; and if there is no `/proc/cmdline` to read.
+pub fn load_driver() -> Result<(), ModuleError> {
+    const COMMAND_LINE: &str = "/proc/cmdline";
+    let line = std::fs::read_to_string(COMMAND_LINE)
+        .map_err(|source| ModuleError::Read { path: COMMAND_LINE.into(), source })?;
+    load(Path::new(DRIVER_PATH), &module_parameters(&line, DRIVER_NAME))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_module_is_named() {
+        let error = load(Path::new("/nowhere/absent.ko"), "").unwrap_err();
+        assert!(error.to_string().contains("/nowhere/absent.ko"), "{error}");
+    }
+
+    #[test]
+    fn parameters_with_a_nul_byte_never_reach_the_kernel() {
+        let file = std::env::current_exe().unwrap();
+        assert!(matches!(load(&file, "a=\0"), Err(ModuleError::Parameters(_))));
+    }
+}

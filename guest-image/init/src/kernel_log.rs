@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Looks through the kernel log for signs of trouble once the command has ended.
+//!
+//! The host judges a run by what the console shows, and the console shows only what the log level lets through. What the
+//! kernel complained about is therefore said again here, at a level nothing hides.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+/// What a message of the kernel begins with when something is wrong.
+const BEGINNINGS: &[&str] = &[
+    "WARNING: ",
+    "BUG: ",
+    "Oops",
+    "kernel BUG at ",
+    "general protection fault",
+    "Unable to handle kernel",
+    "INFO: task ",
+    "INFO: possible ",
+    "INFO: trying to register non-static key",
+    "INFO: lockdep is turned off",
+    "INFO: rcu",
+    "rcu: INFO: ",
+    "watchdog: BUG: ",
+    "UBSAN: ",
+    "KASAN: ",
+    "KCSAN: ",
+    "refcount_t: ",
+    "list_add corruption",
+    "list_del corruption",
+    "page dumped because",
+    "RIP: ",
+];
+
+/// Longest record `/dev/kmsg` hands out, with room to spare.
+const RECORD_BYTES: usize = 8192;
+
+/// The messages in the kernel log that tell of trouble, oldest first, with their time stamps.
+///
+/// # Errors
+///
+/// If the log cannot be read.
+pub fn complaints() -> io::Result<Vec<String>> {
+    let mut log = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open("/dev/kmsg")?;
+    let mut record = vec![0; RECORD_BYTES];
+    let mut found = Vec::new();
+    loop {
+        match log.read(&mut record) {
+            Ok(0) => return Ok(found),
+            Ok(length) => found.extend(complaint(&String::from_utf8_lossy(&record[..length]))),
+            Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::EAGAIN) => return Ok(found),
+                // Overwritten before it could be read; the next read goes on behind the gap.
+                Some(Errno::EPIPE) => found.push("(part of the kernel log was overwritten unread)".to_owned()),
+                Some(Errno::EINTR) => {}
+                _ => return Err(error),
+            },
+        }
+    }
+}
+
+/// What to say about one record (`priority,sequence,microseconds,flags;message`), if anything.
+fn complaint(record: &str) -> Option<String> {
+    let (header, body) = record.split_once(';')?;
+    let mut fields = header.split(',');
+    let priority: u32 = fields.next()?.parse().ok()?;
+    let microseconds: u64 = fields.nth(1)?.parse().ok()?;
+    // The facility is above the three bits of the level; zero is the kernel's own, others are written by programs.
+    if priority >> 3 != 0 {
+        return None;
+    }
+    let message = body.lines().next()?;
+    BEGINNINGS
+        .iter()
+        .any(|beginning| message.starts_with(beginning))
+        .then(|| format!("[{:5}.{:06}] {message}", microseconds / 1_000_000, microseconds % 1_000_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_is_found_with_its_time() {
+        let record = "4,512,12345678,-;WARNING: mm/memory.c:1 at do_fault+0x1/0x2\n SUBSYSTEM=mm\n";
+        assert_eq!(complaint(record).unwrap(), "[   12.345678] WARNING: mm/memory.c:1 at do_fault+0x1/0x2");
+    }
+
+    #[test]
+    fn harmless_lines_and_those_of_programs_are_not() {
+        assert_eq!(complaint("6,1,0,-;Spectre V2 : WARNING: something optional is on"), None);
+        assert_eq!(complaint("12,1,0,-;WARNING: written to /dev/kmsg by a program"), None);
+    }
+
+    #[test]
+    fn malformed_records_are_passed_over() {
+        for record in ["", ";", "x,y,z;BUG: ", "4,1;BUG: ", "4,1,2,-;"] {
+            assert_eq!(complaint(record), None, "{record:?}");
+        }
+    }
+}
