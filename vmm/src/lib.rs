@@ -3,6 +3,7 @@
 //!
 //! [`spec`] says what to run, [`outcome`] how it ended; everything between is a way to run it.
 
+pub mod cli;
 pub mod machine;
 pub mod outcome;
 pub mod spec;

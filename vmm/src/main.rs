@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The `ersatz` command.
+//! The `ersatz` command; all of it is in [`ersatz::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ersatz::cli::main(std::env::args_os())
+}

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The options that describe a guest, the same for `run` and `test` and for every accelerator, and the
+//! [`GuestSpec`] they amount to.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use ersatz_abi::pci::{VRAM_MAX, VRAM_MIN};
+use ersatz_guest_image::manifest::Manifest;
+
+use super::artifacts::{self, ArtifactError, DEFAULT_SERIES, KernelChoice};
+use super::limit::{self, Limit};
+use super::size;
+use crate::spec::{GpuSpec, GuestSpec};
+
+/// Smallest guest memory: below it a stock kernel cannot unpack itself and its initramfs.
+const MEMORY_MIN: u64 = 128 << 20;
+/// Largest guest memory: what the machine's address map has room for below the BAR windows.
+const MEMORY_MAX: u64 = 256 << 30;
+
+/// What carries the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Accel {
+    /// kvm if it works here, else nested; says which and why.
+    Auto,
+    /// Our VMM on this machine's KVM.
+    Kvm,
+    /// Our VMM on the KVM of an outer machine that QEMU emulates, SVM included.
+    Nested,
+    /// The device under QEMU's emulation, over vfio-user.
+    Tcg,
+}
+
+/// How the driver registers VRAM with the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// MEMORY_DEVICE_PRIVATE: the CPU cannot touch device pages; a touch brings them back.
+    Private,
+    /// MEMORY_DEVICE_COHERENT: the CPU reads and writes device pages in place.
+    Coherent,
+}
+
+impl Mode {
+    /// The name, as the driver's parameter and the command line spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Private => "private",
+            Self::Coherent => "coherent",
+        }
+    }
+}
+
+/// The options of a guest.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Guest")]
+pub struct GuestOptions {
+    /// What carries the guest
+    #[arg(long, value_name = "ACCEL", value_enum, default_value = "auto")]
+    pub accel: Accel,
+    /// Kernel: a series that was built (7.2), or a bzImage or ELF file
+    #[arg(long, value_name = "SERIES|FILE", value_parser = artifacts::parse_kernel, default_value = DEFAULT_SERIES)]
+    pub kernel: KernelChoice,
+    /// Initramfs to boot instead of the built one
+    #[arg(long, value_name = "FILE")]
+    pub initramfs: Option<PathBuf>,
+    /// Guest memory
+    #[arg(long, value_name = "SIZE", value_parser = memory_size, default_value = "1G")]
+    pub memory: u64,
+    /// Number of vCPUs
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64), default_value = "2")]
+    pub cpus: u8,
+    /// Words to add to the kernel's command line (ersatz.NAME=VALUE goes to the driver)
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub kernel_args: Option<String>,
+    /// How long the guest may run: 90, 5m, none
+    #[arg(long, value_name = "TIME", value_parser = limit::parse)]
+    pub timeout: Option<Limit>,
+    /// VRAM of each GPU: a power of two from 2M to 1T; only what is touched takes memory
+    #[arg(long, value_name = "SIZE", value_parser = vram_size, default_value = "1G", help_heading = "Device")]
+    pub vram: u64,
+    /// Number of GPUs
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8), default_value = "1", help_heading = "Device")]
+    pub devices: u8,
+    /// Write what the device sees to FILE (or to gpu0.trace, gpu1.trace... in the folder DIR)
+    #[arg(long, value_name = "FILE|DIR", help_heading = "Device")]
+    pub trace: Option<PathBuf>,
+    /// QEMU for tcg and nested, instead of the toolchain root's
+    #[arg(long, value_name = "PATH")]
+    pub qemu: Option<PathBuf>,
+}
+
+/// A guest to run, and the built artifacts it came from, unless everything was given by hand.
+#[derive(Debug)]
+pub struct Guest {
+    /// What to run.
+    pub spec: GuestSpec,
+    /// The built artifacts; `None` if they were neither found nor needed.
+    pub manifest: Option<Manifest>,
+}
+
+impl GuestOptions {
+    /// What these options amount to.
+    ///
+    /// `modes` are the memory types of the GPUs in order, the last for all that follow; `default_limit` holds if
+    /// `--timeout` was not given.
+    ///
+    /// # Errors
+    ///
+    /// If something to boot is missing.
+    pub fn guest(
+        &self,
+        modes: &[Mode],
+        initramfs_tail: Vec<u8>,
+        default_limit: Option<Duration>,
+    ) -> Result<Guest, ArtifactError> {
+        let (series, file) = match &self.kernel {
+            KernelChoice::Series(series) => (series.as_str(), None),
+            KernelChoice::File(file) => (DEFAULT_SERIES, Some(file.clone())),
+        };
+        let manifest = match artifacts::manifest(series) {
+            Ok(manifest) => Some(manifest),
+            // All that a manifest is needed for was given by hand.
+            Err(_) if file.is_some() && self.initramfs.is_some() => None,
+            Err(error) => return Err(error),
+        };
+        let built = |path: fn(&Manifest) -> &PathBuf| manifest.as_ref().map(path).cloned().unwrap_or_default();
+        let kernel = file.unwrap_or_else(|| built(|m| &m.bz_image));
+        let initramfs = self.initramfs.clone().unwrap_or_else(|| built(|m| &m.initramfs));
+        const REBUILD: &str = "give another, or run `cargo xtask build` again";
+        artifacts::readable("kernel", &kernel, REBUILD)?;
+        artifacts::readable("initramfs", &initramfs, REBUILD)?;
+        let spec = GuestSpec {
+            kernel,
+            initramfs,
+            initramfs_tail,
+            command_line: self.command_line(modes),
+            vcpus: self.cpus,
+            memory: self.memory,
+            devices: (0..self.devices)
+                .map(|index| GpuSpec {
+                    vram: self.vram,
+                    trace: self.trace.as_deref().map(|path| self.trace_path(path, index)),
+                })
+                .collect(),
+            timeout: self.timeout.map_or(default_limit, |limit| limit.0),
+        };
+        Ok(Guest { spec, manifest })
+    }
+
+    /// The kernel's command line: a console from the first line on, warnings always, a panic ends the run.
+    fn command_line(&self, modes: &[Mode]) -> String {
+        let last = modes.last().copied().unwrap_or(Mode::Private);
+        let modes: Vec<&str> =
+            (0..usize::from(self.devices)).map(|index| modes.get(index).copied().unwrap_or(last).name()).collect();
+        let mut line = format!("console=ttyS0 loglevel=5 panic=-1 ersatz.memory={}", modes.join(","));
+        if let Some(words) = &self.kernel_args {
+            line.push(' ');
+            line.push_str(words);
+        }
+        line
+    }
+
+    /// Where the trace of one GPU goes: into a folder by number; beside a file by number unless there is one GPU only.
+    fn trace_path(&self, path: &Path, index: u8) -> PathBuf {
+        if path.is_dir() {
+            return path.join(format!("gpu{index}.trace"));
+        }
+        if self.devices == 1 {
+            return path.to_owned();
+        }
+        let mut name = path.file_stem().unwrap_or_default().to_owned();
+        name.push(format!("-{index}"));
+        if let Some(extension) = path.extension() {
+            name.push(".");
+            name.push(extension);
+        }
+        path.with_file_name(name)
+    }
+}
+
+/// Reads `--vram`.
+///
+/// # Errors
+///
+/// If it is not a size, not a power of two, or out of range.
+pub fn vram_size(text: &str) -> Result<u64, String> {
+    let bytes = size::parse(text).map_err(|error| error.to_string())?;
+    if !(VRAM_MIN..=VRAM_MAX).contains(&bytes) {
+        return Err(format!("VRAM may have {} to {}", size::format(VRAM_MIN), size::format(VRAM_MAX)));
+    }
+    if !bytes.is_power_of_two() {
+        let below = 1 << bytes.ilog2();
+        return Err(format!(
+            "VRAM fills a BAR, so it is a power of two; type {} or {}",
+            size::format(below),
+            size::format(below * 2)
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Reads `--memory`.
+fn memory_size(text: &str) -> Result<u64, String> {
+    let bytes = size::parse(text).map_err(|error| error.to_string())?;
+    if !(MEMORY_MIN..=MEMORY_MAX).contains(&bytes) {
+        return Err(format!("a guest may have {} to {}", size::format(MEMORY_MIN), size::format(MEMORY_MAX)));
+    }
+    if bytes % (2 << 20) != 0 {
+        return Err("memory comes in pieces of 2M; type for example 512M or 2G".to_owned());
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: GuestOptions,
+    }
+
+    fn options(words: &[&str]) -> GuestOptions {
+        Line::try_parse_from(std::iter::once(&"ersatz").chain(words)).expect("good options").options
+    }
+
+    #[test]
+    fn vram_has_limits() {
+        assert_eq!(vram_size("2M"), Ok(2 << 20));
+        assert_eq!(vram_size("1T"), Ok(1 << 40));
+        assert!(vram_size("1M").is_err());
+        assert!(vram_size("2T").is_err());
+        assert!(vram_size("3G").unwrap_err().contains("2G or 4G"));
+    }
+
+    #[test]
+    fn each_gpu_gets_its_mode() {
+        let line = options(&["--devices", "3"]).command_line(&[Mode::Coherent, Mode::Private]);
+        assert!(line.contains("ersatz.memory=coherent,private,private"), "{line}");
+    }
+
+    #[test]
+    fn kernel_arguments_come_last() {
+        let line = options(&["--kernel-args", "quiet loglevel=7"]).command_line(&[]);
+        assert!(line.ends_with(" quiet loglevel=7"), "{line}");
+    }
+
+    #[test]
+    fn each_gpu_gets_its_trace() {
+        assert_eq!(options(&[]).trace_path(Path::new("a/b.trace"), 0), Path::new("a/b.trace"));
+        let two = options(&["--devices", "2"]);
+        assert_eq!(two.trace_path(Path::new("a/b.trace"), 1), Path::new("a/b-1.trace"));
+        assert_eq!(two.trace_path(Path::new("b"), 0), Path::new("b-0"));
+        assert_eq!(two.trace_path(Path::new("/"), 1), Path::new("/gpu1.trace"));
+    }
+}

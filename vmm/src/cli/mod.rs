@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The command line: `ersatz run`, `test`, `device`, `trace`.
+//!
+//! Each command has a module with its options and what it does. Options that several share are in [`guest`]; how values are
+//! read is in [`size`], [`limit`] and [`artifacts`]; [`usage`] says in one line what is wrong with bad ones.
+
+pub mod artifacts;
+pub mod device;
+pub mod guest;
+pub mod limit;
+pub mod run;
+pub mod size;
+pub mod test;
+pub mod usage;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use crate::outcome::{STATUS_FAILED, STATUS_USAGE};
+
+/// What any command may fail with. It is printed, with its causes, on one line.
+pub type CommandError = Box<dyn std::error::Error>;
+
+/// A GPU that isn't there, and the machines to try it in.
+///
+/// Ersatz boots a stock Linux kernel with a GPU that exists only as a device model, and shows what the device saw: to
+/// write, break and prove code that migrates memory to and from devices, with no hardware.
+#[derive(Debug, Parser)]
+#[command(name = "ersatz", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The end of `ersatz --help`.
+const EXAMPLES: &str = "\
+Examples:
+  ersatz run                                a shell in a guest with one GPU (Ctrl-A x ends it)
+  ersatz run --vram 16G -- cat /proc/iomem  one command; its exit status is ersatz's own
+  ersatz test --mode private migrate        the guest-side tests with `migrate` in their name
+  ersatz device --socket gpu.sock           the GPU alone, for a QEMU of your own
+
+Exit status: the guest command's own, or
+    2  arguments that make no sense         121  the guest kernel panicked
+  122  a WARN, BUG or Oops in the guest     123  the guest ended without saying how
+  124  the time limit was reached           125  ersatz itself or QEMU failed
+  130  interrupted";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunOptions),
+    Test(test::TestOptions),
+    Device(device::DeviceOptions),
+}
+
+/// Runs the command that the arguments name and returns the process's exit status.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::new().filter_or("ERSATZ_LOG", "warn"))
+        .format_timestamp(None)
+        .format_target(false)
+        .init();
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            // A closed pipe (`ersatz --help | head`) is no failure.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("ersatz: {}", usage::one_line(&error));
+            return ExitCode::from(STATUS_USAGE);
+        }
+    };
+    let result = match cli.command {
+        Command::Run(options) => run::run(&options),
+        Command::Test(options) => test::run(&options),
+        Command::Device(options) => device::run(&options),
+    };
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("ersatz: {}", with_causes(error.as_ref()));
+            ExitCode::from(STATUS_FAILED)
+        }
+    }
+}
+
+/// An error and its causes, on one line. A cause that the error's own text ends with is not said twice.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text.replace('\n', "; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_options_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn causes_are_said_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer: {0}")]
+        struct Outer(#[source] std::num::ParseIntError);
+        let cause = "x".parse::<u8>().unwrap_err();
+        assert_eq!(with_causes(&Outer(cause)), "outer: invalid digit found in string");
+    }
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The command line from outside: help that helps, bad arguments in one line and status 2.
+
+use std::process::{Command, Output};
+
+fn ersatz(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ersatz"))
+        .args(arguments)
+        .env("ERSATZ_GUEST", "/nonexistent")
+        .output()
+        .expect("the binary under test runs")
+}
+
+/// Checks that arguments are refused in one line on stderr that contains all of `parts`, with status 2.
+#[track_caller]
+fn refused(arguments: &[&str], parts: &[&str]) {
+    let output = ersatz(arguments);
+    let text = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+    assert_eq!(text.lines().count(), 1, "{arguments:?}: {text}");
+    assert!(output.stdout.is_empty(), "{arguments:?} prints to stdout");
+    for part in parts {
+        assert!(text.contains(part), "{arguments:?}: no {part:?} in {text:?}");
+    }
+}
+
+#[test]
+fn help_goes_to_stdout() {
+    for (arguments, part) in [
+        (&["--help"][..], "Exit status"),
+        (&["run", "--help"], "--kernel-args"),
+        (&["test", "--help"], "--format"),
+        (&["device", "--help"], "vfio-user-pci"),
+    ] {
+        let output = ersatz(arguments);
+        assert!(output.status.success(), "{arguments:?}");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        assert!(text.contains(part), "{arguments:?}: no {part:?} in {text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 120), "{arguments:?} has long lines: {text}");
+    }
+}
+
+#[test]
+fn bad_arguments_are_refused_in_one_line() {
+    refused(&[], &["needs a command", "ersatz --help"]);
+    refused(&["rum"], &["rum", "run"]);
+    refused(&["run", "--vrma", "1G"], &["--vrma", "--vram"]);
+    refused(&["run", "--vram", "3G"], &["3G", "power of two", "2G or 4G"]);
+    refused(&["run", "--vram", "lots"], &["lots", "256M"]);
+    refused(&["run", "--memory", "1M"], &["1M", "128M"]);
+    refused(&["run", "--accel", "magic"], &["magic", "nested", "tcg"]);
+    refused(&["run", "--cpus", "0"], &["--cpus", "1..=64"]);
+    refused(&["run", "--mode", "public"], &["public", "coherent"]);
+    refused(&["run", "--timeout", "soon"], &["soon", "5m"]);
+    refused(&["run", "--kernel", "/no/such/kernel"], &["/no/such/kernel", "7.2"]);
+    refused(&["run", "ls"], &["ls"]);
+    refused(&["test", "--format", "xml"], &["xml", "ktap"]);
+    refused(&["device"], &["--socket", "ersatz device --help"]);
+}
+
+#[test]
+fn a_missing_guest_is_a_failure_not_a_usage_error() {
+    let output = ersatz(&["run", "--", "true"]);
+    let text = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(125), "{text}");
+    assert!(text.contains("/nonexistent") && text.contains("cargo xtask build"), "{text}");
+}
