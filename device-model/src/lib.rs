@@ -6,10 +6,11 @@
 //! [`bus::PciFunction`]; whatever an access changes outside of the device is returned as a [`bus::Effect`], for the
 //! bus to carry out.
 //!
-//! What the device looks like to a driver is written in `ersatz-abi`.
+//! What the device looks like to a driver is written in `ersatz-abi`; what it saw and did goes to the log of [`trace`].
 
 pub mod bus;
 pub mod clock;
 pub mod dma;
 pub mod interrupt;
 mod sync;
+pub mod trace;

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The one thing the device code sees of the log: [`Tracer::emit`].
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::event::Event;
+use super::header::{Header, Identity};
+use super::writer::{CreateError, Log};
+use crate::clock::Clock;
+
+/// Room for 16 Mi events: a log of at most 1 GiB.
+pub const DEFAULT_CAPACITY: u64 = 16 << 20;
+
+/// What a log is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct TraceOptions {
+    /// The device it belongs to.
+    pub identity: Identity,
+    /// Most events it keeps; the file grows up to 64 bytes for each. 1 to
+    /// [`MAX_CAPACITY`](super::header::MAX_CAPACITY).
+    pub capacity: u64,
+}
+
+impl TraceOptions {
+    /// A log of [`DEFAULT_CAPACITY`].
+    pub const fn new(identity: Identity) -> Self {
+        Self { identity, capacity: DEFAULT_CAPACITY }
+    }
+}
+
+/// Writes events, or does not. Clones share one log; the last one to go closes it.
+#[derive(Clone, Default)]
+pub struct Tracer(Option<Arc<Sink>>);
+
+struct Sink {
+    log: Log,
+    clock: Arc<dyn Clock>,
+    device: u8,
+}
+
+impl Tracer {
+    /// A tracer that writes nothing.
+    pub const fn disabled() -> Self {
+        Self(None)
+    }
+
+    /// A tracer that writes to a new log at `path`; what was there is lost. `clock` is the device's own, which its
+    /// TIMESTAMP register shows.
+    ///
+    /// # Errors
+    ///
+    /// Whatever [`CreateError`] lists.
+    pub fn create(path: &Path, options: &TraceOptions, clock: Arc<dyn Clock>) -> Result<Self, CreateError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        let epoch = u64::try_from(now).unwrap_or(u64::MAX).saturating_sub(clock.now());
+        let header = Header {
+            identity: options.identity,
+            capacity: options.capacity,
+            epoch,
+            process: std::process::id(),
+            abi_version: ersatz_abi::ABI_VERSION,
+            claimed: 0,
+            dropped: 0,
+            closed: false,
+        };
+        let log = Log::create(path, &header)?;
+        Ok(Self(Some(Arc::new(Sink { log, clock, device: options.identity.device }))))
+    }
+
+    /// Whether events go anywhere: to skip work that only the trace needs.
+    #[inline]
+    pub const fn enabled(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Writes an event, from any thread, without waiting for another.
+    #[inline]
+    pub fn emit(&self, event: Event) {
+        if let Some(sink) = &self.0 {
+            sink.write(&event);
+        }
+    }
+}
+
+impl Sink {
+    fn write(&self, event: &Event) {
+        let mut fields = event.to_fields();
+        fields.device = self.device;
+        self.log.append(|sequence| fields.to_words(sequence, self.clock.now()));
+    }
+}
+
+impl std::fmt::Debug for Tracer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(if self.enabled() { "Tracer(on)" } else { "Tracer(off)" })
+    }
+}
