@@ -5,4 +5,6 @@
 //! other modules are shared by the two: which packages are pinned, and how an initramfs archive is written.
 
 pub mod initramfs;
+pub mod kernel_module;
 pub mod manifest;
+pub mod outer;
