@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The trace log: everything the device sees and does, in a file that survives a crash of whoever writes it.
 //!
-//! The device calls [`Tracer::emit`] with an [`Event`]; the `ersatz trace` tool and the tests read the file back. One file belongs to one device.
+//! The device calls [`Tracer::emit`] with an [`Event`]; the `ersatz trace` tool and the tests read the file back with
+//! [`TraceFile`]. One file belongs to one device.
 //!
 //! # The file
 //!
@@ -33,6 +34,7 @@
 pub mod event;
 pub mod header;
 pub mod kind;
+pub mod reader;
 pub mod record;
 pub mod slots;
 pub mod tracer;
@@ -41,6 +43,7 @@ pub mod writer;
 pub use event::Event;
 pub use header::{Header, Identity};
 pub use kind::{InterruptOutcome, Kind, ResetSource};
+pub use reader::{ReadError, Records, TraceFile};
 pub use record::{Fields, RECORD_BYTES, Record};
 pub use tracer::{TraceOptions, Tracer};
 pub use writer::{CHUNK_BYTES, CreateError};
