@@ -110,7 +110,7 @@ pub fn run(words: &[OsString]) -> Result<u8, CommandError> {
 
 /// Gives the child a session whose controlling terminal is the console, so that Ctrl-C reaches it and a shell has job
 /// control.
-fn own_session(command: &mut Command, terminal: File) {
+pub fn own_session(command: &mut Command, terminal: File) {
     use std::os::fd::AsRawFd;
     let enter = move || {
         setsid()?;

@@ -10,6 +10,7 @@ mod console;
 mod kernel_log;
 mod machine;
 mod mounts;
+mod outer;
 
 use std::panic::catch_unwind;
 use std::path::Path;
@@ -29,6 +30,8 @@ enum InitError {
     Module(#[from] driver::ModuleError),
     #[error(transparent)]
     Command(#[from] command::CommandError),
+    #[error(transparent)]
+    Outer(#[from] outer::OuterError),
 }
 
 fn main() {
@@ -52,6 +55,9 @@ fn main() {
 fn run() -> Result<u8, InitError> {
     for missing in mounts::mount_all()? {
         eprintln!("ersatz-init: notice: {missing}");
+    }
+    if outer::requested() {
+        return Ok(outer::run()?);
     }
     if Path::new(driver::DRIVER_PATH).exists() {
         driver::load_driver()?;

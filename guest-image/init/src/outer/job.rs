@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Runs the job's command, on a terminal of its own or on pipes, with everything relayed to the host.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ersatz_guest_image::outer::Job;
+use ersatz_guest_image::outer::channel::Message;
+use nix::pty::openpty;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use thiserror::Error;
+
+use super::port::Port;
+use super::relay::{self, Target};
+use crate::command::own_session;
+
+/// How long a killed command may take to die before it is given up: it is stuck in the kernel, with KVM under it.
+const STUCK: Duration = Duration::from_secs(5);
+
+/// The status of a command that could not be killed, as a shell would have it if it had been.
+const STATUS_KILLED: u8 = 128 + Signal::SIGKILL as u8;
+
+/// Why the command was not run.
+#[derive(Debug, Error)]
+pub enum CommandError {
+    /// The job names none.
+    #[error("the job names no program")]
+    Empty,
+    /// There is no terminal for it.
+    #[error("cannot make a terminal for the command: {0}")]
+    Terminal(#[source] io::Error),
+    /// It could not be started.
+    #[error("cannot run {program} in the outer machine: {source}")]
+    Spawn {
+        /// What should have run.
+        program: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What the waiting thread learns of.
+enum Event {
+    /// The command ended.
+    Ended(io::Result<ExitStatus>),
+    /// The host had the command killed.
+    Killed,
+}
+
+/// Runs the command to its end; returns its exit status as a shell has it.
+///
+/// # Errors
+///
+/// If it could not be started.
+pub fn run(job: &Job, port: &Port) -> Result<u8, CommandError> {
+    let [program, arguments @ ..] = &job.command[..] else { return Err(CommandError::Empty) };
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir("/").env("PATH", "/bin:/sbin:/usr/bin:/usr/sbin").env("HOME", "/");
+    let spawn = |command: &mut Command| {
+        command.spawn().map_err(|source| CommandError::Spawn { program: program.clone(), source })
+    };
+    let (child, target, relays) = if job.terminal {
+        let master = give_terminal(&mut command).map_err(CommandError::Terminal)?;
+        let child = spawn(&mut command)?;
+        let output = master.try_clone().map_err(CommandError::Terminal)?;
+        (child, Target::Terminal(master), vec![relay::output(output, port, Message::Output)])
+    } else {
+        let mut child = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+        let relays = [
+            child.stdout.take().map(|pipe| relay::output(pipe, port, Message::Output)),
+            child.stderr.take().map(|pipe| relay::output(pipe, port, Message::ErrorOutput)),
+        ];
+        let target = child.stdin.take().map_or(Target::Nothing, Target::Pipe);
+        (child, target, relays.into_iter().flatten().collect())
+    };
+    // The command holds the terminal's other end open; with it gone, the relay sees the end.
+    drop(command);
+    port.send(&Message::Started);
+    Ok(wait(child, target, relays, port))
+}
+
+/// Makes a terminal the command's standard streams and controlling terminal; returns the end to relay.
+fn give_terminal(command: &mut Command) -> io::Result<File> {
+    let pair = openpty(None, None)?;
+    let terminal = File::from(pair.slave);
+    command.stdin(terminal.try_clone()?).stdout(terminal.try_clone()?).stderr(terminal.try_clone()?);
+    own_session(command, terminal);
+    Ok(File::from(pair.master))
+}
+
+/// Relays input and signals until the command has ended and all its output is sent.
+fn wait(mut child: Child, target: Target, relays: Vec<JoinHandle<()>>, port: &Port) -> u8 {
+    let pid = child.id();
+    let (sender, receiver) = channel();
+    let ended: Sender<Event> = sender.clone();
+    std::thread::spawn(move || {
+        // Nobody listens any more if the command was given up.
+        let _ = ended.send(Event::Ended(child.wait()));
+    });
+    let signals = port.clone();
+    relay::input(port, target, move |signal| {
+        if signal == Signal::SIGKILL {
+            tell_threads(pid, &signals);
+        }
+        if let Ok(pid) = i32::try_from(pid) {
+            // It may have ended this moment.
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+        if signal == Signal::SIGKILL {
+            let _ = sender.send(Event::Killed);
+        }
+    });
+    let Some(status) = end_of(&receiver) else {
+        port.send(&Message::Stage("the command survives SIGKILL, stuck in the outer machine's kernel".to_owned()));
+        return STATUS_KILLED;
+    };
+    // What it left behind would hold its pipes open.
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+    for relay in relays {
+        // A relay that panicked has said so on the console, and there is no more to come of it.
+        let _ = relay.join();
+    }
+    status
+}
+
+/// Waits for the command's end; `None` if it was killed and does not end.
+fn end_of(events: &Receiver<Event>) -> Option<u8> {
+    let mut event = events.recv().ok()?;
+    loop {
+        match event {
+            Event::Ended(status) => return Some(status.map_or(STATUS_KILLED, shell_status)),
+            Event::Killed => {
+                event = match events.recv_timeout(STUCK) {
+                    Ok(event) => event,
+                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
+                }
+            }
+        }
+    }
+}
+
+/// An exit status as shells have it.
+fn shell_status(status: ExitStatus) -> u8 {
+    let number = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    number.and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX)
+}
+
+/// Tells the host what each thread of the command is waiting for: whoever has it killed wants to know why it hung.
+fn tell_threads(pid: u32, port: &Port) {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return };
+    for task in tasks.flatten() {
+        let read = |name| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+        let stack: Vec<String> = read("stack").lines().map(str::to_owned).collect();
+        let (name, wait) = (read("comm"), read("wchan"));
+        port.send(&Message::Stage(format!("thread {} in {wait}: {}", name.trim_end(), stack.join("; "))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_statuses_are_those_of_shells() {
+        assert_eq!(shell_status(ExitStatus::from_raw(4 << 8)), 4);
+        assert_eq!(shell_status(ExitStatus::from_raw(9)), 137);
+    }
+
+    #[test]
+    fn a_command_that_ends_after_all_is_not_given_up() {
+        let (sender, receiver) = channel();
+        sender.send(Event::Killed).unwrap();
+        sender.send(Event::Ended(Ok(ExitStatus::from_raw(9)))).unwrap();
+        assert_eq!(end_of(&receiver), Some(137));
+    }
+
+    #[test]
+    fn a_command_whose_waiter_is_gone_is_given_up() {
+        let (sender, receiver) = channel();
+        sender.send(Event::Killed).unwrap();
+        drop(sender);
+        assert_eq!(end_of(&receiver), None);
+    }
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Moves the command's input and output between it and the host.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::process::ChildStdin;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+
+use ersatz_guest_image::outer::channel::{Decoder, Message};
+use nix::pty::Winsize;
+use nix::sys::signal::Signal;
+
+use super::port::Port;
+
+/// Bytes read from the command at a time.
+const CHUNK: usize = 16 << 10;
+
+/// Messages of input that may wait for a command which does not read. When they are full, the host waits too.
+const BACKLOG: usize = 64;
+
+mod terminal {
+    nix::ioctl_write_ptr_bad!(
+        /// Sets a terminal's size.
+        set_size,
+        nix::libc::TIOCSWINSZ,
+        nix::pty::Winsize
+    );
+}
+
+/// Where input goes.
+pub enum Target {
+    /// The command's terminal.
+    Terminal(File),
+    /// Its standard input.
+    Pipe(ChildStdin),
+    /// Nowhere.
+    Nothing,
+}
+
+/// Starts the thread that sends what the command writes. It ends when the command's end is closed.
+pub fn output<R: Read + Send + 'static>(mut from: R, port: &Port, wrap: fn(Vec<u8>) -> Message) -> JoinHandle<()> {
+    let port = port.clone();
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match from.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(length) => port.send(&wrap(buffer[..length].to_vec())),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                // A terminal whose other end is closed reads as EIO.
+                Err(_) => return,
+            }
+        }
+    })
+}
+
+/// Starts the threads that take the host's messages. They run as long as the machine does.
+pub fn input(port: &Port, target: Target, signal: impl Fn(Signal) + Send + 'static) {
+    let (sender, receiver) = sync_channel(BACKLOG);
+    std::thread::spawn(move || feed(target, &receiver));
+    let port = port.clone();
+    std::thread::spawn(move || {
+        let mut reader = port.reader();
+        let mut decoder = Decoder::default();
+        let mut buffer = vec![0; CHUNK];
+        while let Ok(length) = reader.read(&mut buffer) {
+            if length == 0 {
+                // No host at the other end for now, which the driver reports at once, each time.
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                continue;
+            }
+            let result = decoder.push(&buffer[..length], |message| match message {
+                Message::Signal(number) => {
+                    if let Ok(number) = Signal::try_from(i32::from(number)) {
+                        signal(number);
+                    }
+                }
+                // The feeder ends when the command no longer reads; what comes then is for nobody.
+                message => drop(sender.send(message)),
+            });
+            if let Err(error) = result {
+                port.send(&Message::Stage(error.to_string()));
+                return;
+            }
+        }
+    });
+}
+
+/// Hands input to the command as fast as it takes it.
+fn feed(mut target: Target, messages: &Receiver<Message>) {
+    for message in messages {
+        match message {
+            Message::Input(data) if data.is_empty() => {
+                if let Target::Pipe(_) = target {
+                    target = Target::Nothing; // closes it
+                }
+            }
+            Message::Input(data) => {
+                let result = match &mut target {
+                    Target::Terminal(terminal) => terminal.write_all(&data),
+                    Target::Pipe(pipe) => pipe.write_all(&data),
+                    Target::Nothing => Ok(()),
+                };
+                if result.is_err() {
+                    target = Target::Nothing;
+                }
+            }
+            Message::WindowSize { rows, columns } => {
+                if let Target::Terminal(terminal) = &target {
+                    set_window_size(terminal, rows, columns);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn set_window_size(terminal: &File, rows: u16, columns: u16) {
+    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the descriptor is an open terminal's, and the kernel reads one Winsize, which outlives the call.
+    // A size that cannot be set leaves the old one, which does no harm.
+    let _ = unsafe { terminal::set_size(terminal.as_raw_fd(), &size) };
+}
