@@ -2,9 +2,12 @@
 //! What a guest is made of.
 //!
 //! `cargo xtask` builds a set of artifacts and writes a [`manifest::Manifest`] beside them; `ersatz run` reads it. The
-//! other modules are shared by the two: which packages are pinned, and how an initramfs archive is written.
+//! other modules are shared by the two: which kernels are pinned, what is in their files, how an initramfs archive is
+//! written.
 
+pub mod bzimage;
 pub mod initramfs;
 pub mod kernel_module;
 pub mod manifest;
 pub mod outer;
+pub mod pins;
