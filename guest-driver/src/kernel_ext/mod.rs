@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Small abstractions that the `kernel` crate does not have (yet) and that have nothing to do with `ZONE_DEVICE`.
+//!
+//! - [`admission`]: lets threads in to a bound device's data, and keeps unbind waiting until they are out.
+//! - [`char_device`]: a misc device that keeps its module loaded while it is open.
+//! - [`dma`]: single pages mapped for DMA.
+//! - [`mm`]: walking a process's VMAs.
+//! - [`module_parameters`]: string parameters.
+//! - [`raw`]: what the `kernel` crate keeps to itself.
+//! - [`wait`]: a wait queue with conditions and timeouts.
+
+pub(crate) mod admission;
+pub(crate) mod char_device;
+pub(crate) mod dma;
+pub(crate) mod mm;
+pub(crate) mod module_parameters;
+pub(crate) mod raw;
+pub(crate) mod wait;

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What Rust cannot reach by itself: inline functions and macros of the kernel, and string parameters of the module.
+ * bindgen reads this header for the Rust side (src/bindings.rs), the compiler reads it for shim.c, so the two agree.
+ */
+#ifndef ERSATZ_SHIM_H
+#define ERSATZ_SHIM_H
+
+#include <linux/device.h>
+#include <linux/dma-mapping.h>
+#include <linux/hmm.h>
+#include <linux/ioport.h>
+#include <linux/memremap.h>
+#include <linux/migrate.h>
+#include <linux/mm.h>
+#include <linux/mmu_notifier.h>
+#include <linux/pci.h>
+#include <linux/wait.h>
+
+/* Pages. */
+struct page *ersatz_pfn_to_page(unsigned long pfn);
+unsigned long ersatz_page_to_pfn(struct page *page);
+struct dev_pagemap *ersatz_page_pgmap(struct page *page);
+struct page *ersatz_folio_page(struct folio *folio);
+unsigned long ersatz_page_linear_index(struct page *page);
+int ersatz_page_refcount(struct page *page);
+void ersatz_lock_page(struct page *page);
+void ersatz_unlock_page(struct page *page);
+void ersatz_put_page(struct page *page);
+struct page *ersatz_alloc_page(void);
+struct page *ersatz_alloc_page_vma(struct vm_area_struct *vma, unsigned long address);
+unsigned long ersatz_totalram_pages(void);
+
+/* Resources. */
+struct resource *ersatz_request_free_mem_region(unsigned long size, const char *name);
+void ersatz_release_mem_region(resource_size_t start, resource_size_t length);
+
+/* Memory maps of processes. */
+struct vm_area_struct *ersatz_find_vma(struct mm_struct *mm, unsigned long address);
+
+/* Interval notifiers. */
+bool ersatz_mmu_interval_read_retry(struct mmu_interval_notifier *notifier, unsigned long seq);
+void ersatz_mmu_interval_set_seq(struct mmu_interval_notifier *notifier, unsigned long seq);
+bool ersatz_mmu_notifier_range_blockable(const struct mmu_notifier_range *range);
+
+/* DMA. */
+dma_addr_t ersatz_dma_map_page(struct device *dev, struct page *page, size_t length, enum dma_data_direction direction);
+int ersatz_dma_mapping_error(struct device *dev, dma_addr_t address);
+void ersatz_dma_unmap_page(struct device *dev, dma_addr_t address, size_t length, enum dma_data_direction direction);
+
+/* PCI; the device is the one embedded in a struct pci_dev. */
+int ersatz_pci_domain_nr(struct device *dev);
+int ersatz_pci_request_region(struct device *dev, int bar, const char *name);
+void ersatz_pci_release_region(struct device *dev, int bar);
+void ersatz_pci_clear_master(struct device *dev);
+
+/* Waiting. */
+void ersatz_init_waitqueue_head(struct wait_queue_head *head);
+
+/* Module parameters. */
+const char *ersatz_parameter_memory(void);
+const char *ersatz_parameter_region(void);
+unsigned long long ersatz_parameter_vram_limit(void);
+unsigned int ersatz_parameter_timeout_ms(void);
+
+#endif

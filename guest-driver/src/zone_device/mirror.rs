@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Looking at a process's pages, and working on them while they stay put.
+//!
+//! The protocol is that of `Documentation/mm/hmm.rst`: read the notifier's sequence number, walk the page tables, take the
+//! lock that the invalidation callback takes, and start over if something was invalidated in between. While the lock is
+//! held whoever wants to unmap a page of the range waits.
+
+use super::{page::Pfn, pagemap::Owner};
+use crate::{bindings, kernel_ext::dma::PageMapping};
+use core::{marker::PhantomData, ops::Range};
+use kernel::{
+    device::{Bound, Device},
+    dma::DataDirection,
+    error::to_result,
+    mm::MmWithUser,
+    new_mutex,
+    page::PAGE_SHIFT,
+    prelude::*,
+    sync::{lock::mutex::MutexGuard, Mutex},
+    types::Opaque,
+};
+
+/// How to look at a page that is not present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// As it is.
+    Peek,
+    /// As a read of the CPU would find it: faulted in.
+    Read,
+}
+
+/// What was found at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum View {
+    /// No page.
+    Absent,
+    /// A page, of the system or of the device that was named as owner.
+    Present(Pfn),
+}
+
+/// A range of a process's memory that is watched for invalidations.
+///
+/// # Invariants
+///
+/// `notifier` is inserted into the mm for `range`, from construction to drop.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Mirror<'a> {
+    #[pin]
+    notifier: Opaque<bindings::mmu_interval_notifier>,
+    /// Held while the range's pages are worked on; an invalidation needs it.
+    #[pin]
+    update: Mutex<()>,
+    mm: &'a MmWithUser,
+    range: Range<usize>,
+}
+
+impl<'a> Mirror<'a> {
+    const OPS: bindings::mmu_interval_notifier_ops =
+        bindings::mmu_interval_notifier_ops { invalidate: Some(Self::invalidate_callback), ..pin_init::zeroed() };
+
+    /// Watches a page-aligned range. The mm must not be locked by the caller.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `EINVAL` for an empty range; `EOVERFLOW` for one at the very end of the address space.
+    pub(crate) fn new(mm: &'a MmWithUser, range: Range<usize>) -> impl PinInit<Self, Error> + 'a {
+        let (start, length) = (range.start, range.len());
+        try_pin_init!(Self {
+            update <- new_mutex!((), "ersatz_mirror"),
+            notifier <- Opaque::try_ffi_init(move |slot: *mut bindings::mmu_interval_notifier| {
+                if length == 0 {
+                    return Err(EINVAL);
+                }
+                // SAFETY: `slot` is valid for writes and pinned until the notifier is removed on drop. The callback
+                // takes a lock, which is initialised. `mm` has users.
+                to_result(unsafe {
+                    bindings::mmu_interval_notifier_insert(slot, mm.as_raw(), start, length, &Self::OPS)
+                })
+            }),
+            mm,
+            range,
+        })
+    }
+
+    /// Looks at all pages of the range and calls `work` while they stay put.
+    ///
+    /// `pfns` needs one element a page; what it holds means nothing. `work` must not allocate memory in ways that could
+    /// reclaim, nor touch user memory: either could wait for the very lock it runs under.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if [`Access::Read`] finds something that cannot be read; `EINTR` if a signal came first.
+    pub(crate) fn with_pages<R>(
+        &self,
+        owner: Owner<'_>,
+        access: Access,
+        pfns: &mut [usize],
+        work: impl FnOnce(&Pages<'_>) -> R,
+    ) -> Result<R> {
+        let pages = self.range.len() >> PAGE_SHIFT;
+        let pfns = pfns.get_mut(..pages).ok_or(EINVAL)?;
+        loop {
+            // SAFETY: By the type invariants the notifier is inserted.
+            let seq = unsafe { bindings::mmu_interval_read_begin(self.notifier.get()) };
+            match self.walk(owner, access, pfns, seq) {
+                Err(error) if error == EBUSY => {}
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    let lock = self.update.lock();
+                    // SAFETY: By the type invariants the notifier is inserted; the lock its callback takes is held.
+                    if !unsafe { bindings::ersatz_mmu_interval_read_retry(self.notifier.get(), seq) } {
+                        return Ok(work(&Pages { pfns, _lock: &lock, _mirror: PhantomData }));
+                    }
+                }
+            }
+            if kernel::current!().signal_pending() {
+                return Err(EINTR);
+            }
+            kernel::task::might_sleep();
+        }
+    }
+
+    fn walk(&self, owner: Owner<'_>, access: Access, pfns: &mut [usize], seq: usize) -> Result {
+        pfns.fill(0);
+        let mut range = bindings::hmm_range {
+            notifier: self.notifier.get(),
+            notifier_seq: seq,
+            start: self.range.start,
+            end: self.range.end,
+            hmm_pfns: pfns.as_mut_ptr(),
+            default_flags: match access {
+                Access::Peek => 0,
+                Access::Read => bindings::hmm_pfn_flags_HMM_PFN_REQ_FAULT as usize,
+            },
+            pfn_flags_mask: 0,
+            dev_private_owner: owner.raw,
+        };
+        let _lock = self.mm.mmap_read_lock();
+        // SAFETY: The notifier is inserted for the range, there is one element of `pfns` a page, the mm is locked.
+        to_result(unsafe { bindings::hmm_range_fault(&mut range) })
+    }
+
+    unsafe extern "C" fn invalidate_callback(
+        notifier: *mut bindings::mmu_interval_notifier,
+        range: *const bindings::mmu_notifier_range,
+        seq: usize,
+    ) -> bool {
+        let inner = Opaque::cast_from(notifier.cast_const());
+        // SAFETY: The memory manager passes the notifier of a live `Mirror`.
+        let mirror = unsafe { &*kernel::container_of!(inner, Self, notifier) };
+        // SAFETY: `range` is valid for this call.
+        let lock = if unsafe { bindings::ersatz_mmu_notifier_range_blockable(range) } {
+            mirror.update.lock()
+        } else {
+            match mirror.update.try_lock() {
+                Some(lock) => lock,
+                None => return false,
+            }
+        };
+        // SAFETY: The notifier is inserted, and the lock that readers hold is held.
+        unsafe { bindings::ersatz_mmu_interval_set_seq(notifier, seq) };
+        drop(lock);
+        true
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Mirror<'_> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: By the type invariants the notifier is inserted; it is removed once.
+        unsafe { bindings::mmu_interval_notifier_remove(self.notifier.get()) };
+    }
+}
+
+/// The pages of a [`Mirror`]'s range, none of which goes while this lives.
+pub(crate) struct Pages<'a> {
+    pfns: &'a [usize],
+    _lock: &'a MutexGuard<'a, ()>,
+    _mirror: PhantomData<&'a Mirror<'a>>,
+}
+
+impl Pages<'_> {
+    /// What is at page `index` of the range.
+    pub(crate) fn view(&self, index: usize) -> View {
+        let entry = self.pfns.get(index).copied().unwrap_or(0);
+        if entry & bindings::hmm_pfn_flags_HMM_PFN_VALID as usize == 0 {
+            return View::Absent;
+        }
+        View::Present(entry & !(bindings::hmm_pfn_flags_HMM_PFN_FLAGS as usize))
+    }
+
+    /// Maps page `index`, which must be the system's, for the device to read.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if there is none; `EIO` if it cannot be mapped.
+    pub(crate) fn map<'b>(&'b self, index: usize, dev: &'b Device<Bound>) -> Result<PageMapping<'b>> {
+        let View::Present(pfn) = self.view(index) else {
+            return Err(EFAULT);
+        };
+        // SAFETY: The page is mapped in the process and cannot be unmapped while the lock is held; the device only reads.
+        unsafe { PageMapping::new(dev, pfn, DataDirection::ToDevice) }
+    }
+}
