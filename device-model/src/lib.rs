@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The Ersatz GPU: a device model that knows no transport and no VMM.
 //!
+//! [`Gpu::new`] makes a device; [`dma::MappedSpace`] is the guest memory most embedders give it.
+//!
 //! Two sets of small traits are all it sees of the world. *Towards the machine* that it does DMA into:
 //! [`dma::DmaSpace`], [`interrupt::InterruptSink`], [`clock::Clock`]. *Towards the bus* that drives it, it implements
 //! [`bus::PciFunction`]; whatever an access changes outside of the device is returned as a [`bus::Effect`], for the
@@ -9,8 +11,18 @@
 //! What the device looks like to a driver is written in `ersatz-abi`; what it saw and did goes to the log of [`trace`].
 
 pub mod bus;
+mod channel;
 pub mod clock;
+mod counters;
+mod device;
 pub mod dma;
+mod engine;
+pub mod gpu;
 pub mod interrupt;
+pub mod pci;
+mod registers;
 mod sync;
 pub mod trace;
+pub mod vram;
+
+pub use gpu::{Gpu, GpuConfig, GpuError};

@@ -6,6 +6,20 @@
 
 use std::sync::{PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
+/// A mutex whose `lock` cannot fail.
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(std::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A reader-writer lock whose `read` and `write` cannot fail. A waiting writer holds back new readers.
 #[derive(Debug, Default)]
 pub(crate) struct RwLock<T>(std::sync::RwLock<T>);

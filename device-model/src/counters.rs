@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The performance counters, as the driver reads them from BAR0.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ersatz_abi::command::{Aperture, Cause};
+use ersatz_abi::counter::Counter;
+
+/// One 64-bit number for each [`Counter`]. They wrap, as hardware counters do.
+#[derive(Debug)]
+pub struct Counters([AtomicU64; Counter::ALL.len()]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Counters {
+    /// All zero.
+    pub fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; Counter::ALL.len()])
+    }
+
+    /// The value of a counter.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize].load(Ordering::Relaxed)
+    }
+
+    /// Adds to a counter.
+    pub fn add(&self, counter: Counter, amount: u64) {
+        self.0[counter as usize].fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// Accounts for one list entry of a copy.
+    pub fn add_copy(&self, source: Aperture, destination: Aperture, cause: Cause, length: u64) {
+        let direction = match (source, destination) {
+            (Aperture::System, Aperture::Vram) => Counter::BytesToVram,
+            (Aperture::Vram, Aperture::System) => Counter::BytesToSystem,
+            (Aperture::Vram, Aperture::Vram) => Counter::BytesWithinVram,
+            (Aperture::System, Aperture::System) => Counter::BytesWithinSystem,
+        };
+        self.add(direction, length);
+        self.add(Counter::CopyEntries, 1);
+        let reason = match cause {
+            Cause::MigrateToDevice => Counter::BytesMigratedToDevice,
+            Cause::MigrateToSystem => Counter::BytesMigratedToSystem,
+            Cause::CpuFault => Counter::BytesCpuFault,
+            Cause::Evict => Counter::BytesEvicted,
+            Cause::Unbind => Counter::BytesUnbind,
+            Cause::Other | Cause::Inspect => return,
+        };
+        self.add(reason, length);
+    }
+
+    /// All back to zero.
+    pub fn reset(&self) {
+        for counter in &self.0 {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What the register file and the engines share: the state of the device behind its PCI function.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ersatz_abi::counter::Counter;
+use ersatz_abi::pci::VECTOR_ERROR;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::channel::{Channel, ResetScope};
+use crate::clock::Clock;
+use crate::counters::Counters;
+use crate::dma::DmaSpace;
+use crate::engine::gate::Gate;
+use crate::interrupt::InterruptSink;
+use crate::pci::msix::{Msix, Raised};
+use crate::trace::{Event, InterruptOutcome, ResetSource, Tracer};
+use crate::vram::Vram;
+
+/// The machine around the device.
+pub(crate) struct Ports {
+    pub(crate) dma: Arc<dyn DmaSpace>,
+    pub(crate) interrupts: Arc<dyn InterruptSink>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) tracer: Tracer,
+}
+
+/// The device.
+pub(crate) struct Device {
+    pub(crate) ports: Ports,
+    pub(crate) vram: Vram,
+    pub(crate) channels: Box<[Channel]>,
+    pub(crate) counters: Counters,
+    pub(crate) msix: Msix,
+    pub(crate) gate: Gate,
+    /// One an engine: "look at all your channels".
+    kicks: Box<[EventFd]>,
+    bad_access: AtomicBool,
+    resetting: AtomicBool,
+    leaving: AtomicBool,
+}
+
+impl Device {
+    /// `channels` and `engines` are at least one and fit in eight bits.
+    pub(crate) fn new(ports: Ports, vram: Vram, channels: u8, engines: u8) -> io::Result<Self> {
+        let channels = (0..channels).map(|_| EventFd::new(EFD_NONBLOCK).map(Channel::new));
+        let kicks = (0..engines).map(|_| EventFd::new(EFD_NONBLOCK));
+        Ok(Self {
+            ports,
+            vram,
+            channels: channels.collect::<io::Result<_>>()?,
+            counters: Counters::new(),
+            msix: Msix::new(),
+            gate: Gate::default(),
+            kicks: kicks.collect::<io::Result<_>>()?,
+            bad_access: AtomicBool::new(false),
+            resetting: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+        })
+    }
+
+    /// Number of channels.
+    pub(crate) fn channel_count(&self) -> u8 {
+        u8::try_from(self.channels.len()).unwrap_or(u8::MAX)
+    }
+
+    /// Number of engines.
+    pub(crate) fn engine_count(&self) -> u8 {
+        u8::try_from(self.kicks.len()).unwrap_or(u8::MAX)
+    }
+
+    /// The numbers of the channels that an engine works for.
+    pub(crate) fn channels_of(&self, engine: u8) -> impl Iterator<Item = u8> + use<> {
+        (engine..self.channel_count()).step_by(self.kicks.len())
+    }
+
+    /// What wakes an engine for other reasons than a doorbell.
+    pub(crate) fn kick_event(&self, engine: u8) -> &EventFd {
+        &self.kicks[usize::from(engine)]
+    }
+
+    /// Has the engine of a channel look at it.
+    pub(crate) fn kick(&self, channel: u8) {
+        signal(self.kick_event(channel % self.engine_count()));
+    }
+
+    fn kick_all(&self) {
+        self.kicks.iter().for_each(signal);
+    }
+
+    /// The bus does not: rings a channel's doorbell, as its ioeventfd would.
+    pub(crate) fn ring(&self, channel: u8) {
+        if let Some(channel) = self.channels.get(usize::from(channel)) {
+            signal(&channel.doorbell);
+        }
+    }
+
+    /// Raises an interrupt, for a channel or for the device.
+    pub(crate) fn raise(&self, vector: u16, channel: Option<u8>) {
+        let outcome = match self.msix.raise(vector, &*self.ports.interrupts) {
+            Raised::Sent => InterruptOutcome::Sent,
+            Raised::Pending => InterruptOutcome::Pending,
+            Raised::Lost => InterruptOutcome::Lost,
+        };
+        if outcome != InterruptOutcome::Lost {
+            self.counters.add(Counter::Interrupts, 1);
+        }
+        self.ports.tracer.emit(Event::Interrupt { vector, channel, outcome });
+    }
+
+    /// An access that makes no sense: counted, traced, and, the first time after a reset, told to the driver.
+    pub(crate) fn bad_access(&self, bar: u8, offset: u64, width: usize, write: bool) {
+        self.counters.add(Counter::BadAccesses, 1);
+        self.ports.tracer.emit(Event::BadAccess { bar, offset, width: width as u64, write });
+        if !self.bad_access.swap(true, Ordering::Relaxed) {
+            self.raise(VECTOR_ERROR, None);
+        }
+    }
+
+    /// Whether a bad access was seen since reset.
+    pub(crate) fn had_bad_access(&self) -> bool {
+        self.bad_access.load(Ordering::Relaxed)
+    }
+
+    /// Whether a reset asked for by register is under way.
+    pub(crate) fn is_resetting(&self) -> bool {
+        self.resetting.load(Ordering::Acquire)
+    }
+
+    /// Starts the reset that the CONTROL register asks for. The engines complete it.
+    pub(crate) fn request_reset(&self) {
+        self.resetting.store(true, Ordering::Release);
+        for channel in &self.channels {
+            channel.request_reset(ResetScope::Device);
+        }
+        self.kick_all();
+    }
+
+    /// An engine completed the reset of a channel; the last one completes that of the device.
+    pub(crate) fn channel_was_reset(&self) {
+        if self.channels.iter().any(Channel::is_resetting) {
+            return;
+        }
+        if self.is_resetting() {
+            self.bad_access.store(false, Ordering::Relaxed);
+            self.ports.tracer.emit(Event::Reset { source: ResetSource::Register });
+            self.resetting.store(false, Ordering::Release);
+        }
+    }
+
+    /// Resets everything but VRAM's content, at once: when this returns, DMA has ended and no interrupt follows.
+    pub(crate) fn reset(&self, source: ResetSource) {
+        self.gate.close(false, || {
+            for channel in &self.channels {
+                channel.reset(ResetScope::Device);
+                drain(&channel.doorbell);
+            }
+            self.msix.reset();
+            self.counters.reset();
+            self.bad_access.store(false, Ordering::Relaxed);
+            self.resetting.store(false, Ordering::Release);
+            self.ports.tracer.emit(Event::Reset { source });
+        });
+    }
+
+    /// Has the engines drop what they do and return.
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+        for channel in &self.channels {
+            channel.request_reset(ResetScope::Device);
+        }
+        self.kick_all();
+    }
+
+    /// Whether engines are to return.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
+    }
+}
+
+fn signal(event: &EventFd) {
+    // It can only refuse when the count is about to overflow, and then its reader is being woken already.
+    let _ = event.write(1);
+}
+
+/// Takes back the signals an event has; how many there were.
+pub(crate) fn drain(event: &EventFd) -> u64 {
+    // Without a signal the read would block, which is an error here.
+    event.read().unwrap_or(0)
+}

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The gate every access of an engine to the bus goes through.
+//!
+//! An engine holds a [`Pass`] for one short piece of work: a piece of a copy, a fence, an interrupt. Whoever resets the
+//! function or takes bus mastership away closes the gate for a moment: that waits for the passes that are out (one piece
+//! each, see [`PIECE_BYTES`](super::PIECE_BYTES)), and what the engine wants next is refused. So DMA has ended when the
+//! write that ended it returns, and that write never waits for a whole command.
+//!
+//! The gate is the outermost lock: nobody closes it while holding another lock that an engine takes with a pass.
+
+use std::sync::RwLockReadGuard;
+
+use crate::sync::RwLock;
+
+/// The gate of one device.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    master: RwLock<bool>,
+}
+
+/// Leave for one access; the gate does not close before this is dropped.
+pub(crate) struct Pass<'a> {
+    master: RwLockReadGuard<'a, bool>,
+}
+
+impl Gate {
+    /// Waits while the gate is closed.
+    pub(crate) fn enter(&self) -> Pass<'_> {
+        Pass { master: self.master.read() }
+    }
+
+    /// Closes the gate, runs `work`, opens it again: with `master` as the bus mastership from then on.
+    pub(crate) fn close<R>(&self, master: bool, work: impl FnOnce() -> R) -> R {
+        let mut guard = self.master.write();
+        *guard = master;
+        work()
+    }
+}
+
+impl Pass<'_> {
+    /// Whether the function may send requests.
+    pub(crate) fn is_master(&self) -> bool {
+        *self.master
+    }
+}

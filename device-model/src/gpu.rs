@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The GPU as a whole: what an embedder makes, and what its bus drives.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use ersatz_abi::counter::Counter;
+use ersatz_abi::pci as abi;
+use ersatz_abi::regs;
+use thiserror::Error;
+use vm_memory::VolatileSlice;
+
+use crate::bus::{BarInfo, BarMapping, Doorbell, Effect, MsixMessage, PciFunction};
+use crate::clock::Clock;
+use crate::device::{Device, Ports};
+use crate::dma::DmaSpace;
+use crate::engine;
+use crate::interrupt::InterruptSink;
+use crate::pci::capability::MsixLayout;
+use crate::pci::function::{Change, Controls, Function, Identity};
+use crate::registers::Registers;
+use crate::sync::Mutex;
+use crate::trace::{Event, InterruptOutcome, ResetSource, Tracer};
+use crate::vram::{Vram, VramError};
+
+/// What a GPU is to be. Make one with [`GpuConfig::new`] and change what should differ.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct GpuConfig {
+    /// Size of VRAM in bytes: a power of two from 2 MiB to 1 TiB.
+    pub vram_size: u64,
+    /// Number of channels, 1 to [`regs::MAX_CHANNELS`].
+    pub channels: u8,
+    /// Number of copy engines, each a thread, 1 to the number of channels.
+    pub copy_engines: u8,
+    /// PCIe device serial number, which tells devices apart.
+    pub serial: u64,
+    /// Where the trace goes.
+    pub tracer: Tracer,
+}
+
+impl GpuConfig {
+    /// One channel, one copy engine, serial number zero, no trace.
+    pub const fn new(vram_size: u64) -> Self {
+        Self { vram_size, channels: 1, copy_engines: 1, serial: 0, tracer: Tracer::disabled() }
+    }
+}
+
+/// Why there is no GPU.
+#[derive(Debug, Error)]
+pub enum GpuError {
+    /// No VRAM.
+    #[error("cannot make the device's memory")]
+    Vram(#[from] VramError),
+    /// The number of channels is out of range.
+    #[error("a device with {0} channels: there must be 1 to {max}", max = regs::MAX_CHANNELS)]
+    Channels(u8),
+    /// The number of copy engines is out of range.
+    #[error("a device with {engines} copy engines: there must be 1 to {channels}, one a channel at most")]
+    CopyEngines {
+        /// As configured.
+        engines: u8,
+        /// The number of channels.
+        channels: u8,
+    },
+    /// An event descriptor could not be made.
+    #[error("cannot make the device's event descriptors; raise the limit on open files (ulimit -n)?")]
+    Events(#[source] io::Error),
+    /// A thread could not be started.
+    #[error("cannot start copy engine {engine}")]
+    Engine {
+        /// Number of the engine.
+        engine: u8,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The GPU.
+///
+/// Its threads live from [`Gpu::new`] until it is dropped, which stops DMA and waits for them. While its config space says
+/// that memory decoding is off or that it sleeps in D3hot, BARs read as all ones and drop writes, as on hardware.
+///
+/// [`DmaSpace`] and [`InterruptSink`] are called by those threads with locks of the device held: they must not call back
+/// into the device.
+pub struct Gpu {
+    device: Arc<Device>,
+    function: Mutex<Function>,
+    /// The function answers memory accesses: a copy for those who do not want the function's lock.
+    answers: AtomicBool,
+    registers: Registers,
+    engines: Vec<JoinHandle<()>>,
+}
+
+impl Gpu {
+    /// A device as after power-on. Its trace uses `clock` too, if it was made with the same one.
+    ///
+    /// # Errors
+    ///
+    /// Whatever [`GpuError`] lists.
+    pub fn new(
+        config: GpuConfig,
+        dma: Arc<dyn DmaSpace>,
+        interrupts: Arc<dyn InterruptSink>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, GpuError> {
+        let GpuConfig { vram_size, channels, copy_engines, serial, tracer } = config;
+        if channels == 0 || u32::from(channels) > regs::MAX_CHANNELS {
+            return Err(GpuError::Channels(channels));
+        }
+        if copy_engines == 0 || copy_engines > channels {
+            return Err(GpuError::CopyEngines { engines: copy_engines, channels });
+        }
+        let vram = Vram::new(vram_size)?;
+        let ports = Ports { dma, interrupts, clock, tracer };
+        let device = Arc::new(Device::new(ports, vram, channels, copy_engines).map_err(GpuError::Events)?);
+        let mut gpu = Self {
+            device,
+            function: Mutex::new(new_function(vram_size, serial)),
+            answers: AtomicBool::new(false),
+            registers: Registers::default(),
+            engines: Vec::new(),
+        };
+        for engine in 0..copy_engines {
+            let thread =
+                engine::spawn(gpu.device.clone(), engine).map_err(|source| GpuError::Engine { engine, source })?;
+            gpu.engines.push(thread);
+        }
+        gpu.device.ports.tracer.emit(Event::DeviceCreated { vram: vram_size });
+        Ok(gpu)
+    }
+
+    /// The value of a performance counter.
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.device.counters.get(counter)
+    }
+
+    /// Size of VRAM in bytes.
+    pub fn vram_size(&self) -> u64 {
+        self.device.vram.size()
+    }
+
+    /// Zeroes VRAM and gives its pages back to the host. Not while a guest uses it: what it sees then is a mixture.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn clear_vram(&self) -> io::Result<()> {
+        self.device.vram.clear()
+    }
+
+    fn keeps_table(&self) -> bool {
+        self.device.ports.interrupts.keeps_table()
+    }
+
+    fn reset_as(&self, source: ResetSource) -> Vec<Effect> {
+        self.answers.store(false, Ordering::Release);
+        self.device.reset(source);
+        self.registers.reset();
+        vec![Effect::Reset]
+    }
+
+    fn apply(&self, bars: &[BarInfo], before: &Controls, after: &Controls) -> Vec<Effect> {
+        let tracer = &self.device.ports.tracer;
+        let mut effects = Vec::new();
+        self.answers.store(after.memory, Ordering::Release);
+        if before.asleep != after.asleep {
+            tracer.emit(Event::PowerState { state: if after.asleep { 3 } else { 0 } });
+        }
+        for (info, (old, new)) in bars.iter().zip(before.addresses.iter().zip(&after.addresses)) {
+            if old != new {
+                tracer.emit(Event::BarMoved { bar: info.bar, address: *new, size: info.size });
+                effects.push(Effect::BarMoved { bar: info.bar, address: *new });
+            }
+        }
+        effects.extend(self.device.msix.set_control(after.msix_enabled, after.msix_masked, self.keeps_table()));
+        if before.master != after.master {
+            let sends = self.device.gate.close(after.master, || {
+                tracer.emit(Event::BusMaster { enabled: after.master });
+                self.device.msix.set_master(after.master, self.keeps_table())
+            });
+            effects.extend(sends);
+        }
+        self.trace_sends(&effects);
+        effects
+    }
+
+    fn trace_sends(&self, effects: &[Effect]) {
+        for effect in effects {
+            if let Effect::MsixSend { vector } = *effect {
+                let outcome = InterruptOutcome::Released;
+                self.device.ports.tracer.emit(Event::Interrupt { vector, channel: None, outcome });
+            }
+        }
+    }
+
+    /// The VRAM that an access means; `None` if it is not all inside.
+    fn vram_at(&self, offset: u64, length: usize) -> Option<VolatileSlice<'_>> {
+        self.device.vram.slice(offset, u64::try_from(length).ok()?)
+    }
+}
+
+fn new_function(vram_size: u64, serial: u64) -> Function {
+    let identity = Identity {
+        vendor: abi::VENDOR_ID,
+        device: abi::DEVICE_ID,
+        class: abi::CLASS_CODE,
+        revision: abi::REVISION,
+        serial,
+    };
+    let plain = |bar, size| BarInfo { bar, size, is_64bit: false, prefetchable: false };
+    let bars = vec![
+        plain(abi::BAR_REGISTERS, abi::REGISTERS_BAR_SIZE),
+        BarInfo { bar: abi::BAR_VRAM, size: vram_size, is_64bit: true, prefetchable: true },
+        plain(abi::BAR_MSIX, abi::MSIX_BAR_SIZE),
+    ];
+    let msix = MsixLayout {
+        bar: abi::BAR_MSIX,
+        vectors: abi::MSIX_VECTORS,
+        table: abi::MSIX_TABLE_OFFSET,
+        pending: abi::MSIX_PBA_OFFSET,
+    };
+    Function::new(identity, bars, msix)
+}
+
+impl PciFunction for Gpu {
+    fn config_read(&self, offset: u16, data: &mut [u8]) {
+        self.function.lock().read(offset, data);
+    }
+
+    fn config_write(&self, offset: u16, data: &[u8]) -> Vec<Effect> {
+        let mut function = self.function.lock();
+        match function.write(offset, data) {
+            Change::FunctionReset => self.reset_as(ResetSource::FunctionLevel),
+            Change::Controls { before, after } => self.apply(function.bars(), &before, &after),
+        }
+    }
+
+    fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) {
+        data.fill(0xff);
+        if !self.answers.load(Ordering::Acquire) {
+            return;
+        }
+        match bar {
+            abi::BAR_REGISTERS => self.registers.read(&self.device, offset, data),
+            abi::BAR_MSIX => self.device.msix.read(offset, data),
+            abi::BAR_VRAM => {
+                if let Some(slice) = self.vram_at(offset, data.len()) {
+                    slice.copy_to(data);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn bar_write(&self, bar: u8, offset: u64, data: &[u8]) -> Vec<Effect> {
+        if !self.answers.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        match bar {
+            abi::BAR_REGISTERS => self.registers.write(&self.device, offset, data),
+            abi::BAR_MSIX => {
+                let effects = self.device.msix.write(offset, data, self.keeps_table());
+                self.trace_sends(&effects);
+                return effects;
+            }
+            abi::BAR_VRAM => {
+                if let Some(slice) = self.vram_at(offset, data.len()) {
+                    slice.copy_from(data);
+                }
+            }
+            _ => {}
+        }
+        Vec::new()
+    }
+
+    fn bars(&self) -> Vec<BarInfo> {
+        self.function.lock().bars().to_vec()
+    }
+
+    fn mappings(&self) -> Vec<BarMapping> {
+        vec![BarMapping {
+            bar: abi::BAR_VRAM,
+            offset: 0,
+            length: self.device.vram.size(),
+            file: self.device.vram.file().clone(),
+            file_offset: 0,
+        }]
+    }
+
+    fn doorbells(&self) -> Vec<Doorbell> {
+        (0..)
+            .zip(&self.device.channels)
+            .filter_map(|(number, channel)| {
+                Some(Doorbell {
+                    bar: abi::BAR_REGISTERS,
+                    offset: regs::doorbell(number)?.into(),
+                    width: regs::DOORBELL_WIDTH as u8,
+                    event: channel.doorbell.clone(),
+                })
+            })
+            .collect()
+    }
+
+    fn msix_vectors(&self) -> u16 {
+        abi::MSIX_VECTORS
+    }
+
+    fn msix_message(&self, vector: u16) -> Option<MsixMessage> {
+        self.device.msix.message(vector)
+    }
+
+    fn reset(&self) -> Vec<Effect> {
+        let mut function = self.function.lock();
+        function.reset();
+        self.reset_as(ResetSource::Conventional)
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        self.device.leave();
+        for engine in self.engines.drain(..) {
+            // A panic there has been printed, and there is nothing left to save.
+            let _ = engine.join();
+        }
+        self.device.ports.tracer.emit(Event::DeviceDropped);
+    }
+}
