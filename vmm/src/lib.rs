@@ -7,3 +7,4 @@ pub mod cli;
 pub mod machine;
 pub mod outcome;
 pub mod spec;
+pub mod vfio_user;

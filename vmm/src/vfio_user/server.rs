@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The listening end: one client at a time, each of which finds the device as new.
+
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use thiserror::Error;
+
+use super::backend::FunctionBackend;
+use super::peer::Peer;
+use super::session::{self, SessionError};
+
+/// Why the socket cannot be listened on.
+#[derive(Debug, Error)]
+pub enum ListenError {
+    /// A server listens there already.
+    #[error("{0} is in use by another server; end that one or name another socket")]
+    InUse(PathBuf),
+    /// There is something that is no socket.
+    #[error("{0} is there and is no socket; name another path")]
+    NotASocket(PathBuf),
+    /// The system refused.
+    #[error("cannot listen on {path}")]
+    Bind {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A listening socket whose path goes away with it.
+#[derive(Debug)]
+pub struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Listens on a path. A socket that nobody listens on any more is replaced.
+    ///
+    /// # Errors
+    ///
+    /// If something else is there, or the system refuses.
+    pub fn bind(path: &Path) -> Result<Self, ListenError> {
+        let failed = |source| ListenError::Bind { path: path.to_owned(), source };
+        if let Ok(metadata) = fs::symlink_metadata(path) {
+            if !metadata.file_type().is_socket() {
+                return Err(ListenError::NotASocket(path.to_owned()));
+            }
+            if UnixStream::connect(path).is_ok() {
+                return Err(ListenError::InUse(path.to_owned()));
+            }
+            fs::remove_file(path).map_err(failed)?;
+        }
+        Ok(Self { listener: UnixListener::bind(path).map_err(failed)?, path: path.to_owned() })
+    }
+
+    /// The listener.
+    pub fn listener(&self) -> &UnixListener {
+        &self.listener
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Somebody may have removed it already.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Why serving came to an end that nobody asked for.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// Waiting for clients failed.
+    #[error("cannot wait for vfio-user clients")]
+    Wait(#[source] io::Error),
+    /// There is no thread to be had for a client.
+    #[error("cannot start a thread for a vfio-user client")]
+    Thread(#[source] io::Error),
+    /// A bug.
+    #[error("the thread that served a vfio-user client panicked; please report what it said")]
+    Panicked,
+}
+
+/// How long to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Until asked to stop.
+    Stopped,
+    /// Until the first client has left.
+    FirstClientLeft,
+}
+
+/// Serves one client after the other; a further one that comes meanwhile is turned away. Between clients the function is
+/// reset. Returns when `stop` becomes readable, or as `until` says.
+///
+/// # Errors
+///
+/// If it cannot go on. What single clients do wrong is logged and is no error.
+pub fn serve(
+    listener: &UnixListener,
+    backend: FunctionBackend,
+    until: Until,
+    stop: impl AsFd,
+) -> Result<(), ServeError> {
+    let left = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| ServeError::Wait(error.into()))?);
+    let mut idle = Some(backend);
+    let mut busy: Option<Client> = None;
+    loop {
+        let watched = [stop.as_fd(), left.as_fd(), listener.as_fd()];
+        let mut events = watched.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        match poll(&mut events, None) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(ServeError::Wait(error.into())),
+        }
+        let [must_stop, has_left, has_come] = events.map(|event| !event.revents().is_empty());
+        if must_stop {
+            return busy.map_or(Ok(()), |client| client.disconnect().map(drop));
+        }
+        if has_left {
+            rustix::io::read(&left, &mut [0; 8]).map_err(|error| ServeError::Wait(error.into()))?;
+            idle = busy.take().map(Client::join).transpose()?;
+            if until == Until::FirstClientLeft {
+                return Ok(());
+            }
+        }
+        if has_come {
+            let (stream, _) = listener.accept().map_err(ServeError::Wait)?;
+            match idle.take() {
+                Some(backend) => busy = Some(Client::start(stream, backend, left.clone())?),
+                None => {
+                    log::warn!("vfio-user: a second client was turned away: one device serves one client at a time")
+                }
+            }
+        }
+    }
+}
+
+/// A client that is being served, on a thread of its own.
+struct Client {
+    stream: UnixStream,
+    thread: JoinHandle<FunctionBackend>,
+}
+
+impl Client {
+    /// Begins to serve; writes to `left` once the client is gone and the backend has forgotten it.
+    fn start(stream: UnixStream, mut backend: FunctionBackend, left: Arc<OwnedFd>) -> Result<Self, ServeError> {
+        let peer = Peer::of(&stream);
+        let other = stream.try_clone().map_err(ServeError::Wait)?;
+        let serve = move || {
+            log::info!(
+                "vfio-user: serving process {}",
+                peer.map_or("unknown".to_owned(), |peer| peer.pid().to_string())
+            );
+            let _left = Left(left);
+            let description = backend.meet_client(peer);
+            match session::serve(stream, &description, &mut backend) {
+                Ok(()) => log::info!("vfio-user: the client left"),
+                Err(error) => log::warn!("vfio-user: {}", with_cause(&error)),
+            }
+            backend.forget_client();
+            backend
+        };
+        let thread = thread::Builder::new().name("vfio-user".to_owned()).spawn(serve).map_err(ServeError::Thread)?;
+        Ok(Self { stream: other, thread })
+    }
+
+    /// Waits until the thread has ended.
+    fn join(self) -> Result<FunctionBackend, ServeError> {
+        self.thread.join().map_err(|_| ServeError::Panicked)
+    }
+
+    /// Ends the connection and waits until the thread has noticed.
+    fn disconnect(self) -> Result<FunctionBackend, ServeError> {
+        // An error means that the connection has ended already.
+        let _ = self.stream.shutdown(Shutdown::Both);
+        self.join()
+    }
+}
+
+/// Says that the client has left, also if its thread panics.
+struct Left(Arc<OwnedFd>);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        // Adding one to a counter that nobody else adds to cannot fail.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+}
+
+fn with_cause(error: &SessionError) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+}
