@@ -3,8 +3,10 @@
 //!
 //! [`spec`] says what to run, [`outcome`] how it ended; everything between is a way to run it.
 
+pub mod accel;
 pub mod cli;
 pub mod machine;
 pub mod outcome;
+pub mod qemu;
 pub mod spec;
 pub mod vfio_user;

@@ -4,6 +4,8 @@
 //! The guest's own exit status is the tool's. The statuses below stand for ends that are not the guest's choice; they
 //! lie where `timeout(1)` and shells put theirs, out of the way of what tests use (0 pass, 1 fail, 4 skip).
 
+use serde::{Deserialize, Serialize};
+
 /// Exit status for arguments that make no sense.
 pub const STATUS_USAGE: u8 = 2;
 /// Exit status when the guest kernel panicked.
@@ -20,7 +22,7 @@ pub const STATUS_FAILED: u8 = 125;
 pub const STATUS_INTERRUPTED: u8 = 130;
 
 /// How a guest's run ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// PID 1 reported the exit status of the command it ran.
     Exited(u8),

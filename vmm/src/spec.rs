@@ -4,8 +4,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// A guest and its devices.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestSpec {
     /// bzImage or ELF kernel.
     pub kernel: PathBuf,
@@ -26,7 +28,7 @@ pub struct GuestSpec {
 }
 
 /// One GPU.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GpuSpec {
     /// VRAM in bytes.
     pub vram: u64,

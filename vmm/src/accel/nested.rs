@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `--accel nested`: our VMM, real KVM, no virtualization hardware.
+//!
+//! QEMU TCG emulates an *outer machine* with SVM ([`machine`]), in which the stock kernel's kvm-amd works. PID 1 there
+//! runs the very VMM that this is, linked statically, on KVM ([`inside`]). What the guest is made of goes in with the
+//! outer machine's initramfs ([`image`]): measured against virtio-blk and 9p that is fastest, and needs no module.
+//! Console, exit status and trace files come out over one virtio-serial port ([`session`]).
+//!
+//! Trouble is told apart by who stops talking. PID 1 of the outer machine beats: when it falls silent, the outer machine
+//! hangs. When it beats but the VMM overruns the guest's time limit, which it enforces itself, the VMM hangs. All else
+//! is the guest's own and comes out as its [`Outcome`].
+
+mod error;
+mod image;
+pub mod inside;
+mod machine;
+mod received;
+mod session;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ersatz_guest_image::manifest::Manifest;
+use vmm_sys_util::eventfd::EventFd;
+
+pub use self::error::NestedError;
+pub use self::image::{OuterJob, Source};
+pub use self::session::Console;
+
+use self::machine::OuterMachine;
+use self::session::Session;
+use crate::outcome::Outcome;
+use crate::qemu::Qemu;
+use crate::spec::GuestSpec;
+
+/// How much longer than its guest's time limit the VMM may take to end, and PID 1 to say so: the VMM stops the guest
+/// and writes the trace out, all of it emulated.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// Most VRAM that outer memory is set aside for, whatever the size of the BAR; touching more of it, with all guest memory
+/// in use, runs the outer machine out of memory.
+const VRAM_ALLOWANCE: u64 = 4 << 30;
+
+/// What the outer machine needs besides the guest: its kernel, the initramfs twice while it unpacks, the VMM.
+const OUTER_OVERHEAD: u64 = 640 << 20;
+
+/// What nested runs stand on.
+#[derive(Clone, Debug)]
+pub struct Ground {
+    /// The QEMU to run the outer machine.
+    pub qemu: Qemu,
+    /// The outer machine's kernel, an ELF file: decompressing a bzImage takes an emulated processor seconds.
+    pub kernel: PathBuf,
+    /// The initramfs of the outer machine.
+    pub initramfs: PathBuf,
+    /// The statically linked VMM.
+    pub vmm: PathBuf,
+}
+
+impl Ground {
+    /// The built artifacts, with the QEMU that was chosen.
+    pub fn new(manifest: &Manifest, qemu: Qemu) -> Self {
+        Self {
+            qemu,
+            kernel: manifest.vmlinux.clone(),
+            initramfs: manifest.outer_initramfs.clone(),
+            vmm: manifest.static_ersatz.clone(),
+        }
+    }
+}
+
+/// Memory for the outer machine, in bytes, for a guest with so much memory and VRAM.
+pub fn outer_memory(guest: u64, vram: u64) -> u64 {
+    let sum = guest.saturating_add(vram.min(VRAM_ALLOWANCE)).saturating_add(OUTER_OVERHEAD);
+    sum.checked_next_multiple_of(2 << 20).unwrap_or(u64::MAX)
+}
+
+/// Runs a guest in an outer machine.
+///
+/// `progress` hears of each step, for people to see. When `stop` becomes readable the VMM is told to end the guest.
+/// If the outer machine fails before the VMM ran, it is started once more, and `progress` hears of that.
+///
+/// # Errors
+///
+/// If the VMM could not be run, or it or the outer machine failed. How the guest ended is an [`Outcome`].
+pub fn run(
+    spec: &GuestSpec,
+    ground: &Ground,
+    console: &mut Console,
+    stop: &EventFd,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Outcome, NestedError> {
+    let outcome = tempfile::NamedTempFile::new().map_err(NestedError::Scratch)?;
+    let job = inside::job(spec, ground, outcome.path(), console.is_terminal())?;
+    let vram = spec.devices.iter().fold(0, |sum: u64, gpu| sum.saturating_add(gpu.vram));
+    let memory = outer_memory(spec.memory, vram);
+    let limit = spec.timeout.map(|limit| limit.saturating_add(GRACE));
+    match run_job(&job, ground, memory, limit, console, stop, progress)? {
+        None => Ok(Outcome::Interrupted),
+        Some(status) => inside::outcome(outcome.path(), status),
+    }
+}
+
+/// Runs any job in an outer machine; returns the exit status of its command, or `None` if it was stopped before it ended.
+///
+/// # Errors
+///
+/// As [`run`]; the command's exit status is no error.
+pub fn run_job(
+    job: &OuterJob,
+    ground: &Ground,
+    memory: u64,
+    limit: Option<Duration>,
+    console: &mut Console,
+    stop: &EventFd,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Option<u8>, NestedError> {
+    let mut attempt = |progress: &mut dyn FnMut(&str)| {
+        progress("starting the outer machine (QEMU without hardware acceleration, with emulated SVM)");
+        let machine = OuterMachine::start(ground, job, memory)?;
+        Session::new(machine, job, limit)?.run(console, stop, progress)
+    };
+    match attempt(progress) {
+        Err(error) if error.is_before_the_vmm() => {
+            progress(&format!("{error}; the VMM did not run yet, so trying once more"));
+            attempt(progress)
+        }
+        result => result,
+    }
+}
+
+/// Writes a path so that PID 1 of the outer machine can read it.
+fn utf8(path: &Path) -> Result<&str, NestedError> {
+    path.to_str().ok_or_else(|| NestedError::Path(path.to_owned()))
+}
+
+/// Where bytes for people go; what cannot be shown is lost, as on a terminal that is closed.
+type Sink = Box<dyn Write + Send>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outer_memory_covers_guest_and_vram_up_to_the_allowance() {
+        assert_eq!(outer_memory(1 << 30, 1 << 30), (2 << 30) + OUTER_OVERHEAD);
+        assert_eq!(outer_memory(1 << 30, 1 << 40), (1 << 30) + VRAM_ALLOWANCE + OUTER_OVERHEAD);
+        assert_eq!(outer_memory(u64::MAX, u64::MAX), u64::MAX);
+    }
+}

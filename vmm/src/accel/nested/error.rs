@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What can go wrong around the guest, and whose fault it is.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ersatz_guest_image::initramfs::ArchiveError;
+use ersatz_guest_image::outer::channel::ChannelError;
+use nix::errno::Errno;
+use thiserror::Error;
+
+use crate::qemu::QemuError;
+
+/// Why a nested run has no outcome.
+#[derive(Debug, Error)]
+pub enum NestedError {
+    /// A temporary file could not be made or used.
+    #[error("cannot use a temporary file: {0}; set TMPDIR to a folder with room")]
+    Scratch(#[source] io::Error),
+    /// A path that the outer machine cannot be told.
+    #[error("the path {0:?} is not UTF-8, and nested runs need it to be; rename it")]
+    Path(PathBuf),
+    /// A file for the outer machine could not be read.
+    #[error("cannot read {path} for the outer machine: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file that comes out of the outer machine could not be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The outer machine's initramfs could not be put together.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// QEMU could not be started or waited for.
+    #[error(transparent)]
+    Qemu(#[from] QemuError),
+    /// The socket to the outer machine failed.
+    #[error("the channel to the outer machine failed: {0}")]
+    Socket(#[source] io::Error),
+    /// Waiting for events failed.
+    #[error("cannot wait for the outer machine: {0}")]
+    Poll(#[source] Errno),
+    /// What came out of the outer machine makes no sense.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// More, or other, file content came out of the outer machine than was announced.
+    #[error("the outer machine sent file content that it had not announced (file {index}, {length} bytes at {offset})")]
+    UnexpectedFile {
+        /// The file's index among those to collect.
+        index: u32,
+        /// Offset of the content.
+        offset: u64,
+        /// Length of the content in bytes.
+        length: u64,
+    },
+    /// QEMU ended by itself.
+    #[error("QEMU ended ({status}) while {when}; its last words:\n{words}")]
+    Ended {
+        /// How, as the system puts it.
+        status: String,
+        /// What went on.
+        when: &'static str,
+        /// The end of what QEMU and the outer kernel said.
+        words: String,
+        /// Whether the VMM ran by then.
+        vmm_ran: bool,
+    },
+    /// The outer machine stopped beating.
+    #[error(
+        "the outer machine hangs: it was silent for {silence:?} while {when}. That is a fault of the emulated machine, \
+         not of the guest; run it again. Its last words:\n{words}"
+    )]
+    Hung {
+        /// How long nothing was heard.
+        silence: Duration,
+        /// What went on.
+        when: &'static str,
+        /// The end of what QEMU and the outer kernel said.
+        words: String,
+        /// Whether the VMM ran by then.
+        vmm_ran: bool,
+    },
+    /// PID 1 of the outer machine could not run the VMM.
+    #[error("the outer machine could not run the VMM: {reason}; the outer kernel's last words:\n{words}")]
+    Prepare {
+        /// What it said.
+        reason: String,
+        /// The end of what the outer kernel said.
+        words: String,
+    },
+    /// The VMM did not keep the guest's time limit, and was killed.
+    #[error("the VMM hung in the outer machine, which is alive: {limit:?} after its start it was killed. {threads}")]
+    VmmHung {
+        /// The time it had.
+        limit: Duration,
+        /// What its threads were waiting for.
+        threads: String,
+    },
+    /// The VMM ended without saying how the guest did.
+    #[error("the VMM failed in the outer machine (exit status {status}){hint}")]
+    VmmFailed {
+        /// Its exit status, as shells have it.
+        status: u8,
+        /// What that may mean.
+        hint: &'static str,
+    },
+    /// What the VMM said of the guest's end makes no sense.
+    #[error("the VMM in the outer machine reported nonsense: {0}; run `cargo xtask build` again")]
+    Report(#[source] serde_json::Error),
+}
+
+impl NestedError {
+    /// Whether the outer machine failed before the VMM ran, so that trying again hides no fault of ours.
+    pub fn is_before_the_vmm(&self) -> bool {
+        matches!(self, Self::Ended { vmm_ran: false, .. } | Self::Hung { vmm_ran: false, .. })
+    }
+}

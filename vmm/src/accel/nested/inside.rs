@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The two ends of one call: `ersatz run` on the host has a guest run by `ersatz` in the outer machine.
+//!
+//! The guest's description goes in as JSON, its paths replaced by those of the copies there; how the guest ended comes out
+//! as JSON. Both ends are this program, built at the same time.
+
+use std::path::{Path, PathBuf};
+
+use super::{Ground, NestedError, OuterJob, Source};
+use crate::outcome::{Outcome, STATUS_FAILED};
+use crate::spec::{GpuSpec, GuestSpec};
+
+/// The hidden command that runs a guest by its description: `ersatz boot-spec SPEC OUTCOME`.
+pub const COMMAND: &str = "boot-spec";
+
+const VMM: &str = "/ersatz/vmm";
+const KERNEL: &str = "/ersatz/kernel";
+const INITRAMFS: &str = "/ersatz/initramfs";
+const SPEC: &str = "/ersatz/spec.json";
+const OUTCOME: &str = "/ersatz/outcome.json";
+
+/// What runs a guest in the outer machine and brings back its outcome, to `outcome`, and its traces.
+pub(super) fn job(spec: &GuestSpec, ground: &Ground, outcome: &Path, terminal: bool) -> Result<OuterJob, NestedError> {
+    let mut collect = vec![(PathBuf::from(OUTCOME), outcome.to_owned())];
+    let devices = spec.devices.iter().enumerate().map(|(index, gpu)| {
+        let trace = gpu.trace.as_ref().map(|target| {
+            let inside = PathBuf::from(format!("/ersatz/gpu{index}.trace"));
+            collect.push((inside.clone(), target.clone()));
+            inside
+        });
+        GpuSpec { trace, ..gpu.clone() }
+    });
+    let inside =
+        GuestSpec { kernel: KERNEL.into(), initramfs: INITRAMFS.into(), devices: devices.collect(), ..spec.clone() };
+    let text = serde_json::to_vec(&inside).map_err(|error| NestedError::Scratch(error.into()))?;
+    Ok(OuterJob {
+        command: [VMM, COMMAND, SPEC, OUTCOME].map(str::to_owned).to_vec(),
+        terminal,
+        files: vec![
+            (VMM.to_owned(), Source::File(ground.vmm.clone())),
+            (KERNEL.to_owned(), Source::File(spec.kernel.clone())),
+            (INITRAMFS.to_owned(), Source::File(spec.initramfs.clone())),
+            (SPEC.to_owned(), Source::Bytes(text)),
+        ],
+        folders: Vec::new(),
+        collect,
+    })
+}
+
+/// What the VMM in the outer machine reported, given the exit status it ended with.
+pub(super) fn outcome(report: &Path, status: u8) -> Result<Outcome, NestedError> {
+    let text = std::fs::read(report).map_err(NestedError::Scratch)?;
+    if text.is_empty() {
+        let hint = match status {
+            137 => ": it was killed, most likely for want of memory; give less --memory or touch less VRAM",
+            STATUS_FAILED => "; its message is above",
+            _ => "",
+        };
+        return Err(NestedError::VmmFailed { status, hint });
+    }
+    serde_json::from_slice(&text).map_err(NestedError::Report)
+}
+
+/// Why a guest could not be run by its description.
+#[derive(Debug, thiserror::Error)]
+pub enum BootSpecError {
+    /// The description cannot be read.
+    #[error("cannot read the guest's description {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The description makes no sense.
+    #[error("{path} is not the description of a guest: {source}; both ends must be of one build")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+    /// The outcome cannot be written.
+    #[error("cannot write the guest's outcome to {path}: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Reads the description of a guest.
+///
+/// # Errors
+///
+/// If there is none, or it makes no sense.
+pub fn read_spec(path: &Path) -> Result<GuestSpec, BootSpecError> {
+    let text = std::fs::read(path).map_err(|source| BootSpecError::Read { path: path.to_owned(), source })?;
+    serde_json::from_slice(&text).map_err(|source| BootSpecError::Parse { path: path.to_owned(), source })
+}
+
+/// Writes how the guest ended.
+///
+/// # Errors
+///
+/// If the file cannot be written.
+pub fn write_outcome(path: &Path, outcome: &Outcome) -> Result<(), BootSpecError> {
+    serde_json::to_vec(outcome)
+        .map_err(std::io::Error::from)
+        .and_then(|text| std::fs::write(path, text))
+        .map_err(|source| BootSpecError::Write { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::qemu::Qemu;
+
+    fn spec() -> GuestSpec {
+        let gpu = |trace: Option<&str>| GpuSpec { vram: 1 << 30, trace: trace.map(PathBuf::from) };
+        GuestSpec {
+            kernel: "/host/vmlinux".into(),
+            initramfs: "/host/initramfs".into(),
+            initramfs_tail: vec![0, 255, 7],
+            command_line: "console=ttyS0".to_owned(),
+            vcpus: 2,
+            memory: 1 << 30,
+            devices: vec![gpu(None), gpu(Some("/host/t"))],
+            timeout: Some(Duration::from_millis(1500)),
+        }
+    }
+
+    fn ground() -> Ground {
+        Ground { qemu: Qemu::Host("/qemu".into()), kernel: "/k".into(), initramfs: "/i".into(), vmm: "/v".into() }
+    }
+
+    #[test]
+    fn a_guest_is_described_with_the_paths_of_the_outer_machine() {
+        let job = job(&spec(), &ground(), Path::new("/tmp/o"), false).unwrap();
+        let Some((_, Source::Bytes(text))) = job.files.iter().find(|(path, _)| path == SPEC) else { panic!() };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spec.json");
+        std::fs::write(&path, text).unwrap();
+        let inside = read_spec(&path).unwrap();
+        assert_eq!(inside.kernel, Path::new(KERNEL));
+        assert_eq!(inside.devices[0].trace, None);
+        assert_eq!(inside.devices[1].trace, Some("/ersatz/gpu1.trace".into()));
+        assert_eq!((inside.initramfs_tail, inside.timeout), (spec().initramfs_tail, spec().timeout));
+        assert!(job.collect.contains(&("/ersatz/gpu1.trace".into(), "/host/t".into())));
+    }
+
+    #[test]
+    fn every_outcome_comes_out_as_it_went_in() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for end in [
+            Outcome::Exited(4),
+            Outcome::Stopped,
+            Outcome::Panicked,
+            Outcome::Splat("WARNING: x".to_owned()),
+            Outcome::TimedOut(vec!["vCPU 0".to_owned()]),
+            Outcome::Interrupted,
+        ] {
+            write_outcome(file.path(), &end).unwrap();
+            assert_eq!(outcome(file.path(), end.status()).unwrap(), end);
+        }
+    }
+
+    #[test]
+    fn a_vmm_that_reports_nothing_has_failed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(matches!(outcome(file.path(), 137), Err(NestedError::VmmFailed { status: 137, .. })));
+        std::fs::write(file.path(), "{").unwrap();
+        assert!(matches!(outcome(file.path(), 0), Err(NestedError::Report(_))));
+    }
+
+    #[test]
+    fn a_description_that_makes_no_sense_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(matches!(read_spec(file.path()), Err(BootSpecError::Parse { .. })));
+        assert!(matches!(read_spec(Path::new("/nowhere")), Err(BootSpecError::Read { .. })));
+    }
+}

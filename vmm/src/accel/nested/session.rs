@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The host's side of the talk with PID 1 of the outer machine, from its first heartbeat to the command's exit status.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use ersatz_guest_image::outer::channel::{Decoder, Message};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::machine::OuterMachine;
+use super::received::Received;
+use super::{NestedError, OuterJob, Sink};
+
+/// How long the outer machine may take from QEMU's start to PID 1's first word: 20 times what it takes on an idle core.
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long PID 1, which beats every second, may be silent: many times what a starved host makes of a second.
+const SILENCE_LIMIT: Duration = Duration::from_secs(45);
+
+/// How long the command may take to end and its files to come out, once it was told to.
+const FAREWELL: Duration = Duration::from_secs(20);
+
+/// How often to look at the limits when nothing happens.
+const TICK_MILLISECONDS: u16 = 500;
+
+/// Bytes read at a time.
+const CHUNK: usize = 64 << 10;
+
+/// Where the command's input comes from, and its output goes.
+pub struct Console {
+    /// Read whenever it is readable; its blocking mode is not changed. `None` is an empty file.
+    pub input: Option<File>,
+    /// Gets the command's standard output, or what it writes to its terminal.
+    pub output: Sink,
+    /// Gets its standard error, unless it has a terminal.
+    pub errors: Sink,
+    /// Lines and columns of the user's terminal (in raw mode): the command gets one of its own. `None`: it gets pipes.
+    pub terminal: Option<(u16, u16)>,
+}
+
+impl Console {
+    /// Whether the command gets a terminal.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.terminal.is_some()
+    }
+}
+
+/// How far the outer machine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Booting,
+    Preparing,
+    Running,
+}
+
+impl Phase {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Booting => "the outer kernel booted",
+            Self::Preparing => "PID 1 of the outer machine made KVM ready",
+            Self::Running => "the VMM ran in it",
+        }
+    }
+}
+
+/// One talk.
+pub(super) struct Session {
+    machine: OuterMachine,
+    decoder: Decoder,
+    received: Received,
+    phase: Phase,
+    /// Time spent waiting for the machine since it was last heard; time we were busy ourselves does not count.
+    silence: Duration,
+    /// How long the command may run.
+    limit: Option<Duration>,
+    /// When it must have ended by itself.
+    deadline: Option<Instant>,
+    /// Set when we told it to end.
+    ending: Option<Ending>,
+    /// Bytes not yet taken by QEMU.
+    unsent: Vec<u8>,
+    /// What PID 1 said last, for messages.
+    stages: Vec<String>,
+    failure: Option<String>,
+    status: Option<u8>,
+}
+
+/// Why the command was told to end, and when it must have.
+#[derive(Clone, Copy, Debug)]
+struct Ending {
+    stopped_by_user: bool,
+    deadline: Instant,
+}
+
+impl Session {
+    pub(super) fn new(machine: OuterMachine, job: &OuterJob, limit: Option<Duration>) -> Result<Self, NestedError> {
+        machine.port.set_nonblocking(true).map_err(NestedError::Socket)?;
+        Ok(Self {
+            machine,
+            decoder: Decoder::default(),
+            received: Received::new(job.collect.iter().map(|(_, target)| target.clone()).collect())?,
+            phase: Phase::Booting,
+            silence: Duration::ZERO,
+            limit,
+            deadline: None,
+            ending: None,
+            unsent: Vec::new(),
+            stages: Vec::new(),
+            failure: None,
+            status: None,
+        })
+    }
+
+    /// Talks until the command has ended; its exit status, or `None` if the user stopped it before.
+    pub(super) fn run(
+        mut self,
+        console: &mut Console,
+        stop: &EventFd,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Option<u8>, NestedError> {
+        if let Some((rows, columns)) = console.terminal {
+            self.send(&Message::WindowSize { rows, columns });
+        }
+        let mut input = console.input.take();
+        if input.is_none() {
+            self.send(&Message::Input(Vec::new()));
+        }
+        let result = self.talk(&mut input, console, stop, progress);
+        console.input = input;
+        result
+    }
+
+    fn talk(
+        &mut self,
+        input: &mut Option<File>,
+        console: &mut Console,
+        stop: &EventFd,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Option<u8>, NestedError> {
+        loop {
+            let ready = self.wait(input.as_ref(), stop)?;
+            if ready.stop {
+                // Reading takes the event away; that it is there is all it says.
+                let _ = stop.read();
+                if self.phase != Phase::Running || self.ending.is_some() {
+                    return Ok(None);
+                }
+                self.end_command(libc::SIGTERM, true);
+            }
+            self.flush()?;
+            if ready.input && !self.take_input(input) {
+                *input = None;
+            }
+            if ready.port {
+                self.take_port(console, progress)?;
+            }
+            if let Some(status) = self.status {
+                return self.finish(status);
+            }
+            if self.check_limits()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Waits for something to do. Input is left where it is while the machine does not take what it has got.
+    fn wait(&mut self, input: Option<&File>, stop: &EventFd) -> Result<Ready, NestedError> {
+        let sending = if self.unsent.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
+        let mut descriptors =
+            vec![PollFd::new(self.machine.port.as_fd(), PollFlags::POLLIN | sending), stop_descriptor(stop)];
+        if let Some(file) = input.filter(|_| self.unsent.is_empty()) {
+            descriptors.push(PollFd::new(file.as_fd(), PollFlags::POLLIN));
+        }
+        let before = Instant::now();
+        match poll(&mut descriptors, PollTimeout::from(TICK_MILLISECONDS)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(NestedError::Poll(error)),
+        }
+        // Errors and hang-ups are found by reading.
+        let arrived = |index: usize| {
+            let flags = descriptors.get(index).and_then(PollFd::revents);
+            flags.is_some_and(|flags| !flags.difference(PollFlags::POLLOUT).is_empty())
+        };
+        let ready = Ready { port: arrived(0), stop: arrived(1), input: arrived(2) };
+        self.silence = if ready.port { Duration::ZERO } else { self.silence + before.elapsed() };
+        Ok(ready)
+    }
+
+    fn send(&mut self, message: &Message) {
+        self.unsent.extend_from_slice(&message.encode());
+    }
+
+    fn flush(&mut self) -> Result<(), NestedError> {
+        while !self.unsent.is_empty() {
+            match self.machine.port.write(&self.unsent) {
+                Ok(length) => drop(self.unsent.drain(..length)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // QEMU is gone: reading the port says so, with all it had sent before.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => self.unsent.clear(),
+                Err(error) => return Err(NestedError::Socket(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes on input; false at its end.
+    fn take_input(&mut self, input: &mut Option<File>) -> bool {
+        let Some(file) = input else { return false };
+        let mut buffer = [0; 4096];
+        // A terminal that is gone is as good as at its end.
+        let length = match file.read(&mut buffer) {
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => return true,
+            result => result.unwrap_or(0),
+        };
+        self.send(&Message::Input(buffer[..length].to_vec()));
+        length > 0
+    }
+
+    /// Takes what the machine sent.
+    fn take_port(&mut self, console: &mut Console, progress: &mut dyn FnMut(&str)) -> Result<(), NestedError> {
+        let mut buffer = vec![0; CHUNK];
+        let length = match self.machine.port.read(&mut buffer) {
+            Ok(0) => return Err(self.ended()?),
+            Ok(length) => length,
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Err(self.ended()?),
+            Err(error) => return Err(NestedError::Socket(error)),
+        };
+        let mut messages = Vec::new();
+        self.decoder.push(&buffer[..length], |message| messages.push(message))?;
+        messages.into_iter().try_for_each(|message| self.take(message, console, progress))
+    }
+
+    fn take(
+        &mut self,
+        message: Message,
+        console: &mut Console,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<(), NestedError> {
+        if self.phase == Phase::Booting {
+            self.phase = Phase::Preparing;
+        }
+        match message {
+            Message::Output(data) => show(&mut console.output, &data),
+            Message::ErrorOutput(data) => show(&mut console.errors, &data),
+            Message::Stage(text) => {
+                log::info!("outer machine: {text}");
+                self.stages.push(text);
+            }
+            Message::Started => {
+                self.phase = Phase::Running;
+                self.deadline = self.limit.and_then(|limit| Instant::now().checked_add(limit));
+                progress("KVM works in the outer machine; starting the VMM there");
+            }
+            Message::FileBegin { index, length } => self.received.begin(index, length)?,
+            Message::FileData { offset, data } => self.received.data(offset, &data)?,
+            Message::Failed(reason) => self.failure = Some(reason),
+            Message::Ended(status) => self.status = Some(status),
+            // What only we send means nothing here.
+            Message::Heartbeat | Message::Input(_) | Message::WindowSize { .. } | Message::Signal(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Tells the command to end.
+    fn end_command(&mut self, signal: i32, stopped_by_user: bool) {
+        self.send(&Message::Signal(u8::try_from(signal).unwrap_or(u8::MAX)));
+        self.ending = Some(Ending { stopped_by_user, deadline: Instant::now() + FAREWELL });
+        self.stages.clear(); // from here on they say where it hangs
+    }
+
+    /// Looks at all time limits; true if the user's wish to stop is to be waited for no longer.
+    fn check_limits(&mut self) -> Result<bool, NestedError> {
+        let (allowed, vmm_ran) = match self.phase {
+            Phase::Booting => (BOOT_LIMIT, false),
+            Phase::Preparing => (SILENCE_LIMIT, false),
+            Phase::Running => (SILENCE_LIMIT, true),
+        };
+        if self.silence > allowed {
+            let (silence, when, words) = (self.silence, self.phase.words(), self.machine.last_words());
+            return Err(NestedError::Hung { silence, when, words, vmm_ran });
+        }
+        match self.ending {
+            Some(ending) if Instant::now() > ending.deadline => {
+                if ending.stopped_by_user {
+                    Ok(true)
+                } else {
+                    Err(self.vmm_hung())
+                }
+            }
+            None if self.deadline.is_some_and(|deadline| Instant::now() > deadline) => {
+                self.end_command(libc::SIGKILL, false);
+                Ok(false)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// The command has ended, or could not be started.
+    fn finish(&mut self, status: u8) -> Result<Option<u8>, NestedError> {
+        if let Some(reason) = self.failure.take() {
+            return Err(NestedError::Prepare { reason, words: self.machine.last_words() });
+        }
+        match self.ending {
+            Some(ending) if !ending.stopped_by_user => Err(self.vmm_hung()),
+            _ => Ok(Some(status)),
+        }
+    }
+
+    fn vmm_hung(&self) -> NestedError {
+        NestedError::VmmHung { limit: self.limit.unwrap_or_default(), threads: self.stages.join("\n") }
+    }
+
+    /// The error for a QEMU that closed the port: it is ending.
+    fn ended(&mut self) -> Result<NestedError, NestedError> {
+        let status = self.machine.process.wait()?.to_string();
+        let vmm_ran = self.phase == Phase::Running;
+        Ok(NestedError::Ended { status, when: self.phase.words(), words: self.machine.last_words(), vmm_ran })
+    }
+}
+
+/// Which descriptors have something.
+struct Ready {
+    port: bool,
+    stop: bool,
+    input: bool,
+}
+
+fn stop_descriptor(stop: &EventFd) -> PollFd<'_> {
+    use std::os::fd::{AsRawFd, BorrowedFd};
+    // SAFETY: the descriptor is the event's, which is borrowed for as long as the result lives.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(stop.as_raw_fd()) };
+    PollFd::new(descriptor, PollFlags::POLLIN)
+}
+
+/// Shows bytes to people; those that a closed terminal does not take are lost.
+fn show(sink: &mut Sink, data: &[u8]) {
+    let _ = sink.write_all(data).and_then(|()| sink.flush());
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A running QEMU. It never outlives us, however we end.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use thiserror::Error;
+
+use super::{Qemu, Tail};
+
+/// Why QEMU is not running.
+#[derive(Debug, Error)]
+pub enum QemuError {
+    /// It could not be started.
+    #[error("cannot start QEMU at {program}: {source}; run `cargo xtask build` again, or name another with --qemu")]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Waiting for it failed.
+    #[error("cannot wait for QEMU: {0}")]
+    Wait(#[source] io::Error),
+}
+
+/// A running QEMU; dropping it kills it.
+#[derive(Debug)]
+pub struct QemuProcess {
+    child: Child,
+    /// The end of what it wrote to standard output.
+    pub output: Tail,
+    /// The end of what it wrote to standard error.
+    pub errors: Tail,
+}
+
+impl QemuProcess {
+    /// Starts QEMU with its standard streams taken: no input, the ends of both outputs kept.
+    ///
+    /// It inherits `descriptors` under the same numbers, so arguments can name them. It is killed when the calling
+    /// thread ends, so call this from one that lives as long as the machine should.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started. Arguments it does not like are no error here: it ends, and says why on standard error.
+    pub fn start(qemu: &Qemu, mut command: Command, descriptors: Vec<OwnedFd>) -> Result<Self, QemuError> {
+        let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let in_child = move || {
+            die_with_parent()?;
+            numbers.iter().try_for_each(|descriptor| inherit(*descriptor))
+        };
+        // SAFETY: between fork and exec the closure makes system calls only; it neither allocates nor takes a lock.
+        unsafe { command.pre_exec(in_child) };
+        let spawned = command.spawn();
+        let mut child = spawned.map_err(|source| QemuError::Spawn { program: qemu.program(), source })?;
+        let output = child.stdout.take().map(Tail::follow).unwrap_or_default();
+        let errors = child.stderr.take().map(Tail::follow).unwrap_or_default();
+        Ok(Self { child, output, errors })
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its exit status, if it has ended.
+    ///
+    /// # Errors
+    ///
+    /// If the system cannot say.
+    pub fn try_wait(&mut self) -> Result<Option<ExitStatus>, QemuError> {
+        self.child.try_wait().map_err(QemuError::Wait)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// If the system cannot say.
+    pub fn wait(&mut self) -> Result<ExitStatus, QemuError> {
+        self.child.wait().map_err(QemuError::Wait)
+    }
+}
+
+impl Drop for QemuProcess {
+    fn drop(&mut self) {
+        // It may have ended by itself, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Has the kernel kill this process when the thread that forked it ends.
+fn die_with_parent() -> io::Result<()> {
+    // SAFETY: a system call with integer arguments.
+    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Keeps a descriptor open across exec.
+fn inherit(descriptor: RawFd) -> io::Result<()> {
+    // SAFETY: a system call with integer arguments; the descriptor stays owned by the caller's side of the fork.
+    match unsafe { libc::fcntl(descriptor, libc::F_SETFD, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn start(script: &str, descriptors: Vec<OwnedFd>) -> QemuProcess {
+        let shell = Qemu::Host("/bin/sh".into());
+        let mut command = shell.command();
+        command.args(["-c", script]);
+        QemuProcess::start(&shell, command, descriptors).unwrap()
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let qemu = Qemu::Host("/nowhere/qemu".into());
+        let error = QemuProcess::start(&qemu, qemu.command(), Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/qemu"), "{error}");
+    }
+
+    #[test]
+    fn descriptors_are_inherited_and_the_status_is_known() {
+        let (mut reader, writer) = UnixStream::pair().unwrap();
+        let number = writer.as_raw_fd();
+        let mut process = start(&format!("echo hello >&{number}; exit 7"), vec![writer.into()]);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello\n");
+        assert_eq!(process.wait().unwrap().code(), Some(7));
+    }
+
+    #[test]
+    fn dropping_kills() {
+        let process = start("exec sleep 1000", Vec::new());
+        let stat = format!("/proc/{}/stat", process.id());
+        assert!(File::open(&stat).is_ok());
+        drop(process);
+        assert!(File::open(&stat).is_err(), "still there");
+    }
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The last of what a stream said, for the message when something went wrong.
+
+use std::collections::VecDeque;
+use std::io::Read;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Bytes kept.
+const LIMIT: usize = 64 << 10;
+
+/// Collects the end of a stream on a thread of its own.
+#[derive(Clone, Debug, Default)]
+pub struct Tail(Arc<Mutex<VecDeque<u8>>>);
+
+impl Tail {
+    /// Reads a stream to its end; the thread ends with it.
+    pub fn follow(mut stream: impl Read + Send + 'static) -> Self {
+        let tail = Self::default();
+        let writer = tail.clone();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = stream.read(&mut buffer) {
+                writer.push(&buffer[..length]);
+            }
+        });
+        tail
+    }
+
+    fn bytes(&self) -> MutexGuard<'_, VecDeque<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, bytes: &[u8]) {
+        let mut kept = self.bytes();
+        kept.extend(bytes);
+        let surplus = kept.len().saturating_sub(LIMIT);
+        kept.drain(..surplus);
+    }
+
+    /// All that is kept, as lines without control characters.
+    pub fn lines(&self) -> Vec<String> {
+        let bytes: Vec<u8> = self.bytes().iter().copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        text.lines().map(|line| line.chars().filter(|c| !c.is_control()).collect()).collect()
+    }
+
+    /// The last `count` lines that are not empty.
+    pub fn last_lines(&self, count: usize) -> Vec<String> {
+        let mut lines = self.lines();
+        lines.retain(|line| !line.trim().is_empty());
+        lines.split_off(lines.len().saturating_sub(count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_end() {
+        let tail = Tail::default();
+        for i in 0..20_000 {
+            tail.push(format!("line {i}\r\n").as_bytes());
+        }
+        assert!(tail.bytes().len() <= LIMIT);
+        assert_eq!(tail.last_lines(2), ["line 19998", "line 19999"]);
+    }
+
+    #[test]
+    fn fewer_lines_than_asked_for_are_all_there_are() {
+        let tail = Tail::default();
+        assert_eq!(tail.last_lines(5), [""; 0]);
+        tail.push(b"\n\x1b[31mone\n\n");
+        assert_eq!(tail.last_lines(5), ["[31mone"]);
+    }
+}
