@@ -6,10 +6,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 use ersatz_abi::pci::{VRAM_MAX, VRAM_MIN};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, memfd_create};
 use thiserror::Error;
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
@@ -86,27 +86,64 @@ impl Vram {
     ///
     /// What `fallocate` says.
     pub fn clear(&self) -> io::Result<()> {
-        let length = i64::try_from(self.size()).map_err(io::Error::other)?;
-        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-        // SAFETY: the descriptor is open for as long as `self.file` lives; the call takes no pointers.
-        check(unsafe { libc::fallocate(self.file.as_raw_fd(), mode, 0, length) })
+        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(fallocate(&*self.file, mode, 0, self.size())?)
     }
 }
 
 fn sealed_memory_file(size: u64) -> io::Result<File> {
-    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    // SAFETY: the name is a NUL-terminated string that outlives the call.
-    let descriptor = unsafe { libc::memfd_create(c"ersatz-vram".as_ptr(), flags) };
-    check(descriptor)?;
-    // SAFETY: the call above returned this descriptor, and nothing else owns it.
-    let file = File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
+    let file = File::from(memfd_create(c"ersatz-vram", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
     file.set_len(size)?;
-    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
-    // SAFETY: the descriptor is that of `file`; F_ADD_SEALS takes an integer.
-    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
+    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     Ok(file)
 }
 
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use vm_memory::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn sizes_are_powers_of_two_in_range() {
+        for size in [0, 1, VRAM_MIN - 1, VRAM_MIN / 2, 3 << 20, VRAM_MAX + 4096, VRAM_MAX * 2, u64::MAX] {
+            assert!(matches!(Vram::new(size), Err(VramError::Size(refused)) if refused == size), "{size:#x}");
+        }
+        assert_eq!(Vram::new(VRAM_MIN).unwrap().size(), VRAM_MIN);
+    }
+
+    #[test]
+    fn a_terabyte_costs_the_pages_that_are_touched() {
+        let vram = Vram::new(VRAM_MAX).unwrap();
+        vram.slice(VRAM_MAX - 8, 8).unwrap().write_obj(0x0123_4567_89ab_cdef_u64, 0).unwrap();
+        assert!(vram.file().metadata().unwrap().blocks() * 512 <= 2 << 20, "one page, huge at most");
+        assert_eq!(vram.slice(VRAM_MAX - 8, 8).unwrap().read_obj::<u64>(0).unwrap(), 0x0123_4567_89ab_cdef);
+    }
+
+    #[test]
+    fn slices_end_where_vram_does() {
+        let vram = Vram::new(VRAM_MIN).unwrap();
+        assert!(vram.slice(0, VRAM_MIN).is_some());
+        for (offset, length) in [(1, VRAM_MIN), (VRAM_MIN, 1), (VRAM_MIN - 7, 8), (u64::MAX, 2), (8, u64::MAX)] {
+            assert!(vram.slice(offset, length).is_none(), "{offset:#x} + {length:#x}");
+        }
+    }
+
+    #[test]
+    fn clearing_gives_the_pages_back() {
+        let vram = Vram::new(VRAM_MIN).unwrap();
+        vram.slice(4096, 8).unwrap().write_obj(u64::MAX, 0).unwrap();
+        vram.clear().unwrap();
+        assert_eq!(vram.file().metadata().unwrap().blocks(), 0);
+        assert_eq!(vram.slice(4096, 8).unwrap().read_obj::<u64>(0).unwrap(), 0);
+    }
+
+    #[test]
+    fn nobody_can_truncate_the_file() {
+        let vram = Vram::new(VRAM_MIN).unwrap();
+        assert!(vram.file().set_len(0).is_err());
+        assert!(vram.file().set_len(VRAM_MIN * 2).is_err());
+    }
 }
