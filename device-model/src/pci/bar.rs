@@ -49,3 +49,70 @@ pub fn address(config: &ConfigSpace, info: &BarInfo) -> Option<u64> {
     let last = address.checked_add(info.size - 1)?;
     (address != 0 && last < limit).then_some(address)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MEMORY: BarInfo = BarInfo { bar: 0, size: 0, is_64bit: false, prefetchable: false };
+
+    fn space(info: &BarInfo) -> ConfigSpace {
+        let mut config = ConfigSpace::new();
+        define(&mut config, info);
+        config
+    }
+
+    /// What software does to find out a BAR's size: all ones in, the lowest bit that stuck is the size.
+    fn size_found(config: &mut ConfigSpace, info: &BarInfo) -> u64 {
+        config.write(register(info.bar), &[0xff; 4]);
+        let mut mask = u64::from(config.dword(register(info.bar)) & !0xf) | u64::from(u32::MAX) << 32;
+        if info.is_64bit {
+            config.write(register(info.bar) + 4, &[0xff; 4]);
+            mask = u64::from(config.dword(register(info.bar) + 4)) << 32 | (mask & u64::from(u32::MAX));
+        }
+        mask.wrapping_neg()
+    }
+
+    #[test]
+    fn attributes_show_in_the_low_bits() {
+        let both = BarInfo { bar: 2, size: 1 << 40, is_64bit: true, prefetchable: true };
+        assert_eq!(space(&both).dword(0x18), 0b1100);
+        assert_eq!(space(&BarInfo { size: 4096, ..MEMORY }).dword(0x10), 0);
+    }
+
+    #[test]
+    fn zero_and_all_ones_are_nowhere() {
+        for info in [BarInfo { size: 4096, ..MEMORY }, BarInfo { bar: 2, size: 1 << 21, is_64bit: true, ..MEMORY }] {
+            let mut config = space(&info);
+            assert_eq!(address(&config, &info), None);
+            config.write(register(info.bar), if info.is_64bit { &[0xff; 8] } else { &[0xff; 4] });
+            assert_eq!(address(&config, &info), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn sizing_finds_the_size(order in 4_u32..=40, is_64bit in any::<bool>(), prefetchable in any::<bool>()) {
+            let order = if is_64bit { order } else { order.min(31) };
+            let info = BarInfo { bar: 2, size: 1 << order, is_64bit, prefetchable };
+            let mut config = space(&info);
+            let before = config.dword(register(2)) & 0xf;
+            prop_assert_eq!(size_found(&mut config, &info), info.size);
+            prop_assert_eq!(config.dword(register(2)) & 0xf, before);
+        }
+
+        #[test]
+        fn an_address_is_cut_to_the_alignment(order in 12_u32..=40, raw in any::<u64>()) {
+            let info = BarInfo { bar: 4, size: 1 << order, is_64bit: true, prefetchable: true };
+            let mut config = space(&info);
+            for (at, byte) in (0x20..).zip(raw.to_le_bytes()) {
+                config.write(at, &[byte]);
+            }
+            let base = raw & !(info.size - 1);
+            let expected = (base != 0 && base < info.size.wrapping_neg()).then_some(base);
+            prop_assert_eq!(address(&config, &info), expected);
+        }
+    }
+}

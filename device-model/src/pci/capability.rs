@@ -122,3 +122,52 @@ fn define_express(config: &mut ConfigSpace, next: u16) {
 const fn low_byte(offset: u16) -> u8 {
     offset.to_le_bytes()[0]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space() -> ConfigSpace {
+        let mut config = ConfigSpace::new();
+        let msix = MsixLayout { bar: 4, vectors: 32, table: 0, pending: 4096 };
+        define(&mut config, msix, 0x0011_2233_4455_6677);
+        config
+    }
+
+    #[test]
+    fn the_list_can_be_walked() {
+        let config = space();
+        let mut found = Vec::new();
+        let [mut at] = config.get::<1>(CAPABILITIES_POINTER);
+        while at != 0 {
+            let [id, next] = config.get(at.into());
+            found.push(id);
+            assert!(at % 4 == 0 && found.len() < 16);
+            at = next;
+        }
+        assert_eq!(found, [POWER_ID, MSIX_ID, EXPRESS_ID]);
+    }
+
+    #[test]
+    fn the_extended_list_is_the_serial_number() {
+        let config = space();
+        assert_eq!(config.dword(SERIAL_NUMBER), 0x0001_0003);
+        assert_eq!(u64::from_le_bytes(config.get(SERIAL_NUMBER + 4)), 0x0011_2233_4455_6677);
+    }
+
+    #[test]
+    fn msix_says_where_its_parts_are() {
+        let config = space();
+        assert_eq!(config.word(MSIX_CONTROL), 31);
+        assert_eq!(config.dword(MSIX + 4), 4);
+        assert_eq!(config.dword(MSIX + 8), 4096 | 4);
+    }
+
+    #[test]
+    fn the_endpoint_offers_flr() {
+        let mut config = space();
+        assert_ne!(config.dword(EXPRESS + 4) & 1 << 28, 0);
+        config.write(DEVICE_CONTROL, &[0xff; 2]);
+        assert_eq!(config.word(DEVICE_CONTROL) & INITIATE_FLR, 0, "reads as zero");
+    }
+}

@@ -89,3 +89,64 @@ impl ConfigSpace {
 pub fn written_byte(offset: u16, data: &[u8], at: u16) -> Option<u8> {
     data.get(usize::from(at.checked_sub(offset)?)).copied()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn masks_decide_what_sticks() {
+        let mut config = ConfigSpace::new();
+        config.define(0x10, 0x1234_5678_u32.to_le_bytes(), 0x00ff_0f00_u32.to_le_bytes());
+        config.write(0x10, &[0xff; 4]);
+        assert_eq!(config.dword(0x10), 0x12ff_5f78);
+        config.write(0x11, &[0]);
+        assert_eq!(config.dword(0x10), 0x12ff_5078);
+        config.reset();
+        assert_eq!(config.dword(0x10), 0x1234_5678);
+    }
+
+    #[test]
+    fn beyond_the_end_there_are_ones() {
+        let mut config = ConfigSpace::new();
+        config.define(4092, [1, 2, 3, 4, 5, 6], [0xff; 6]);
+        assert_eq!(config.get::<8>(4092), [1, 2, 3, 4, 0xff, 0xff, 0xff, 0xff]);
+        assert_eq!(config.get::<2>(u16::MAX), [0xff; 2]);
+        config.write(4095, &[9, 9, 9]);
+        config.write(u16::MAX, &[9]);
+        assert_eq!(config.get::<4>(4092), [1, 2, 3, 9]);
+    }
+
+    #[test]
+    fn a_write_reaches_the_bytes_it_covers() {
+        assert_eq!(written_byte(8, &[1, 2], 8), Some(1));
+        assert_eq!(written_byte(8, &[1, 2], 9), Some(2));
+        assert_eq!(written_byte(8, &[1, 2], 10), None);
+        assert_eq!(written_byte(8, &[1, 2], 7), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_of_a_write_is_the_same_write(
+            mask in any::<[u8; 8]>(), initial in any::<[u8; 8]>(), data in any::<[u8; 8]>(), cuts in any::<u8>()
+        ) {
+            let mut whole = ConfigSpace::new();
+            whole.define(0x40, initial, mask);
+            let mut split = whole.clone();
+            whole.write(0x40, &data);
+            let mut start = 0;
+            for end in 1..=8_u16 {
+                if end == 8 || cuts & (1 << end) != 0 {
+                    split.write(0x40 + start, &data[usize::from(start)..usize::from(end)]);
+                    start = end;
+                }
+            }
+            prop_assert_eq!(whole.get::<8>(0x40), split.get::<8>(0x40));
+            for ((old, new), (value, mask)) in initial.iter().zip(whole.get::<8>(0x40)).zip(data.iter().zip(mask)) {
+                prop_assert_eq!(new, (old & !mask) | (value & mask));
+            }
+        }
+    }
+}

@@ -138,3 +138,111 @@ impl Function {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDENTITY: Identity = Identity { vendor: 0x1234, device: 0x5678, class: 0x03_02_00, revision: 9, serial: 1 };
+
+    fn function() -> Function {
+        let bars = vec![
+            BarInfo { bar: 0, size: 4096, is_64bit: false, prefetchable: false },
+            BarInfo { bar: 2, size: 1 << 30, is_64bit: true, prefetchable: true },
+        ];
+        Function::new(IDENTITY, bars, MsixLayout { bar: 0, vectors: 4, table: 0, pending: 2048 })
+    }
+
+    fn dword(function: &Function, offset: u16) -> u32 {
+        let mut data = [0; 4];
+        function.read(offset, &mut data);
+        u32::from_le_bytes(data)
+    }
+
+    fn after(change: Change) -> Controls {
+        match change {
+            Change::Controls { after, .. } => after,
+            Change::FunctionReset => panic!("no reset was asked for"),
+        }
+    }
+
+    #[test]
+    fn the_header_says_who_it_is() {
+        let function = function();
+        assert_eq!(dword(&function, 0x00), 0x5678_1234);
+        assert_eq!(dword(&function, 0x08), 0x0302_0009);
+        assert_eq!(dword(&function, 0x0c) >> 16 & 0xff, 0, "type 0, one function");
+        assert_eq!(dword(&function, 0x2c), 0x5678_1234);
+        assert_eq!(dword(&function, 0x3c) >> 8 & 0xff, 0, "no interrupt pin");
+    }
+
+    #[test]
+    fn identity_is_not_writable() {
+        let mut function = function();
+        let before: Vec<_> = [0x00, 0x08, 0x2c, 0x34, 0x100, 0x104].map(|at| dword(&function, at)).into();
+        for at in [0x00, 0x08, 0x2c, 0x34, 0x100, 0x104] {
+            function.write(at, &[0xff; 4]);
+        }
+        assert_eq!(before, [0x00, 0x08, 0x2c, 0x34, 0x100, 0x104].map(|at| dword(&function, at)));
+    }
+
+    #[test]
+    fn bars_decode_while_memory_decoding_is_on() {
+        let mut function = function();
+        function.write(0x10, &0xfebf_f000_u32.to_le_bytes());
+        assert_eq!(after(function.write(0x18, &0x40_0000_0000_u64.to_le_bytes())).addresses, [None, None]);
+        let now = after(function.write(COMMAND, &[0b010]));
+        assert_eq!(now.addresses, [Some(0xfebf_f000), Some(0x40_0000_0000)]);
+        assert!(now.memory && !now.master);
+        assert_eq!(after(function.write(COMMAND, &[0])).addresses, [None, None]);
+    }
+
+    #[test]
+    fn a_sleeping_function_neither_answers_nor_masters() {
+        let mut function = function();
+        function.write(0x10, &0xfebf_f000_u32.to_le_bytes());
+        function.write(COMMAND, &[0b110]);
+        let asleep = after(function.write(cap::POWER_CONTROL, &[3]));
+        assert!(asleep.asleep && !asleep.memory && !asleep.master && asleep.addresses == [None, None]);
+        let awake = after(function.write(cap::POWER_CONTROL, &[0]));
+        assert!(!awake.asleep && awake.memory && awake.master && awake.addresses[0] == Some(0xfebf_f000));
+    }
+
+    #[test]
+    fn there_is_no_d1_and_no_d2() {
+        let mut function = function();
+        for (wanted, state) in [(1, 0), (2, 0), (3, 3), (1, 3), (2, 3), (0, 0)] {
+            function.write(cap::POWER_CONTROL, &[wanted]);
+            assert_eq!(dword(&function, cap::POWER_CONTROL) & 3, state, "asked for D{wanted}");
+        }
+    }
+
+    #[test]
+    fn flr_forgets_everything_by_any_width_of_write() {
+        let [low, high] = (cap::INITIATE_FLR | 0x10).to_le_bytes();
+        let writes: [(u16, &[u8]); 3] = [
+            (cap::DEVICE_CONTROL, &[low, high]),
+            (cap::DEVICE_CONTROL + 1, &[high]),
+            (cap::DEVICE_CONTROL, &[low, high, 0, 0]),
+        ];
+        for (offset, data) in writes {
+            let mut function = function();
+            function.write(0x10, &0xfebf_f000_u32.to_le_bytes());
+            function.write(COMMAND, &[0b110]);
+            assert_eq!(function.write(offset, data), Change::FunctionReset);
+            assert_eq!(function.controls(), super::tests::function().controls());
+            assert_eq!(dword(&function, 0x10), 0);
+        }
+        let mut function = function();
+        assert!(matches!(function.write(cap::DEVICE_CONTROL, &[low]), Change::Controls { .. }));
+    }
+
+    #[test]
+    fn msix_bits_show() {
+        let mut function = function();
+        let now = after(function.write(cap::MSIX_CONTROL, &(cap::MSIX_ENABLE | cap::MSIX_FUNCTION_MASK).to_le_bytes()));
+        assert!(now.msix_enabled && now.msix_masked);
+        let now = after(function.write(cap::MSIX_CONTROL + 1, &[0x80]));
+        assert!(now.msix_enabled && !now.msix_masked);
+    }
+}

@@ -5,7 +5,7 @@
 //! While a mask or the lack of mastership holds it back, its pending bit is set; when the last obstacle goes, the bus is
 //! told to send it ([`Effect::MsixSend`]). Where the transport keeps the table (vfio-user), only mastership counts.
 
-use ersatz_abi::pci::{MSIX_PBA_OFFSET, MSIX_TABLE_OFFSET, MSIX_VECTORS};
+use ersatz_abi::pci::{MSIX_BAR_SIZE, MSIX_PBA_OFFSET, MSIX_TABLE_OFFSET, MSIX_VECTORS};
 
 use crate::bus::{Effect, MsixMessage};
 use crate::interrupt::InterruptSink;
@@ -199,5 +199,8 @@ fn place(offset: u64) -> Option<Place> {
 }
 
 fn is_dword_access(offset: u64, length: usize) -> bool {
-    matches!(length, 4 | 8) && offset % length as u64 == 0
+    offset < MSIX_BAR_SIZE && matches!(length, 4 | 8) && offset % length as u64 == 0
 }
+
+#[cfg(test)]
+mod tests;
