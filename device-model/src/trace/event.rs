@@ -289,6 +289,34 @@ impl Event {
         }
     }
 
+    /// The channel this event is about.
+    pub const fn channel(&self) -> Option<u8> {
+        match *self {
+            Self::ChannelEnabled { channel, .. }
+            | Self::ChannelDisabled { channel }
+            | Self::ChannelReset { channel }
+            | Self::ChannelError { channel, .. }
+            | Self::Doorbell { channel }
+            | Self::CommandStart { channel, .. }
+            | Self::CommandEnd { channel, .. }
+            | Self::Copy { channel, .. }
+            | Self::Fill { channel, .. }
+            | Self::Digest { channel, .. }
+            | Self::Fence { channel, .. } => Some(channel),
+            Self::RegisterWrite { channel, .. } | Self::Interrupt { channel, .. } => channel,
+            Self::DeviceCreated { .. }
+            | Self::DeviceDropped
+            | Self::Reset { .. }
+            | Self::BusMaster { .. }
+            | Self::PowerState { .. }
+            | Self::BarMoved { .. }
+            | Self::BadAccess { .. }
+            | Self::Mark { .. }
+            | Self::DmaMap { .. }
+            | Self::DmaUnmap { .. } => None,
+        }
+    }
+
     /// The fields of the record that stands for this event (the device number is the writer's to fill in).
     pub fn to_fields(&self) -> Fields {
         let base = Fields::new(self.kind());

@@ -112,6 +112,12 @@ fn u64_at(page: &[u8; HEADER_BYTES], offset: usize) -> u64 {
 }
 
 impl Header {
+    /// How many events have a slot in the log.
+    pub const fn kept(&self) -> u64 {
+        let kept = self.claimed.saturating_sub(self.dropped);
+        if kept < self.capacity { kept } else { self.capacity }
+    }
+
     /// The page that stands for this header.
     pub fn encode(&self) -> Box<[u8; HEADER_BYTES]> {
         let mut page = Box::new([0; HEADER_BYTES]);

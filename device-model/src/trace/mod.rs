@@ -31,12 +31,14 @@
 //! An event's times are those of the device's TIMESTAMP register; the header has what to add for the time of day, which
 //! lines up the files of several devices and of the host.
 
+pub mod check;
 pub mod event;
 pub mod header;
 pub mod kind;
 pub mod reader;
 pub mod record;
 pub mod slots;
+pub mod summary;
 pub mod tracer;
 pub mod writer;
 
@@ -45,5 +47,6 @@ pub use header::{Header, Identity};
 pub use kind::{InterruptOutcome, Kind, ResetSource};
 pub use reader::{ReadError, Records, TraceFile};
 pub use record::{Fields, RECORD_BYTES, Record};
+pub use summary::Summary;
 pub use tracer::{TraceOptions, Tracer};
 pub use writer::{CHUNK_BYTES, CreateError};

@@ -11,6 +11,7 @@ pub mod limit;
 pub mod run;
 pub mod size;
 pub mod test;
+pub mod trace;
 pub mod usage;
 
 use std::ffi::OsString;
@@ -42,6 +43,7 @@ Examples:
   ersatz run --vram 16G -- cat /proc/iomem  one command; its exit status is ersatz's own
   ersatz test --mode private migrate        the guest-side tests with `migrate` in their name
   ersatz device --socket gpu.sock           the GPU alone, for a QEMU of your own
+  ersatz trace summary gpu0.trace           what a device saw and did
 
 Exit status: the guest command's own, or
     2  arguments that make no sense         121  the guest kernel panicked
@@ -54,6 +56,7 @@ enum Command {
     Run(run::RunOptions),
     Test(test::TestOptions),
     Device(device::DeviceOptions),
+    Trace(trace::TraceArgs),
 }
 
 /// Runs the command that the arguments name and returns the process's exit status.
@@ -78,6 +81,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Device(options) => device::run(&options),
+        Command::Trace(options) => trace::run(&options),
     };
     match result {
         Ok(status) => ExitCode::from(status),

@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a log amounts to: how much moved where and why, how fast, and what went wrong.
+//!
+//! Figures are of payload: ring and list fetches, fences and GET updates are not counted as DMA.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ersatz_abi::command::{Aperture, Cause, Opcode};
+use ersatz_abi::error::ErrorCode;
+
+use super::event::Event;
+use super::header::Header;
+use super::kind::{InterruptOutcome, ResetSource};
+use super::reader::{ReadError, TraceFile};
+use super::record::Record;
+
+/// Size of the pages that are counted.
+pub const PAGE_BYTES: u64 = 4096;
+
+/// From which memory to which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direction {
+    /// From the system to VRAM.
+    ToVram,
+    /// From VRAM to the system.
+    ToSystem,
+    /// From VRAM to VRAM.
+    WithinVram,
+    /// From the system to the system.
+    WithinSystem,
+}
+
+impl Direction {
+    /// Every direction.
+    pub const ALL: [Self; 4] = [Self::ToVram, Self::ToSystem, Self::WithinVram, Self::WithinSystem];
+
+    /// The direction between two apertures.
+    pub const fn between(source: Aperture, destination: Aperture) -> Self {
+        match (source, destination) {
+            (Aperture::System, Aperture::Vram) => Self::ToVram,
+            (Aperture::Vram, Aperture::System) => Self::ToSystem,
+            (Aperture::Vram, Aperture::Vram) => Self::WithinVram,
+            (Aperture::System, Aperture::System) => Self::WithinSystem,
+        }
+    }
+
+    /// The name the tool prints.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ToVram => "to-vram",
+            Self::ToSystem => "to-system",
+            Self::WithinVram => "within-vram",
+            Self::WithinSystem => "within-system",
+        }
+    }
+}
+
+/// An amount of work on lists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// List entries.
+    pub entries: u64,
+    /// Pages of [`PAGE_BYTES`], each entry rounded up.
+    pub pages: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    fn add(&mut self, length: u64) {
+        self.entries += 1;
+        self.pages = self.pages.saturating_add(length.div_ceil(PAGE_BYTES));
+        self.bytes = self.bytes.saturating_add(length);
+    }
+
+    /// Both amounts together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            entries: self.entries.saturating_add(other.entries),
+            pages: self.pages.saturating_add(other.pages),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
+}
+
+/// What became of the commands with one opcode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Commands {
+    /// Fetched and understood.
+    pub started: u64,
+    /// Completed.
+    pub completed: u64,
+    /// Failed with an error.
+    pub failed: u64,
+}
+
+/// The figures of one log. All times are in nanoseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Records read.
+    pub records: u64,
+    /// Records this version could not decode.
+    pub unknown: u64,
+    /// Events that found no room in the log.
+    pub dropped: u64,
+    /// Events that have a slot, but were not published (yet), or were cut off.
+    pub missing: u64,
+    /// Earliest time in the log.
+    pub first: Option<u64>,
+    /// Latest time in the log.
+    pub last: Option<u64>,
+    /// Time in which at least one command was being executed.
+    pub active: u64,
+    /// What was copied.
+    pub copies: BTreeMap<(Direction, Cause), Traffic>,
+    /// What was filled.
+    pub fills: Traffic,
+    /// What was read for digests.
+    pub digests: Traffic,
+    /// Bytes the device read from system memory.
+    pub dma_read: u64,
+    /// Bytes the device wrote to system memory.
+    pub dma_written: u64,
+    /// Doorbells.
+    pub doorbells: u64,
+    /// Commands.
+    pub commands: BTreeMap<Opcode, Commands>,
+    /// Copy commands on behalf of CPU faults that completed.
+    pub cpu_fault_commands: u64,
+    /// Fence values written.
+    pub fences: u64,
+    /// Interrupts.
+    pub interrupts: BTreeMap<InterruptOutcome, u64>,
+    /// Channel errors.
+    pub channel_errors: BTreeMap<ErrorCode, u64>,
+    /// Bad register accesses.
+    pub bad_accesses: u64,
+    /// Resets of the device.
+    pub resets: BTreeMap<ResetSource, u64>,
+    /// Resets of single channels.
+    pub channel_resets: u64,
+    /// Marks by the driver.
+    pub marks: u64,
+    /// DMA maps and unmaps, where the transport tells of them.
+    pub dma_maps: u64,
+    running: BTreeSet<u8>,
+    active_since: u64,
+}
+
+impl Summary {
+    /// The figures of a whole log.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the log.
+    pub fn of(file: &TraceFile) -> Result<Self, ReadError> {
+        let mut summary = Self::default();
+        for record in file.records() {
+            summary.add(&record?);
+        }
+        summary.finish(file.header());
+        Ok(summary)
+    }
+
+    /// Takes the next record into account.
+    pub fn add(&mut self, record: &Record) {
+        self.records += 1;
+        self.first = Some(self.first.map_or(record.time, |first| first.min(record.time)));
+        self.last = Some(self.last.map_or(record.time, |last| last.max(record.time)));
+        match record.event() {
+            Some(event) => self.add_event(&event, record.time),
+            None => self.unknown += 1,
+        }
+    }
+
+    /// Closes the account: a command that is still running counts as active until the last record.
+    pub fn finish(&mut self, header: &Header) {
+        self.dropped = header.dropped;
+        self.missing = header.kept().saturating_sub(self.records);
+        if let (false, Some(last)) = (self.running.is_empty(), self.last) {
+            self.running.clear();
+            self.active = self.active.saturating_add(last.saturating_sub(self.active_since));
+        }
+    }
+
+    /// Time from the first record to the last.
+    pub fn duration(&self) -> u64 {
+        self.last.zip(self.first).map_or(0, |(last, first)| last - first)
+    }
+
+    /// What was copied in one direction, whatever the cause.
+    pub fn copied(&self, direction: Direction) -> Traffic {
+        self.sum(|key| key.0 == direction)
+    }
+
+    /// What was copied for one cause, whatever the direction.
+    pub fn copied_for(&self, cause: Cause) -> Traffic {
+        self.sum(|key| key.1 == cause)
+    }
+
+    /// All that was copied.
+    pub fn copied_in_all(&self) -> Traffic {
+        self.sum(|_| true)
+    }
+
+    /// All commands, whatever they did.
+    pub fn commands_in_all(&self) -> Commands {
+        self.commands.values().fold(Commands::default(), |sum, one| Commands {
+            started: sum.started + one.started,
+            completed: sum.completed + one.completed,
+            failed: sum.failed + one.failed,
+        })
+    }
+
+    /// Interrupts raised: sent at once, left pending, or lost.
+    pub fn interrupts_raised(&self) -> u64 {
+        let released = self.interrupts.get(&InterruptOutcome::Released).copied().unwrap_or(0);
+        self.interrupts.values().sum::<u64>() - released
+    }
+
+    fn sum(&self, wanted: impl Fn(&(Direction, Cause)) -> bool) -> Traffic {
+        self.copies
+            .iter()
+            .filter(|(key, _)| wanted(key))
+            .fold(Traffic::default(), |sum, (_, traffic)| sum.plus(*traffic))
+    }
+
+    fn add_event(&mut self, event: &Event, time: u64) {
+        match *event {
+            Event::Copy { cause, source, destination, length, .. } => {
+                let direction = Direction::between(source.aperture, destination.aperture);
+                self.copies.entry((direction, cause)).or_default().add(length);
+                self.add_dma(source.aperture, destination.aperture, length, length);
+            }
+            Event::Fill { destination, length, .. } => {
+                self.fills.add(length);
+                self.add_dma(Aperture::Vram, destination.aperture, 0, length);
+            }
+            Event::Digest { source, destination, length, .. } => {
+                self.digests.add(length);
+                self.add_dma(source.aperture, destination.aperture, length, size_of::<u64>() as u64);
+            }
+            Event::CommandStart { channel, opcode, .. } => {
+                self.commands.entry(opcode).or_default().started += 1;
+                if self.running.is_empty() {
+                    self.active_since = time;
+                }
+                self.running.insert(channel);
+            }
+            Event::CommandEnd { channel, opcode, cause, error, .. } => {
+                let commands = self.commands.entry(opcode).or_default();
+                if error == ErrorCode::None {
+                    commands.completed += 1;
+                    self.cpu_fault_commands += u64::from(opcode == Opcode::Copy && cause == Cause::CpuFault);
+                } else {
+                    commands.failed += 1;
+                }
+                self.end(channel, time);
+            }
+            Event::ChannelError { channel, error, .. } => {
+                *self.channel_errors.entry(error).or_default() += 1;
+                self.end(channel, time);
+            }
+            Event::ChannelReset { channel } => {
+                self.channel_resets += 1;
+                self.end(channel, time);
+            }
+            Event::Reset { source } => {
+                *self.resets.entry(source).or_default() += 1;
+                let running = self.running.clone();
+                for channel in running {
+                    self.end(channel, time);
+                }
+            }
+            Event::Fence { .. } => self.fences += 1,
+            Event::Interrupt { outcome, .. } => *self.interrupts.entry(outcome).or_default() += 1,
+            Event::Doorbell { .. } => self.doorbells += 1,
+            Event::BadAccess { .. } => self.bad_accesses += 1,
+            Event::Mark { .. } => self.marks += 1,
+            Event::DmaMap { .. } | Event::DmaUnmap { .. } => self.dma_maps += 1,
+            Event::DeviceCreated { .. }
+            | Event::DeviceDropped
+            | Event::BusMaster { .. }
+            | Event::PowerState { .. }
+            | Event::BarMoved { .. }
+            | Event::RegisterWrite { .. }
+            | Event::ChannelEnabled { .. }
+            | Event::ChannelDisabled { .. } => {}
+        }
+    }
+
+    fn add_dma(&mut self, source: Aperture, destination: Aperture, read: u64, written: u64) {
+        if source == Aperture::System {
+            self.dma_read = self.dma_read.saturating_add(read);
+        }
+        if destination == Aperture::System {
+            self.dma_written = self.dma_written.saturating_add(written);
+        }
+    }
+
+    /// The channel has no command any more.
+    fn end(&mut self, channel: u8, time: u64) {
+        if self.running.remove(&channel) && self.running.is_empty() {
+            self.active = self.active.saturating_add(time.saturating_sub(self.active_since));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ersatz_abi::command::Location;
+
+    use super::*;
+    use crate::trace::Identity;
+
+    fn header(claimed: u64) -> Header {
+        Header {
+            identity: Identity::default(),
+            capacity: 100,
+            epoch: 0,
+            process: 0,
+            abi_version: 0,
+            claimed,
+            dropped: 2,
+            closed: true,
+        }
+    }
+
+    fn summary(events: &[(u64, Event)]) -> Summary {
+        let mut summary = Summary::default();
+        for (index, (time, event)) in events.iter().enumerate() {
+            summary.add(&Record { sequence: index as u64 + 1, time: *time, fields: event.to_fields() });
+        }
+        summary.finish(&header(events.len() as u64 + 3));
+        summary
+    }
+
+    fn start(channel: u8) -> Event {
+        Event::CommandStart {
+            channel,
+            engine: 0,
+            position: 0,
+            opcode: Opcode::Copy,
+            cause: Cause::CpuFault,
+            count: 1,
+            list: 0,
+            fence: None,
+            interrupt: false,
+            tag: 0,
+        }
+    }
+
+    fn end(channel: u8, error: ErrorCode) -> Event {
+        Event::CommandEnd {
+            channel,
+            engine: 0,
+            position: 0,
+            opcode: Opcode::Copy,
+            cause: Cause::CpuFault,
+            error,
+            bytes: 0,
+            tag: 0,
+        }
+    }
+
+    fn copy(source: Aperture, destination: Aperture, cause: Cause, length: u64) -> Event {
+        let at = |aperture| Location { aperture, address: 0 };
+        Event::Copy { channel: 0, engine: 0, cause, source: at(source), destination: at(destination), length, tag: 0 }
+    }
+
+    #[test]
+    fn copies_are_kept_apart_by_direction_and_cause() {
+        use Aperture::{System, Vram};
+        let summary = summary(&[
+            (0, copy(System, Vram, Cause::MigrateToDevice, 2 << 20)),
+            (1, copy(System, Vram, Cause::MigrateToDevice, 4096)),
+            (2, copy(Vram, System, Cause::CpuFault, 4096)),
+            (3, copy(Vram, System, Cause::Evict, 8)),
+            (4, copy(Vram, Vram, Cause::Other, 4096)),
+            (5, copy(System, System, Cause::Other, 4096)),
+        ]);
+        let to_vram = summary.copied(Direction::ToVram);
+        assert_eq!(to_vram, Traffic { entries: 2, pages: 513, bytes: (2 << 20) + 4096 });
+        assert_eq!(summary.copied(Direction::ToSystem).bytes, 4104);
+        assert_eq!(summary.copied_for(Cause::Evict), Traffic { entries: 1, pages: 1, bytes: 8 });
+        assert_eq!(summary.copied_in_all().entries, 6);
+        assert_eq!(summary.dma_read, (2 << 20) + 4096 + 4096);
+        assert_eq!(summary.dma_written, 4096 + 8 + 4096);
+    }
+
+    #[test]
+    fn active_time_is_that_of_any_command() {
+        let done = ErrorCode::None;
+        let summary = summary(&[
+            (100, start(0)),
+            (110, start(1)),
+            (150, end(0, done)),
+            (160, end(1, ErrorCode::DmaRead)),
+            (1000, start(0)),
+            (1005, Event::ChannelReset { channel: 0 }),
+            (2000, start(0)),
+            (2007, Event::Mark { value: 0 }),
+        ]);
+        assert_eq!((summary.duration(), summary.active), (1907, 60 + 5 + 7));
+        assert_eq!(summary.commands_in_all(), Commands { started: 4, completed: 1, failed: 1 });
+        assert_eq!(summary.cpu_fault_commands, 1);
+    }
+
+    #[test]
+    fn what_the_log_lacks_is_told_apart() {
+        let mut unknown = Event::DeviceDropped.to_fields();
+        unknown.kind = 200;
+        let mut summary = Summary::default();
+        summary.add(&Record { sequence: 2, time: 0, fields: unknown });
+        summary.finish(&header(5));
+        assert_eq!((summary.records, summary.unknown, summary.dropped, summary.missing), (1, 1, 2, 2));
+    }
+
+    #[test]
+    fn a_released_interrupt_was_raised_before() {
+        let interrupt = |outcome| Event::Interrupt { vector: 1, channel: None, outcome };
+        let summary = summary(&[
+            (0, interrupt(InterruptOutcome::Pending)),
+            (1, interrupt(InterruptOutcome::Released)),
+            (2, interrupt(InterruptOutcome::Sent)),
+        ]);
+        assert_eq!(summary.interrupts_raised(), 2);
+    }
+}

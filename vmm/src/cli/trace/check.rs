@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `ersatz trace check`: the protocol oracle over finished logs.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use ersatz_device_model::trace::TraceFile;
+use ersatz_device_model::trace::check::{Checker, Verdict};
+use serde_json::json;
+
+use super::{TraceError, open_all, shown, units};
+
+/// Exit status when a rule is broken.
+const STATUS_BROKEN: u8 = 1;
+
+/// Check that device and driver kept their contract
+///
+/// Looks for commands that never end, fences that fall or never come, DMA after bus mastering was switched off or
+/// outside of mapped memory, work outside of commands, and holes in the log. Exit status: 0 if all is well, 1 if not.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Trace logs, one a device
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Print one JSON object a log
+    #[arg(long)]
+    json: bool,
+}
+
+/// Checks each log by itself and prints what was found.
+pub fn run(args: &CheckArgs, out: &mut impl Write) -> Result<u8, TraceError> {
+    let files = open_all(&args.files)?;
+    let mut broken = false;
+    for file in &files {
+        let verdict = Checker::check(file)?;
+        broken |= verdict.total > 0;
+        if args.json {
+            print_json(file, &verdict, out)?;
+        } else {
+            print_text(file, &verdict, out)?;
+        }
+    }
+    Ok(if broken { STATUS_BROKEN } else { 0 })
+}
+
+fn print_text(file: &TraceFile, verdict: &Verdict, out: &mut impl Write) -> std::io::Result<()> {
+    let path = shown(file.path());
+    let looked_at =
+        format!("{}, {}", units::counted(verdict.records, "event"), units::counted(verdict.commands, "command"));
+    if verdict.total == 0 {
+        writeln!(out, "{path}: in order ({looked_at})")?;
+    } else {
+        writeln!(out, "{path}: {} ({looked_at})", units::counted(verdict.total, "broken rule"))?;
+    }
+    for finding in &verdict.findings {
+        let place = match finding.sequence {
+            0 => "the log".to_owned(),
+            sequence => format!("record {sequence}"),
+        };
+        writeln!(out, "  {:<15}  {place}: {}", finding.rule.name(), finding.message)?;
+    }
+    let hidden = verdict.total - verdict.findings.len() as u64;
+    if hidden > 0 {
+        writeln!(out, "  ... and {} more", units::count(hidden))?;
+    }
+    if !verdict.closed {
+        writeln!(
+            out,
+            "  note: the log was not closed (its writer still runs, or was killed); {} under way at its end",
+            units::counted(verdict.under_way, "command")
+        )?;
+    }
+    Ok(())
+}
+
+fn print_json(file: &TraceFile, verdict: &Verdict, out: &mut impl Write) -> std::io::Result<()> {
+    let findings: Vec<_> = verdict
+        .findings
+        .iter()
+        .map(|finding| {
+            json!({
+                "sequence": finding.sequence,
+                "time_ns": finding.time,
+                "rule": finding.rule.name(),
+                "message": finding.message,
+            })
+        })
+        .collect();
+    let object = json!({
+        "path": shown(file.path()),
+        "device": file.header().identity.device,
+        "records": verdict.records,
+        "commands": verdict.commands,
+        "closed": verdict.closed,
+        "under_way": verdict.under_way,
+        "broken": verdict.total,
+        "findings": findings,
+    });
+    writeln!(out, "{object}")
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `ersatz trace`: what a device's trace log says.
+//!
+//! Each subcommand has a module; the analysis itself is the device model's (`ersatz_device_model::trace`), so that tests
+//! and tool agree. [`describe`] knows what an event is called and which fields it shows, [`filter`] which events are
+//! wanted, [`range`] how ranges are typed, [`units`] how figures are written.
+
+mod cat;
+mod check;
+mod describe;
+mod filter;
+mod range;
+mod summary;
+mod units;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use ersatz_device_model::trace::{ReadError, TraceFile};
+
+use super::{CommandError, with_causes};
+use crate::outcome::STATUS_USAGE;
+
+/// Show, filter and check the trace logs that devices write
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    #[command(subcommand)]
+    command: TraceCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TraceCommand {
+    Summary(summary::SummaryArgs),
+    Cat(cat::CatArgs),
+    Check(check::CheckArgs),
+}
+
+/// Why a subcommand ended early.
+#[derive(Debug, thiserror::Error)]
+enum TraceError {
+    /// A log could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// What was found could not be printed.
+    #[error("cannot write to standard output")]
+    Print(#[from] io::Error),
+}
+
+/// Carries out a subcommand; returns the exit status.
+///
+/// # Errors
+///
+/// If the result cannot be printed (a reader that has closed the pipe is no error), or a log cannot be read to its end.
+pub fn run(args: &TraceArgs) -> Result<u8, CommandError> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let result = match &args.command {
+        TraceCommand::Summary(args) => summary::run(args, &mut out),
+        TraceCommand::Cat(args) => cat::run(args, &mut out),
+        TraceCommand::Check(args) => check::run(args, &mut out),
+    };
+    match result.and_then(|status| out.flush().map(|()| status).map_err(TraceError::from)) {
+        Ok(status) => Ok(status),
+        Err(TraceError::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
+        // A file that is no log is an argument that makes no sense.
+        Err(TraceError::Read(error)) => {
+            let hint = if is_missing(&error) {
+                "; `ersatz run --trace FILE` and `ersatz device --trace FILE` write one"
+            } else {
+                ""
+            };
+            eprintln!("ersatz: {}{hint}", with_causes(&error));
+            Ok(STATUS_USAGE)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_missing(error: &ReadError) -> bool {
+    matches!(error, ReadError::File { source, .. } if source.kind() == io::ErrorKind::NotFound)
+}
+
+/// Opens all logs before anything is printed.
+fn open_all(paths: &[PathBuf]) -> Result<Vec<TraceFile>, ReadError> {
+    paths.iter().map(|path| TraceFile::open(path)).collect()
+}
+
+/// A path as it is shown: absolute, so that it can be used from anywhere.
+fn shown(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+}
