@@ -5,6 +5,7 @@
 
 pub mod accel;
 pub mod cli;
+pub mod gpu;
 pub mod machine;
 pub mod outcome;
 pub mod qemu;

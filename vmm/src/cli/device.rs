@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `ersatz device`: serves one GPU over vfio-user, for a QEMU of the user's own.
 
+use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use clap::Args;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::CommandError;
 use super::guest::vram_size;
+use super::{CommandError, size};
+use crate::gpu;
+use crate::spec::GpuSpec;
+use crate::vfio_user::server::{self, Socket, Until};
 
 /// Serve one GPU over vfio-user, for a QEMU of your own
 ///
@@ -40,5 +46,21 @@ pub struct DeviceOptions {
 ///
 /// If the device cannot be made or the socket cannot be listened on.
 pub fn run(options: &DeviceOptions) -> Result<u8, CommandError> {
-    Err(format!("cannot serve {options:?} yet").into())
+    let stop = interrupted()?;
+    let spec = GpuSpec { vram: options.vram, trace: options.trace.clone() };
+    let backend = gpu::build_backend(&spec, 0, options.keep_vram)?;
+    let socket = Socket::bind(&options.socket)?;
+    eprintln!("ersatz: {} of VRAM at {}; Ctrl-C ends", size::format(options.vram), options.socket.display());
+    let until = if options.once { Until::FirstClientLeft } else { Until::Stopped };
+    server::serve(socket.listener(), backend, until, &stop)?;
+    Ok(0)
+}
+
+/// Becomes readable on SIGINT, SIGTERM and SIGHUP, which from now on do not end the process by themselves.
+fn interrupted() -> io::Result<UnixStream> {
+    let (reader, writer) = UnixStream::pair()?;
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    }
+    Ok(reader)
 }

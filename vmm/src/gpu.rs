@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Making the GPU of a [`GpuSpec`], for whichever transport.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ersatz_device_model::clock::{Clock, HostClock};
+use ersatz_device_model::dma::{DmaSpace, MappedSpace};
+use ersatz_device_model::gpu::{Gpu, GpuConfig, GpuError};
+use ersatz_device_model::interrupt::InterruptSink;
+use ersatz_device_model::trace::{CreateError, Identity, TraceOptions, Tracer};
+use thiserror::Error;
+
+use crate::spec::GpuSpec;
+use crate::vfio_user::backend::FunctionBackend;
+use crate::vfio_user::interrupts::ClientInterrupts;
+
+/// Why there is no GPU.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// The trace log could not be made.
+    #[error("cannot write the trace to {path}")]
+    Trace {
+        /// Where it was to go.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: CreateError,
+    },
+    /// The device could not be made.
+    #[error("cannot make a GPU with {vram} bytes of VRAM")]
+    Gpu {
+        /// VRAM in bytes.
+        vram: u64,
+        /// Why not.
+        #[source]
+        source: GpuError,
+    },
+}
+
+/// Makes GPU number `index` of a machine, with its trace log if it has one.
+///
+/// # Errors
+///
+/// If the log or the device cannot be made.
+pub fn build(
+    spec: &GpuSpec,
+    index: u8,
+    dma: Arc<dyn DmaSpace>,
+    interrupts: Arc<dyn InterruptSink>,
+) -> Result<Arc<Gpu>, BuildError> {
+    let clock: Arc<dyn Clock> = Arc::new(HostClock::new());
+    let mut config = GpuConfig::new(spec.vram);
+    config.serial = u64::from(index) + 1;
+    if let Some(path) = &spec.trace {
+        let identity = Identity {
+            device: index,
+            vram: spec.vram,
+            channels: config.channels.into(),
+            copy_engines: config.copy_engines.into(),
+        };
+        config.tracer = Tracer::create(path, &TraceOptions::new(identity), clock.clone())
+            .map_err(|source| BuildError::Trace { path: path.clone(), source })?;
+    }
+    let gpu = Gpu::new(config, dma, interrupts, clock).map_err(|source| BuildError::Gpu { vram: spec.vram, source })?;
+    Ok(Arc::new(gpu))
+}
+
+/// Makes a GPU for vfio-user clients.
+///
+/// # Errors
+///
+/// As [`build`].
+pub fn build_backend(spec: &GpuSpec, index: u8, keep_vram: bool) -> Result<FunctionBackend, BuildError> {
+    let memory = Arc::new(MappedSpace::new());
+    let interrupts = Arc::new(ClientInterrupts::new(ersatz_abi::pci::MSIX_VECTORS));
+    let gpu = build(spec, index, memory.clone(), interrupts.clone())?;
+    let vram = gpu.clone();
+    let clear = (!keep_vram).then(|| Box::new(move || vram.clear_vram()) as _);
+    Ok(FunctionBackend::new(gpu, memory, interrupts, clear))
+}
