@@ -4,11 +4,15 @@
 use std::error::Error;
 use std::fs::File;
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ersatz_device_model::bus::PciFunction;
 use ersatz_device_model::dma::DmaSpace;
 use ersatz_device_model::interrupt::InterruptSink;
+
+use super::layout::HIGH_MEMORY;
+use crate::spec::GuestSpec;
 
 /// The two ends of the guest's serial port, `ttyS0`.
 pub struct Console {
@@ -18,6 +22,58 @@ pub struct Console {
     /// Read whenever it is readable, and sent to the guest; end of file ends it. A terminal, pipe, FIFO, eventfd or
     /// socket; something epoll can wait for. Its blocking mode is not changed.
     pub input: Option<File>,
+}
+
+/// What the machine runs.
+#[derive(Clone, Debug)]
+pub enum Payload {
+    /// Linux, by its 64-bit boot protocol.
+    Linux {
+        /// bzImage or ELF file.
+        kernel: PathBuf,
+        /// The initramfs file.
+        initramfs: PathBuf,
+        /// A further cpio archive to load right behind it; may be empty.
+        initramfs_tail: Vec<u8>,
+        /// Kernel command line.
+        command_line: String,
+    },
+    /// Machine code that runs by itself: for probes and tests.
+    Code {
+        /// The code. It is at [`CODE_ADDRESS`], and starts at its first byte, in 64-bit mode, with interrupts off.
+        code: Vec<u8>,
+        /// Bytes of the address space that are mapped to themselves; rounded up to 1 GiB.
+        mapped: u64,
+    },
+}
+
+/// Where [`Payload::Code`] is in guest memory.
+pub const CODE_ADDRESS: u64 = HIGH_MEMORY;
+
+/// What makes one machine differ from another.
+#[derive(Clone, Debug)]
+pub struct MachineConfig {
+    /// Number of vCPUs.
+    pub vcpus: u8,
+    /// Guest memory in bytes: at least 2 MiB, in multiples of 4 KiB.
+    pub memory: u64,
+    /// What runs.
+    pub payload: Payload,
+}
+
+impl From<&GuestSpec> for MachineConfig {
+    fn from(spec: &GuestSpec) -> Self {
+        Self {
+            vcpus: spec.vcpus,
+            memory: spec.memory,
+            payload: Payload::Linux {
+                kernel: spec.kernel.clone(),
+                initramfs: spec.initramfs.clone(),
+                initramfs_tail: spec.initramfs_tail.clone(),
+                command_line: spec.command_line.clone(),
+            },
+        }
+    }
 }
 
 /// What a PCI function gets of the machine it is built for.
@@ -42,7 +98,7 @@ pub enum End {
     Exited(u8),
     /// The guest powered off.
     PoweredOff,
-    /// The guest reset the machine: a reboot, also that of `panic=`; or a triple fault.
+    /// The guest reset the machine: a reboot, also that of `panic=`.
     Reset,
     /// [`MachineHandle::stop`](super::MachineHandle::stop) was called.
     Stopped,

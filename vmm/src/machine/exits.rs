@@ -78,7 +78,6 @@ pub(super) struct ExitCounters([AtomicU64; ExitKind::ALL.len()]);
 
 impl ExitCounters {
     /// Counts one exit.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the vCPU threads will"))]
     pub(super) fn count(&self, kind: ExitKind) {
         self.0[kind as usize].fetch_add(1, Ordering::Relaxed);
     }

@@ -3,13 +3,22 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::config::End;
+use super::events::Ending;
 use super::exits::{ExitCounters, Exits};
+use super::vcpu::VcpuControl;
+
+/// How long a vCPU may take to answer.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A look into a machine. Cheap to clone; keeps no memory of the guest alive.
 #[derive(Clone)]
 pub struct MachineHandle {
-    exits: Arc<ExitCounters>,
+    pub(super) exits: Arc<ExitCounters>,
+    pub(super) ending: Arc<Ending>,
+    pub(super) vcpus: Arc<[Arc<VcpuControl>]>,
 }
 
 /// Where a vCPU was when it was looked at.
@@ -44,17 +53,27 @@ impl fmt::Display for VcpuState {
 impl MachineHandle {
     /// Ends the run: [`Machine::run`](super::Machine::run) returns [`End::Stopped`](super::End::Stopped), unless the
     /// guest has come to its own end already. Returns at once; may be called any number of times.
-    pub fn stop(&self) {}
+    pub fn stop(&self) {
+        self.ending.set(Ok(End::Stopped));
+    }
 
     /// Where each vCPU is. A vCPU that does not answer within a second (not started yet, ended, or stuck in the
     /// host) is left out.
     pub fn vcpus(&self) -> Vec<VcpuState> {
-        Vec::new()
+        self.vcpus.iter().filter_map(|vcpu| vcpu.state(PATIENCE)).collect()
     }
 
     /// Sends a non-maskable interrupt to all vCPUs: Linux with `unknown_nmi_panic` panics with a backtrace,
     /// without it prints what it was doing.
-    pub fn inject_nmi(&self) {}
+    ///
+    /// A vCPU that does not answer within a second is left out.
+    pub fn inject_nmi(&self) {
+        for (vcpu, number) in self.vcpus.iter().zip(0u32..) {
+            if !vcpu.inject_nmi(PATIENCE) {
+                log::warn!("vCPU {number} does not take a non-maskable interrupt: it is not running");
+            }
+        }
+    }
 
     /// Exits so far.
     pub fn exits(&self) -> Exits {

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The virtual machine: an x86-64 PC on KVM that boots Linux, with PCI functions on its bus.
 //!
-//! [`Machine::new`] builds all of it from a [`GuestSpec`](crate::spec::GuestSpec), a factory for each PCI function
-//! and a [`Console`]; [`Machine::run`] runs it to its [`End`] on the calling thread; a [`MachineHandle`], taken
-//! before, looks in and stops it from any other thread. Terminals, time limits and what a guest's console says are
-//! not the machine's business.
+//! [`Machine::new`] builds all of it from a [`MachineConfig`], a factory for each PCI function and a [`Console`];
+//! [`Machine::run`] runs it to its [`End`] on the calling thread; a [`MachineHandle`], taken before, looks in and stops
+//! it from any other thread. Terminals, time limits and what a guest's console says are not the machine's business.
 //!
 //! ```no_run
 //! # use ersatz::machine::{Console, Machine};
@@ -18,35 +17,69 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | `layout`, `memory` | the physical address space and its RAM |
+//! | `boot`, `acpi` | what the guest finds in RAM |
+//! | `vcpu` | the processors and their threads |
+//! | `platform`, `serial`, `pci`, `interrupts` | what the guest's accesses reach, and how it is interrupted |
+//! | `events` | the event loop, and the end |
 
+mod acpi;
+mod boot;
+mod build;
 mod config;
 mod error;
+mod events;
 mod exits;
 mod handle;
+mod interrupts;
+mod layout;
+mod memory;
+mod pci;
+mod platform;
+mod serial;
+mod vcpu;
 
-pub use config::{Connections, Console, End, FactoryError, FunctionFactory};
-pub use error::MachineError;
+use std::fs::File;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+pub use config::{CODE_ADDRESS, Connections, Console, End, FactoryError, FunctionFactory, MachineConfig, Payload};
+pub use error::{KvmError, MachineError};
 pub use exits::{ExitKind, Exits};
 pub use handle::{MachineHandle, VcpuState};
+pub use vcpu::VcpuError;
 
-use crate::spec::GuestSpec;
+use serial::SerialPort;
+use vcpu::Vcpu;
+
+/// Stack of a vCPU's thread. What it needs is bounded: exits are served without recursion.
+const VCPU_STACK: usize = 256 << 10;
 
 /// A built machine that has not run yet.
 pub struct Machine {
     handle: MachineHandle,
+    vcpus: Vec<Vcpu>,
+    serial: Arc<SerialPort>,
+    console_input: Option<File>,
 }
 
 impl Machine {
-    /// Builds a machine: guest memory with kernel and initramfs in it, vCPUs at the kernel's entry, devices.
+    /// Builds a machine: guest memory with its payload, vCPUs at its entry, devices.
     ///
-    /// `functions` become 00:01.0, 00:02.0 and so on, at most 31; `spec.devices` and `spec.timeout` are not looked
-    /// at. Factories are called in order, on this thread.
+    /// `functions` become 00:01.0, 00:02.0 and so on, at most 31. Factories are called in order, on this thread.
     ///
     /// # Errors
     ///
     /// Whatever keeps this machine from running, known before the guest executes anything.
-    pub fn new(_spec: &GuestSpec, _functions: Vec<FunctionFactory>, _console: Console) -> Result<Self, MachineError> {
-        Err(MachineError::NotYet)
+    pub fn new(
+        config: impl Into<MachineConfig>,
+        functions: Vec<FunctionFactory>,
+        console: Console,
+    ) -> Result<Self, MachineError> {
+        build::build(&config.into(), functions, console)
     }
 
     /// A handle to look in and to stop the machine; works before, during and after [`Self::run`].
@@ -61,6 +94,58 @@ impl Machine {
     ///
     /// Whatever made it impossible to go on running the guest: what KVM reported, with the place in the guest.
     pub fn run(self) -> Result<End, MachineError> {
-        Err(MachineError::NotYet)
+        let Self { handle, vcpus, serial, console_input } = self;
+        vcpu::install_kick_handler().map_err(MachineError::system("handle the signal that wakes vCPU threads"))?;
+        let mut threads = Vec::with_capacity(vcpus.len());
+        for vcpu in vcpus {
+            match spawn(vcpu, &handle) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    handle.ending.set(Err(error));
+                    break;
+                }
+            }
+        }
+        let end = events::serve(&handle.ending, serial, console_input);
+        for vcpu in handle.vcpus.iter() {
+            vcpu.stop();
+        }
+        for thread in threads {
+            // The thread has said how it ended; if it panicked it has said that too.
+            let _ = thread.join();
+        }
+        end
+    }
+}
+
+/// Starts a vCPU's thread. However that ends, unless it was told to, is the end of the machine.
+fn spawn(vcpu: Vcpu, handle: &MachineHandle) -> Result<JoinHandle<()>, MachineError> {
+    let number = vcpu.number;
+    let report = ReportPanic { vcpu: number, handle: handle.clone() };
+    thread::Builder::new()
+        .name(format!("vcpu{number}"))
+        .stack_size(VCPU_STACK)
+        .spawn(move || {
+            let end = vcpu.run();
+            match end {
+                Ok(None) => {}
+                Ok(Some(end)) => report.handle.ending.set(Ok(end)),
+                Err(source) => report.handle.ending.set(Err(MachineError::Vcpu { vcpu: number, source })),
+            }
+        })
+        .map_err(MachineError::system("start a vCPU's thread"))
+}
+
+/// Ends the machine if the thread that owns this panics, which otherwise would hang it.
+struct ReportPanic {
+    vcpu: u8,
+    handle: MachineHandle,
+}
+
+impl Drop for ReportPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.handle.ending.set(Err(MachineError::VcpuPanicked(self.vcpu)));
+        }
     }
 }

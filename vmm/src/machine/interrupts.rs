@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Interrupts: the in-kernel I/O APIC's pins, and MSI-X messages by irqfd.
+//!
+//! Each MSI-X vector of each function has an eventfd and a GSI of its own. Signalling the eventfd makes KVM send the
+//! message that the GSI is routed to, with no vCPU exit and no thread of ours.
+
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use ersatz_device_model::bus::MsixMessage;
+use ersatz_device_model::interrupt::InterruptSink;
+use kvm_bindings::{
+    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KvmIrqRouting, kvm_irq_routing_entry,
+    kvm_irq_routing_irqchip, kvm_irq_routing_msi,
+};
+use kvm_ioctls::VmFd;
+use thiserror::Error;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::error::KvmError;
+
+/// Pins of the I/O APIC: GSIs 0 to 23.
+const IO_APIC_PINS: u32 = 24;
+/// GSIs that KVM knows.
+const MAX_GSIS: u32 = 4096;
+
+/// Why a function has no interrupts.
+#[derive(Debug, Error)]
+pub enum InterruptError {
+    /// All GSIs are taken.
+    #[error("{vectors} MSI-X vectors are more than there are interrupts left")]
+    TooMany {
+        /// Vectors asked for.
+        vectors: u16,
+    },
+    /// No eventfd could be had.
+    #[error("cannot make an eventfd; is the limit of open files too low?")]
+    EventFd(#[source] io::Error),
+    /// KVM refused.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// The vectors are another function's.
+    #[error("one interrupt sink was given to two functions")]
+    Connected,
+}
+
+/// Which message each GSI beyond the I/O APIC's sends.
+pub struct Interrupts {
+    vm: Arc<VmFd>,
+    messages: Mutex<Vec<Option<MsixMessage>>>,
+}
+
+impl Interrupts {
+    /// The interrupts of `vm`, whose irqchip is in the kernel. Only the pins of the I/O APIC are routed.
+    ///
+    /// # Errors
+    ///
+    /// [`KvmError`] if KVM refuses the routes.
+    pub fn new(vm: Arc<VmFd>) -> Result<Self, KvmError> {
+        let interrupts = Self { vm, messages: Mutex::default() };
+        interrupts.write_routes(&[])?;
+        Ok(interrupts)
+    }
+
+    /// Takes GSIs for `vectors` vectors; returns the first.
+    fn allocate(&self, vectors: u16) -> Result<u32, InterruptError> {
+        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = messages.len() + usize::from(vectors);
+        if end > (MAX_GSIS - IO_APIC_PINS) as usize {
+            return Err(InterruptError::TooMany { vectors });
+        }
+        let first = IO_APIC_PINS + messages.len() as u32;
+        messages.resize(end, None);
+        Ok(first)
+    }
+
+    /// Routes some of a function's vectors to the messages that `message` gives.
+    pub fn route(&self, msix: &MsixVectors, vectors: Range<u16>, message: impl Fn(u16) -> Option<MsixMessage>) {
+        let Some(connected) = msix.0.get() else {
+            return;
+        };
+        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = false;
+        let count = connected.events.len() as u16;
+        for vector in vectors.start..vectors.end.min(count) {
+            // Asked for under the lock: of two threads the last one to get here sees the latest.
+            let new = message(vector);
+            let index = (connected.first_gsi - IO_APIC_PINS) as usize + usize::from(vector);
+            let old = &mut messages[index];
+            changed |= *old != new;
+            *old = new;
+        }
+        if changed {
+            if let Err(error) = self.write_routes(&messages) {
+                log::error!("{}", super::error::chain(&error));
+            }
+        }
+    }
+
+    /// Gives KVM all routes.
+    fn write_routes(&self, messages: &[Option<MsixMessage>]) -> Result<(), KvmError> {
+        let pins = (0..IO_APIC_PINS).map(pin_route);
+        let messages = messages
+            .iter()
+            .zip(IO_APIC_PINS..)
+            .filter_map(|(message, gsi)| message.map(|message| message_route(gsi, message)));
+        let entries: Vec<_> = pins.chain(messages).collect();
+        let routing = KvmIrqRouting::from_entries(&entries).map_err(|_| KvmError::CpuidEntries(entries.len()))?;
+        self.vm.set_gsi_routing(&routing).map_err(KvmError::doing("routing interrupts"))
+    }
+}
+
+fn pin_route(pin: u32) -> kvm_irq_routing_entry {
+    let mut entry = kvm_irq_routing_entry { gsi: pin, type_: KVM_IRQ_ROUTING_IRQCHIP, ..Default::default() };
+    entry.u.irqchip = kvm_irq_routing_irqchip { irqchip: KVM_IRQCHIP_IOAPIC, pin };
+    entry
+}
+
+fn message_route(gsi: u32, message: MsixMessage) -> kvm_irq_routing_entry {
+    let mut entry = kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_MSI, ..Default::default() };
+    entry.u.msi = kvm_irq_routing_msi {
+        address_lo: message.address as u32,
+        address_hi: (message.address >> 32) as u32,
+        data: message.data,
+        ..Default::default()
+    };
+    entry
+}
+
+struct Connected {
+    first_gsi: u32,
+    events: Vec<EventFd>,
+}
+
+/// The MSI-X vectors of one function. It is made before the function, which is given it as its sink, and connected
+/// after, when the number of vectors is known.
+#[derive(Default)]
+pub struct MsixVectors(OnceLock<Connected>);
+
+impl MsixVectors {
+    /// Makes `vectors` vectors that can be signalled. They send nothing until they are routed.
+    ///
+    /// # Errors
+    ///
+    /// [`InterruptError`] if there is no room for them.
+    pub fn connect(&self, interrupts: &Interrupts, vectors: u16) -> Result<(), InterruptError> {
+        let first_gsi = interrupts.allocate(vectors)?;
+        let events = (first_gsi..)
+            .take(vectors.into())
+            .map(|gsi| {
+                let event = EventFd::new(EFD_NONBLOCK).map_err(InterruptError::EventFd)?;
+                interrupts.vm.register_irqfd(&event, gsi).map_err(KvmError::doing("connecting an MSI-X vector"))?;
+                Ok(event)
+            })
+            .collect::<Result<_, InterruptError>>()?;
+        self.0.set(Connected { first_gsi, events }).map_err(|_| InterruptError::Connected)
+    }
+}
+
+impl InterruptSink for MsixVectors {
+    fn signal(&self, vector: u16) {
+        let event = self.0.get().and_then(|connected| connected.events.get(usize::from(vector)));
+        match event.map(|event| event.write(1)) {
+            Some(Ok(())) => {}
+            Some(Err(error)) => log::error!("cannot signal MSI-X vector {vector}: {error}"),
+            None => log::warn!("the device signals MSI-X vector {vector}, which it does not have"),
+        }
+    }
+}
