@@ -10,6 +10,7 @@ use std::sync::Arc;
 use ersatz_device_model::bus::{BarMapping, Effect, PciFunction};
 use ersatz_device_model::dma::{MapAccess, MapError, MappedSpace};
 use ersatz_device_model::interrupt::InterruptSink;
+use thiserror::Error;
 use vfio_bindings::bindings::vfio::{
     VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_ACTION_TYPE_MASK, VFIO_IRQ_SET_DATA_BOOL, VFIO_IRQ_SET_DATA_EVENTFD,
     VFIO_IRQ_SET_DATA_NONE, VFIO_IRQ_SET_DATA_TYPE_MASK, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_MSIX_IRQ_INDEX,
@@ -28,6 +29,17 @@ pub struct FunctionBackend {
     mappings: Vec<BarMapping>,
     clear: Option<Clear>,
     client: Option<Peer>,
+}
+
+/// What a client is told before it is left: nothing it could do later would help, and to go on would be silently wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error(
+    "its guest's RAM at {address:#x} is not shared with the device; start QEMU with \
+     -object memory-backend-memfd,id=m,size=...,share=on -machine memory-backend=m"
+)]
+pub struct NotShared {
+    /// First bus address of the map.
+    pub address: u64,
 }
 
 /// Zeroes a device's memory and gives it back to the host.
@@ -73,14 +85,7 @@ impl FunctionBackend {
             // Without a file come ROMs and the BARs of other devices, too; but address 0 is RAM on every machine.
             None => address == 0 && writable,
         };
-        if private {
-            log::error!(
-                "vfio-user: the guest's RAM at {address:#x} is not shared with the device; start QEMU with \
-                 -object memory-backend-memfd,id=m,size=...,share=on -machine memory-backend=m"
-            );
-            return Err(error(libc::EINVAL));
-        }
-        Ok(())
+        if private { Err(io::Error::other(NotShared { address })) } else { Ok(()) }
     }
 
     /// The mapped part of a BAR that holds all of an access, and the access's offset in its file.

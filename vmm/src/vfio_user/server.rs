@@ -168,7 +168,7 @@ impl Client {
             let description = backend.meet_client(peer);
             match session::serve(stream, &description, &mut backend) {
                 Ok(()) => log::info!("vfio-user: the client left"),
-                Err(error) => log::warn!("vfio-user: {}", with_cause(&error)),
+                Err(error) => log::error!("vfio-user: {}", with_cause(&error)),
             }
             backend.forget_client();
             backend
@@ -201,5 +201,8 @@ impl Drop for Left {
 }
 
 fn with_cause(error: &SessionError) -> String {
-    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
 }

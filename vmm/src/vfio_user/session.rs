@@ -77,7 +77,7 @@ pub fn serve(
     let setup = |error| SessionError::io("setting it up", error);
     stream.set_read_timeout(Some(PATIENCE)).map_err(setup)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(setup)?;
-    let mut session = Session { stream, description, backend, agreed: false };
+    let mut session = Session { stream, description, backend, agreed: false, refused: false };
     let mut body = Vec::new();
     while let Some((header, files)) = session.receive(&mut body)? {
         session.handle(&header, &body, files)?;
@@ -96,6 +96,9 @@ struct Session<'a> {
     backend: &'a mut dyn ServerBackend,
     /// Whether the version was agreed on; before that nothing else makes sense.
     agreed: bool,
+    /// Whether the backend cannot work with this client. Everything it asks for is refused from then on, which makes a QEMU
+    /// that sets up its device give up with a message; to close the connection on it makes QEMU 11.1 abort.
+    refused: bool,
 }
 
 /// A header as it came, and the descriptors that came with it.
@@ -114,7 +117,25 @@ impl From<Vec<u8>> for Reply {
 }
 
 /// Why a request is refused.
-type Errno = i32;
+enum Refusal {
+    /// The client is told this `errno` and may go on.
+    Errno(i32),
+    /// There is no point in going on with this client.
+    Final(io::Error),
+}
+
+impl From<i32> for Refusal {
+    fn from(errno: i32) -> Self {
+        Self::Errno(errno)
+    }
+}
+
+/// A backend's errors have an `errno`; one that has none is final.
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        error.raw_os_error().map_or_else(|| Self::Final(error), Self::Errno)
+    }
+}
 
 impl Session<'_> {
     /// Waits for a message; its header and descriptors are returned, its body goes into `body`. `None` once the client left.
@@ -162,31 +183,41 @@ impl Session<'_> {
     /// Decodes, carries out and answers one message.
     fn handle(&mut self, header: &Header, body: &[u8], files: Vec<File>) -> Result<(), SessionError> {
         let result = match Request::decode(header, body) {
+            _ if self.refused => Err(libc::EINVAL.into()),
             Ok(Request::Version { major, minor }) if major != 0 => {
-                self.send(header, Err(libc::ENOTSUP))?;
+                self.send(header, Err(libc::ENOTSUP.into()))?;
                 return Err(SessionError::Version(major, minor));
             }
             Ok(request) if self.agreed != matches!(request, Request::Version { .. }) => self.perform(request, files),
             Ok(request) => {
                 log::warn!("vfio-user: {request:?} out of turn: VERSION comes first, and once");
-                Err(libc::EINVAL)
+                Err(libc::EINVAL.into())
             }
             Err(error) => {
                 log::warn!("vfio-user: {error}");
-                Err(if matches!(error, WireError::UnknownCommand(_)) { libc::ENOSYS } else { libc::EINVAL })
+                Err(if matches!(error, WireError::UnknownCommand(_)) { libc::ENOSYS } else { libc::EINVAL }.into())
             }
         };
         self.send(header, result)
     }
 
-    fn send(&mut self, header: &Header, result: Result<Reply, Errno>) -> Result<(), SessionError> {
-        if !header.wants_reply() {
-            return Ok(());
-        }
-        let (bytes, file) = match result {
-            Ok(reply) => (header.reply(&[&reply.body]), reply.file),
-            Err(errno) => (header.error_reply(errno), None),
+    fn send(&mut self, header: &Header, result: Result<Reply, Refusal>) -> Result<(), SessionError> {
+        let (bytes, file, last) = match result {
+            Ok(reply) => (header.reply(&[&reply.body]), reply.file, None),
+            Err(Refusal::Errno(errno)) => (header.error_reply(errno), None, None),
+            Err(Refusal::Final(error)) => (header.error_reply(libc::EINVAL), None, Some(error)),
         };
+        if header.wants_reply() {
+            self.transmit(&bytes, file)?;
+        }
+        if let Some(error) = last {
+            log::error!("vfio-user: the client cannot be served: {error}");
+            self.refused = true;
+        }
+        Ok(())
+    }
+
+    fn transmit(&mut self, bytes: &[u8], file: Option<Arc<File>>) -> Result<(), SessionError> {
         let broken = |error| SessionError::io("sending a reply", error);
         let mut sent = 0;
         if let Some(file) = file {
@@ -194,13 +225,13 @@ impl Session<'_> {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut ancillary = SendAncillaryBuffer::new(&mut space);
             ancillary.push(SendAncillaryMessage::ScmRights(&file));
-            sent = sendmsg(&self.stream, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)
+            sent = sendmsg(&self.stream, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)
                 .map_err(|error| broken(error.into()))?;
         }
         self.stream.write_all(bytes.get(sent..).unwrap_or_default()).map_err(broken)
     }
 
-    fn perform(&mut self, request: Request<'_>, mut files: Vec<File>) -> Result<Reply, Errno> {
+    fn perform(&mut self, request: Request<'_>, mut files: Vec<File>) -> Result<Reply, Refusal> {
         match request {
             Request::Version { minor, .. } => {
                 self.agreed = true;
@@ -208,14 +239,14 @@ impl Session<'_> {
             }
             Request::DmaMap { flags, offset, address, size } => {
                 if files.len() > 1 {
-                    return Err(libc::EINVAL);
+                    return Err(libc::EINVAL.into());
                 }
                 let flags = DmaMapFlags::from_bits_retain(flags);
-                self.backend.dma_map(flags, offset, address, size, files.pop()).map_err(errno)?;
+                self.backend.dma_map(flags, offset, address, size, files.pop())?;
                 Ok(Vec::new().into())
             }
             Request::DmaUnmap { flags, address, size, body } => {
-                self.backend.dma_unmap(DmaUnmapFlags::from_bits_retain(flags), address, size).map_err(errno)?;
+                self.backend.dma_unmap(DmaUnmapFlags::from_bits_retain(flags), address, size)?;
                 Ok(body.to_vec().into())
             }
             Request::DeviceInfo => {
@@ -236,9 +267,9 @@ impl Session<'_> {
             Request::SetIrqs { flags, index, start, count } => {
                 let limit = self.interrupt(index)?.count;
                 if start.checked_add(count).is_none_or(|end| end > limit) {
-                    return Err(libc::EINVAL);
+                    return Err(libc::EINVAL.into());
                 }
-                self.backend.set_irqs(index, flags, start, count, files).map_err(errno)?;
+                self.backend.set_irqs(index, flags, start, count, files)?;
                 Ok(Vec::new().into())
             }
             Request::RegionRead { offset, region, count } => {
@@ -246,33 +277,39 @@ impl Session<'_> {
                 let mut body = access_reply(offset, region, count);
                 let fixed = body.len();
                 body.resize(fixed + count as usize, 0);
-                self.backend.region_read(region, offset, &mut body[fixed..]).map_err(errno)?;
+                self.backend.region_read(region, offset, &mut body[fixed..])?;
                 Ok(body.into())
             }
             Request::RegionWrite { offset, region, data } => {
                 self.check_inside(region, offset, data.len())?;
-                self.backend.region_write(region, offset, data).map_err(errno)?;
+                self.backend.region_write(region, offset, data)?;
                 Ok(access_reply(offset, region, u32::try_from(data.len()).unwrap_or(u32::MAX)).into())
             }
             Request::Reset => {
-                self.backend.reset().map_err(errno)?;
+                self.backend.reset()?;
                 Ok(Vec::new().into())
             }
         }
     }
 
-    fn region(&self, index: u32) -> Result<&Region, Errno> {
-        usize::try_from(index).ok().and_then(|index| self.description.regions.get(index)).ok_or(libc::EINVAL)
+    fn region(&self, index: u32) -> Result<&Region, Refusal> {
+        usize::try_from(index)
+            .ok()
+            .and_then(|index| self.description.regions.get(index))
+            .ok_or(Refusal::Errno(libc::EINVAL))
     }
 
-    fn interrupt(&self, index: u32) -> Result<&IrqInfo, Errno> {
-        usize::try_from(index).ok().and_then(|index| self.description.interrupts.get(index)).ok_or(libc::EINVAL)
+    fn interrupt(&self, index: u32) -> Result<&IrqInfo, Refusal> {
+        usize::try_from(index)
+            .ok()
+            .and_then(|index| self.description.interrupts.get(index))
+            .ok_or(Refusal::Errno(libc::EINVAL))
     }
 
-    fn check_inside(&self, region: u32, offset: u64, count: usize) -> Result<(), Errno> {
+    fn check_inside(&self, region: u32, offset: u64, count: usize) -> Result<(), Refusal> {
         let size = self.region(region)?.size;
         let end = u64::try_from(count).ok().and_then(|count| offset.checked_add(count));
-        if end.is_some_and(|end| end <= size) { Ok(()) } else { Err(libc::EINVAL) }
+        if end.is_some_and(|end| end <= size) { Ok(()) } else { Err(libc::EINVAL.into()) }
     }
 }
 
@@ -298,9 +335,4 @@ fn access_reply(offset: u64, region: u32, count: u32) -> Vec<u8> {
 
 fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
-}
-
-/// The number that stands for an error in a reply.
-fn errno(error: io::Error) -> Errno {
-    error.raw_os_error().unwrap_or(libc::EIO)
 }
