@@ -6,7 +6,9 @@
 //! - [`dma`]: single pages mapped for DMA.
 //! - [`mm`]: walking a process's VMAs.
 //! - [`module_parameters`]: string parameters.
+//! - [`pci_device`], [`pci_id`]: what the PCI abstractions lack.
 //! - [`raw`]: what the `kernel` crate keeps to itself.
+//! - [`uapi_bytes`]: the uapi structures as bytes.
 //! - [`wait`]: a wait queue with conditions and timeouts.
 
 pub(crate) mod admission;
@@ -14,5 +16,8 @@ pub(crate) mod char_device;
 pub(crate) mod dma;
 pub(crate) mod mm;
 pub(crate) mod module_parameters;
+pub(crate) mod pci_device;
+pub(crate) mod pci_id;
 pub(crate) mod raw;
+mod uapi_bytes;
 pub(crate) mod wait;

@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: GPL-2.0
+//! A channel: the ring and the control block it shares with the device, fences, and what to do when it fails.
+//!
+//! Threads submit under a lock and wait without one, each for its own fence value. A channel that reports an error or
+//! lets a fence wait too long is reset by the first thread that notices; every thread whose fence had not come by then
+//! gets `EIO`, and those that submit later find a working channel. A device that cannot even be reset is forbidden to
+//! do DMA and counts as lost, so that the memory it was told of can be used again.
+
+use super::{parameters, registers::Registers};
+use crate::{
+    abi::{
+        channel::{ChannelState, CONTROL_BLOCK_FENCE, CONTROL_BLOCK_PUT, CONTROL_BLOCK_SIZE},
+        command::{Cause, Command, Operation},
+        regs::{self, ChannelControl, ChannelStatus},
+    },
+    kernel_ext::{pci_device::BusMaster, wait::WaitQueue},
+};
+use kernel::{
+    device::{Bound, Device},
+    dma::Coherent,
+    irq, new_mutex, pci,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{ordering, Atomic},
+        barrier, Arc, Mutex,
+    },
+    time::{delay::fsleep, msecs_to_jiffies, Delta},
+};
+
+/// Base-2 logarithm of the ring's length in commands.
+const RING_ORDER: u32 = 8;
+/// Length of the ring in commands.
+pub(crate) const RING_LENGTH: usize = 1 << RING_ORDER;
+const PUT: usize = CONTROL_BLOCK_PUT as usize / size_of::<u64>();
+const FENCE: usize = CONTROL_BLOCK_FENCE as usize / size_of::<u64>();
+/// How often a waiting thread asks the device for errors, in case an interrupt was lost.
+const LOOK_MS: u32 = 1000;
+/// How long the device may take to let go of a channel.
+const RESET_MS: u32 = 5000;
+
+/// A command of a batch: what to do, and the number it is found by in the device's trace.
+#[derive(Clone, Copy)]
+pub(crate) struct Work {
+    pub(crate) operation: Operation,
+    pub(crate) tag: u64,
+}
+
+/// A submission that has not been waited for.
+struct Ticket {
+    generation: u64,
+    fence: u64,
+}
+
+/// What is known of a ticket.
+#[derive(PartialEq, Eq)]
+enum Progress {
+    Done,
+    Failed,
+    /// An interrupt came that no fence explains.
+    Suspicious,
+}
+
+struct Submission {
+    put: u32,
+    last_fence: u64,
+}
+
+/// One channel of the device.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Channel {
+    dev: ARef<Device>,
+    master: BusMaster,
+    number: u32,
+    vector: u16,
+    registers: Arc<Registers>,
+    ring: Coherent<[[u64; 8]]>,
+    control: Coherent<[u64]>,
+    timeout_ms: u32,
+    #[pin]
+    submission: Mutex<Submission>,
+    #[pin]
+    waiters: WaitQueue,
+    /// Tickets not yet settled.
+    waiting: Atomic<i64>,
+    /// Counts resets. Written under the submission lock, after `fence_at_reset`.
+    generation: Atomic<u64>,
+    fence_at_reset: Atomic<u64>,
+    /// The fence the last interrupt found.
+    fence_seen: Atomic<u64>,
+    suspicious: Atomic<bool>,
+    lost: Atomic<bool>,
+}
+
+impl Channel {
+    /// Sets up and enables channel `number`, which is to raise interrupt vector `vector`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `EIO` if the device does not take the setup.
+    pub(crate) fn new(
+        pdev: &pci::Device<Bound>,
+        registers: Arc<Registers>,
+        number: u32,
+        vector: u16,
+    ) -> Result<Arc<Self>> {
+        let dev: &Device<Bound> = pdev.as_ref();
+        let ring = Coherent::<[u64; 8]>::zeroed_slice(dev, RING_LENGTH, GFP_KERNEL)?;
+        let control = Coherent::<u64>::zeroed_slice(dev, CONTROL_BLOCK_SIZE as usize / size_of::<u64>(), GFP_KERNEL)?;
+        let channel = Arc::pin_init(
+            pin_init!(Self {
+                dev: dev.into(),
+                master: BusMaster::new(pdev),
+                number,
+                vector,
+                registers,
+                ring,
+                control,
+                timeout_ms: parameters::timeout_ms(),
+                submission <- new_mutex!(Submission { put: 0, last_fence: 0 }, "ersatz_submission"),
+                waiters <- WaitQueue::new(),
+                waiting: Atomic::new(0),
+                generation: Atomic::new(0),
+                fence_at_reset: Atomic::new(0),
+                fence_seen: Atomic::new(0),
+                suspicious: Atomic::new(false),
+                lost: Atomic::new(false),
+            }),
+            GFP_KERNEL,
+        )?;
+        channel.reset()?;
+        channel.enable(&mut channel.submission.lock())?;
+        Ok(channel)
+    }
+
+    /// Whether the device is beyond recovery: it does no more work and no more DMA.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(ordering::Relaxed)
+    }
+
+    /// Has the device do all of `works`, in order, and waits until it has.
+    ///
+    /// On failure any part may have been done, but nothing more will be: the memory that the works name is the caller's again.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the device reported an error or took too long; what it was is in the kernel log.
+    pub(crate) fn execute(&self, works: &[Work], cause: Cause) -> Result {
+        if works.is_empty() {
+            return Ok(());
+        }
+        let ticket = self.submit(works, cause)?;
+        self.wait(&ticket)
+    }
+
+    fn submit(&self, works: &[Work], cause: Cause) -> Result<Ticket> {
+        let mut submission = self.submission.lock();
+        if self.is_lost() {
+            return Err(EIO);
+        }
+        let fence = submission.last_fence + 1;
+        let mut put = submission.put;
+        for (index, work) in works.iter().enumerate() {
+            let last = index + 1 == works.len();
+            let command = Command {
+                operation: work.operation,
+                cause,
+                fence: last.then_some(fence),
+                interrupt: last,
+                tag: work.tag,
+            };
+            let words = command.encode().map(u64::to_le);
+            kernel::dma_write!(self.ring, [try: put as usize % RING_LENGTH], words);
+            put = put.wrapping_add(1);
+        }
+        // The device must not see PUT before the commands.
+        barrier::smp_wmb();
+        kernel::dma_write!(self.control, [try: PUT], u64::from(put).to_le());
+        submission.put = put;
+        submission.last_fence = fence;
+        self.waiting.fetch_add(1, ordering::Relaxed);
+        let ticket = Ticket { generation: self.generation.load(ordering::Relaxed), fence };
+        // A doorbell that fails (the BAR is gone) shows as a fence that does not come.
+        let _ = self.registers.ring_doorbell(self.number);
+        Ok(ticket)
+    }
+
+    fn wait(&self, ticket: &Ticket) -> Result {
+        let mut waited_ms = 0;
+        loop {
+            let look_ms = LOOK_MS.min(self.timeout_ms.saturating_sub(waited_ms));
+            let progress = self.waiters.wait_timeout(msecs_to_jiffies(look_ms), || self.progress(ticket));
+            match progress {
+                Some(Progress::Done) => break self.settle(Ok(())),
+                Some(Progress::Failed) => break self.settle(Err(EIO)),
+                Some(Progress::Suspicious) => self.suspicious.store(false, ordering::Relaxed),
+                None => waited_ms += look_ms,
+            }
+            let late = waited_ms >= self.timeout_ms;
+            if late || self.is_in_error() {
+                self.recover(ticket, late);
+            }
+        }
+    }
+
+    fn settle(&self, result: Result) -> Result {
+        self.waiting.fetch_sub(1, ordering::Release);
+        result
+    }
+
+    /// Must not sleep: it is called by threads about to wait.
+    fn progress(&self, ticket: &Ticket) -> Option<Progress> {
+        let fence = self.fence();
+        // The fence is this generation's if the generation has not changed once it has been read.
+        barrier::smp_rmb();
+        let same = self.generation.load(ordering::Acquire) == ticket.generation;
+        let fence = if same { fence } else { self.fence_at_reset.load(ordering::Relaxed) };
+        if fence >= ticket.fence {
+            Some(Progress::Done)
+        } else if !same {
+            Some(Progress::Failed)
+        } else {
+            self.suspicious.load(ordering::Relaxed).then_some(Progress::Suspicious)
+        }
+    }
+
+    fn fence(&self) -> u64 {
+        let read = || -> Result<u64> { Ok(u64::from_le(kernel::dma_read!(self.control, [try: FENCE]))) };
+        read().unwrap_or(0)
+    }
+
+    fn status(&self) -> Result<ChannelStatus> {
+        let status = self.registers.read_channel(self.number, regs::CHANNEL_STATUS)?;
+        Ok(ChannelStatus(status as u32))
+    }
+
+    /// Whether the channel has stopped at an error, or does not answer.
+    fn is_in_error(&self) -> bool {
+        !self.status().is_ok_and(|status| matches!(status.state(), Some(ChannelState::Idle | ChannelState::Busy)))
+    }
+
+    /// Resets the channel on behalf of all tickets of `ticket`'s generation, unless another thread is doing so.
+    fn recover(&self, ticket: &Ticket, late: bool) {
+        let Some(mut submission) = self.submission.try_lock() else {
+            // A thread that resets the channel waits for us to settle, so we must not wait for it here.
+            fsleep(Delta::from_millis(1));
+            return;
+        };
+        if self.progress(ticket).is_some_and(|progress| progress != Progress::Suspicious) {
+            return;
+        }
+        self.report(ticket, late);
+        let result = self.reset();
+        if result.is_err() {
+            dev_err!(self.dev, "channel {} cannot be reset: giving up the device\n", self.number);
+            self.master.forbid();
+            self.lost.store(true, ordering::Relaxed);
+        }
+        self.fence_at_reset.store(self.fence(), ordering::Relaxed);
+        self.generation.fetch_add(1, ordering::Release);
+        // The next reset overwrites what they need to know, so everybody else settles first.
+        while self.waiting.load(ordering::Acquire) > 1 {
+            self.waiters.wake_all();
+            fsleep(Delta::from_millis(1));
+        }
+        if result.is_ok() && self.enable(&mut submission).is_err() {
+            dev_err!(self.dev, "channel {} cannot be enabled again: giving up the device\n", self.number);
+            self.master.forbid();
+            self.lost.store(true, ordering::Relaxed);
+        }
+    }
+
+    fn report(&self, ticket: &Ticket, late: bool) {
+        let read = |register| self.registers.read_channel(self.number, register).unwrap_or(u64::MAX);
+        let status = ChannelStatus(read(regs::CHANNEL_STATUS) as u32);
+        let position = read(regs::ERROR_POSITION);
+        let address = read(regs::ERROR_ADDRESS);
+        let (state, error) = (status.state().map(|s| s.name()), status.error().map(|e| e.name()));
+        dev_err!(
+            self.dev,
+            "channel {}: {} at fence {} (last signalled {}): state {}, error {}, ring position {}, entry {}, address {:#x}\n",
+            self.number,
+            if late { "no answer" } else { "error" },
+            ticket.fence,
+            self.fence(),
+            state.unwrap_or("unknown"),
+            error.unwrap_or("unknown"),
+            position as u32,
+            position >> 32,
+            address,
+        );
+    }
+
+    /// Has the device drop all commands and let go of the memory they name.
+    fn reset(&self) -> Result {
+        let reset = ChannelControl(0).with_reset(true);
+        self.registers.write_channel(self.number, regs::CHANNEL_CONTROL, reset.0.into())?;
+        for _ in 0..RESET_MS {
+            let control = self.registers.read_channel(self.number, regs::CHANNEL_CONTROL)?;
+            if !ChannelControl(control as u32).reset() {
+                return Ok(());
+            }
+            if !self.registers.device_answers() {
+                return Err(EIO);
+            }
+            fsleep(Delta::from_millis(1));
+        }
+        Err(ETIMEDOUT)
+    }
+
+    /// Hands ring and control block to a channel that was reset.
+    fn enable(&self, submission: &mut Submission) -> Result {
+        submission.put = 0;
+        kernel::dma_write!(self.control, [try: PUT], 0u64);
+        barrier::smp_wmb();
+        let write = |register, value| self.registers.write_channel(self.number, register, value);
+        write(regs::RING_BASE, self.ring.dma_handle())?;
+        write(regs::CONTROL_BLOCK, self.control.dma_handle())?;
+        write(regs::RING_ORDER, RING_ORDER.into())?;
+        write(regs::VECTOR, self.vector.into())?;
+        write(regs::CHANNEL_CONTROL, ChannelControl(0).with_enable(true).0.into())?;
+        if self.is_in_error() {
+            return Err(EIO);
+        }
+        Ok(())
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Channel {
+    fn drop(self: Pin<&mut Self>) {
+        // The device must have let go of ring and control block before they are freed.
+        if !self.is_lost() && self.reset().is_err() {
+            self.master.forbid();
+        }
+    }
+}
+
+/// The interrupt of a channel's fences and errors.
+pub(crate) struct ChannelInterrupt {
+    pub(crate) channel: Arc<Channel>,
+}
+
+impl irq::Handler for ChannelInterrupt {
+    fn handle(&self, _dev: &Device<Bound>) -> irq::IrqReturn {
+        let fence = self.channel.fence();
+        // No progress: an error, or an interrupt whose fence was seen with an earlier one. The waiting threads ask the device.
+        if self.channel.fence_seen.xchg(fence, ordering::Relaxed) == fence {
+            self.channel.suspicious.store(true, ordering::Relaxed);
+        }
+        self.channel.waiters.wake_all();
+        irq::IrqReturn::Handled
+    }
+}

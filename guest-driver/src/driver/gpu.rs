@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0
+//! A bound device.
+
+use super::{copy_engine::CopyEngine, registers::Registers};
+use crate::zone_device::pagemap::PageMap;
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{ordering, Atomic},
+        Arc, Mutex,
+    },
+};
+
+/// The device's memory, with its pages, and the device that works on it.
+pub(crate) type Vram = PageMap<Gpu>;
+
+/// All that it takes to move pages, CPU faults included: it lives as long as the pages do.
+#[pin_data]
+pub(crate) struct Gpu {
+    pub(crate) registers: Arc<Registers>,
+    #[pin]
+    pub(crate) engine: CopyEngine,
+    pub(crate) faults: FaultCounts,
+    pub(crate) identity: Identity,
+    /// Held while pages are on their way to the device, and while they are evicted: the two do not mix.
+    #[pin]
+    pub(crate) placement: Mutex<()>,
+}
+
+/// What tells one device from another.
+#[derive(Clone, Copy)]
+pub(crate) struct Identity {
+    /// The version of the ABI it implements.
+    pub(crate) abi_version: u32,
+    /// PCI segment (31:16), bus (15:8), device (7:3), function (2:0).
+    pub(crate) pci_address: u32,
+}
+
+/// Counts of CPU faults on device pages.
+pub(crate) struct FaultCounts {
+    answered: Atomic<u64>,
+    failed: Atomic<u64>,
+}
+
+impl FaultCounts {
+    /// Counts a fault.
+    pub(crate) fn add(&self, result: &Result) {
+        let count = if result.is_ok() { &self.answered } else { &self.failed };
+        count.fetch_add(1, ordering::Relaxed);
+    }
+
+    /// Faults answered.
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered.load(ordering::Relaxed)
+    }
+
+    /// Faults that ended in `SIGBUS`.
+    pub(crate) fn failed(&self) -> u64 {
+        self.failed.load(ordering::Relaxed)
+    }
+}
+
+impl Gpu {
+    /// A device that has done nothing yet.
+    pub(crate) fn new<'a>(
+        registers: Arc<Registers>,
+        engine: impl PinInit<CopyEngine, Error> + 'a,
+        identity: Identity,
+    ) -> impl PinInit<Self, Error> + 'a {
+        try_pin_init!(Self {
+            registers,
+            engine <- engine,
+            faults: FaultCounts { answered: Atomic::new(0), failed: Atomic::new(0) },
+            identity,
+            placement <- new_mutex!((), "ersatz_placement"),
+        })
+    }
+}

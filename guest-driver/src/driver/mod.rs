@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The driver proper.
+//!
+//! - [`probe`]: binding to the device and leaving it.
+//! - [`parameters`], [`device_index`]: the user's choices, and which device is which.
+//! - [`registers`], [`channel`], [`copy_engine`]: the device, from the bottom up.
+//! - [`gpu`]: what a bound device consists of; [`Vram`](gpu::Vram) is it together with its pages.
+//! - [`placement`], [`fault`], [`eviction`]: pages that move because user space, a CPU or the kernel wants it.
+//! - [`inspection`]: looking at pages where they are.
+//! - [`ioctl`]: what user space can ask for.
+
+pub(crate) mod channel;
+pub(crate) mod copy_engine;
+pub(crate) mod device_index;
+pub(crate) mod eviction;
+pub(crate) mod fault;
+pub(crate) mod gpu;
+pub(crate) mod inspection;
+pub(crate) mod ioctl;
+pub(crate) mod parameters;
+pub(crate) mod placement;
+pub(crate) mod probe;
+pub(crate) mod registers;

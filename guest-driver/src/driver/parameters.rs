@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What the user chose: the module's parameters, understood.
+
+use crate::{
+    bindings,
+    kernel_ext::module_parameters,
+    zone_device::{pagemap::Kind, region::ALIGNMENT},
+};
+use kernel::{page::PAGE_SIZE, prelude::*};
+
+/// Where private pages get their pfns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PfnSource {
+    /// The BAR that shows the VRAM.
+    Bar,
+    /// A range of physical addresses that nothing answers to.
+    Free,
+}
+
+/// What an element of a comma list is: the last one goes for all devices behind it.
+fn element(list: &[u8], index: u32) -> &[u8] {
+    let mut elements = list.trim_ascii().split(|&byte| byte == b',');
+    let mut last = elements.next().unwrap_or_default();
+    for _ in 0..index {
+        match elements.next() {
+            Some(next) => last = next,
+            None => break,
+        }
+    }
+    last.trim_ascii()
+}
+
+/// The memory type of device number `index`.
+///
+/// # Errors
+///
+/// `EINVAL` for a word that is neither `private` nor `coherent`.
+pub(crate) fn kind(index: u32) -> Result<Kind> {
+    match element(module_parameters::memory(), index) {
+        b"private" => Ok(Kind::Private),
+        b"coherent" => Ok(Kind::Coherent),
+        _ => {
+            pr_err!("parameter memory: each element must be private or coherent\n");
+            Err(EINVAL)
+        }
+    }
+}
+
+/// Where the private pages of device number `index` get their pfns.
+///
+/// # Errors
+///
+/// `EINVAL` for a word that is neither `bar` nor `free`.
+pub(crate) fn pfn_source(index: u32) -> Result<PfnSource> {
+    match element(module_parameters::region(), index) {
+        b"bar" => Ok(PfnSource::Bar),
+        b"free" => Ok(PfnSource::Free),
+        _ => {
+            pr_err!("parameter region: must be bar or free\n");
+            Err(EINVAL)
+        }
+    }
+}
+
+/// How much VRAM to register of `visible` bytes: no more than the user's limit, or without one no more than has
+/// struct pages that fit in an eighth of RAM.
+pub(crate) fn registrable(visible: u64) -> u64 {
+    let limit = match module_parameters::vram_limit() {
+        0 => automatic_limit(),
+        limit => limit,
+    };
+    visible.min(limit) / ALIGNMENT * ALIGNMENT
+}
+
+fn automatic_limit() -> u64 {
+    // SAFETY: There are no requirements.
+    let ram_pages = unsafe { bindings::ersatz_totalram_pages() };
+    let struct_pages = ram_pages / 8 * PAGE_SIZE / size_of::<bindings::page>();
+    (struct_pages as u64).saturating_mul(PAGE_SIZE as u64)
+}
+
+/// How long the device may take for one batch, in milliseconds.
+pub(crate) fn timeout_ms() -> u32 {
+    module_parameters::timeout_ms().max(1)
+}

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Binding to a device, and leaving it.
+//!
+//! What is made here is undone in this order when the device is unbound: user space is turned away, every page moves off the
+//! device, the node in /dev goes; then the device's resource list, last in, first out: the pages, the memory's pfn range, the
+//! channel, the interrupts, the registers. A CPU fault can be answered until the last page has gone.
+
+use super::{
+    channel::{Channel, ChannelInterrupt},
+    copy_engine::CopyEngine,
+    device_index::DeviceIndex,
+    eviction,
+    gpu::{Gpu, Identity, Vram},
+    parameters::{self, PfnSource},
+    registers::Registers,
+};
+use crate::{
+    abi::{
+        pci::{BAR_VRAM, DEVICE_ID, VENDOR_ID},
+        regs, ABI_VERSION,
+    },
+    kernel_ext::{admission::Admission, char_device::CharDevice, pci_device, pci_id},
+    zone_device::{
+        pagemap::{Kind, PageMap},
+        region::Region,
+    },
+};
+use kernel::{
+    device::{Bound, Core, Device},
+    devres,
+    dma::{Device as _, DmaMask},
+    irq, pci,
+    prelude::*,
+    str::CString,
+    sync::Arc,
+};
+
+/// The channel that all work goes through.
+const CHANNEL: u32 = 0;
+/// The vector of device errors, by the ABI; the next one is the channel's.
+const VECTORS: u32 = 2;
+const CHANNEL_VECTOR: u16 = 1;
+
+/// The driver, as the PCI bus knows it.
+pub(crate) struct Driver;
+
+/// What a bound device holds on to. All else is on the device's resource list.
+#[pin_data]
+pub(crate) struct Bond {
+    #[pin]
+    node: CharDevice<Admission<Vram>>,
+    admission: Arc<Admission<Vram>>,
+    vram: Arc<Vram>,
+    index: DeviceIndex,
+}
+
+kernel::pci_device_table!(
+    PCI_TABLE,
+    MODULE_PCI_TABLE,
+    <Driver as pci::Driver>::IdInfo,
+    [(pci_id::device_id(VENDOR_ID, DEVICE_ID), ())]
+);
+
+impl pci::Driver for Driver {
+    type IdInfo = ();
+    type Data<'bound> = Bond;
+    const ID_TABLE: pci::IdTable<Self::IdInfo> = &PCI_TABLE;
+
+    fn probe<'bound>(
+        pdev: &'bound pci::Device<Core<'_>>,
+        _info: &'bound Self::IdInfo,
+    ) -> impl PinInit<Bond, Error> + 'bound {
+        pin_init::pin_init_scope(move || {
+            let dev: &Device<Bound> = pdev.as_ref();
+            let index = DeviceIndex::take()?;
+            let kind = parameters::kind(index.get())?;
+            let pfn_source = parameters::pfn_source(index.get())?;
+
+            pdev.enable_device_mem()?;
+            pdev.set_master();
+            // SAFETY: Nothing has been mapped or allocated for this device yet.
+            unsafe { pdev.dma_set_mask_and_coherent(DmaMask::new::<64>())? };
+
+            let registers = Arc::new(Registers::map(pdev)?, GFP_KERNEL)?;
+            let identity = identify(pdev, &registers)?;
+            let channel = open_channel(pdev, registers.clone())?;
+            let region = reserve_pfns(pdev, &registers, kind, pfn_source)?;
+            let (start, pages) = (region.start(), region.pages());
+            let gpu = Gpu::new(registers, CopyEngine::new(dev, channel), identity);
+            let vram = PageMap::register(dev, kind, region, gpu)?;
+            let admission = Admission::open(dev, vram.clone())?;
+            let name = CString::try_from_fmt(fmt!("ersatz{}", index.get()))?;
+            dev_info!(dev, "{}: {} pages of {:?} memory at {:#x}\n", &*name, pages, kind, start);
+
+            Ok(try_pin_init!(Bond {
+                node <- CharDevice::register(dev, name, admission.clone()),
+                admission,
+                vram,
+                index,
+            }))
+        })
+    }
+
+    fn unbind(pdev: &pci::Device<Core<'_>>, bond: Pin<&Bond>) {
+        bond.admission.close();
+        eviction::empty(&bond.vram, pdev.as_ref());
+    }
+}
+
+/// Checks that this is a device the driver knows how to drive.
+fn identify(pdev: &pci::Device<Core<'_>>, registers: &Registers) -> Result<Identity> {
+    if !registers.device_answers() {
+        dev_err!(pdev, "the registers are not those of an Ersatz GPU\n");
+        return Err(ENODEV);
+    }
+    let abi_version = registers.read(regs::VERSION)? as u32;
+    if abi_version >> 16 != ABI_VERSION >> 16 {
+        dev_err!(pdev, "the device speaks ABI {abi_version:#x}, this driver {ABI_VERSION:#x}\n");
+        return Err(ENODEV);
+    }
+    let pci_address = u32::from(pci_device::segment(pdev)) << 16 | u32::from(pdev.dev_id());
+    Ok(Identity { abi_version, pci_address })
+}
+
+/// Opens the channel and listens to its interrupts, and to those of device errors.
+fn open_channel(pdev: &pci::Device<Core<'_>>, registers: Arc<Registers>) -> Result<Arc<Channel>> {
+    let dev: &Device<Bound> = pdev.as_ref();
+    let vectors = pdev.alloc_irq_vectors(VECTORS, VECTORS, pci::IrqTypes::default().with(pci::IrqType::MsiX))?;
+    let channel = Channel::new(pdev, registers, CHANNEL, CHANNEL_VECTOR)?;
+    for (vector, name) in [(*vectors.start(), c"ersatz-error"), (*vectors.end(), c"ersatz-channel")] {
+        let handler = ChannelInterrupt { channel: channel.clone() };
+        // On the resource list, not in driver data: faults wait for interrupts as long as there are pages.
+        let registration = pdev.request_irq(vector, irq::Flags::TRIGGER_NONE, name, Ok(handler));
+        devres::register(dev, registration, GFP_KERNEL)?;
+    }
+    Ok(channel)
+}
+
+/// Finds pfns for as much of the VRAM as the BAR shows and the parameters permit.
+fn reserve_pfns(
+    pdev: &pci::Device<Core<'_>>,
+    registers: &Registers,
+    kind: Kind,
+    pfn_source: PfnSource,
+) -> Result<Region> {
+    let size = registers.read(regs::VRAM_SIZE)?;
+    let visible = size.min(pdev.resource_len(BAR_VRAM.into())?);
+    let length = parameters::registrable(visible);
+    if length < size {
+        dev_info!(pdev, "using {} of {} MiB of VRAM (BAR and vram_limit)\n", length >> 20, size >> 20);
+    }
+    if kind == Kind::Coherent && pdev.resource_start(BAR_VRAM.into())? < 1 << 32 {
+        dev_notice!(
+            pdev,
+            "VRAM lies below 4 GiB, where firmware may have made it uncached: coherent memory will be slow\n"
+        );
+    }
+    match (kind, pfn_source) {
+        (Kind::Private, PfnSource::Free) => Region::free(pdev.as_ref(), length, c"ersatz private memory"),
+        _ => Region::bar(pdev, BAR_VRAM, length, c"ersatz VRAM"),
+    }
+}
