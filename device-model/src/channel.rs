@@ -167,6 +167,48 @@ impl State {
         self.position = u64::from(self.get) | u64::from(fault.entry) << 32;
         self.address = fault.address;
     }
+
+    fn switch(&mut self, enable: bool) -> Switched {
+        if self.reset.is_some() || self.state == ChannelState::Error || self.enable == enable {
+            return Switched::Unchanged;
+        }
+        if !enable {
+            self.enable = false;
+            return Switched::Stopping;
+        }
+        match self.setup.check() {
+            Ok(checked) => {
+                self.enable = true;
+                // Enabled again before the engine let go: it goes on with the setup it has, which is this one.
+                if self.state == ChannelState::Disabled {
+                    self.state = ChannelState::Idle;
+                }
+                self.checked = Some(checked);
+                Switched::Enabled(checked)
+            }
+            Err(fault) => {
+                self.fail(fault);
+                Switched::Refused(fault, self.setup.usable_vector())
+            }
+        }
+    }
+
+    fn take_up(&mut self, epoch: u64) -> Found {
+        if let Some(scope) = self.reset {
+            self.reset(scope);
+            return Found::Reset;
+        }
+        match (self.state, self.checked) {
+            (ChannelState::Idle | ChannelState::Busy, _) if !self.enable => {
+                self.state = ChannelState::Disabled;
+                Found::Stopped
+            }
+            (ChannelState::Idle | ChannelState::Busy, Some(setup)) => {
+                Found::Turn(Turn { setup, get: self.get, fence: self.fence, epoch })
+            }
+            _ => Found::Nothing,
+        }
+    }
 }
 
 /// One channel.
@@ -224,31 +266,13 @@ impl Channel {
         allowed
     }
 
-    /// The enable bit was written. Enabling checks the setup.
-    pub(crate) fn switch(&self, enable: bool) -> Switched {
+    /// The enable bit was written. Enabling checks the setup. `tell` is called before anybody can see what has become of it:
+    /// the trace has it before its consequences.
+    pub(crate) fn switch(&self, enable: bool, tell: impl FnOnce(&Switched)) -> Switched {
         let mut state = self.state.lock();
-        if state.reset.is_some() || state.state == ChannelState::Error || state.enable == enable {
-            return Switched::Unchanged;
-        }
-        if !enable {
-            state.enable = false;
-            return Switched::Stopping;
-        }
-        match state.setup.check() {
-            Ok(checked) => {
-                state.enable = true;
-                // Enabled again before the engine let go: it goes on with the setup it has, which is this one.
-                if state.state == ChannelState::Disabled {
-                    state.state = ChannelState::Idle;
-                }
-                state.checked = Some(checked);
-                Switched::Enabled(checked)
-            }
-            Err(fault) => {
-                state.fail(fault);
-                Switched::Refused(fault, state.setup.usable_vector())
-            }
-        }
+        let switched = state.switch(enable);
+        tell(&switched);
+        switched
     }
 
     /// Asks for a reset; the engine completes it. A wider reset takes the place of a narrower one.
@@ -279,24 +303,12 @@ impl Channel {
         self.epoch.load(Ordering::Acquire) == turn.epoch
     }
 
-    /// The engine takes up the channel.
-    pub(crate) fn take_up(&self) -> Found {
+    /// The engine takes up the channel. `tell` is called as for [`Self::switch`].
+    pub(crate) fn take_up(&self, tell: impl FnOnce(&Found)) -> Found {
         let mut state = self.state.lock();
-        if let Some(scope) = state.reset {
-            state.reset(scope);
-            return Found::Reset;
-        }
-        match (state.state, state.checked) {
-            (ChannelState::Idle | ChannelState::Busy, _) if !state.enable => {
-                state.state = ChannelState::Disabled;
-                Found::Stopped
-            }
-            (ChannelState::Idle | ChannelState::Busy, Some(setup)) => {
-                let epoch = self.epoch.load(Ordering::Acquire);
-                Found::Turn(Turn { setup, get: state.get, fence: state.fence, epoch })
-            }
-            _ => Found::Nothing,
-        }
+        let found = state.take_up(self.epoch.load(Ordering::Acquire));
+        tell(&found);
+        found
     }
 
     /// Changes the state on behalf of a turn, unless a reset has come between.

@@ -90,7 +90,7 @@ impl Engine {
                 let rings = drain(&self.device.channels[usize::from(channel)].doorbell);
                 if rings > 0 {
                     self.device.counters.add(Counter::Doorbells, rings);
-                    self.device.ports.tracer.emit(Event::Doorbell { channel });
+                    self.device.ports.tracer.emit(Event::Doorbell { channel, rings });
                 }
                 add(ready, channel);
             }
@@ -101,18 +101,18 @@ impl Engine {
     /// Works for a channel for a while; whether to come back without being woken.
     fn turn(&mut self, number: u8) -> bool {
         let tracer = &self.device.ports.tracer;
-        match self.device.channels[usize::from(number)].take_up() {
+        let found = self.device.channels[usize::from(number)].take_up(|found| match found {
+            Found::Reset => tracer.emit(Event::ChannelReset { channel: number }),
+            Found::Stopped => tracer.emit(Event::ChannelDisabled { channel: number }),
+            Found::Turn(_) | Found::Nothing => {}
+        });
+        match found {
             Found::Turn(turn) => self.executor.run(number, turn),
             Found::Reset => {
-                tracer.emit(Event::ChannelReset { channel: number });
                 self.device.channel_was_reset();
                 false
             }
-            Found::Stopped => {
-                tracer.emit(Event::ChannelDisabled { channel: number });
-                false
-            }
-            Found::Nothing => false,
+            Found::Stopped | Found::Nothing => false,
         }
     }
 }

@@ -250,32 +250,35 @@ fn channel_control(device: &Device, number: u8, channel: &Channel, value: u64) -
     if channel.is_resetting() {
         return false;
     }
-    match channel.switch(control.enable()) {
-        Switched::Enabled(setup) => {
-            device.ports.tracer.emit(Event::ChannelEnabled {
-                channel: number,
-                ring: setup.ring.address(0),
-                control_block: setup.control_block,
-                commands: setup.ring.commands().into(),
-                vector: setup.vector,
-            });
-            device.kick(number);
-        }
-        Switched::Stopping => device.kick(number),
-        Switched::Refused(fault, vector) => {
+    match channel.switch(control.enable(), |switched| trace_switched(device, number, switched)) {
+        Switched::Enabled(_) | Switched::Stopping => device.kick(number),
+        Switched::Refused(_, vector) => {
             device.counters.add(Counter::ChannelErrors, 1);
-            device.ports.tracer.emit(Event::ChannelError {
-                channel: number,
-                error: fault.code,
-                position: 0,
-                entry: fault.entry,
-                address: fault.address,
-            });
             device.raise(vector.unwrap_or(VECTOR_ERROR), Some(number));
         }
         Switched::Unchanged => {}
     }
     true
+}
+
+fn trace_switched(device: &Device, number: u8, switched: &Switched) {
+    match switched {
+        Switched::Enabled(setup) => device.ports.tracer.emit(Event::ChannelEnabled {
+            channel: number,
+            ring: setup.ring.address(0),
+            control_block: setup.control_block,
+            commands: setup.ring.commands().into(),
+            vector: setup.vector,
+        }),
+        Switched::Refused(fault, _) => device.ports.tracer.emit(Event::ChannelError {
+            channel: number,
+            error: fault.code,
+            position: 0,
+            entry: fault.entry,
+            address: fault.address,
+        }),
+        Switched::Stopping | Switched::Unchanged => {}
+    }
 }
 
 fn value_of(device: &Device, target: Target) -> u64 {

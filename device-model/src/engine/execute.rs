@@ -196,20 +196,23 @@ impl Executor {
         let tracer = &device.ports.tracer;
         let position = turn.get;
         let opcode = command.operation.opcode();
-        tracer.emit(Event::CommandStart {
-            channel: channel_number,
-            engine: self.engine,
-            position,
-            opcode,
-            cause: command.cause,
-            count: list_of(&command.operation).map_or(0, |list| list.count),
-            list: list_of(&command.operation).map_or(0, |list| list.address),
-            fence: command.fence,
-            interrupt: command.interrupt,
-            tag: command.tag,
-        });
-        let mut bytes = 0;
         let context = Context { device, channel, channel_number, engine: self.engine, turn };
+        // With leave to go on, so that no command begins in the trace behind the reset that drops it.
+        context.access(0, turn.setup.ring.address(position), || {
+            tracer.emit(Event::CommandStart {
+                channel: channel_number,
+                engine: self.engine,
+                position,
+                opcode,
+                cause: command.cause,
+                count: list_of(&command.operation).map_or(0, |list| list.count),
+                list: list_of(&command.operation).map_or(0, |list| list.address),
+                fence: command.fence,
+                interrupt: command.interrupt,
+                tag: command.tag,
+            });
+        })?;
+        let mut bytes = 0;
         let result = self.execute_list(&context, &command, &mut bytes);
         let result = result.and_then(|()| finish(device, channel, channel_number, self.engine, turn, &command));
         let error = match result {

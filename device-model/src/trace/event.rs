@@ -22,7 +22,7 @@ pub enum Event {
         /// By what.
         source: ResetSource,
     },
-    /// Bus mastering was switched.
+    /// The device gained or lost the leave to do DMA: by the bus master bit, or by entering or leaving D0.
     BusMaster {
         /// Whether the device may do DMA now.
         enabled: bool,
@@ -102,10 +102,12 @@ pub enum Event {
         /// The address that was refused.
         address: u64,
     },
-    /// A doorbell was rung.
+    /// A doorbell was seen.
     Doorbell {
         /// Whose.
         channel: u8,
+        /// How often it was rung since it was seen last.
+        rings: u64,
     },
     /// A command was fetched and understood.
     CommandStart {
@@ -296,7 +298,7 @@ impl Event {
             | Self::ChannelDisabled { channel }
             | Self::ChannelReset { channel }
             | Self::ChannelError { channel, .. }
-            | Self::Doorbell { channel }
+            | Self::Doorbell { channel, .. }
             | Self::CommandStart { channel, .. }
             | Self::CommandEnd { channel, .. }
             | Self::Copy { channel, .. }
@@ -343,9 +345,8 @@ impl Event {
             Self::ChannelEnabled { channel, ring, control_block, commands, vector } => {
                 Fields { channel, address: ring, second: control_block, length: commands, id: vector.into(), ..base }
             }
-            Self::ChannelDisabled { channel } | Self::ChannelReset { channel } | Self::Doorbell { channel } => {
-                Fields { channel, ..base }
-            }
+            Self::ChannelDisabled { channel } | Self::ChannelReset { channel } => Fields { channel, ..base },
+            Self::Doorbell { channel, rings } => Fields { channel, length: rings, ..base },
             Self::ChannelError { channel, error, position, entry, address } => {
                 Fields { channel, status: error as u8, address, length: entry.into(), id: position.into(), ..base }
             }
@@ -452,7 +453,7 @@ impl Event {
                 entry: length.try_into().ok()?,
                 address,
             },
-            Kind::Doorbell => Self::Doorbell { channel },
+            Kind::Doorbell => Self::Doorbell { channel, rings: length },
             Kind::CommandStart => Self::CommandStart {
                 channel,
                 engine,

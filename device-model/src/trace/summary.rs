@@ -122,7 +122,7 @@ pub struct Summary {
     pub dma_read: u64,
     /// Bytes the device wrote to system memory.
     pub dma_written: u64,
-    /// Doorbells.
+    /// Doorbell writes.
     pub doorbells: u64,
     /// Commands.
     pub commands: BTreeMap<Opcode, Commands>,
@@ -213,10 +213,14 @@ impl Summary {
         })
     }
 
-    /// Interrupts raised: sent at once, left pending, or lost.
+    /// Interrupts with one outcome.
+    pub fn interrupts_with(&self, outcome: InterruptOutcome) -> u64 {
+        self.interrupts.get(&outcome).copied().unwrap_or(0)
+    }
+
+    /// Interrupts raised: sent at once or left pending. The lost ones are nobody's.
     pub fn interrupts_raised(&self) -> u64 {
-        let released = self.interrupts.get(&InterruptOutcome::Released).copied().unwrap_or(0);
-        self.interrupts.values().sum::<u64>() - released
+        self.interrupts_with(InterruptOutcome::Sent) + self.interrupts_with(InterruptOutcome::Pending)
     }
 
     fn sum(&self, wanted: impl Fn(&(Direction, Cause)) -> bool) -> Traffic {
@@ -275,7 +279,7 @@ impl Summary {
             }
             Event::Fence { .. } => self.fences += 1,
             Event::Interrupt { outcome, .. } => *self.interrupts.entry(outcome).or_default() += 1,
-            Event::Doorbell { .. } => self.doorbells += 1,
+            Event::Doorbell { rings, .. } => self.doorbells = self.doorbells.saturating_add(rings),
             Event::BadAccess { .. } => self.bad_accesses += 1,
             Event::Mark { .. } => self.marks += 1,
             Event::DmaMap { .. } | Event::DmaUnmap { .. } => self.dma_maps += 1,
@@ -424,6 +428,7 @@ mod tests {
             (0, interrupt(InterruptOutcome::Pending)),
             (1, interrupt(InterruptOutcome::Released)),
             (2, interrupt(InterruptOutcome::Sent)),
+            (3, interrupt(InterruptOutcome::Lost)),
         ]);
         assert_eq!(summary.interrupts_raised(), 2);
     }

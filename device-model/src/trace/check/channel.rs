@@ -63,6 +63,16 @@ impl Channel {
         self.command.is_some()
     }
 
+    /// The device is gone: whether a command was under way. What completed ones promised must be there.
+    pub(super) fn leave(&mut self, number: u8, site: &mut Site<'_>) -> bool {
+        let busy = self.is_busy();
+        if !busy {
+            self.settle(number, site);
+        }
+        self.reset();
+        busy
+    }
+
     /// The device or the channel was reset: nothing is promised any more.
     pub(super) fn reset(&mut self) {
         *self = Self::new(true, self.last_work);
@@ -142,7 +152,7 @@ impl Channel {
                 format!("channel {channel}: a command begins after error {} and before a reset", error.name()),
             ),
             State::Reset => {
-                site.report(Rule::CommandOrder, format!("channel {channel}: a command begins, and it was not enabled"));
+                site.report(Rule::CommandOrder, format!("channel {channel}: a command begins, and it is not enabled"));
             }
             State::Disabled(since) if since < self.last_work => site.report(
                 Rule::CommandOrder,

@@ -7,6 +7,7 @@ use ersatz_abi::command::{Aperture, Location};
 
 use super::{Rule, Site};
 use crate::trace::event::Event;
+use crate::trace::kind::ResetSource;
 
 /// Most maps that are followed; no transport has as many.
 const MAX_MAPS: usize = 65_536;
@@ -18,56 +19,42 @@ const MAX_UNMAPS: usize = 64;
 pub(super) struct DmaRules {
     /// Since which record DMA is forbidden, and by what; `None`: allowed, or not known.
     forbidden: Option<(u64, &'static str)>,
-    bus_master: bool,
-    awake: bool,
     /// First address of each map, with the last one and whether it may be written; `None`: the transport does not tell.
     maps: Option<BTreeMap<u64, (u64, bool)>>,
-    /// First and last address of maps taken away, with the records that say so.
+    /// First and last address of ranges taken away, with the records that say so.
     unmaps: VecDeque<(u64, u64, u64)>,
 }
 
 impl Default for DmaRules {
     /// As at power-on.
     fn default() -> Self {
-        Self {
-            forbidden: Some((0, "bus mastering was never switched on")),
-            bus_master: false,
-            awake: true,
-            maps: None,
-            unmaps: VecDeque::new(),
-        }
+        Self { forbidden: Some((0, "bus mastering was never switched on")), maps: None, unmaps: VecDeque::new() }
     }
 }
 
 impl DmaRules {
     /// Behind a hole in the log: everything may have been allowed.
     pub(super) fn unknown() -> Self {
-        Self { forbidden: None, bus_master: true, ..Self::default() }
+        Self { forbidden: None, ..Self::default() }
     }
 
     /// Looks at an event that changes what is allowed.
     pub(super) fn look(&mut self, event: &Event, sequence: u64, site: &mut Site<'_>) {
         match *event {
-            Event::BusMaster { enabled } => {
-                self.bus_master = enabled;
-                self.update(sequence, "bus mastering was switched off");
-            }
-            Event::PowerState { state } => {
-                self.awake = state == 0;
-                self.update(sequence, "the device left D0");
-            }
+            Event::BusMaster { enabled: true } => self.forbidden = None,
+            Event::BusMaster { enabled: false } => self.forbid(sequence, "bus mastering was switched off"),
+            // The register keeps config space, and with it the bus master bit.
+            Event::Reset { source: ResetSource::Register } => {}
+            Event::Reset { .. } => self.forbid(sequence, "the device was reset"),
+            Event::DeviceDropped => self.forbid(sequence, "the device is gone"),
             Event::DmaMap { address, length, writable } => self.map(address, length, writable, site),
             Event::DmaUnmap { address, length } => self.unmap(address, length, sequence),
             _ => {}
         }
     }
 
-    fn update(&mut self, sequence: u64, why: &'static str) {
-        if self.bus_master && self.awake {
-            self.forbidden = None;
-        } else if self.forbidden.is_none() {
-            self.forbidden = Some((sequence, why));
-        }
+    fn forbid(&mut self, sequence: u64, why: &'static str) {
+        self.forbidden.get_or_insert((sequence, why));
     }
 
     fn map(&mut self, address: u64, length: u64, writable: bool, site: &mut Site<'_>) {
@@ -84,15 +71,18 @@ impl DmaRules {
     fn unmap(&mut self, address: u64, length: u64, sequence: u64) {
         let Some(maps) = &mut self.maps else { return };
         let end = address.saturating_add(length.saturating_sub(1));
-        let gone: Vec<(u64, u64)> =
-            maps.range(address..=end).filter(|(_, map)| map.0 <= end).map(|(first, map)| (*first, map.0)).collect();
-        for (first, last) in gone {
-            maps.remove(&first);
-            if self.unmaps.len() == MAX_UNMAPS {
-                self.unmaps.pop_front();
-            }
-            self.unmaps.push_back((first, last, sequence));
+        let gone: Vec<u64> =
+            maps.range(address..=end).filter(|(_, map)| map.0 <= end).map(|(first, _)| *first).collect();
+        if gone.is_empty() {
+            return;
         }
+        for first in gone {
+            maps.remove(&first);
+        }
+        if self.unmaps.len() == MAX_UNMAPS {
+            self.unmaps.pop_front();
+        }
+        self.unmaps.push_back((address, end, sequence));
     }
 
     /// Looks at an event of an engine. `since` is the record its channel's engine wrote before this one: the work was done

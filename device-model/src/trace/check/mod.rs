@@ -95,7 +95,7 @@ pub struct Verdict {
     pub records: u64,
     /// Whether the log was closed in good order; if not, commands that had not ended are not held against it.
     pub closed: bool,
-    /// Commands under way where a log that was not closed ends.
+    /// Commands under way when the device went away, or where a log that was not closed ends: cut short, not broken.
     pub under_way: u64,
 }
 
@@ -177,6 +177,11 @@ impl Checker {
         self.dma.look(&event, record.sequence, &mut site);
         if let Event::Reset { .. } = event {
             self.channels.values_mut().for_each(Channel::reset);
+        }
+        if let Event::DeviceDropped = event {
+            for (number, channel) in &mut self.channels {
+                site.verdict.under_way += u64::from(channel.leave(*number, &mut site));
+            }
         }
         if let Some(number) = event.channel() {
             let hole = self.hole;

@@ -132,6 +132,19 @@ fn a_command_must_end() {
 }
 
 #[test]
+fn a_command_may_be_under_way_when_the_device_goes() {
+    let mut checker = Checker::new(VRAM);
+    let events = [setup()[0], enabled(), start(0, Some(1), true), copy(0, 0), Event::DeviceDropped];
+    for (sequence, event) in (1..).zip(events) {
+        checker.add(&Record { sequence, time: 0, fields: event.to_fields() });
+    }
+    let verdict = checker.finish(&header(5, 0, true));
+    assert_eq!((verdict.total, verdict.under_way), (0, 1));
+    let promised = [start(0, Some(1), false), end(0, DONE), Event::DeviceDropped];
+    assert_eq!(broken(&promised), [(5, Rule::Signals)], "what had completed had to signal");
+}
+
+#[test]
 fn a_log_that_was_cut_off_does_not_blame_what_it_cannot_know() {
     let steps = || setup().into_iter().chain([start(0, Some(1), true)]).map(Step::Is);
     assert_eq!(check_steps(steps(), 0, false), []);
@@ -190,15 +203,16 @@ fn work_belongs_to_a_command() {
 #[test]
 fn dma_ends_with_bus_mastering() {
     let off = Event::BusMaster { enabled: false };
-    let sleep = Event::PowerState { state: 3 };
-    for stop in [off, sleep] {
-        let late = [start(0, None, false), stop, copy(0, 0), end(0, DONE)];
-        assert_eq!(broken(&late), [], "{stop:?}: that copy may have been under way");
-        let later = [start(0, None, false), stop, copy(0, 0), copy(0, 0), end(0, DONE)];
-        assert_eq!(broken(&later), [(6, Rule::BusMaster)], "{stop:?}: the second one was not");
-    }
-    let awake = [sleep, Event::PowerState { state: 0 }, start(0, None, false), copy(0, 0), end(0, DONE)];
-    assert_eq!(broken(&awake), []);
+    let late = [start(0, None, false), off, copy(0, 0), end(0, DONE)];
+    assert_eq!(broken(&late), [], "that copy may have been under way");
+    let later = [start(0, None, false), off, copy(0, 0), copy(0, 0), end(0, DONE)];
+    assert_eq!(broken(&later), [(6, Rule::BusMaster)], "the second one was not");
+    let again = [off, setup()[0], start(0, None, false), copy(0, 0), end(0, DONE)];
+    assert_eq!(broken(&again), []);
+    let run = [enabled(), start(0, None, false), copy(0, 0), end(0, DONE)];
+    let after = |source| broken(&[&[Event::Reset { source }], &run[..]].concat());
+    assert_eq!(after(ResetSource::FunctionLevel), [(6, Rule::BusMaster)], "a reset takes mastership away");
+    assert_eq!(after(ResetSource::Register), [], "but that of the register keeps config space");
     let never = [enabled(), start(0, None, false), copy(0, 0), end(0, DONE)];
     assert_eq!(check_steps(never.map(Step::Is), 0, true), [(3, Rule::BusMaster)]);
     let within = Event::Fill {

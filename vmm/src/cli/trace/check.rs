@@ -65,11 +65,10 @@ fn print_text(file: &TraceFile, verdict: &Verdict, out: &mut impl Write) -> std:
         writeln!(out, "  ... and {} more", units::count(hidden))?;
     }
     if !verdict.closed {
-        writeln!(
-            out,
-            "  note: the log was not closed (its writer still runs, or was killed); {} under way at its end",
-            units::counted(verdict.under_way, "command")
-        )?;
+        writeln!(out, "  note: the log was not closed: its writer still runs, or was killed")?;
+    }
+    if verdict.under_way > 0 {
+        writeln!(out, "  note: {} cut short by the end of the device", units::counted(verdict.under_way, "command"))?;
     }
     Ok(())
 }

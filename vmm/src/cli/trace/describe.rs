@@ -30,9 +30,8 @@ pub fn fields(event: &Event) -> Vec<(&'static str, Value)> {
     use Value::{Address, Bytes, Flag, Name, Number, Place};
     match *event {
         Event::DeviceCreated { vram } => vec![("vram", Bytes(vram))],
-        Event::DeviceDropped | Event::ChannelDisabled { .. } | Event::ChannelReset { .. } | Event::Doorbell { .. } => {
-            vec![]
-        }
+        Event::DeviceDropped | Event::ChannelDisabled { .. } | Event::ChannelReset { .. } => vec![],
+        Event::Doorbell { rings, .. } => vec![("rings", Number(rings))],
         Event::Reset { source } => vec![("source", Name(source.name()))],
         Event::BusMaster { enabled } => vec![("enabled", Flag(enabled))],
         Event::PowerState { state } => vec![("d", Number(state.into()))],
