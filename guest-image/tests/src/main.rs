@@ -1,4 +1,124 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Placeholder until its author lands it.
+//! The guest-side tests: what the driver promises to processes, checked by the CPU, by the device and by the device's own
+//! counters.
+//!
+//! [`suite`] says what a test is and [`cases`] holds them, a file a topic; [`runner`] runs each in a process of its own and
+//! [`ktap`] reports. The rest is what tests are made of: [`device`] (the ioctls and the counters), [`region`] (memory),
+//! [`pattern`] (its content), [`process`] (forks and events), [`proc_fs`] and [`bus`] (the kernel's view).
 
-fn main() {}
+mod bus;
+mod cases;
+mod device;
+mod ktap;
+mod pattern;
+mod proc_fs;
+mod process;
+mod region;
+mod runner;
+mod stuck;
+mod suite;
+
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::ktap::Report;
+use crate::suite::Test;
+
+/// Exit status when the report could not be written.
+const STATUS_FAILED: u8 = 125;
+
+/// Runs the migration tests on /dev/ersatz0 and reports as KTAP. Exit status: 0 pass, 1 fail, 4 nothing was run.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Run the tests whose names contain one of these; all, if there are none
+    filters: Vec<String>,
+    /// List the names of the tests instead of running them
+    #[arg(long)]
+    list: bool,
+    /// Run the whole list so many times
+    #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
+    /// Seconds a test may usually take; some may take a multiple
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..))]
+    timeout: u32,
+    /// Seed of random contents and decisions, as an earlier report named it
+    #[arg(long, value_parser = parse_seed)]
+    seed: Option<u64>,
+}
+
+fn parse_seed(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    u64::from_str_radix(digits, 16)
+        .map_err(|error| format!("{error}; a seed is a hexadecimal number of up to 16 digits"))
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let selected: Vec<&Test> = suite::all().filter(|test| is_selected(test, &arguments.filters)).collect();
+    if arguments.list {
+        selected.iter().for_each(|test| println!("{}", test.name));
+        return ExitCode::SUCCESS;
+    }
+    if selected.is_empty() {
+        eprintln!("ersatz-guest-tests: no test's name contains {}", arguments.filters.join(" or "));
+        return ExitCode::from(2);
+    }
+    match run(&selected, &arguments) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("ersatz-guest-tests: cannot write the report: {error}");
+            ExitCode::from(STATUS_FAILED)
+        }
+    }
+}
+
+fn is_selected(test: &Test, filters: &[String]) -> bool {
+    filters.is_empty() || filters.iter().any(|filter| test.name.contains(filter.as_str()))
+}
+
+fn run(selected: &[&Test], arguments: &Arguments) -> io::Result<u8> {
+    let first_seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
+    let times = arguments.repeat as usize;
+    let mut report = Report::begin(io::stdout(), selected.len() * times)?;
+    for round in 0..u64::from(arguments.repeat) {
+        let seed = first_seed.wrapping_add(round);
+        report.diagnose(&format!("seed {seed:#x}"))?;
+        let options = runner::Options { time_limit: Duration::from_secs(u64::from(arguments.timeout)), seed };
+        for test in selected {
+            let (verdict, output) = runner::run(test, options);
+            report.diagnose(&output)?;
+            report.result(test.name, &verdict)?;
+        }
+    }
+    report.end().map(ktap::Totals::exit_status)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn filters_are_parts_of_names() {
+        let test = Test::new("fork.child_first", || ());
+        assert!(is_selected(&test, &[]));
+        assert!(is_selected(&test, &["nothing".into(), "child".into()]));
+        assert!(!is_selected(&test, &["nothing".into()]));
+    }
+
+    #[test]
+    fn a_seed_is_read_as_it_is_printed() {
+        assert_eq!(parse_seed(&format!("{:#x}", u64::MAX)), Ok(u64::MAX));
+        assert!(parse_seed("seed").is_err());
+    }
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The device is emptied on request, whoever the pages belong to.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ersatz_abi::counter::Counter;
+use ersatz_uapi::{Direction, PageState};
+
+use super::fixture::on_device;
+use crate::device::Device;
+use crate::pattern::Pattern;
+use crate::process::{Child, Event};
+use crate::region::Region;
+use crate::suite::test_list;
+
+test_list! { "eviction":
+    moves_everything;
+    of_an_empty_device_is_idle;
+    takes_pages_of_other_processes;
+    takes_pages_shared_by_fork;
+    during_migrations.patience(2);
+    during_faults.patience(2);
+}
+
+/// Evicts until nothing is left: pages may be busy for a moment. Returns how many pages moved.
+fn evict_all(device: &Device) -> u64 {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut moved = 0;
+    loop {
+        let done = device.evict();
+        moved += done.moved;
+        if done.left == 0 {
+            return moved;
+        }
+        assert!(Instant::now() < deadline, "{} pages never leave the device", done.left);
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn moves_everything() {
+    let (device, pattern) = (Device::open(), Pattern::new(1));
+    let region = on_device(&device, 150, pattern);
+    let watch = device.watch();
+    assert_eq!(evict_all(&device), 150);
+    watch.assert_pages(Counter::BytesEvicted, 150);
+    watch.assert_pages(Counter::BytesToSystem, 150);
+    device.assert_all(region.span(), PageState::System);
+    region.check(pattern);
+    watch.assert_pages(Counter::BytesCpuFault, 0);
+}
+
+fn of_an_empty_device_is_idle() {
+    let device = Device::open();
+    evict_all(&device);
+    let watch = device.watch();
+    let done = device.evict();
+    assert_eq!((done.moved, done.left), (0, 0));
+    watch.assert_pages(Counter::BytesEvicted, 0);
+}
+
+fn takes_pages_of_other_processes() {
+    let device = Device::open();
+    let (ready, go) = (Event::new(), Event::new());
+    let start = |tag| {
+        let (ready, go) = (&ready, &go);
+        Child::spawn(move || {
+            let (device, pattern) = (Device::open(), Pattern::new(tag));
+            let region = Region::filled(60, pattern);
+            device.to_device(region.span());
+            ready.signal();
+            go.wait();
+            device.assert_all(region.span(), PageState::System);
+            region.check(pattern);
+        })
+    };
+    let children = [start(1), start(2)];
+    children.iter().for_each(|_| ready.wait());
+    let watch = device.watch();
+    assert_eq!(evict_all(&device), 120);
+    watch.assert_pages(Counter::BytesEvicted, 120);
+    children.iter().for_each(|_| go.signal());
+    children.into_iter().for_each(Child::succeed);
+}
+
+fn takes_pages_shared_by_fork() {
+    let (device, pattern) = (Device::open(), Pattern::new(1));
+    let region = on_device(&device, 40, pattern);
+    let (go, written) = (Event::new(), Event::new());
+    let child = Child::spawn(|| {
+        go.wait();
+        region.check(pattern);
+        region.fill(Pattern::new(2));
+        written.signal();
+    });
+    let watch = device.watch();
+    assert_eq!(evict_all(&device), 40);
+    watch.assert_pages(Counter::BytesEvicted, 40);
+    go.signal();
+    written.wait();
+    region.check(pattern);
+    child.succeed();
+}
+
+fn during_migrations() {
+    let (device, pattern) = (Device::open(), Pattern::new(1));
+    let region = Region::filled(128, pattern);
+    let stop = AtomicBool::new(false);
+    let watch = device.watch();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                device.migrate(region.span(), Direction::ToDevice);
+            }
+        });
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut evicted = 0;
+        while evicted < 600 && Instant::now() < deadline {
+            evicted += device.evict().moved;
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(evicted >= 600, "only {evicted} pages were evicted beside migrations");
+    });
+    assert!(watch.pages(Counter::BytesEvicted) >= 600);
+    region.check(pattern);
+}
+
+fn during_faults() {
+    let (device, pattern) = (Device::open(), Pattern::new(1));
+    let region = Region::filled(96, pattern);
+    let watch = device.watch();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                device.evict();
+            }
+        });
+        for _ in 0..25 {
+            device.migrate(region.span(), Direction::ToDevice);
+            if let Err(panic) = std::panic::catch_unwind(|| region.check(pattern)) {
+                stop.store(true, Ordering::Relaxed);
+                std::panic::resume_unwind(panic);
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(watch.pages(Counter::BytesMigratedToDevice) >= 96);
+    assert_eq!(watch.count(Counter::ChannelErrors), 0);
+    region.check(pattern);
+}

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The tests, a file a topic.
+
+mod counters;
+mod errors;
+mod eviction;
+mod fixture;
+mod fork;
+mod holes;
+mod huge;
+mod module;
+mod parts;
+mod pressure;
+mod proc_view;
+mod processes;
+mod protection;
+mod random;
+mod roundtrip;
+mod stay;
+mod syscalls;
+mod threads;
+mod unbind;
+mod vma;
+
+use crate::suite::Test;
+
+/// The topics in the order they run: what others stand on comes first, what takes the driver away last.
+pub const TOPICS: &[&[Test]] = &[
+    roundtrip::TESTS,
+    counters::TESTS,
+    errors::TESTS,
+    parts::TESTS,
+    holes::TESTS,
+    protection::TESTS,
+    stay::TESTS,
+    vma::TESTS,
+    huge::TESTS,
+    fork::TESTS,
+    processes::TESTS,
+    threads::TESTS,
+    syscalls::TESTS,
+    proc_view::TESTS,
+    pressure::TESTS,
+    eviction::TESTS,
+    random::TESTS,
+    unbind::TESTS,
+    module::TESTS,
+];

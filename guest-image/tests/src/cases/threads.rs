@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Threads touch, write and migrate the same memory at once.
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use ersatz_abi::counter::Counter;
+use ersatz_uapi::Direction;
+
+use super::fixture::{assert_touched, on_device};
+use crate::device::Device;
+use crate::pattern::{PAGE, Pattern, dice};
+use crate::region::{READ_WRITE, Region};
+use crate::suite::test_list;
+
+test_list! { "threads":
+    faults_during_migrations.patience(2);
+    increments_during_migrations_are_not_lost.patience(2);
+    both_directions_at_once.patience(2);
+    the_same_range_twice_at_once;
+    one_page_faulted_by_all;
+    ping_pong_between_writers.patience(2);
+    ioctls_of_all_kinds_at_once.patience(2);
+    remapping_during_migrations.patience(2);
+    protecting_during_migrations.patience(2);
+}
+
+/// Migrates a region there and back until told to stop, and at least once.
+fn shuttle(device: &Device, region: &Region, stop: &AtomicBool) {
+    loop {
+        device.migrate(region.span(), Direction::ToDevice);
+        device.migrate(region.span(), Direction::ToSystem);
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+    }
+}
+
+/// Runs `body` while another thread migrates the region there and back; the device must have copied meanwhile.
+fn while_migrating(device: &Device, region: &Region, body: impl FnOnce()) {
+    let watch = device.watch();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let shuttle = scope.spawn(|| shuttle(device, region, &stop));
+        // Stops the other thread if the body panics, too: the scope waits for it.
+        let _stop = StopOnDrop(&stop);
+        while watch.pages(Counter::BytesMigratedToDevice) == 0 && !shuttle.is_finished() {
+            thread::yield_now();
+        }
+        body();
+    });
+    assert!(watch.pages(Counter::BytesMigratedToDevice) > 0, "nothing went to the device meanwhile");
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn faults_during_migrations() {
+    let (device, pattern) = (Device::open(), Pattern::new(1));
+    let region = Region::filled(128, pattern);
+    while_migrating(&device, &region, || {
+        for _ in 0..30 {
+            region.check(pattern);
+        }
+    });
+    region.check(pattern);
+}
+
+fn increments_during_migrations_are_not_lost() {
+    const ROUNDS: u64 = 300;
+    let device = Device::open();
+    let region = Region::new(64);
+    let count = || {
+        for _ in 0..ROUNDS {
+            for page in 0..region.pages() {
+                region.atomic(page * PAGE + 8 * (page % 512)).fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    };
+    while_migrating(&device, &region, || {
+        thread::scope(|scope| {
+            scope.spawn(count);
+            scope.spawn(count);
+        });
+    });
+    for page in 0..region.pages() {
+        let counted = region.atomic(page * PAGE + 8 * (page % 512)).load(Ordering::Relaxed);
+        assert_eq!(counted, 2 * ROUNDS, "increments of page {page}");
+    }
+}
+
+fn both_directions_at_once() {
+    let (device, pattern) = (Device::open(), Pattern::new(1));
+    let region = Region::filled(128, pattern);
+    let watch = device.watch();
+    let repeat = |direction| {
+        for _ in 0..40 {
+            device.migrate(region.span(), direction);
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| repeat(Direction::ToDevice));
+        scope.spawn(|| repeat(Direction::ToSystem));
+    });
+    assert!(watch.pages(Counter::BytesMigratedToDevice) > 0);
+    region.check(pattern);
+    device.to_device(region.span());
+    device.assert_digests(region.span(), 128, |index| pattern.digest(index));
+}
+
+fn the_same_range_twice_at_once() {
+    let (device, pattern) = (Device::open(), Pattern::new(1));
+    for _ in 0..10 {
+        let region = Region::filled(96, pattern);
+        let start = Barrier::new(2);
+        let watch = device.watch();
+        let moved: u64 = thread::scope(|scope| {
+            let send = || {
+                start.wait();
+                device.to_device(region.span())
+            };
+            let threads = [scope.spawn(send), scope.spawn(send)];
+            threads.into_iter().map(|thread| thread.join().expect("a thread that migrates")).sum()
+        });
+        assert_eq!(moved, 96, "pages moved by both threads together");
+        assert!(watch.pages(Counter::BytesMigratedToDevice) >= 96);
+        device.assert_digests(region.span(), 96, |index| pattern.digest(index));
+        region.check(pattern);
+    }
+}
+
+fn one_page_faulted_by_all() {
+    const THREADS: usize = 6;
+    let (device, pattern) = (Device::open(), Pattern::new(1));
+    for _ in 0..20 {
+        let region = on_device(&device, 1, pattern);
+        let start = Barrier::new(THREADS);
+        let watch = device.watch();
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    start.wait();
+                    region.check(pattern);
+                });
+            }
+        });
+        let copied = watch.pages(Counter::BytesCpuFault);
+        assert_eq!(copied > 0, !device.is_coherent(), "{copied} copies for CPU faults");
+        assert!(copied <= THREADS as u64, "{copied} copies for {THREADS} touches");
+    }
+}
+
+fn ping_pong_between_writers() {
+    const ROUNDS: u64 = 100;
+    let device = Device::open();
+    let region = Region::new(4);
+    let watch = device.watch();
+    // Two threads take turns by a number that is in the migrating memory itself; each sends it to the device before
+    // giving the turn away.
+    let play = |own: u64| {
+        let turn = region.atomic(0);
+        for round in 0..ROUNDS {
+            while turn.load(Ordering::Acquire) != 2 * round + own {
+                thread::yield_now();
+            }
+            region.atomic(PAGE).fetch_add(1, Ordering::Relaxed);
+            device.migrate(region.span(), Direction::ToDevice);
+            turn.store(2 * round + own + 1, Ordering::Release);
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| play(0));
+        scope.spawn(|| play(1));
+    });
+    assert_eq!(region.atomic(PAGE).load(Ordering::Relaxed), 2 * ROUNDS);
+    let moved = watch.pages(Counter::BytesMigratedToDevice) + watch.pages(Counter::BytesFilled);
+    assert!(moved >= 4, "{moved} pages went to the device");
+}
+
+fn ioctls_of_all_kinds_at_once() {
+    let (device, pattern) = (Device::open(), Pattern::new(1));
+    let region = Region::filled(64, pattern);
+    while_migrating(&device, &region, || {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..40 {
+                    let (digests, _) = device.try_digest(region.span()).expect("ERSATZ_IOC_DIGEST");
+                    let wrong = (0..64).find(|&index| digests[index] != pattern.digest(index));
+                    assert_eq!(wrong, None, "the page whose content the device read wrongly");
+                }
+            });
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    device.residency(region.span());
+                    device.info();
+                }
+            });
+        });
+    });
+    region.check(pattern);
+}
+
+fn remapping_during_migrations() {
+    let (device, pattern) = (Device::open(), Pattern::new(1));
+    let arena = Region::filled(128, pattern);
+    while_migrating(&device, &arena, || {
+        for round in 0..60 {
+            // Pages come and go inside the range that is migrating.
+            let start = dice(round).usize(0..112);
+            arena.unmap(start..start + 8);
+            let fresh = Region::new(8);
+            fresh.fill(pattern);
+            let _ = fresh.resize(16);
+        }
+    });
+    let mapped = device.residency(arena.span());
+    for (index, state) in mapped.into_iter().enumerate() {
+        if state != ersatz_uapi::PageState::None {
+            arena.check_part(index..index + 1, pattern);
+        }
+    }
+}
+
+fn protecting_during_migrations() {
+    use nix::sys::mman::ProtFlags;
+    let (device, pattern) = (Device::open(), Pattern::new(1));
+    let region = Region::filled(96, pattern);
+    while_migrating(&device, &region, || {
+        for round in 0..100 {
+            let start = dice(round).usize(0..80);
+            region.protect(start..start + 16, ProtFlags::PROT_READ);
+            region.check_part(start..start + 16, pattern);
+            region.protect(start..start + 16, READ_WRITE);
+            region.write(start, &pattern.page(start));
+        }
+    });
+    let watch = device.watch();
+    device.to_device(region.span());
+    region.check(pattern);
+    assert_touched(&device, &watch, &region, 96);
+}

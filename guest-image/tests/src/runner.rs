@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Runs one test: in a process of its own, against the clock, and looks at the device afterwards.
+//!
+//! A test that crashes, gets SIGBUS or hangs fails alone. Whatever a test does, once its processes are gone the device
+//! must have all its VRAM back and no channel in error: that is checked here, for all of them.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use ersatz_abi::counter::Counter;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdout, fork, setpgid};
+use thiserror::Error;
+
+use crate::device::{Device, PATH};
+use crate::ktap::Verdict;
+use crate::suite::Test;
+use crate::{pattern, process, stuck};
+
+/// How long VRAM may take to come back once a test's processes are gone: pages are freed behind an RCU grace period.
+const SETTLING: Duration = Duration::from_secs(10);
+/// How often a running test is looked at.
+const TICK_MILLISECONDS: u8 = 20;
+/// The most that is kept of what one test prints.
+const OUTPUT_LIMIT: usize = 64 << 10;
+
+/// How tests are run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The usual time limit of a test.
+    pub time_limit: Duration,
+    /// Seed of all random contents and decisions.
+    pub seed: u64,
+}
+
+/// Why a test could not be run at all.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// There is no device.
+    #[error("cannot open {PATH}: {0}; is the driver loaded and bound?")]
+    NoDevice(#[source] io::Error),
+    /// The driver does not answer.
+    #[error("the driver does not answer: {0}")]
+    Driver(#[source] Errno),
+    /// The system refused a process or a pipe.
+    #[error("cannot start a process for the test: {0}")]
+    Process(#[source] Errno),
+}
+
+/// What the device looks like between tests.
+#[derive(Clone, Copy, Debug)]
+struct Idle {
+    free: u64,
+    failed_faults: u64,
+    channel_errors: u64,
+    bad_accesses: u64,
+}
+
+impl Idle {
+    fn look() -> Result<Self, RunError> {
+        // Opened anew each time: an open file would keep the module from being unloaded.
+        let device = Device::try_open().map_err(RunError::NoDevice)?;
+        let info = device.try_info().map_err(RunError::Driver)?;
+        let counters = device.try_counters().map_err(RunError::Driver)?.values;
+        Ok(Self {
+            free: info.vram_free,
+            failed_faults: info.cpu_faults_failed,
+            channel_errors: counters[usize::from(Counter::ChannelErrors as u8)],
+            bad_accesses: counters[usize::from(Counter::BadAccesses as u8)],
+        })
+    }
+}
+
+/// Runs a test. What it printed is returned beside the verdict.
+pub fn run(test: &Test, options: Options) -> (Verdict, String) {
+    match run_checked(test, options) {
+        Ok(done) => done,
+        Err(error) => (Verdict::Fail(error.to_string()), String::new()),
+    }
+}
+
+fn run_checked(test: &Test, options: Options) -> Result<(Verdict, String), RunError> {
+    let info = Device::try_open().map_err(RunError::NoDevice)?.try_info().map_err(RunError::Driver)?;
+    if let Some(reason) = test.needs.iter().find_map(|need| need.unmet(&info)) {
+        return Ok((Verdict::Skip(reason), String::new()));
+    }
+    let before = Idle::look()?;
+    let (verdict, output) = run_in_process(test, options).map_err(RunError::Process)?;
+    let aftermath = if test.disruptive { check_after_reload(&before)? } else { check_device(&before)? };
+    let verdict = match (verdict, aftermath) {
+        (Verdict::Pass, Some(reason)) => Verdict::Fail(reason),
+        (verdict, _) => verdict,
+    };
+    Ok((verdict, output))
+}
+
+/// What is wrong with the device after a test, if anything.
+fn check_device(before: &Idle) -> Result<Option<String>, RunError> {
+    let after = settle(before.free)?;
+    let risen = |what: &str, before: u64, after: u64| (before != after).then(|| format!("{} {what}", after - before));
+    Ok(unreturned(before, &after)
+        .or_else(|| risen("CPU faults ended in SIGBUS", before.failed_faults, after.failed_faults))
+        .or_else(|| risen("errors of channels", before.channel_errors, after.channel_errors))
+        .or_else(|| risen("bad register accesses", before.bad_accesses, after.bad_accesses)))
+}
+
+/// The same after the driver was unbound or unloaded, when all that counts from its start has begun again.
+fn check_after_reload(before: &Idle) -> Result<Option<String>, RunError> {
+    Ok(unreturned(before, &settle(before.free)?))
+}
+
+fn unreturned(before: &Idle, after: &Idle) -> Option<String> {
+    let missing = before.free.checked_sub(after.free).filter(|&bytes| bytes != 0)?;
+    Some(format!("{missing} bytes of VRAM are still in use though all processes of the test are gone"))
+}
+
+fn settle(free: u64) -> Result<Idle, RunError> {
+    let deadline = Instant::now() + SETTLING;
+    loop {
+        let now = Idle::look()?;
+        if now.free >= free || Instant::now() > deadline {
+            return Ok(now);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn run_in_process(test: &Test, options: Options) -> Result<(Verdict, String), Errno> {
+    let (from_test, to_runner) = nix::unistd::pipe()?;
+    // SAFETY: the runner has one thread, so there is no lock the child could find held for ever.
+    let child = match unsafe { fork() }? {
+        ForkResult::Child => {
+            drop(from_test);
+            enter(test, options, to_runner)
+        }
+        ForkResult::Parent { child } => child,
+    };
+    drop(to_runner);
+    // The child does the same; whoever comes first. The other one's failure means nothing.
+    let _ = setpgid(child, child);
+    let watched = watch(child, &from_test, test.time_limit(options.time_limit));
+    // Nobody of the test may outlive it; that nobody does is the usual case, and no error.
+    let _ = killpg(child, Signal::SIGKILL);
+    watched
+}
+
+/// The child's side: its own process group, its output into the pipe.
+fn enter(test: &Test, options: Options, output: OwnedFd) -> ! {
+    process::run_to_exit(|| {
+        setpgid(Pid::from_raw(0), Pid::from_raw(0)).expect("setpgid");
+        dup2_stdout(&output).expect("dup2 of standard output");
+        dup2_stderr(&output).expect("dup2 of standard error");
+        drop(output);
+        pattern::seed(options.seed, test.name);
+        (test.run)();
+    })
+}
+
+/// Waits for the end of the child or the time limit, collecting what it prints.
+fn watch(child: Pid, output: &OwnedFd, limit: Duration) -> Result<(Verdict, String), Errno> {
+    let deadline = Instant::now() + limit;
+    let mut text = Vec::new();
+    loop {
+        let more = collect(output, &mut text)?;
+        match waitpid(child, Some(WaitPidFlag::WNOHANG))? {
+            WaitStatus::StillAlive if Instant::now() < deadline => {
+                if !more {
+                    // All ends of the pipe are closed: only the end of the process is left to wait for.
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            }
+            WaitStatus::StillAlive => {
+                let stuck = stuck::describe(child);
+                killpg(child, Signal::SIGKILL)?;
+                reap(child);
+                collect(output, &mut text)?;
+                let reason = format!("not done after {} s\n{stuck}", limit.as_secs());
+                return Ok((Verdict::Fail(reason), to_text(&text)));
+            }
+            status => {
+                collect(output, &mut text)?;
+                return Ok((verdict(status), to_text(&text)));
+            }
+        }
+    }
+}
+
+/// Waits for a killed process, but not for ever: one that is stuck in the kernel does not die.
+fn reap(child: Pid) {
+    let deadline = Instant::now() + SETTLING;
+    while matches!(waitpid(child, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive)) && Instant::now() < deadline
+    {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Reads what is there to read within a tick; false once nobody can write any more.
+fn collect(output: &OwnedFd, text: &mut Vec<u8>) -> Result<bool, Errno> {
+    let mut chunk = [0; 4096];
+    loop {
+        let mut ready = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut ready, PollTimeout::from(TICK_MILLISECONDS)) {
+            Ok(0) | Err(Errno::EINTR) => return Ok(true),
+            Ok(_) => {}
+            Err(error) => return Err(error),
+        }
+        let length = nix::unistd::read(output, &mut chunk)?;
+        if length == 0 {
+            return Ok(false);
+        }
+        let room = OUTPUT_LIMIT.saturating_sub(text.len());
+        text.extend_from_slice(&chunk[..length.min(room)]);
+    }
+}
+
+fn verdict(status: WaitStatus) -> Verdict {
+    match status {
+        WaitStatus::Exited(_, 0) => Verdict::Pass,
+        WaitStatus::Exited(_, code) => Verdict::Fail(format!("ended with status {code}")),
+        WaitStatus::Signaled(_, signal, _) => Verdict::Fail(format!("killed by {signal}")),
+        other => Verdict::Fail(format!("ended as {other:?}")),
+    }
+}
+
+fn to_text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPTIONS: Options = Options { time_limit: Duration::from_secs(20), seed: 1 };
+
+    #[test]
+    fn a_panic_fails_the_test_and_its_words_are_kept() {
+        let test = Test::new("x.panics", || {
+            // Not by `eprintln`, which the harness that runs this very test captures.
+            nix::unistd::write(io::stderr(), b"the reason").unwrap();
+            panic!();
+        });
+        let (verdict, output) = run_in_process(&test, OPTIONS).unwrap();
+        assert_eq!(verdict, Verdict::Fail("ended with status 101".into()));
+        assert!(output.contains("the reason"), "{output}");
+    }
+
+    #[test]
+    fn a_crash_fails_the_test_alone() {
+        let test = Test::new("x.crashes", || std::process::abort());
+        let (verdict, _) = run_in_process(&test, OPTIONS).unwrap();
+        assert!(matches!(&verdict, Verdict::Fail(reason) if reason.contains("SIGABRT")), "{verdict:?}");
+    }
+
+    #[test]
+    fn a_hang_ends_at_the_limit_and_says_where() {
+        let test = Test::new("x.hangs", || std::thread::sleep(Duration::from_secs(1000)));
+        let (verdict, _) = run_in_process(&test, Options { time_limit: Duration::from_millis(50), ..OPTIONS }).unwrap();
+        assert!(matches!(&verdict, Verdict::Fail(reason) if reason.contains("state S")), "{verdict:?}");
+    }
+
+    #[test]
+    fn a_test_that_returns_passes() {
+        assert_eq!(run_in_process(&Test::new("x.holds", || ()), OPTIONS).unwrap().0, Verdict::Pass);
+    }
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a test is, and the list of all.
+
+use std::time::Duration;
+
+use ersatz_uapi::{Info, MemoryType};
+
+use crate::cases;
+
+/// What a test needs of the guest to make sense; without it the test is skipped, and says why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// VRAM that a CPU touch brings back from.
+    Private,
+    /// VRAM that the CPU uses in place.
+    Coherent,
+    /// At least so many pages of VRAM.
+    VramPages(u64),
+    /// Little enough VRAM to fill: at most so many pages.
+    FillableVram(u64),
+    /// Huge pages on request.
+    HugePages,
+}
+
+impl Need {
+    /// Why the need is not met, if it is not.
+    pub fn unmet(self, info: &Info) -> Option<String> {
+        let pages = info.vram_bytes / crate::pattern::PAGE as u64;
+        match self {
+            Self::Private if info.memory_type != MemoryType::Private as u32 => {
+                Some("VRAM is not device-private".into())
+            }
+            Self::Coherent if info.memory_type != MemoryType::Coherent as u32 => {
+                Some("VRAM is not device-coherent".into())
+            }
+            Self::VramPages(least) if pages < least => Some(format!("needs {least} pages of VRAM, there are {pages}")),
+            Self::FillableVram(most) if pages > most => {
+                Some(format!("fills VRAM, of which there are {pages} pages: more than {most}"))
+            }
+            Self::HugePages if !crate::proc_fs::huge_pages_on_request() => {
+                Some("this kernel has no transparent huge pages on request".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// One test.
+#[derive(Clone, Copy, Debug)]
+pub struct Test {
+    /// `topic.what_holds`.
+    pub name: &'static str,
+    /// Runs it, in a process of its own; a panic is a failure.
+    pub run: fn(),
+    /// What it needs.
+    pub needs: &'static [Need],
+    /// How many times the usual time limit it may take.
+    pub patience: u32,
+    /// Whether it means to make the driver fail a CPU fault, or to unload it.
+    pub disruptive: bool,
+}
+
+impl Test {
+    /// A test that needs nothing special.
+    pub const fn new(name: &'static str, run: fn()) -> Self {
+        Self { name, run, needs: &[], patience: 1, disruptive: false }
+    }
+
+    /// The same with needs.
+    pub const fn needs(self, needs: &'static [Need]) -> Self {
+        Self { needs, ..self }
+    }
+
+    /// The same with more time.
+    pub const fn patience(self, patience: u32) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// The same, unbinding or unloading the driver: its counters start again.
+    pub const fn disruptive(self) -> Self {
+        Self { disruptive: true, ..self }
+    }
+
+    /// How long it may take.
+    pub fn time_limit(self, usual: Duration) -> Duration {
+        usual * self.patience
+    }
+}
+
+/// Makes a topic's list: each function under its own name.
+macro_rules! test_list {
+    ($topic:literal: $($name:ident $(. $modifier:ident ( $($argument:expr)? ))* ;)*) => {
+        /// The tests of this topic.
+        pub const TESTS: &[$crate::suite::Test] = &[
+            $($crate::suite::Test::new(concat!($topic, ".", stringify!($name)), $name) $(. $modifier ( $($argument)? ))*,)*
+        ];
+    };
+}
+pub(crate) use test_list;
+
+/// All tests, in the order they run: what others stand on comes first, what unloads the driver last.
+pub fn all() -> impl Iterator<Item = &'static Test> {
+    cases::TOPICS.iter().flat_map(|topic| topic.iter())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_say_their_topic() {
+        let mut seen = HashSet::new();
+        for test in all() {
+            assert!(seen.insert(test.name), "{} is there twice", test.name);
+            assert_eq!(test.name.split('.').count(), 2, "{}", test.name);
+        }
+    }
+
+    #[test]
+    fn many_tests_apply_to_each_memory_type() {
+        for memory_type in [MemoryType::Private, MemoryType::Coherent] {
+            let info = Info { memory_type: memory_type as u32, vram_bytes: 64 << 20, ..Info::default() };
+            let applicable = all()
+                .filter(|test| test.needs.iter().all(|&need| need == Need::HugePages || need.unmet(&info).is_none()));
+            assert!(applicable.count() >= 40, "{memory_type:?}");
+        }
+    }
+
+    #[test]
+    fn an_unmet_need_says_what_is_missing() {
+        let info = Info { vram_bytes: 2 << 20, ..Info::default() };
+        assert_eq!(Need::VramPages(512).unmet(&info), None);
+        assert!(Need::VramPages(513).unmet(&info).unwrap().contains("513"));
+        assert!(Need::FillableVram(511).unmet(&info).unwrap().contains("511"));
+        assert!(Need::Coherent.unmet(&info).is_some() && Need::Private.unmet(&info).is_none());
+    }
+}
