@@ -6,6 +6,8 @@ mod mapped;
 use thiserror::Error;
 use vm_memory::VolatileSlice;
 
+use crate::trace::Tracer;
+
 pub use mapped::{MAP_ALIGNMENT, MAX_MAPS, MapAccess, MapError, MappedSpace};
 
 /// Why DMA did not happen. Nothing was transferred beyond what the error says.
@@ -61,4 +63,10 @@ pub trait DmaSpace: Send + Sync {
     ///
     /// As [`Self::write`], or [`DmaError::Unaligned`].
     fn store_u64(&self, address: u64, value: u64) -> Result<(), DmaError>;
+
+    /// A device with this trace begins to use the space: one that knows its maps writes those that are there to it, and
+    /// from now on every change.
+    fn trace_to(&self, tracer: &Tracer) {
+        let _ = tracer;
+    }
 }

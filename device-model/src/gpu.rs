@@ -129,7 +129,9 @@ impl Gpu {
                 engine::spawn(gpu.device.clone(), engine).map_err(|source| GpuError::Engine { engine, source })?;
             gpu.engines.push(thread);
         }
-        gpu.device.ports.tracer.emit(Event::DeviceCreated { vram: vram_size });
+        let ports = &gpu.device.ports;
+        ports.tracer.emit(Event::DeviceCreated { vram: vram_size });
+        ports.dma.trace_to(&ports.tracer);
         Ok(gpu)
     }
 

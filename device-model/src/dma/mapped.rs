@@ -20,6 +20,7 @@ use vm_memory::{
 
 use super::{DmaError, DmaSpace};
 use crate::sync::RwLock;
+use crate::trace::{Event, Tracer, WeakTracer};
 
 /// Addresses, lengths and file offsets of maps are multiples of this many bytes.
 pub const MAP_ALIGNMENT: u64 = 4096;
@@ -121,6 +122,15 @@ struct Map {
 #[derive(Default)]
 pub struct MappedSpace {
     maps: RwLock<BTreeMap<u64, Map>>,
+    /// Written and read with `maps` locked for writing, so that no change of the maps is missed.
+    tracers: RwLock<Vec<WeakTracer>>,
+}
+
+impl Map {
+    fn event(&self, address: u64) -> Event {
+        let writable = self.access == MapAccess::ReadWrite;
+        Event::DmaMap { address, length: self.region.size() as u64, writable }
+    }
 }
 
 impl MappedSpace {
@@ -195,7 +205,9 @@ impl MappedSpace {
         if maps.len() >= MAX_MAPS {
             return Err(MapError::TooMany);
         }
-        maps.insert(address, Map { region, last, access });
+        let map = Map { region, last, access };
+        self.trace(map.event(address));
+        maps.insert(address, map);
         Ok(())
     }
 
@@ -220,12 +232,27 @@ impl MappedSpace {
         for start in &inside {
             maps.remove(start);
         }
+        if !inside.is_empty() {
+            self.trace(Event::DmaUnmap { address, length });
+        }
         Ok(inside.len())
     }
 
     /// Removes every map, as when the client leaves.
     pub fn clear(&self) {
-        self.maps.write().clear();
+        let mut maps = self.maps.write();
+        if maps.is_empty() {
+            return;
+        }
+        maps.clear();
+        self.trace(Event::DmaUnmap { address: 0, length: u64::MAX });
+    }
+
+    /// Writes to the logs that are still open.
+    fn trace(&self, event: Event) {
+        for tracer in self.tracers.read().iter() {
+            tracer.emit(event);
+        }
     }
 
     /// Number of maps.
@@ -321,6 +348,15 @@ fn word<T>(maps: &BTreeMap<u64, Map>, address: u64, access: MapAccess) -> Result
 }
 
 impl DmaSpace for MappedSpace {
+    fn trace_to(&self, tracer: &Tracer) {
+        let Some(weak) = tracer.downgrade() else { return };
+        let maps = self.maps.write();
+        for (&address, map) in maps.iter() {
+            tracer.emit(map.event(address));
+        }
+        self.tracers.write().push(weak);
+    }
+
     fn read(&self, address: u64, target: &VolatileSlice<'_>) -> Result<(), DmaError> {
         self.maps.read().for_each_piece(address, target.len(), MapAccess::ReadOnly, |piece, offset| {
             if let Ok(rest) = target.offset(offset) {

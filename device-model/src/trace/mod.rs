@@ -48,5 +48,5 @@ pub use kind::{InterruptOutcome, Kind, ResetSource};
 pub use reader::{ReadError, Records, TraceFile};
 pub use record::{Fields, RECORD_BYTES, Record};
 pub use summary::Summary;
-pub use tracer::{TraceOptions, Tracer};
+pub use tracer::{TraceOptions, Tracer, WeakTracer};
 pub use writer::{CHUNK_BYTES, CreateError};

@@ -2,7 +2,7 @@
 //! The one thing the device code sees of the log: [`Tracer::emit`].
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::event::Event;
@@ -33,6 +33,10 @@ impl TraceOptions {
 /// Writes events, or does not. Clones share one log; the last one to go closes it.
 #[derive(Clone, Default)]
 pub struct Tracer(Option<Arc<Sink>>);
+
+/// Writes events as long as a [`Tracer`] keeps the log open.
+#[derive(Clone)]
+pub struct WeakTracer(Weak<Sink>);
 
 struct Sink {
     log: Log,
@@ -75,12 +79,28 @@ impl Tracer {
         self.0.is_some()
     }
 
+    /// A way to write to the same log for somebody who may outlive the device; `None` for a tracer that writes nothing.
+    pub fn downgrade(&self) -> Option<WeakTracer> {
+        self.0.as_ref().map(|sink| WeakTracer(Arc::downgrade(sink)))
+    }
+
     /// Writes an event, from any thread, without waiting for another.
     #[inline]
     pub fn emit(&self, event: Event) {
         if let Some(sink) = &self.0 {
             sink.write(&event);
         }
+    }
+}
+
+impl WeakTracer {
+    /// Writes an event; `false` if the log is closed.
+    pub fn emit(&self, event: Event) -> bool {
+        let sink = self.0.upgrade();
+        if let Some(sink) = &sink {
+            sink.write(&event);
+        }
+        sink.is_some()
     }
 }
 
@@ -221,8 +241,20 @@ mod tests {
     }
 
     #[test]
+    fn a_weak_tracer_does_not_keep_the_log_open() {
+        let (_folder, path, tracer) = create(7);
+        let weak = tracer.downgrade().unwrap();
+        assert!(weak.emit(Event::Mark { value: 1 }));
+        drop(tracer);
+        assert!(!weak.emit(Event::Mark { value: 2 }));
+        assert!(TraceFile::open(&path).unwrap().header().closed);
+        assert_eq!(marks(&path), [1]);
+    }
+
+    #[test]
     fn a_disabled_tracer_takes_events() {
         let tracer = Tracer::disabled();
+        assert!(tracer.downgrade().is_none());
         assert!(!tracer.enabled());
         tracer.emit(Event::Mark { value: 1 });
     }
