@@ -28,34 +28,49 @@ fn state(vram: &Vram, view: View) -> PageState {
     }
 }
 
-/// Calls `work` with the states of each batch of pages of a range, mappings and holes, without faulting anything in.
-fn for_each_state(vram: &Vram, mm: &MmWithUser, range: Range<usize>, mut work: impl FnMut(&[u8]) -> Result) -> Result {
+/// A stretch of a range, in order.
+enum Stretch<'a> {
+    /// So many pages between mappings.
+    Hole(usize),
+    /// A [`PageState`] each for some pages of mappings.
+    States(&'a [u8]),
+}
+
+/// The first `pages` pages of a range, or all of it.
+fn first_pages(range: &Range<usize>, pages: usize) -> Range<usize> {
+    range.start..range.start + range.len().min(pages << PAGE_SHIFT)
+}
+
+/// Calls `work` with each stretch of a range, without faulting anything in.
+fn for_each_stretch(
+    vram: &Vram,
+    mm: &MmWithUser,
+    range: Range<usize>,
+    mut work: impl FnMut(Stretch<'_>) -> Result,
+) -> Result {
     let mut pfns = KVec::from_elem(0, BATCH_PAGES, GFP_KERNEL)?;
     let mut states = KVec::from_elem(0u8, BATCH_PAGES, GFP_KERNEL)?;
-    let mut next = range.start;
-    while next < range.end {
+    let mut rest = range;
+    while !rest.is_empty() {
         if kernel::current!().signal_pending() {
             return Err(EINTR);
         }
-        // What lies before the next mapping is a hole.
-        let mapped = Vmas::lock(mm).first_in(next..range.end).map_or(range.end, |(_, part)| part.start);
-        let batch = if mapped > next {
-            next..mapped.min(next + BATCH_PAGES * PAGE_SIZE)
-        } else {
-            next..range.end.min(next + BATCH_PAGES * PAGE_SIZE)
-        };
-        let states = &mut states[..batch.len() >> PAGE_SHIFT];
-        states.fill(PageState::None as u8);
-        if mapped == next {
-            pin_init::stack_try_pin_init!(let mirror =? Mirror::new(mm, batch.clone()));
-            mirror.with_pages(vram.owner(), Access::Peek, &mut pfns, |pages| {
-                for (index, slot) in states.iter_mut().enumerate() {
-                    *slot = state(vram, pages.view(index)) as u8;
-                }
-            })?;
+        let mapped = Vmas::lock(mm).first_in(rest.clone()).map_or(rest.end, |(_, part)| part.start);
+        if mapped > rest.start {
+            work(Stretch::Hole((mapped - rest.start) >> PAGE_SHIFT))?;
+            rest.start = mapped;
+            continue;
         }
-        work(states)?;
-        next = batch.end;
+        let batch = first_pages(&rest, BATCH_PAGES);
+        rest.start = batch.end;
+        let states = &mut states[..batch.len() >> PAGE_SHIFT];
+        pin_init::stack_try_pin_init!(let mirror =? Mirror::new(mm, batch));
+        mirror.with_pages(vram.owner(), Access::Peek, &mut pfns, |pages| {
+            for (index, slot) in states.iter_mut().enumerate() {
+                *slot = state(vram, pages.view(index)) as u8;
+            }
+        })?;
+        work(Stretch::States(states))?;
     }
     Ok(())
 }
@@ -71,8 +86,10 @@ pub(crate) fn count(vram: &Vram, mm: &MmWithUser, range: Range<usize>, direction
         Direction::ToSystem => PageState::System,
     } as u8;
     let mut count = 0;
-    for_each_state(vram, mm, range, |states| {
-        count += states.iter().filter(|&&state| state == wanted).count();
+    for_each_stretch(vram, mm, range, |stretch| {
+        if let Stretch::States(states) = stretch {
+            count += states.iter().filter(|&&state| state == wanted).count();
+        }
         Ok(())
     })?;
     Ok(count)
@@ -84,7 +101,22 @@ pub(crate) fn count(vram: &Vram, mm: &MmWithUser, range: Range<usize>, direction
 ///
 /// `EFAULT` if they cannot be written there; otherwise as for [`count`].
 pub(crate) fn residency(vram: &Vram, mm: &MmWithUser, range: Range<usize>, states: &mut UserSliceWriter) -> Result {
-    for_each_state(vram, mm, range, |batch| states.write_slice(batch))
+    for_each_stretch(vram, mm, range, |stretch| match stretch {
+        Stretch::States(batch) => states.write_slice(batch),
+        Stretch::Hole(pages) => {
+            const NONE: [u8; BATCH_PAGES] = [PageState::None as u8; BATCH_PAGES];
+            let mut pages = pages;
+            while pages > 0 {
+                if kernel::current!().signal_pending() {
+                    return Err(EINTR);
+                }
+                let batch = &NONE[..pages.min(NONE.len())];
+                states.write_slice(batch)?;
+                pages -= batch.len();
+            }
+            Ok(())
+        }
+    })
 }
 
 /// Has the device read each page of a range where it is, and writes their CRC-32Cs. Returns how many pages were in VRAM.
@@ -102,10 +134,13 @@ pub(crate) fn digest(
     let mut pfns = KVec::from_elem(0, BATCH_PAGES, GFP_KERNEL)?;
     let mut values = KVec::from_elem(0u64, BATCH_PAGES, GFP_KERNEL)?;
     let mut in_vram = 0;
-    for start in range.clone().step_by(BATCH_PAGES * PAGE_SIZE) {
-        let batch = start..range.end.min(start + BATCH_PAGES * PAGE_SIZE);
+    let mut rest = range;
+    while !rest.is_empty() {
+        let batch = first_pages(&rest, BATCH_PAGES);
+        rest.start = batch.end;
         let values = &mut values[..batch.len() >> PAGE_SHIFT];
-        pin_init::stack_try_pin_init!(let mirror =? Mirror::new(mm, batch.clone()));
+        pin_init::stack_try_pin_init!(let mirror = Mirror::new(mm, batch.clone()));
+        let mirror = mirror.map_err(|error| if error == EOVERFLOW { EFAULT } else { error })?;
         in_vram += mirror.with_pages(vram.owner(), Access::Read, &mut pfns, |pages| {
             digest_batch(vram, dev, pages, batch.start, values)
         })??;

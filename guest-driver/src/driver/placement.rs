@@ -58,7 +58,7 @@ pub(crate) fn migrate(
         let Some((vma, part)) = vmas.first_in(next..range.end) else {
             break;
         };
-        let part = part.start..part.end.min(part.start + BATCH_PAGES * PAGE_SIZE);
+        let part = part.start..part.start + part.len().min(BATCH_PAGES * PAGE_SIZE);
         next = part.end;
         let entries = Entries::new(&mut src, &mut dst);
         moved += match direction {
