@@ -99,15 +99,17 @@ impl Device {
 
     /// Raises an interrupt, for a channel or for the device.
     pub(crate) fn raise(&self, vector: u16, channel: Option<u8>) {
-        let outcome = match self.msix.raise(vector, &*self.ports.interrupts) {
-            Raised::Sent => InterruptOutcome::Sent,
-            Raised::Pending => InterruptOutcome::Pending,
-            Raised::Lost => InterruptOutcome::Lost,
-        };
-        if outcome != InterruptOutcome::Lost {
-            self.counters.add(Counter::Interrupts, 1);
-        }
-        self.ports.tracer.emit(Event::Interrupt { vector, channel, outcome });
+        self.msix.raise(vector, &*self.ports.interrupts, |raised| {
+            let outcome = match raised {
+                Raised::Sent => InterruptOutcome::Sent,
+                Raised::Pending => InterruptOutcome::Pending,
+                Raised::Lost => InterruptOutcome::Lost,
+            };
+            if outcome != InterruptOutcome::Lost {
+                self.counters.add(Counter::Interrupts, 1);
+            }
+            self.ports.tracer.emit(Event::Interrupt { vector, channel, outcome });
+        });
     }
 
     /// An access that makes no sense: counted, traced, and, the first time after a reset, told to the driver.

@@ -98,20 +98,25 @@ impl Msix {
     }
 
     /// Sends a vector's message, or notes that it is pending. The decision and the sending are one step for whoever
-    /// changes a mask.
-    pub fn raise(&self, vector: u16, sink: &dyn InterruptSink) -> Raised {
+    /// changes a mask. `tell` is called with what will become of it, before it does: whoever the message wakes may look at
+    /// trace and counters next.
+    pub fn raise(&self, vector: u16, sink: &dyn InterruptSink, tell: impl FnOnce(Raised)) -> Raised {
         let mut state = self.0.lock();
         let keeps_table = sink.keeps_table();
-        if vector >= MSIX_VECTORS || !(keeps_table || state.enabled) {
-            return Raised::Lost;
-        }
-        if state.master && (keeps_table || state.unmasked(vector).is_some()) {
-            sink.signal(vector);
+        let raised = if vector >= MSIX_VECTORS || !(keeps_table || state.enabled) {
+            Raised::Lost
+        } else if state.master && (keeps_table || state.unmasked(vector).is_some()) {
             Raised::Sent
         } else {
-            state.pending |= 1 << vector;
             Raised::Pending
+        };
+        tell(raised);
+        match raised {
+            Raised::Sent => sink.signal(vector),
+            Raised::Pending => state.pending |= 1 << vector,
+            Raised::Lost => {}
         }
+        raised
     }
 
     /// The enable and function mask bits of message control changed.

@@ -48,7 +48,7 @@ fn every_vector_is_masked_after_reset() {
     let sink = Sink::default();
     for vector in 0..MSIX_VECTORS {
         assert_eq!(msix.message(vector), None);
-        assert_eq!(msix.raise(vector, &sink), Raised::Pending);
+        assert_eq!(msix.raise(vector, &sink, |_| ()), Raised::Pending);
     }
     assert_eq!(pending(&msix), u64::MAX >> (64 - MSIX_VECTORS));
     msix.reset();
@@ -60,11 +60,11 @@ fn every_vector_is_masked_after_reset() {
 fn an_unmask_tells_of_the_message_and_then_sends_it() {
     let msix = ready();
     let sink = Sink::default();
-    msix.raise(5, &sink);
+    msix.raise(5, &sink, |_| ());
     let expected = [Effect::MsixChanged { vector: 5 }, Effect::MsixSend { vector: 5 }];
     assert_eq!(set_mask(&msix, 5, false), expected);
     assert_eq!(pending(&msix), 0);
-    assert_eq!(msix.raise(5, &sink), Raised::Sent);
+    assert_eq!(msix.raise(5, &sink, |_| ()), Raised::Sent);
     assert_eq!(*sink.seen.lock(), [5]);
 }
 
@@ -74,7 +74,7 @@ fn the_function_mask_holds_back_all() {
     let sink = Sink::default();
     set_mask(&msix, 1, false);
     assert_eq!(msix.set_control(true, true, false), [Effect::MsixControlChanged]);
-    assert_eq!((msix.raise(1, &sink), msix.message(1)), (Raised::Pending, None));
+    assert_eq!((msix.raise(1, &sink, |_| ()), msix.message(1)), (Raised::Pending, None));
     let expected = [Effect::MsixControlChanged, Effect::MsixSend { vector: 1 }];
     assert_eq!(msix.set_control(true, false, false), expected);
     assert_eq!(msix.set_control(true, false, false), []);
@@ -86,7 +86,7 @@ fn mastership_holds_back_all() {
     let sink = Sink::default();
     set_mask(&msix, 1, false);
     assert_eq!(msix.set_master(false, false), []);
-    assert_eq!(msix.raise(1, &sink), Raised::Pending);
+    assert_eq!(msix.raise(1, &sink, |_| ()), Raised::Pending);
     assert_eq!(msix.set_master(true, false), [Effect::MsixSend { vector: 1 }]);
 }
 
@@ -94,8 +94,8 @@ fn mastership_holds_back_all() {
 fn without_msix_an_interrupt_is_lost() {
     let msix = Msix::new();
     let sink = Sink::default();
-    assert_eq!(msix.raise(0, &sink), Raised::Lost);
-    assert_eq!(ready().raise(MSIX_VECTORS, &sink), Raised::Lost);
+    assert_eq!(msix.raise(0, &sink, |_| ()), Raised::Lost);
+    assert_eq!(ready().raise(MSIX_VECTORS, &sink, |_| ()), Raised::Lost);
     assert!(sink.seen.lock().is_empty());
 }
 
@@ -103,10 +103,10 @@ fn without_msix_an_interrupt_is_lost() {
 fn a_transport_that_keeps_the_table_sees_mastership_alone() {
     let msix = Msix::new();
     let sink = Sink { keeps_table: true, ..Sink::default() };
-    assert_eq!(msix.raise(7, &sink), Raised::Pending);
+    assert_eq!(msix.raise(7, &sink, |_| ()), Raised::Pending);
     assert_eq!(msix.set_master(true, true), [Effect::MsixSend { vector: 7 }]);
-    assert_eq!(msix.raise(7, &sink), Raised::Sent);
-    assert_eq!(msix.raise(MSIX_VECTORS, &sink), Raised::Lost);
+    assert_eq!(msix.raise(7, &sink, |_| ()), Raised::Sent);
+    assert_eq!(msix.raise(MSIX_VECTORS, &sink, |_| ()), Raised::Lost);
 }
 
 #[test]
@@ -174,7 +174,7 @@ proptest! {
                     } else if enabled {
                         held[usize::from(vector)] = true;
                     }
-                    msix.raise(vector, &sink);
+                    msix.raise(vector, &sink, |_| ());
                     Vec::new()
                 }
                 Step::Mask(vector, value) => {
