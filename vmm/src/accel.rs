@@ -5,3 +5,4 @@
 //! emulates, SVM included.
 
 pub mod nested;
+pub mod probe;
