@@ -385,3 +385,6 @@ impl DmaSpace for MappedSpace {
         self.store(address, value.to_le(), Ordering::Release)
     }
 }
+
+#[cfg(test)]
+mod tests;

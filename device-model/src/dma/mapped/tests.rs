@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Maps that come and go, against a flat model of memory; and what hostile clients ask for.
+
+use std::sync::atomic::AtomicBool;
+
+use proptest::prelude::*;
+use vm_memory::GuestAddress;
+
+use super::*;
+
+const PAGE: u64 = MAP_ALIGNMENT;
+
+fn file(length: u64) -> File {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(length).unwrap();
+    file
+}
+
+fn map(space: &MappedSpace, address: u64, length: u64, access: MapAccess) -> Result<(), MapError> {
+    space.map_file(address, length, file(length), 0, access)
+}
+
+fn read(space: &MappedSpace, address: u64, length: usize) -> Result<Vec<u8>, DmaError> {
+    let mut data = vec![0; length];
+    space.read(address, &VolatileSlice::from(&mut data[..])).map(|()| data)
+}
+
+fn write(space: &MappedSpace, address: u64, data: &[u8]) -> Result<(), DmaError> {
+    space.write(address, &VolatileSlice::from(&mut data.to_vec()[..]))
+}
+
+#[test]
+fn a_transfer_crosses_maps_that_touch() {
+    let space = MappedSpace::new();
+    map(&space, PAGE, PAGE, MapAccess::ReadWrite).unwrap();
+    map(&space, 2 * PAGE, PAGE, MapAccess::ReadWrite).unwrap();
+    let data: Vec<u8> = (0..=255).cycle().take(PAGE as usize).collect();
+    write(&space, PAGE + 100, &data).unwrap();
+    assert_eq!(read(&space, PAGE + 100, data.len()).unwrap(), data);
+    assert_eq!(read(&space, 2 * PAGE, 4).unwrap(), data[PAGE as usize - 100..][..4]);
+}
+
+#[test]
+fn an_error_names_the_first_address_that_was_refused() {
+    let space = MappedSpace::new();
+    map(&space, PAGE, PAGE, MapAccess::ReadWrite).unwrap();
+    map(&space, 2 * PAGE, PAGE, MapAccess::ReadOnly).unwrap();
+    assert_eq!(read(&space, PAGE - 8, 16), Err(DmaError::Unmapped(PAGE - 8)));
+    assert_eq!(read(&space, 3 * PAGE - 8, 16), Err(DmaError::Unmapped(3 * PAGE)));
+    assert_eq!(write(&space, 2 * PAGE - 8, &[1; 16]), Err(DmaError::ReadOnly(2 * PAGE)));
+    assert_eq!(read(&space, 2 * PAGE - 8, 16).unwrap(), [[1; 8], [0; 8]].concat(), "up to there it was done");
+}
+
+#[test]
+fn words_are_atomic_and_aligned() {
+    let space = MappedSpace::new();
+    map(&space, PAGE, PAGE, MapAccess::ReadWrite).unwrap();
+    map(&space, 2 * PAGE, PAGE, MapAccess::ReadOnly).unwrap();
+    space.store_u64(PAGE + 8, 0x1122_3344_5566_7788).unwrap();
+    assert_eq!(space.load_u32(PAGE + 12), Ok(0x1122_3344));
+    space.store_u32(PAGE + 12, 7).unwrap();
+    assert_eq!(read(&space, PAGE + 8, 8).unwrap(), 0x7_5566_7788_u64.to_le_bytes());
+    assert_eq!(space.load_u32(PAGE + 2), Err(DmaError::Unaligned(PAGE + 2)));
+    assert_eq!(space.store_u64(PAGE + 4, 0), Err(DmaError::Unaligned(PAGE + 4)));
+    assert_eq!(space.store_u32(2 * PAGE, 0), Err(DmaError::ReadOnly(2 * PAGE)));
+    assert_eq!(space.load_u32(0), Err(DmaError::Unmapped(0)));
+}
+
+#[test]
+fn the_last_page_of_the_address_space_can_be_mapped() {
+    let space = MappedSpace::new();
+    let last = PAGE.wrapping_neg();
+    map(&space, last, PAGE, MapAccess::ReadWrite).unwrap();
+    assert_eq!(space.store_u64(u64::MAX - 7, 5), Ok(()));
+    assert_eq!(read(&space, u64::MAX - 7, 8).unwrap(), 5_u64.to_le_bytes());
+    assert_eq!(read(&space, u64::MAX - 7, 9), Err(DmaError::Unmapped(u64::MAX)));
+    assert_eq!(space.unmap(last, PAGE).unwrap(), 1);
+}
+
+#[test]
+fn maps_that_make_no_sense_are_refused() {
+    let space = MappedSpace::new();
+    let refused = |address, length, offset| {
+        space.map_file(address, length, file(16 * PAGE), offset, MapAccess::ReadWrite).unwrap_err()
+    };
+    assert!(matches!(refused(PAGE, 0, 0), MapError::Empty(_)));
+    assert!(matches!(refused(PAGE + 1, PAGE, 0), MapError::Unaligned { .. }));
+    assert!(matches!(refused(PAGE, PAGE + 1, 0), MapError::Unaligned { .. }));
+    assert!(matches!(refused(PAGE, PAGE, 1), MapError::Unaligned { .. }));
+    assert!(matches!(refused(2 * PAGE, PAGE.wrapping_neg(), 0), MapError::TooLarge { .. }));
+    assert!(matches!(refused(0, PAGE.wrapping_neg(), 0), MapError::TooLarge { .. }));
+    assert!(matches!(refused(0, PAGE, PAGE.wrapping_neg()), MapError::TooLarge { .. }));
+    assert!(matches!(refused(0, 17 * PAGE, 0), MapError::BeyondFile { needed, size } if needed > size));
+    assert!(matches!(refused(0, PAGE, 16 * PAGE), MapError::BeyondFile { .. }));
+    assert!(matches!(refused(0, 1 << 62, 0), MapError::BeyondFile { .. }));
+    let folder = File::open("/").unwrap();
+    assert!(matches!(space.map_file(0, PAGE, folder, 0, MapAccess::ReadOnly), Err(MapError::NotAFile(0))));
+    assert!(space.is_empty());
+}
+
+#[test]
+fn a_read_only_file_is_no_memory_to_write() {
+    let path = tempfile::NamedTempFile::new().unwrap();
+    path.as_file().set_len(PAGE).unwrap();
+    let open = || File::open(path.path()).unwrap();
+    let space = MappedSpace::new();
+    assert!(matches!(space.map_file(0, PAGE, open(), 0, MapAccess::ReadWrite), Err(MapError::Mmap { .. })));
+    space.map_file(0, PAGE, open(), 0, MapAccess::ReadOnly).unwrap();
+}
+
+#[test]
+fn overlaps_are_refused() {
+    let space = MappedSpace::new();
+    map(&space, 4 * PAGE, 4 * PAGE, MapAccess::ReadWrite).unwrap();
+    for (address, length) in [(4, 4), (4, 1), (7, 1), (3, 2), (7, 8), (2, 16), (5, 2)] {
+        let result = map(&space, address * PAGE, length * PAGE, MapAccess::ReadWrite);
+        assert!(matches!(result, Err(MapError::Overlap { other, .. }) if other == 4 * PAGE), "{address} {length}");
+    }
+    map(&space, 3 * PAGE, PAGE, MapAccess::ReadWrite).unwrap();
+    map(&space, 8 * PAGE, PAGE, MapAccess::ReadWrite).unwrap();
+    assert_eq!(space.len(), 3);
+}
+
+#[test]
+fn unmapping_takes_whole_maps() {
+    let space = MappedSpace::new();
+    for page in [2, 4, 8] {
+        map(&space, page * PAGE, 2 * PAGE, MapAccess::ReadWrite).unwrap();
+    }
+    for (address, length) in [(3, 1), (2, 1), (0, 3), (5, 10), (3, 100)] {
+        let result = space.unmap(address * PAGE, length * PAGE);
+        assert!(matches!(result, Err(MapError::Partial { .. })), "{address} {length}");
+    }
+    assert_eq!(space.len(), 3);
+    assert_eq!(space.unmap(6 * PAGE, 2 * PAGE).unwrap(), 0);
+    assert_eq!(space.unmap(0, 0).unwrap(), 0);
+    assert!(matches!(space.unmap(PAGE, u64::MAX), Err(MapError::TooLarge { .. })));
+    assert_eq!(space.unmap(PAGE, 5 * PAGE).unwrap(), 2);
+    assert_eq!(space.unmap(0, u64::MAX).unwrap(), 1);
+    assert!(space.is_empty());
+}
+
+#[test]
+fn a_guests_memory_is_there_at_once() {
+    let ranges = [(GuestAddress(0), 1 << 16), (GuestAddress(1 << 32), 1 << 16)];
+    let memory = GuestMemoryMmap::from_ranges(&ranges).unwrap();
+    let space = MappedSpace::from_memory(&memory).unwrap();
+    space.store_u32((1 << 32) + 16, 42).unwrap();
+    assert_eq!(memory.read_obj::<u32>(GuestAddress((1 << 32) + 16)).unwrap(), 42);
+    space.clear();
+    assert_eq!(space.load_u32(16), Err(DmaError::Unmapped(16)));
+}
+
+/// Readers hammer a map that another thread takes away again and again: each access either succeeds as a whole or is
+/// refused, and none touches memory that is gone (which would end the test with SIGSEGV).
+#[test]
+fn unmapping_waits_for_accesses_under_way() {
+    let space = MappedSpace::new();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    match read(&space, PAGE, 16 * PAGE as usize) {
+                        Ok(data) => assert!(data.iter().all(|byte| *byte == 0)),
+                        Err(error) => assert_eq!(error, DmaError::Unmapped(PAGE)),
+                    }
+                }
+            });
+        }
+        for _ in 0..200 {
+            map(&space, PAGE, 16 * PAGE, MapAccess::ReadWrite).unwrap();
+            std::thread::yield_now();
+            assert_eq!(space.unmap(PAGE, 16 * PAGE).unwrap(), 1);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+/// What the model knows of one page: nothing mapped, or its content and whether it may be written.
+type ModelPage = Option<(Vec<u8>, MapAccess)>;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Map { page: u64, pages: u64, access: MapAccess },
+    Unmap { page: u64, pages: u64 },
+    Write { address: u64, length: usize, value: u8 },
+    Read { address: u64, length: usize },
+}
+
+const MODEL_PAGES: u64 = 8;
+
+fn step() -> impl Strategy<Value = Step> {
+    let access = prop_oneof![Just(MapAccess::ReadOnly), Just(MapAccess::ReadWrite), Just(MapAccess::ReadWrite)];
+    let address = 0..MODEL_PAGES * PAGE;
+    prop_oneof![
+        (0..MODEL_PAGES, 1..4_u64, access).prop_map(|(page, pages, access)| Step::Map { page, pages, access }),
+        (0..MODEL_PAGES, 1..5_u64).prop_map(|(page, pages)| Step::Unmap { page, pages }),
+        (address.clone(), 1..9000_usize, 1..=u8::MAX).prop_map(|(address, length, value)| Step::Write {
+            address,
+            length,
+            value
+        }),
+        (address, 1..9000_usize).prop_map(|(address, length)| Step::Read { address, length }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn it_behaves_like_flat_memory_with_holes(steps in proptest::collection::vec(step(), 1..40)) {
+        let space = MappedSpace::new();
+        let mut pages: Vec<ModelPage> = vec![None; 2 * MODEL_PAGES as usize];
+        let mut maps: BTreeMap<u64, u64> = BTreeMap::new();
+        for step in steps {
+            match step {
+                Step::Map { page, pages: count, access } => {
+                    let range = page as usize..(page + count) as usize;
+                    let free = pages[range.clone()].iter().all(Option::is_none);
+                    prop_assert_eq!(map(&space, page * PAGE, count * PAGE, access).is_ok(), free);
+                    if free {
+                        pages[range].fill(Some((vec![0; PAGE as usize], access)));
+                        maps.insert(page, count);
+                    }
+                }
+                Step::Unmap { page, pages: count } => {
+                    let end = page + count;
+                    let touched = |&(&start, &size): &(&u64, &u64)| start < end && start + size > page;
+                    let whole = |(&start, &size): (&u64, &u64)| start >= page && start + size <= end;
+                    let result = space.unmap(page * PAGE, count * PAGE).ok();
+                    if maps.iter().filter(touched).all(whole) {
+                        let gone: Vec<u64> = maps.iter().filter(touched).map(|(start, _)| *start).collect();
+                        prop_assert_eq!(result, Some(gone.len()));
+                        for start in gone {
+                            let size = maps.remove(&start).unwrap_or(0);
+                            pages[start as usize..(start + size) as usize].fill(None);
+                        }
+                    } else {
+                        prop_assert_eq!(result, None);
+                    }
+                }
+                Step::Write { address, length, value } => {
+                    let mut expected = Ok(());
+                    for at in address..address + length as u64 {
+                        match &mut pages[(at / PAGE) as usize] {
+                            Some((bytes, MapAccess::ReadWrite)) => bytes[(at % PAGE) as usize] = value,
+                            Some(_) => expected = Err(DmaError::ReadOnly(at)),
+                            None => expected = Err(DmaError::Unmapped(at)),
+                        }
+                        if expected.is_err() {
+                            break;
+                        }
+                    }
+                    prop_assert_eq!(write(&space, address, &vec![value; length]), expected);
+                }
+                Step::Read { address, length } => {
+                    let byte = |at: u64| match &pages[(at / PAGE) as usize] {
+                        Some((bytes, _)) => Ok(bytes[(at % PAGE) as usize]),
+                        None => Err(DmaError::Unmapped(at)),
+                    };
+                    let expected: Result<Vec<u8>, _> = (address..address + length as u64).map(byte).collect();
+                    prop_assert_eq!(read(&space, address, length), expected);
+                }
+            }
+            prop_assert_eq!(space.len(), maps.len());
+        }
+    }
+}
