@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Resets of every kind, in the middle of work: DMA has ended when they are over, and the device works again after.
+
+mod host;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+use ersatz_abi::channel::ChannelState;
+use ersatz_abi::command::{Command, List, ListEntry, MAX_ENTRY_BYTES, Operation};
+use ersatz_abi::counter::Counter;
+use ersatz_abi::error::ErrorCode;
+use ersatz_abi::regs::{self, Status};
+use ersatz_device_model::bus::{Effect, PciFunction};
+use ersatz_device_model::clock::HostClock;
+use ersatz_device_model::dma::{DmaError, DmaSpace, MappedSpace};
+use ersatz_device_model::{Gpu, GpuConfig};
+use vm_memory::VolatileSlice;
+
+use host::{COMMAND, DATA, Host, Interrupts, LISTS, command, entry, reg, system, vram};
+
+/// PCI Express device control: the byte with the FLR bit, and PM control and status.
+const FLR_BYTE: u16 = 0x69;
+const POWER_CONTROL: u16 = 0x44;
+
+const PAGE: u32 = MAX_ENTRY_BYTES;
+
+/// A long command: 65,536 entries of 2 MiB from the same place to the same place, minutes of copying.
+fn long(host: &Host) -> Operation {
+    let entries: Vec<ListEntry> = vec![entry(system(DATA), vram(0), PAGE); 65_536];
+    Operation::Copy(host.list(LISTS, &entries))
+}
+
+fn busy() -> Host {
+    let mut host = Host::new();
+    host.enable(0, 1);
+    let operation = long(&host);
+    host.submit(Command { fence: Some(1), interrupt: true, ..command(operation) });
+    host.wait_until("copying", |host| host.counter(Counter::CopyEntries) > 0);
+    host
+}
+
+fn works_again(host: &mut Host) {
+    host.put = 0;
+    host.start();
+    host.enable(0, 1);
+    let list = host.list(LISTS, &[entry(system(DATA), vram(0), 4096)]);
+    host.execute(Operation::Copy(list), 1);
+}
+
+#[test]
+fn a_channel_reset_drops_the_command_under_way() {
+    let mut host = busy();
+    host.write32(reg(0, regs::CHANNEL_CONTROL), 2);
+    host.wait_until("reset", |host| host.read32(reg(0, regs::CHANNEL_CONTROL)) == 0);
+    assert_eq!(host.status(0).state(), Some(ChannelState::Disabled));
+    assert_eq!(host.read32(reg(0, regs::GET)), 0);
+    assert_eq!(host.read64(reg(0, regs::RING_BASE)), host::RING, "the setup stays");
+    let copied = host.counter(Counter::CopyEntries);
+    assert!(copied < 65_536 && host.fence() == 0 && host.interrupts.seen().is_empty());
+    works_again(&mut host);
+    assert_eq!(host.counter(Counter::CopyEntries), copied + 1, "nothing went on in between");
+}
+
+#[test]
+fn a_device_reset_forgets_the_setup_and_keeps_the_counters() {
+    let mut host = busy();
+    host.write32(0x3000, 0);
+    assert!(Status(host.read32(regs::STATUS.offset)).bad_access());
+    host.write32(regs::CONTROL.offset, 1);
+    host.wait_until("reset", |host| host.read32(regs::CONTROL.offset) == 0);
+    assert_eq!(host.read32(regs::STATUS.offset), 0);
+    assert_eq!(host.read64(reg(0, regs::RING_BASE)), 0);
+    assert!(host.counter(Counter::CopyEntries) > 0);
+    works_again(&mut host);
+}
+
+#[test]
+fn flr_and_conventional_reset_start_from_nothing() {
+    for flr in [true, false] {
+        let mut host = busy();
+        let effects = if flr { host.gpu.config_write(FLR_BYTE, &[0x80]) } else { host.gpu.reset() };
+        assert_eq!(effects, [Effect::Reset]);
+        assert_eq!(host.gpu.counter(Counter::CopyEntries), 0);
+        assert_eq!(host.read32(regs::ID.offset), u32::MAX, "no decoding");
+        assert!(host.gpu.msix_message(0).is_none());
+        works_again(&mut host);
+        assert_eq!(host.counter(Counter::CopyEntries), 1);
+        assert_eq!(host.counter(Counter::Doorbells), 1);
+    }
+}
+
+#[test]
+fn mastership_lost_in_a_copy_is_an_error() {
+    for sleep in [false, true] {
+        let host = busy();
+        if sleep {
+            let effects = host.gpu.config_write(POWER_CONTROL, &[3]);
+            assert_eq!(host::moves(&effects), [(0, None), (2, None), (4, None)]);
+            host.gpu.config_write(POWER_CONTROL, &[0]);
+        } else {
+            host.gpu.config_write(COMMAND, &[0b010]);
+        }
+        if sleep {
+            // Awake again so soon, the engine may never have noticed; both are right.
+            continue;
+        }
+        host.wait_until("error", |host| host.status(0).state() == Some(ChannelState::Error));
+        assert_eq!(host.status(0).error(), Some(ErrorCode::NotMaster));
+    }
+}
+
+#[test]
+fn a_disabled_channel_stops_behind_the_command_under_way() {
+    let mut host = Host::new();
+    host.enable(0, 1);
+    let list = host.list(LISTS, &[entry(system(DATA), vram(0), PAGE); 200]);
+    for fence in 1..=60 {
+        host.push_words(Command { fence: Some(fence), ..command(Operation::Copy(list)) }.encode());
+    }
+    host.ring_doorbell(0);
+    host.wait_until("copying", |host| host.counter(Counter::CopyEntries) > 0);
+    host.write32(reg(0, regs::CHANNEL_CONTROL), 0);
+    host.wait_until("disabled", |host| host.status(0).state() == Some(ChannelState::Disabled));
+    let get = host.read32(reg(0, regs::GET));
+    assert!((1..60).contains(&get), "GET {get}");
+    assert_eq!((host.get(), host.fence()), (get, get.into()));
+    assert_eq!(host.counter(Counter::CopyEntries), u64::from(get) * 200, "whole commands");
+    host.write32(reg(0, regs::CHANNEL_CONTROL), 1);
+    host.wait_until("the rest", |host| host.fence() == 60);
+}
+
+#[test]
+fn dropping_the_device_in_a_copy_ends_its_threads() {
+    let host = busy();
+    let space = host.space.clone();
+    drop(host.gpu);
+    assert_eq!(Arc::strong_count(&space), 2, "nobody holds guest memory but the test");
+}
+
+/// Guest memory that says when an access begins and holds it until told to go on.
+struct Held {
+    inner: MappedSpace,
+    hold: AtomicBool,
+    waiting: Mutex<bool>,
+    changed: Condvar,
+    accesses: AtomicUsize,
+}
+
+impl DmaSpace for Held {
+    fn read(&self, address: u64, target: &VolatileSlice<'_>) -> Result<(), DmaError> {
+        self.accesses.fetch_add(1, Ordering::SeqCst);
+        if self.hold.load(Ordering::SeqCst) && address == DATA {
+            let mut waiting = self.waiting.lock().unwrap();
+            *waiting = true;
+            self.changed.notify_all();
+            while self.hold.load(Ordering::SeqCst) {
+                waiting = self.changed.wait(waiting).unwrap();
+            }
+        }
+        self.inner.read(address, target)
+    }
+
+    fn write(&self, address: u64, source: &VolatileSlice<'_>) -> Result<(), DmaError> {
+        self.accesses.fetch_add(1, Ordering::SeqCst);
+        self.inner.write(address, source)
+    }
+
+    fn load_u32(&self, address: u64) -> Result<u32, DmaError> {
+        self.accesses.fetch_add(1, Ordering::SeqCst);
+        self.inner.load_u32(address)
+    }
+
+    fn store_u32(&self, address: u64, value: u32) -> Result<(), DmaError> {
+        self.accesses.fetch_add(1, Ordering::SeqCst);
+        self.inner.store_u32(address, value)
+    }
+
+    fn store_u64(&self, address: u64, value: u64) -> Result<(), DmaError> {
+        self.accesses.fetch_add(1, Ordering::SeqCst);
+        self.inner.store_u64(address, value)
+    }
+}
+
+impl Held {
+    fn wait_until_held(&self) {
+        let mut waiting = self.waiting.lock().unwrap();
+        while !*waiting {
+            waiting = self.changed.wait(waiting).unwrap();
+        }
+    }
+
+    fn release(&self) {
+        let _waiting = self.waiting.lock().unwrap();
+        self.hold.store(false, Ordering::SeqCst);
+        self.changed.notify_all();
+    }
+}
+
+/// A host whose engine is stuck in the middle of a DMA read.
+fn stuck() -> (Host, Arc<Held>) {
+    let mut host = Host::new();
+    let space = Arc::new(Held {
+        inner: MappedSpace::from_memory(&host.memory).unwrap(),
+        hold: AtomicBool::new(true),
+        waiting: Mutex::new(false),
+        changed: Condvar::new(),
+        accesses: AtomicUsize::new(0),
+    });
+    host.interrupts = Arc::new(Interrupts::default());
+    let config = GpuConfig::new(64 << 20);
+    host.gpu = Gpu::new(config, space.clone(), host.interrupts.clone(), Arc::new(HostClock::new())).unwrap();
+    host.start();
+    host.enable(0, 1);
+    let list: List = host.list(LISTS, &[entry(system(DATA), vram(0), PAGE); 4]);
+    host.submit(Command { fence: Some(1), interrupt: true, ..command(Operation::Copy(list)) });
+    space.wait_until_held();
+    (host, space)
+}
+
+#[test]
+fn register_writes_do_not_wait_for_a_stuck_engine() {
+    let (host, space) = stuck();
+    host.ring_doorbell(0);
+    host.write64(regs::MARK.offset, 1);
+    assert_eq!(host.status(0).state(), Some(ChannelState::Busy));
+    host.write32(reg(0, regs::CHANNEL_CONTROL), 2);
+    assert_eq!(host.read32(reg(0, regs::CHANNEL_CONTROL)), 2, "the engine has not let go");
+    host.write32(regs::CONTROL.offset, 1);
+    assert!(Status(host.read32(regs::STATUS.offset)).resetting());
+    assert_eq!(host.read32(regs::CONTROL.offset), 1);
+    let before = host.counter(Counter::BadAccesses);
+    host.write32(reg(0, regs::VECTOR), 3);
+    assert_eq!(host.counter(Counter::BadAccesses), before + 1, "no writes while resetting");
+    space.release();
+    host.wait_until("reset", |host| host.read32(regs::CONTROL.offset) == 0);
+    assert_eq!(host.status(0).state(), Some(ChannelState::Disabled));
+    assert_eq!(host.counter(Counter::CopyEntries), 0);
+}
+
+/// A reset of the function waits for the one access under way; after it there is none.
+#[test]
+fn no_access_follows_a_function_reset() {
+    let (host, space) = stuck();
+    let returned = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            host.gpu.reset();
+            returned.store(true, Ordering::SeqCst);
+            let accesses = space.accesses.load(Ordering::SeqCst);
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert_eq!(space.accesses.load(Ordering::SeqCst), accesses);
+        });
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(!returned.load(Ordering::SeqCst), "an access is under way");
+        space.release();
+    });
+    assert!(returned.load(Ordering::SeqCst));
+    assert!(host.interrupts.seen().is_empty());
+}
+
+#[test]
+fn resets_race_with_work_and_with_each_other() {
+    let mut host = Host::new();
+    for round in 0..200_u32 {
+        host.put = 0;
+        host.start();
+        host.enable(0, 1);
+        let list = host.list(LISTS, &[entry(system(DATA), vram(0), 65_536); 8]);
+        host.submit(Command { fence: Some(1), interrupt: true, ..command(Operation::Copy(list)) });
+        if round % 3 == 0 {
+            host.write32(reg(0, regs::CHANNEL_CONTROL), 2);
+        }
+        if round % 2 == 0 {
+            host.write32(regs::CONTROL.offset, 1);
+        }
+        if round % 5 != 0 {
+            host.gpu.reset();
+        } else {
+            host.wait_until("quiet", |host| {
+                let state = host.status(0).state();
+                host.read32(regs::CONTROL.offset) == 0
+                    && matches!(state, Some(ChannelState::Disabled | ChannelState::Idle))
+                    && host.read32(reg(0, regs::CHANNEL_CONTROL)) & 2 == 0
+            });
+            host.gpu.reset();
+        }
+    }
+    works_again(&mut host);
+}
