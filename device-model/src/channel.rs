@@ -279,6 +279,7 @@ impl Channel {
     pub(crate) fn request_reset(&self, scope: ResetScope) {
         let mut state = self.state.lock();
         state.reset = state.reset.max(Some(scope));
+        state.enable = false;
         self.move_on();
     }
 

@@ -16,6 +16,7 @@ use crate::dma::DmaSpace;
 use crate::engine::gate::Gate;
 use crate::interrupt::InterruptSink;
 use crate::pci::msix::{Msix, Raised};
+use crate::sync::Mutex;
 use crate::trace::{Event, InterruptOutcome, ResetSource, Tracer};
 use crate::vram::Vram;
 
@@ -38,7 +39,8 @@ pub(crate) struct Device {
     /// One an engine: "look at all your channels".
     kicks: Box<[EventFd]>,
     bad_access: AtomicBool,
-    resetting: AtomicBool,
+    /// A reset asked for by register is under way. Locked before any channel is.
+    resetting: Mutex<bool>,
     leaving: AtomicBool,
 }
 
@@ -56,7 +58,7 @@ impl Device {
             gate: Gate::default(),
             kicks: kicks.collect::<io::Result<_>>()?,
             bad_access: AtomicBool::new(false),
-            resetting: AtomicBool::new(false),
+            resetting: Mutex::new(false),
             leaving: AtomicBool::new(false),
         })
     }
@@ -128,12 +130,13 @@ impl Device {
 
     /// Whether a reset asked for by register is under way.
     pub(crate) fn is_resetting(&self) -> bool {
-        self.resetting.load(Ordering::Acquire)
+        *self.resetting.lock()
     }
 
     /// Starts the reset that the CONTROL register asks for. The engines complete it.
     pub(crate) fn request_reset(&self) {
-        self.resetting.store(true, Ordering::Release);
+        let mut resetting = self.resetting.lock();
+        *resetting = true;
         for channel in &self.channels {
             channel.request_reset(ResetScope::Device);
         }
@@ -142,19 +145,18 @@ impl Device {
 
     /// An engine completed the reset of a channel; the last one completes that of the device.
     pub(crate) fn channel_was_reset(&self) {
-        if self.channels.iter().any(Channel::is_resetting) {
-            return;
-        }
-        if self.is_resetting() {
+        let mut resetting = self.resetting.lock();
+        if *resetting && !self.channels.iter().any(Channel::is_resetting) {
             self.bad_access.store(false, Ordering::Relaxed);
             self.ports.tracer.emit(Event::Reset { source: ResetSource::Register });
-            self.resetting.store(false, Ordering::Release);
+            *resetting = false;
         }
     }
 
     /// Resets everything but VRAM's content, at once: when this returns, DMA has ended and no interrupt follows.
     pub(crate) fn reset(&self, source: ResetSource) {
         self.gate.close(false, || {
+            let mut resetting = self.resetting.lock();
             for channel in &self.channels {
                 channel.reset(ResetScope::Device);
                 drain(&channel.doorbell);
@@ -162,7 +164,7 @@ impl Device {
             self.msix.reset();
             self.counters.reset();
             self.bad_access.store(false, Ordering::Relaxed);
-            self.resetting.store(false, Ordering::Release);
+            *resetting = false;
             self.ports.tracer.emit(Event::Reset { source });
         });
     }

@@ -197,8 +197,25 @@ impl Held {
     }
 }
 
+/// Lets the engine go on at the end of a test, however that ends: a device waits for its threads.
+struct Holding(Arc<Held>);
+
+impl std::ops::Deref for Holding {
+    type Target = Held;
+
+    fn deref(&self) -> &Held {
+        &self.0
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
 /// A host whose engine is stuck in the middle of a DMA read.
-fn stuck() -> (Host, Arc<Held>) {
+fn stuck() -> (Host, Holding) {
     let mut host = Host::new();
     let space = Arc::new(Held {
         inner: MappedSpace::from_memory(&host.memory).unwrap(),
@@ -215,7 +232,7 @@ fn stuck() -> (Host, Arc<Held>) {
     let list: List = host.list(LISTS, &[entry(system(DATA), vram(0), PAGE); 4]);
     host.submit(Command { fence: Some(1), interrupt: true, ..command(Operation::Copy(list)) });
     space.wait_until_held();
-    (host, space)
+    (host, Holding(space))
 }
 
 #[test]
