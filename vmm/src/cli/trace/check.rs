@@ -17,8 +17,9 @@ const STATUS_BROKEN: u8 = 1;
 /// Check that device and driver kept their contract
 ///
 /// Looks for commands that never end, fences that fall or never come, DMA after bus mastering was switched off or
-/// outside of mapped memory, work outside of commands, and holes in the log. Exit status: 0 if all is well, 1 if not.
+/// outside of mapped memory, work outside of commands, and holes in the log.
 #[derive(Debug, Args)]
+#[command(after_help = "Exit status: 0 if every log is in order, 1 if a rule is broken, 2 if a file is no log.")]
 pub struct CheckArgs {
     /// Trace logs, one a device
     #[arg(required = true, value_name = "FILE")]
