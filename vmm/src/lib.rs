@@ -4,6 +4,7 @@
 //! [`spec`] says what to run, [`outcome`] how it ended; everything between is a way to run it.
 
 pub mod accel;
+pub mod bench;
 pub mod cli;
 pub mod gpu;
 pub mod machine;
