@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use ersatz_guest_image::initramfs::ArchiveError;
 use ersatz_guest_image::outer::channel::ChannelError;
-use nix::errno::Errno;
 use thiserror::Error;
 
 use crate::qemu::QemuError;
@@ -48,7 +47,7 @@ pub enum NestedError {
     Socket(#[source] io::Error),
     /// Waiting for events failed.
     #[error("cannot wait for the outer machine: {0}")]
-    Poll(#[source] Errno),
+    Poll(#[source] io::Error),
     /// What came out of the outer machine makes no sense.
     #[error(transparent)]
     Channel(#[from] ChannelError),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use ersatz_guest_image::initramfs::Archive;
 use ersatz_guest_image::outer::{JOB_PATH, Job, Share};
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{NestedError, utf8};
 
@@ -78,7 +78,7 @@ impl OuterJob {
 /// The outer initramfs with the job behind it, as a memfd: nothing is left over however the run ends.
 pub(super) fn assemble(initramfs: &Path, job: &OuterJob) -> Result<OwnedFd, NestedError> {
     let archive = job.archive()?;
-    let descriptor = memfd_create(c"ersatz-outer-initramfs", MFdFlags::MFD_CLOEXEC)
+    let descriptor = memfd_create("ersatz-outer-initramfs", MemfdFlags::CLOEXEC)
         .map_err(|error| NestedError::Scratch(error.into()))?;
     let mut file = File::from(descriptor);
     let mut outer = File::open(initramfs).map_err(|source| NestedError::Read { path: initramfs.to_owned(), source })?;

@@ -3,12 +3,11 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use ersatz_guest_image::outer::channel::{Decoder, Message};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::machine::OuterMachine;
@@ -25,7 +24,7 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(45);
 const FAREWELL: Duration = Duration::from_secs(20);
 
 /// How often to look at the limits when nothing happens.
-const TICK_MILLISECONDS: u16 = 500;
+const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
 
 /// Bytes read at a time.
 const CHUNK: usize = 64 << 10;
@@ -169,21 +168,19 @@ impl Session {
 
     /// Waits for something to do. Input is left where it is while the machine does not take what it has got.
     fn wait(&mut self, input: Option<&File>, stop: &EventFd) -> Result<Ready, NestedError> {
-        let sending = if self.unsent.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
-        let mut descriptors =
-            vec![PollFd::new(self.machine.port.as_fd(), PollFlags::POLLIN | sending), stop_descriptor(stop)];
+        let sending = if self.unsent.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+        let mut descriptors = vec![PollFd::new(&self.machine.port, PollFlags::IN | sending), stop_descriptor(stop)];
         if let Some(file) = input.filter(|_| self.unsent.is_empty()) {
-            descriptors.push(PollFd::new(file.as_fd(), PollFlags::POLLIN));
+            descriptors.push(PollFd::new(file, PollFlags::IN));
         }
         let before = Instant::now();
-        match poll(&mut descriptors, PollTimeout::from(TICK_MILLISECONDS)) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(NestedError::Poll(error)),
+        match poll(&mut descriptors, Some(&TICK)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(NestedError::Poll(error.into())),
         }
         // Errors and hang-ups are found by reading.
         let arrived = |index: usize| {
-            let flags = descriptors.get(index).and_then(PollFd::revents);
-            flags.is_some_and(|flags| !flags.difference(PollFlags::POLLOUT).is_empty())
+            descriptors.get(index).is_some_and(|entry| !entry.revents().difference(PollFlags::OUT).is_empty())
         };
         let ready = Ready { port: arrived(0), stop: arrived(1), input: arrived(2) };
         self.silence = if ready.port { Duration::ZERO } else { self.silence + before.elapsed() };
@@ -335,7 +332,7 @@ fn stop_descriptor(stop: &EventFd) -> PollFd<'_> {
     use std::os::fd::{AsRawFd, BorrowedFd};
     // SAFETY: the descriptor is the event's, which is borrowed for as long as the result lives.
     let descriptor = unsafe { BorrowedFd::borrow_raw(stop.as_raw_fd()) };
-    PollFd::new(descriptor, PollFlags::POLLIN)
+    PollFd::from_borrowed_fd(descriptor, PollFlags::IN)
 }
 
 /// Shows bytes to people; those that a closed terminal does not take are lost.
