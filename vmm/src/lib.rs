@@ -6,9 +6,12 @@
 pub mod accel;
 pub mod bench;
 pub mod cli;
+pub mod console;
 pub mod gpu;
+pub mod launch;
 pub mod machine;
 pub mod outcome;
 pub mod qemu;
 pub mod spec;
+pub mod supervisor;
 pub mod vfio_user;

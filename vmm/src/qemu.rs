@@ -3,10 +3,14 @@
 //!
 //! `--accel nested` runs its outer machine on it, `--accel tcg` its guest.
 
+mod capability;
 mod locate;
 mod process;
+mod qmp;
 mod tail;
 
+pub use capability::{UnfitError, check_vfio_user};
 pub use locate::Qemu;
 pub use process::{QemuError, QemuProcess};
+pub use qmp::{Monitor, QmpError};
 pub use tail::Tail;

@@ -12,7 +12,7 @@ use super::guest::vram_size;
 use super::{CommandError, size};
 use crate::gpu;
 use crate::spec::GpuSpec;
-use crate::vfio_user::server::{self, Socket, Until};
+use crate::vfio_user::server::{self, Clients, Socket, Until};
 
 /// Serve one GPU over vfio-user, for a QEMU of your own
 ///
@@ -52,7 +52,7 @@ pub fn run(options: &DeviceOptions) -> Result<u8, CommandError> {
     let socket = Socket::bind(&options.socket)?;
     eprintln!("ersatz: {} of VRAM at {}; Ctrl-C ends", size::format(options.vram), options.socket.display());
     let until = if options.once { Until::FirstClientLeft } else { Until::Stopped };
-    server::serve(socket.listener(), backend, until, &stop)?;
+    server::serve(socket.listener(), backend, until, Clients::Anyone, &stop)?;
     Ok(0)
 }
 

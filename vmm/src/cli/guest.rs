@@ -11,7 +11,8 @@ use ersatz_guest_image::manifest::Manifest;
 
 use super::artifacts::{self, ArtifactError, DEFAULT_SERIES, KernelChoice};
 use super::limit::{self, Limit};
-use super::size;
+use super::{report, size};
+use crate::launch::{Carrier, LaunchError, Wanted};
 use crate::spec::{GpuSpec, GuestSpec};
 
 /// Smallest guest memory: below it a stock kernel cannot unpack itself and its initramfs.
@@ -48,6 +49,11 @@ impl Mode {
             Self::Private => "private",
             Self::Coherent => "coherent",
         }
+    }
+
+    /// The path of a file of which there is one for each mode: `a.trace` becomes `a-private.trace`.
+    pub fn beside(self, path: &Path) -> PathBuf {
+        with_suffix(path, self.name())
     }
 }
 
@@ -99,7 +105,27 @@ pub struct Guest {
     pub manifest: Option<Manifest>,
 }
 
+impl From<Accel> for Wanted {
+    fn from(accel: Accel) -> Self {
+        match accel {
+            Accel::Auto => Self::Auto,
+            Accel::Kvm => Self::Kvm,
+            Accel::Nested => Self::Nested,
+            Accel::Tcg => Self::Tcg,
+        }
+    }
+}
+
 impl GuestOptions {
+    /// What carries the guest; says so if it had to choose.
+    ///
+    /// # Errors
+    ///
+    /// If what it needs is not there.
+    pub fn carrier(&self, manifest: Option<&Manifest>) -> Result<Carrier, LaunchError> {
+        Carrier::choose(self.accel.into(), self.qemu.clone(), manifest, &mut report::say)
+    }
+
     /// What these options amount to.
     ///
     /// `modes` are the memory types of the GPUs in order, the last for all that follow; `default_limit` holds if
@@ -148,12 +174,13 @@ impl GuestOptions {
         Ok(Guest { spec, manifest })
     }
 
-    /// The kernel's command line: a console from the first line on, warnings always, a panic ends the run.
+    /// The kernel's command line: a console from the first line on, warnings always, a panic ends the run, and an NMI, by which
+    /// a hanging kernel is asked where it is, is a panic.
     fn command_line(&self, modes: &[Mode]) -> String {
         let last = modes.last().copied().unwrap_or(Mode::Private);
         let modes: Vec<&str> =
             (0..usize::from(self.devices)).map(|index| modes.get(index).copied().unwrap_or(last).name()).collect();
-        let mut line = format!("console=ttyS0 loglevel=5 panic=-1 ersatz.memory={}", modes.join(","));
+        let mut line = format!("console=ttyS0 loglevel=5 panic=-1 unknown_nmi_panic ersatz.memory={}", modes.join(","));
         if let Some(words) = &self.kernel_args {
             line.push(' ');
             line.push_str(words);
@@ -169,14 +196,19 @@ impl GuestOptions {
         if self.devices == 1 {
             return path.to_owned();
         }
-        let mut name = path.file_stem().unwrap_or_default().to_owned();
-        name.push(format!("-{index}"));
-        if let Some(extension) = path.extension() {
-            name.push(".");
-            name.push(extension);
-        }
-        path.with_file_name(name)
+        with_suffix(path, &index.to_string())
     }
+}
+
+/// A path with `-suffix` in front of its extension.
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(format!("-{suffix}"));
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
 }
 
 /// Reads `--vram`.

@@ -5,9 +5,11 @@
 //! read is in [`size`], [`limit`] and [`artifacts`]; [`usage`] says in one line what is wrong with bad ones.
 
 pub mod artifacts;
+pub mod boot_spec;
 pub mod device;
 pub mod guest;
 pub mod limit;
+pub mod report;
 pub mod run;
 pub mod size;
 pub mod test;
@@ -56,6 +58,8 @@ enum Command {
     Run(run::RunOptions),
     Test(test::TestOptions),
     Device(device::DeviceOptions),
+    #[command(name = crate::accel::nested::inside::COMMAND, hide = true)]
+    BootSpec(boot_spec::BootSpecOptions),
     Trace(trace::TraceArgs),
 }
 
@@ -81,6 +85,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Device(options) => device::run(&options),
+        Command::BootSpec(options) => boot_spec::run(&options),
         Command::Trace(options) => trace::run(&options),
     };
     match result {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `ersatz run`: boots a guest with its GPUs and runs one command in it, or a shell.
 
+use std::io;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,6 +9,8 @@ use ersatz_guest_image::initramfs::command_archive;
 
 use super::CommandError;
 use super::guest::{GuestOptions, Mode};
+use super::report::{self, Shown};
+use crate::launch::{Connection, launch};
 
 /// The time limit of a command, unless `--timeout` says otherwise. A shell has none.
 const COMMAND_LIMIT: Duration = Duration::from_secs(600);
@@ -30,6 +33,9 @@ pub struct RunOptions {
         help_heading = "Device"
     )]
     mode: Vec<Mode>,
+    /// Give CMD the terminal, as the shell has it
+    #[arg(long, short)]
+    interactive: bool,
     /// What to run in the guest instead of a shell
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
@@ -41,8 +47,17 @@ pub struct RunOptions {
 ///
 /// If the guest cannot be run at all. How it ended, however badly, is a status.
 pub fn run(options: &RunOptions) -> Result<u8, CommandError> {
-    let tail = if options.command.is_empty() { Vec::new() } else { command_archive(&options.command)? };
-    let limit = (!options.command.is_empty()).then_some(COMMAND_LIMIT);
-    let guest = options.guest.guest(&options.mode, tail, limit)?;
-    Err(format!("cannot run {} by {:?} yet", guest.spec.kernel.display(), options.guest.accel).into())
+    let is_shell = options.command.is_empty();
+    let tail = if is_shell { Vec::new() } else { command_archive(&options.command)? };
+    let guest = options.guest.guest(&options.mode, tail, (!is_shell).then_some(COMMAND_LIMIT))?;
+    let carrier = options.guest.carrier(guest.manifest.as_ref())?;
+    let connection = Connection {
+        sink: Some(Box::new(io::stdout())),
+        interactive: is_shell || options.interactive,
+        keys: true,
+        progress: Box::new(report::say),
+    };
+    let (outcome, log) = launch(&guest.spec, &carrier, connection)?;
+    report::ending(&outcome, &log, Shown::Already);
+    Ok(outcome.status())
 }

@@ -1,19 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `ersatz test`: boots a guest and runs the guest-side tests in it, once for each memory type.
+//!
+//! [`ktap`] reads what the tests report, [`report`] shows it.
 
-use std::time::Duration;
+pub mod ktap;
+pub mod report;
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use ersatz_guest_image::initramfs::command_archive;
 
+use self::ktap::Counts;
+use self::report::{Report, Style};
 use super::CommandError;
 use super::guest::{GuestOptions, Mode};
+use super::report::{self as ending, Shown, say};
+use crate::launch::{Connection, launch};
+use crate::outcome::{Outcome, STATUS_FAILED};
 
 /// The tests, in the guest.
 const PROGRAM: &str = "/bin/ersatz-guest-tests";
 
 /// The time limit of one boot, unless `--timeout` says otherwise.
-const BOOT_LIMIT: Duration = Duration::from_secs(600);
+const BOOT_LIMIT: Duration = Duration::from_secs(900);
+
+/// Exit status when all tests passed.
+const PASS: u8 = 0;
+/// Exit status when a test failed.
+const FAIL: u8 = 1;
+/// Exit status when no test was run.
+const SKIP: u8 = 4;
 
 /// Run the guest-side tests, in one boot for each memory type
 ///
@@ -23,7 +41,14 @@ pub struct TestOptions {
     #[command(flatten)]
     guest: GuestOptions,
     /// Memory types to run the tests with, each in a guest of its own
-    #[arg(long, value_name = "MODE[,MODE...]", value_enum, value_delimiter = ',', default_values = ["private", "coherent"], help_heading = "Tests")]
+    #[arg(
+        long,
+        value_name = "MODE[,MODE...]",
+        value_enum,
+        value_delimiter = ',',
+        default_values = ["private", "coherent"],
+        help_heading = "Tests"
+    )]
     mode: Vec<Mode>,
     /// List the tests instead of running them
     #[arg(long, help_heading = "Tests")]
@@ -41,7 +66,7 @@ pub struct TestOptions {
 pub enum Format {
     /// A line a test, and a summary.
     Human,
-    /// KTAP version 1, as the guest printed it.
+    /// KTAP version 1; with several memory types one subtest each.
     Ktap,
 }
 
@@ -51,12 +76,108 @@ pub enum Format {
 ///
 /// If a guest cannot be run at all.
 pub fn run(options: &TestOptions) -> Result<u8, CommandError> {
+    // A list does not depend on the memory type.
+    let modes = if options.list { &options.mode[..1] } else { &options.mode[..] };
+    let nested = modes.len() > 1;
+    let in_ktap = options.format == Format::Ktap && !options.list;
+    if in_ktap && nested {
+        writeln!(io::stdout(), "KTAP version 1\n1..{}", modes.len())?;
+    }
+    let mut statuses = Vec::new();
+    for (number, mode) in (1..).zip(modes) {
+        let status = run_in_mode(options, *mode, Style::of(options.format, options.list, nested))?;
+        if in_ktap && nested {
+            let (verdict, note) = match status {
+                PASS => ("ok", ""),
+                SKIP => ("ok", " # SKIP all tests were skipped"),
+                _ => ("not ok", ""),
+            };
+            writeln!(io::stdout(), "{verdict} {number} {}{note}", mode.name())?;
+        }
+        statuses.push(status);
+        // An end that is no test's result says something about the machine, not about the memory type.
+        if !matches!(status, PASS | FAIL | SKIP) {
+            break;
+        }
+    }
+    Ok(combined(&statuses))
+}
+
+/// Runs the tests in one guest.
+fn run_in_mode(options: &TestOptions, mode: Mode, style: Style) -> Result<u8, CommandError> {
     let mut words = vec![PROGRAM.to_owned()];
     if options.list {
         words.push("--list".to_owned());
     }
     words.extend(options.filter.iter().cloned());
-    let tail = command_archive(&words)?;
-    let guest = options.guest.guest(&options.mode, tail, Some(BOOT_LIMIT))?;
-    Err(format!("cannot run {} as {:?} yet", guest.spec.kernel.display(), options.format).into())
+    let mut guest = options.guest.guest(&[mode], command_archive(&words)?, Some(BOOT_LIMIT))?;
+    for gpu in &mut guest.spec.devices {
+        if options.mode.len() > 1 {
+            gpu.trace = gpu.trace.take().map(|path| mode.beside(&path));
+        }
+    }
+    let carrier = options.guest.carrier(guest.manifest.as_ref())?;
+    let report = Report::new(Box::new(io::stdout()), style);
+    let connection =
+        Connection { sink: Some(Box::new(report.clone())), interactive: false, keys: false, progress: Box::new(say) };
+    let started = Instant::now();
+    let (outcome, log) = launch(&guest.spec, &carrier, connection)?;
+    ending::ending(&outcome, &log, Shown::Not);
+    let counts = report.counts();
+    if style == Style::Human {
+        let Counts { passed, failed, skipped, .. } = counts;
+        let seconds = started.elapsed().as_secs_f32();
+        writeln!(
+            io::stdout(),
+            "{}: {passed} passed, {failed} failed, {skipped} skipped in {seconds:.1} s",
+            mode.name()
+        )?;
+    }
+    Ok(if options.list { outcome.status() } else { status(&outcome, counts) })
+}
+
+/// The status of one guest: what it says, if what it reported bears that out.
+fn status(outcome: &Outcome, counts: Counts) -> u8 {
+    match outcome {
+        // `ersatz-guest-tests` says so itself when a filter fits nothing; there is no report then.
+        Outcome::Exited(PASS | FAIL | SKIP) if counts.planned.is_some() && !counts.is_complete() => {
+            say(&format!("{} of {:?} planned tests have a result", counts.results(), counts.planned));
+            STATUS_FAILED
+        }
+        Outcome::Exited(PASS) if counts.failed > 0 || counts.passed == 0 => {
+            say("the tests' exit status says that they passed, their report does not");
+            STATUS_FAILED
+        }
+        outcome => outcome.status(),
+    }
+}
+
+/// One status for several guests: the first that is no result of tests, else failed, else passed, else skipped.
+fn combined(statuses: &[u8]) -> u8 {
+    let other = statuses.iter().find(|status| !matches!(**status, PASS | FAIL | SKIP));
+    let rank = [FAIL, PASS, SKIP].into_iter().find(|status| statuses.contains(status));
+    other.copied().or(rank).unwrap_or(SKIP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_of_several_guests_counts() {
+        assert_eq!(combined(&[PASS, SKIP]), PASS);
+        assert_eq!(combined(&[SKIP, SKIP]), SKIP);
+        assert_eq!(combined(&[FAIL, PASS]), FAIL);
+        assert_eq!(combined(&[FAIL, 121]), 121);
+    }
+
+    #[test]
+    fn a_report_that_broke_off_is_no_pass() {
+        let counts = Counts { planned: Some(3), passed: 2, failed: 0, skipped: 0 };
+        assert_eq!(status(&Outcome::Exited(PASS), counts), STATUS_FAILED);
+        let counts = Counts { passed: 3, ..counts };
+        assert_eq!(status(&Outcome::Exited(PASS), counts), PASS);
+        assert_eq!(status(&Outcome::Exited(PASS), Counts::default()), STATUS_FAILED);
+        assert_eq!(status(&Outcome::Panicked, counts), Outcome::Panicked.status());
+    }
 }

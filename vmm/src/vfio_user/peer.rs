@@ -9,24 +9,32 @@ use std::fs::{self, File};
 use std::os::linux::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 
-use rustix::net::sockopt::socket_peercred;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 
 /// The process at the other end of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
     pid: i32,
+    user: u32,
 }
 
 impl Peer {
     /// Asks the kernel who it is. `None` if that is beyond what can be seen from here (another PID namespace).
     pub fn of(stream: &UnixStream) -> Option<Self> {
-        let pid = socket_peercred(stream).ok()?.pid.as_raw_nonzero().get();
-        Some(Self { pid })
+        let credentials = getsockopt(stream, PeerCredentials).ok()?;
+        // Zero stands for a process that has no number here.
+        (credentials.pid() != 0).then(|| Self { pid: credentials.pid(), user: credentials.uid() })
     }
 
     /// The process id.
     pub fn pid(self) -> i32 {
         self.pid
+    }
+
+    /// Whether it runs as the same user as this process.
+    pub fn is_of_this_user(self) -> bool {
+        self.user == rustix::process::geteuid().as_raw()
     }
 
     /// Whether the process has a file mapped, and every mapping of it is private. `false` also if that cannot be seen.

@@ -102,6 +102,15 @@ pub enum Until {
     FirstClientLeft,
 }
 
+/// Whom to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// Whoever can connect; the permissions of the socket's path decide who that is.
+    Anyone,
+    /// Processes of our own user: for sockets without a path, which have no permissions.
+    OfThisUser,
+}
+
 /// Serves one client after the other; a further one that comes meanwhile is turned away. Between clients the function is
 /// reset. Returns when `stop` becomes readable, or as `until` says.
 ///
@@ -112,6 +121,7 @@ pub fn serve(
     listener: &UnixListener,
     backend: FunctionBackend,
     until: Until,
+    clients: Clients,
     stop: impl AsFd,
 ) -> Result<(), ServeError> {
     let left = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| ServeError::Wait(error.into()))?);
@@ -138,8 +148,13 @@ pub fn serve(
         }
         if has_come {
             let (stream, _) = listener.accept().map_err(ServeError::Wait)?;
+            let peer = Peer::of(&stream);
+            if clients == Clients::OfThisUser && !peer.is_some_and(Peer::is_of_this_user) {
+                log::warn!("vfio-user: a client of another user was turned away");
+                continue;
+            }
             match idle.take() {
-                Some(backend) => busy = Some(Client::start(stream, backend, left.clone())?),
+                Some(backend) => busy = Some(Client::start(stream, peer, backend, left.clone())?),
                 None => {
                     log::warn!("vfio-user: a second client was turned away: one device serves one client at a time")
                 }
@@ -156,8 +171,12 @@ struct Client {
 
 impl Client {
     /// Begins to serve; writes to `left` once the client is gone and the backend has forgotten it.
-    fn start(stream: UnixStream, mut backend: FunctionBackend, left: Arc<OwnedFd>) -> Result<Self, ServeError> {
-        let peer = Peer::of(&stream);
+    fn start(
+        stream: UnixStream,
+        peer: Option<Peer>,
+        mut backend: FunctionBackend,
+        left: Arc<OwnedFd>,
+    ) -> Result<Self, ServeError> {
         let other = stream.try_clone().map_err(ServeError::Wait)?;
         let serve = move || {
             log::info!(

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The GPUs of a guest under QEMU: each with a vfio-user server on a thread of its own.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
+use std::{env, fs, io, process};
+
+use rustix::fs::{Mode, OFlags, open};
+use thiserror::Error;
+
+use crate::gpu::{self, BuildError};
+use crate::spec::GpuSpec;
+use crate::supervisor::Event;
+use crate::vfio_user::server::{self, Clients, ServeError, Until};
+
+/// Why there are no devices.
+#[derive(Debug, Error)]
+pub enum DeviceError {
+    /// There are more than can be numbered.
+    #[error("a guest may have at most 256 GPUs, not {0}")]
+    TooMany(usize),
+    /// One could not be made.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// One could not be served.
+    #[error("cannot serve GPU {index} to QEMU")]
+    Serve {
+        /// Its number.
+        index: u8,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The served devices. Dropping them waits until their servers have ended.
+#[derive(Debug)]
+pub(super) struct Devices {
+    stop: Event,
+    servers: Vec<Server>,
+}
+
+#[derive(Debug)]
+struct Server {
+    socket: OwnedFd,
+    ended: Event,
+    thread: Option<JoinHandle<Result<(), ServeError>>>,
+}
+
+impl Devices {
+    /// Makes the devices and has them listen.
+    pub(super) fn start(specs: &[GpuSpec]) -> Result<Self, DeviceError> {
+        let stop = Event::new().map_err(|source| DeviceError::Serve { index: 0, source })?;
+        let mut devices = Self { stop, servers: Vec::new() };
+        for (index, spec) in specs.iter().enumerate() {
+            let index = u8::try_from(index).map_err(|_| DeviceError::TooMany(specs.len()))?;
+            let backend = gpu::build_backend(spec, index, true)?;
+            let started = listen(index).and_then(|(socket, listener)| {
+                let (ended, stop) = (Event::new()?, devices.stop.clone());
+                let at_end = ended.clone();
+                let serve = move || {
+                    let result = server::serve(&listener, backend, Until::FirstClientLeft, Clients::OfThisUser, &stop);
+                    at_end.set();
+                    result
+                };
+                let thread = thread::Builder::new().name(format!("gpu{index}")).spawn(serve)?;
+                Ok(Server { socket, ended, thread: Some(thread) })
+            });
+            devices.servers.push(started.map_err(|source| DeviceError::Serve { index, source })?);
+        }
+        Ok(devices)
+    }
+
+    /// Copies of the descriptors that QEMU is to inherit, one a device: each leads to the inode of the device's socket.
+    pub(super) fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        self.servers.iter().map(|server| server.socket.try_clone()).collect()
+    }
+
+    /// For each device an event that happens when its server has ended.
+    pub(super) fn ends(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.servers.iter().map(|server| server.ended.as_fd())
+    }
+
+    /// Why a server has ended.
+    pub(super) fn reason(&mut self, index: usize) -> String {
+        let thread = self.servers.get_mut(index).and_then(|server| server.thread.take());
+        match thread.map(JoinHandle::join) {
+            Some(Ok(Ok(()))) => "the connection was closed".to_owned(),
+            Some(Ok(Err(error))) => error.to_string(),
+            Some(Err(_)) => "the server panicked".to_owned(),
+            None => "the server has ended".to_owned(),
+        }
+    }
+}
+
+impl Drop for Devices {
+    fn drop(&mut self) {
+        self.stop.set();
+        for server in &mut self.servers {
+            if let Some(Ok(Err(error))) = server.thread.take().map(JoinHandle::join) {
+                log::warn!("vfio-user: {error}");
+            }
+        }
+    }
+}
+
+/// Listens on a socket that QEMU finds by a descriptor it inherits: vfio-user-pci takes nothing but the path of a socket file,
+/// and a file that is there only for the blink between bind and unlink cannot be left over. The way to its inode stays,
+/// through `/proc/self/fd`.
+fn listen(index: u8) -> io::Result<(OwnedFd, UnixListener)> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let name = format!("ersatz-{}-{}-gpu{index}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = env::temp_dir().join(name);
+        let listener = match UnixListener::bind(&path) {
+            Ok(listener) => listener,
+            // Left over by a process that was killed in that blink and had our number.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => continue,
+            Err(error) => return Err(error),
+        };
+        let inode = open(&path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+        fs::remove_file(&path)?;
+        return Ok((inode?, listener));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_is_reached_by_its_descriptor_and_leaves_no_file() {
+        let (inode, listener) = listen(0).unwrap();
+        let path = format!("/proc/self/fd/{}", inode.as_raw_fd());
+        let mut client = UnixStream::connect(&path).unwrap();
+        let (mut server, address) = listener.accept().unwrap();
+        io::Write::write_all(&mut client, b"x").unwrap();
+        io::Read::read_exact(&mut server, &mut [0]).unwrap();
+        assert!(address.is_unnamed());
+        assert!(fs::read_link(&path).unwrap().to_string_lossy().ends_with("(deleted)"));
+    }
+}

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `ersatz boot-spec`: the end of `--accel nested` that runs in the outer machine. Not for people to type.
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::CommandError;
+use super::report::say;
+use crate::accel::nested::inside::{read_spec, write_outcome};
+use crate::launch::{Carrier, Connection, launch};
+
+/// Run a guest by its description, on KVM
+#[derive(Debug, Args)]
+pub struct BootSpecOptions {
+    /// The guest's description, as JSON
+    spec: PathBuf,
+    /// Where to write how it ended, as JSON
+    outcome: PathBuf,
+}
+
+/// Runs the guest; returns the exit status.
+///
+/// # Errors
+///
+/// If the guest cannot be run at all, or the files cannot be used.
+pub fn run(options: &BootSpecOptions) -> Result<u8, CommandError> {
+    let spec = read_spec(&options.spec)?;
+    let connection = Connection {
+        sink: Some(Box::new(io::stdout())),
+        interactive: io::stdin().is_terminal(),
+        // The host's end has taken what is meant for us.
+        keys: false,
+        progress: Box::new(say),
+    };
+    let (outcome, _) = launch(&spec, &Carrier::Kvm, connection)?;
+    write_outcome(&options.outcome, &outcome)?;
+    Ok(outcome.status())
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What is said about a run on standard error: what was chosen, and how it ended if that was not well.
+
+use std::io::{self, Write};
+
+use crate::console::log::ConsoleLog;
+use crate::outcome::Outcome;
+
+/// Lines of the console to show with a bad end.
+const LAST_LINES: usize = 30;
+
+/// Whether the user has seen the guest's console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// It went to standard output.
+    Already,
+    /// Not all of it, so the end must be shown.
+    Not,
+}
+
+/// Says one thing.
+pub fn say(text: &str) {
+    // Standard error that is closed is no reason to end.
+    let _ = writeln!(io::stderr(), "ersatz: {text}");
+}
+
+/// Says how a run ended, unless its exit status says it all.
+pub fn ending(outcome: &Outcome, log: &ConsoleLog, shown: Shown) {
+    let Some(text) = text(outcome, log) else { return };
+    if shown == Shown::Not {
+        for line in log.last(LAST_LINES) {
+            let _ = writeln!(io::stderr(), "  {line}");
+        }
+    }
+    say(&text);
+}
+
+fn text(outcome: &Outcome, log: &ConsoleLog) -> Option<String> {
+    Some(match outcome {
+        Outcome::Exited(_) => return None,
+        Outcome::Stopped => "the guest ended without saying how its command did".to_owned(),
+        Outcome::Panicked => match log.panic() {
+            Some(line) => format!("the guest kernel panicked: {line}"),
+            None => "the guest kernel panicked".to_owned(),
+        },
+        Outcome::Splat(line) => format!("the command succeeded, but the guest kernel complained: {line}"),
+        Outcome::TimedOut(lines) => {
+            let mut text = "the time limit was reached; the guest was here:".to_owned();
+            for line in lines {
+                text.push_str("\n  ");
+                text.push_str(line);
+            }
+            text
+        }
+        Outcome::Interrupted => "interrupted".to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_good_end_needs_no_words() {
+        assert_eq!(text(&Outcome::Exited(0), &ConsoleLog::new()), None);
+        assert_eq!(text(&Outcome::Exited(1), &ConsoleLog::new()), None);
+    }
+
+    #[test]
+    fn a_bad_end_says_what_and_where() {
+        let log = ConsoleLog::new();
+        log.push(b"[ 1.0] Kernel panic - not syncing: why\n");
+        assert!(text(&Outcome::Panicked, &log).unwrap().ends_with("not syncing: why"));
+        let lines = vec!["vCPU 0: rip 0x1".to_owned()];
+        assert!(text(&Outcome::TimedOut(lines), &log).unwrap().contains("\n  vCPU 0: rip 0x1"));
+    }
+}

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Between the guest's serial port and the user: the same for every accelerator.
+//!
+//! What the guest sends goes through [`log`] (which notices panics and other complaints of its kernel, and keeps the last
+//! lines) to wherever the command wants it; what the user types goes through [`keys`] to the guest; [`terminal`] takes
+//! the user's terminal and gives it back.
+
+pub mod keys;
+pub mod log;
+pub mod output;
+pub mod terminal;

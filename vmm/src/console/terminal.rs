@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The user's terminal while a guest has it, and what the user types.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::thread;
+
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+
+use super::keys::Keys;
+
+/// What ends a shell that reads from something else than a terminal: Ctrl-D.
+const END_OF_INPUT: u8 = 0x04;
+
+/// Standard input in raw mode; dropping this gives it back as it was, also when we panic. Signals must not end the process
+/// meanwhile but lead to a return from `main`.
+#[derive(Debug)]
+pub struct RawTerminal {
+    before: Termios,
+}
+
+impl RawTerminal {
+    /// Takes the terminal, if standard input is one.
+    ///
+    /// # Errors
+    ///
+    /// If it is one and cannot be set up.
+    pub fn take() -> io::Result<Option<Self>> {
+        let stdin = io::stdin();
+        if !stdin.is_terminal() {
+            return Ok(None);
+        }
+        let before = tcgetattr(&stdin)?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(&stdin, OptionalActions::Flush, &raw)?;
+        Ok(Some(Self { before }))
+    }
+
+    /// Its lines and columns; 24 and 80 if it does not know.
+    pub fn size(&self) -> (u16, u16) {
+        match tcgetwinsize(io::stdin()) {
+            Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row, size.ws_col),
+            _ => (24, 80),
+        }
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        // A terminal that is gone needs nothing back.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &self.before);
+    }
+}
+
+/// Passes what is typed on to the guest, on a thread of its own; the returned file is the guest's end of it. When Ctrl-A x is
+/// typed on a terminal and `with_keys` is set, calls `quit`. At the end of input that is no terminal, sends what ends a shell.
+///
+/// # Errors
+///
+/// If there are no descriptors or threads to be had.
+pub fn follow_input(with_keys: bool, quit: impl FnOnce() + Send + 'static) -> io::Result<File> {
+    let (guest, mut ours) = UnixStream::pair()?;
+    let from_terminal = io::stdin().is_terminal();
+    let pump = move || {
+        let mut keys = Keys::default();
+        let mut typed = [0; 1024];
+        loop {
+            let count = match io::stdin().read(&mut typed) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => result.unwrap_or(0),
+            };
+            let mut bytes = Vec::new();
+            if count == 0 {
+                if !from_terminal {
+                    bytes.push(END_OF_INPUT);
+                }
+            } else if !(from_terminal && with_keys) {
+                // What a program or file says is for the guest, whatever it looks like.
+                bytes.extend_from_slice(&typed[..count]);
+            } else if keys.take(&typed[..count], &mut bytes) {
+                quit();
+                return;
+            }
+            if ours.write_all(&bytes).is_err() || count == 0 {
+                return;
+            }
+        }
+    };
+    // Ends with the process: a read of standard input cannot be interrupted.
+    thread::Builder::new().name("input".to_owned()).spawn(pump)?;
+    Ok(File::from(OwnedFd::from(guest)))
+}

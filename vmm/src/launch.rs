@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! One guest from its description to its [`Outcome`], on whichever accelerator.
+//!
+//! Between the command line, which knows what is wanted, and [`accel`](crate::accel), which knows how to run it: this
+//! takes the terminal and the signals, and gives them back.
+
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::thread;
+
+use ersatz_guest_image::manifest::Manifest;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use thiserror::Error;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::accel::kvm::{self, KvmRunError};
+use crate::accel::nested::{self, Ground, NestedError};
+use crate::accel::probe::probe;
+use crate::accel::tcg::{self, TcgError};
+use crate::console::log::ConsoleLog;
+use crate::console::output::{ConsoleOutput, Style};
+use crate::console::terminal::{RawTerminal, follow_input};
+use crate::outcome::Outcome;
+use crate::qemu::{Qemu, UnfitError, check_vfio_user};
+use crate::spec::GuestSpec;
+use crate::supervisor::{Event, Watch};
+
+/// What carries a guest.
+#[derive(Clone, Debug)]
+pub enum Carrier {
+    /// Our machine on this machine's KVM.
+    Kvm,
+    /// Our machine on the KVM of an emulated machine.
+    Nested(Ground),
+    /// QEMU's emulation.
+    Tcg(Qemu),
+}
+
+/// Why a guest was not run, or not to its end.
+#[derive(Debug, Error)]
+pub enum LaunchError {
+    /// Something must be built first.
+    #[error("--accel {0} needs what `cargo xtask build` builds; run that first")]
+    NotBuilt(&'static str),
+    /// The QEMU that was named will not do.
+    #[error(transparent)]
+    Unfit(#[from] UnfitError),
+    /// On KVM.
+    #[error(transparent)]
+    Kvm(#[from] KvmRunError),
+    /// In an outer machine.
+    #[error(transparent)]
+    Nested(#[from] NestedError),
+    /// Under QEMU.
+    #[error(transparent)]
+    Tcg(#[from] TcgError),
+    /// Terminal, signals or threads.
+    #[error("cannot connect the guest to this terminal")]
+    Terminal(#[from] io::Error),
+}
+
+/// The accelerators one can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// KVM if it works, else nested.
+    Auto,
+    /// KVM.
+    Kvm,
+    /// Nested.
+    Nested,
+    /// QEMU's emulation.
+    Tcg,
+}
+
+impl Carrier {
+    /// Decides what carries a guest. `said` hears what was chosen and why, if that was left to us.
+    ///
+    /// # Errors
+    ///
+    /// If what it needs is not there.
+    pub fn choose(
+        wanted: Wanted,
+        qemu: Option<PathBuf>,
+        manifest: Option<&Manifest>,
+        said: &mut dyn FnMut(&str),
+    ) -> Result<Self, LaunchError> {
+        let choose_qemu = |name| match (&qemu, manifest) {
+            (named @ Some(_), _) => Ok(Qemu::choose(named.as_deref(), "".as_ref())),
+            (None, Some(manifest)) => Ok(Qemu::choose(None, &manifest.toolchain_root)),
+            (None, None) => Err(LaunchError::NotBuilt(name)),
+        };
+        let nested = || {
+            let manifest = manifest.ok_or(LaunchError::NotBuilt("nested"))?;
+            Ok(Self::Nested(Ground::new(manifest, choose_qemu("nested")?)))
+        };
+        match wanted {
+            Wanted::Kvm => Ok(Self::Kvm),
+            Wanted::Nested => nested(),
+            Wanted::Tcg => {
+                let chosen = choose_qemu("tcg")?;
+                if qemu.is_some() {
+                    check_vfio_user(&chosen)?;
+                }
+                Ok(Self::Tcg(chosen))
+            }
+            Wanted::Auto => {
+                let verdict = probe();
+                if verdict.works() {
+                    said(&format!("--accel kvm, since {verdict}"));
+                    Ok(Self::Kvm)
+                } else {
+                    said(&format!("--accel nested, since {verdict}"));
+                    nested()
+                }
+            }
+        }
+    }
+}
+
+/// How a guest is connected to the user.
+pub struct Connection {
+    /// Gets the guest's console, besides the log.
+    pub sink: Option<Box<dyn Write + Send>>,
+    /// Whether the guest gets what is typed, and the terminal in raw mode if there is one.
+    pub interactive: bool,
+    /// Whether Ctrl-A x ends the guest; only if interactive.
+    pub keys: bool,
+    /// Hears of the steps of a long start.
+    pub progress: Box<dyn FnMut(&str)>,
+}
+
+/// Runs a guest; how it ended, and what its console said last.
+///
+/// # Errors
+///
+/// If it could not be run.
+pub fn launch(
+    spec: &GuestSpec,
+    carrier: &Carrier,
+    mut connection: Connection,
+) -> Result<(Outcome, ConsoleLog), LaunchError> {
+    let log = ConsoleLog::new();
+    let stop = Event::new()?;
+    let nested_stop = EventFd::new(libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)?;
+    let _signals = Signals::follow(stop.clone(), nested_stop.try_clone()?)?;
+    let terminal = if connection.interactive { RawTerminal::take()? } else { None };
+    let input = if connection.interactive {
+        let (quit, nested_quit) = (stop.clone(), nested_stop.try_clone()?);
+        let keys = connection.keys;
+        Some(follow_input(keys, move || {
+            quit.set();
+            let _ = nested_quit.write(1);
+        })?)
+    } else {
+        None
+    };
+    let style = if terminal.is_some() { Style::Raw } else { Style::Text };
+    let output = ConsoleOutput::new(log.clone(), connection.sink.take(), style);
+    let watch = Watch { log: log.clone(), limit: spec.timeout, stop };
+    let outcome = match carrier {
+        Carrier::Kvm => kvm::run(spec, output, input, &watch)?,
+        Carrier::Tcg(qemu) => tcg::run(spec, qemu, output, input, &watch)?,
+        Carrier::Nested(ground) => {
+            let mut console = nested::Console {
+                input,
+                output: Box::new(output),
+                errors: Box::new(io::stderr()),
+                terminal: terminal.as_ref().map(RawTerminal::size),
+            };
+            nested::run(spec, ground, &mut console, &nested_stop, &mut connection.progress)?
+        }
+    };
+    Ok((outcome, log))
+}
+
+/// Turns the signals that mean "end" into events, for as long as it lives.
+struct Signals {
+    ids: Vec<signal_hook::SigId>,
+}
+
+impl Signals {
+    fn follow(stop: Event, nested_stop: EventFd) -> io::Result<Self> {
+        let (mut reader, writer) = UnixStream::pair()?;
+        let mut ids = Vec::new();
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            ids.push(signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?);
+        }
+        drop(writer);
+        // Ends when the last signal is given back, which closes the other end.
+        thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            while matches!(io::Read::read(&mut reader, &mut [0; 16]), Ok(1..)) {
+                stop.set();
+                let _ = nested_stop.write(1);
+            }
+        })?;
+        Ok(Self { ids })
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        for id in self.ids.drain(..) {
+            signal_hook::low_level::unregister(id);
+        }
+    }
+}

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Watching over a running guest: time limits, panics, the user's wish to end. The same for KVM and for QEMU.
+//!
+//! The machine runs on the calling thread; the supervisor watches from one of its own and ends the machine when it must.
+//! Afterwards the machine's end, the supervisor's reason and what the console said together make the [`Outcome`].
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use crate::console::log::ConsoleLog;
+use crate::machine::{End, MachineHandle};
+use crate::outcome::Outcome;
+
+/// How often the console is looked at for a panic.
+const TICK: Duration = Duration::from_millis(100);
+/// How long a panicking kernel may take to print what it has to say and to reset the machine.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long a kernel that hangs may take to answer an NMI with a backtrace.
+const BACKTRACE: Duration = Duration::from_secs(3);
+/// Lines of the backtrace that say where a kernel was.
+const BACKTRACE_LINES: usize = 24;
+
+/// What a supervisor can do with a machine, from any thread.
+pub trait Controls: Sync {
+    /// Where each vCPU is, a line each.
+    fn vcpus(&self) -> Vec<String>;
+    /// Sends an NMI to all vCPUs.
+    fn inject_nmi(&self);
+    /// Ends the machine soon.
+    fn stop(&self);
+}
+
+impl Controls for MachineHandle {
+    fn vcpus(&self) -> Vec<String> {
+        MachineHandle::vcpus(self).iter().map(ToString::to_string).collect()
+    }
+
+    fn inject_nmi(&self) {
+        MachineHandle::inject_nmi(self);
+    }
+
+    fn stop(&self) {
+        MachineHandle::stop(self);
+    }
+}
+
+/// An event that stays once it has happened; clones share it.
+#[derive(Clone, Debug)]
+pub struct Event(Arc<OwnedFd>);
+
+impl Event {
+    /// One that has not happened.
+    ///
+    /// # Errors
+    ///
+    /// If there is no descriptor to be had.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
+    }
+
+    /// Makes it happen.
+    pub fn set(&self) {
+        // It fails only if it was set 2^64 times before.
+        let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
+    }
+
+    /// Waits until it happens or the time is over; whether it has.
+    pub fn wait(&self, limit: Duration) -> bool {
+        first_of([self], limit).is_some()
+    }
+}
+
+impl AsFd for Event {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Waits for the first of some events; its index, or `None` when the time is over.
+fn first_of<const N: usize>(events: [&Event; N], limit: Duration) -> Option<usize> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let mut polled = events.map(|event| PollFd::new(event, PollFlags::IN));
+        let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
+        match poll(&mut polled, left.as_ref()) {
+            Err(rustix::io::Errno::INTR) => {}
+            _ => return polled.iter().position(|event| !event.revents().is_empty()),
+        }
+    }
+}
+
+/// What a supervisor goes by.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// What the guest's console says.
+    pub log: ConsoleLog,
+    /// How long the guest may run.
+    pub limit: Option<Duration>,
+    /// Set when the user wants it to end.
+    pub stop: Event,
+}
+
+/// Why the supervisor ended a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Reason {
+    Interrupted,
+    TimedOut(Vec<String>),
+    Panicked,
+}
+
+/// Runs a machine (`body` returns when it has ended) under supervision.
+///
+/// # Errors
+///
+/// Those of `body`, unless the supervisor had ended the machine.
+pub fn supervise<E: From<io::Error>>(
+    watch: &Watch,
+    controls: &dyn Controls,
+    body: impl FnOnce() -> Result<End, E>,
+) -> Result<Outcome, E> {
+    let ended = Event::new()?;
+    let (end, reason) = thread::scope(|scope| {
+        let supervisor = thread::Builder::new()
+            .name("supervisor".to_owned())
+            .spawn_scoped(scope, || oversee(watch, controls, &ended))?;
+        let end = {
+            let _set = SetOnDrop(&ended);
+            body()
+        };
+        let reason = supervisor.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok::<_, io::Error>((end, reason))
+    })?;
+    match (end, reason) {
+        // The machine's own end may come together with ours; a status is worth more than a reason.
+        (Ok(End::Exited(status)), _) => Ok(exited(status, &watch.log)),
+        (_, Some(Reason::Interrupted)) => Ok(Outcome::Interrupted),
+        (_, Some(Reason::TimedOut(lines))) => Ok(Outcome::TimedOut(lines)),
+        (_, Some(Reason::Panicked)) => Ok(Outcome::Panicked),
+        (Ok(_), None) if watch.log.panic().is_some() => Ok(Outcome::Panicked),
+        (Ok(_), None) => Ok(Outcome::Stopped),
+        (Err(error), None) => Err(error),
+    }
+}
+
+/// A command's exit status as an outcome: success does not count if the kernel complained.
+fn exited(status: u8, log: &ConsoleLog) -> Outcome {
+    match log.complaint() {
+        Some(line) if status == 0 => Outcome::Splat(line),
+        _ => Outcome::Exited(status),
+    }
+}
+
+/// Sets an event however the scope is left.
+struct SetOnDrop<'a>(&'a Event);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
+
+/// Watches until the machine has ended; says why it ended the machine, if it did.
+fn oversee(watch: &Watch, controls: &dyn Controls, ended: &Event) -> Option<Reason> {
+    let started = Instant::now();
+    let reason = loop {
+        match first_of([ended, &watch.stop], TICK) {
+            Some(0) => return None,
+            Some(_) => break Reason::Interrupted,
+            None => {}
+        }
+        if watch.log.panic().is_some() {
+            // The kernel resets the machine by itself when it is done; if it cannot, that is no reason to wait.
+            if ended.wait(LAST_WORDS) {
+                return None;
+            }
+            break Reason::Panicked;
+        }
+        if watch.limit.is_some_and(|limit| started.elapsed() >= limit) {
+            break Reason::TimedOut(whereabouts(&watch.log, controls, ended));
+        }
+    };
+    controls.stop();
+    Some(reason)
+}
+
+/// Where a guest hangs: its vCPUs as they are, then what its kernel says to an NMI.
+fn whereabouts(log: &ConsoleLog, controls: &dyn Controls, ended: &Event) -> Vec<String> {
+    let mut lines = controls.vcpus();
+    let mark = log.mark();
+    controls.inject_nmi();
+    let deadline = Instant::now() + BACKTRACE;
+    // The kernel was told to panic on an NMI it cannot explain, which is its last line.
+    while Instant::now() < deadline && log.panic().is_none() && !ended.wait(TICK) {}
+    ended.wait(TICK);
+    let said = log.since(mark);
+    if said.is_empty() {
+        lines.push("the kernel does not answer an NMI".to_owned());
+    }
+    lines.extend(said.into_iter().take(BACKTRACE_LINES));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine that does nothing but end when told to.
+    struct Fake {
+        stopped: Event,
+        log: ConsoleLog,
+    }
+
+    impl Controls for Fake {
+        fn vcpus(&self) -> Vec<String> {
+            vec!["vCPU 0: here".to_owned()]
+        }
+
+        fn inject_nmi(&self) {
+            self.log.push(b"[  9.0] NMI backtrace\n[  9.1] RIP: 0010:spin+0x1/0x2\n");
+        }
+
+        fn stop(&self) {
+            self.stopped.set();
+        }
+    }
+
+    fn run(limit: Option<Duration>, body: impl FnOnce(&Fake, &Watch) -> End) -> Outcome {
+        let log = ConsoleLog::new();
+        let fake = Fake { stopped: Event::new().unwrap(), log: log.clone() };
+        let watch = Watch { log, limit, stop: Event::new().unwrap() };
+        supervise::<io::Error>(&watch, &fake, || Ok(body(&fake, &watch))).unwrap()
+    }
+
+    fn until_stopped(fake: &Fake) -> End {
+        assert!(fake.stopped.wait(Duration::from_secs(60)), "nobody stops the machine");
+        End::Stopped
+    }
+
+    #[test]
+    fn an_exit_status_is_the_outcome() {
+        assert_eq!(run(None, |_, _| End::Exited(3)), Outcome::Exited(3));
+        assert_eq!(run(None, |_, _| End::PoweredOff), Outcome::Stopped);
+    }
+
+    #[test]
+    fn success_with_a_complaint_is_none_but_failure_stays_what_it_is() {
+        let complain = |_: &Fake, watch: &Watch, status| {
+            watch.log.push(b"[ 1.0] WARNING: CPU: 0\n");
+            End::Exited(status)
+        };
+        assert_eq!(run(None, |f, w| complain(f, w, 0)), Outcome::Splat("[ 1.0] WARNING: CPU: 0".to_owned()));
+        assert_eq!(run(None, |f, w| complain(f, w, 1)), Outcome::Exited(1));
+    }
+
+    #[test]
+    fn a_reset_after_a_panic_is_a_panic() {
+        let outcome = run(None, |_, watch| {
+            watch.log.push(b"[ 1.0] Kernel panic - not syncing: x\n");
+            End::Reset
+        });
+        assert_eq!(outcome, Outcome::Panicked);
+    }
+
+    #[test]
+    fn the_user_can_end_it() {
+        let outcome = run(None, |fake, watch| {
+            watch.stop.set();
+            until_stopped(fake)
+        });
+        assert_eq!(outcome, Outcome::Interrupted);
+    }
+
+    #[test]
+    fn a_hang_ends_at_the_limit_and_says_where() {
+        let outcome = run(Some(Duration::from_millis(1)), |fake, _| until_stopped(fake));
+        let Outcome::TimedOut(lines) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(lines[0], "vCPU 0: here");
+        assert!(lines.iter().any(|line| line.contains("spin+0x1")), "{lines:?}");
+    }
+}
