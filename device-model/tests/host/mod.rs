@@ -77,6 +77,14 @@ impl Interrupts {
         assert!(!timeout.timed_out(), "only {} of {count} interrupts came: {seen:?}", seen.len());
         seen.clone()
     }
+
+    /// Waits until there is an interrupt, and forgets all there are.
+    pub fn wait_for_one(&self) {
+        let seen = self.seen.lock().unwrap();
+        let (mut seen, timeout) = self.changed.wait_timeout_while(seen, PATIENCE, |seen| seen.is_empty()).unwrap();
+        assert!(!timeout.timed_out(), "no interrupt came");
+        seen.clear();
+    }
 }
 
 /// Guest memory, a GPU, and where its ring stands.

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The copy engine beside a plain memcpy of the same memory: 2 MiB pages, and lists of scattered 4 KiB pages.
+//!
+//! Each engine figure includes everything a driver waits for: the doorbell, fetching command and list, the fence and the
+//! interrupt.
+
+#![allow(missing_docs, reason = "criterion_group! makes public functions")]
+
+#[path = "../tests/host/mod.rs"]
+mod host;
+
+use std::hint::black_box;
+
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use ersatz_abi::command::{Command, List, ListEntry, Operation};
+use ersatz_device_model::vram::Vram;
+use vm_memory::{GuestAddress, GuestMemoryBackend};
+
+use host::{DATA, Host, LISTS, command, entry, system, vram};
+
+/// Bytes moved an iteration: more than caches hold.
+const BATCH: u64 = 32 << 20;
+
+/// The pages of a batch: in order, or each a prime stride from the last.
+fn places(page: u64, scattered: bool) -> Vec<(u64, u64)> {
+    let count = BATCH / page;
+    let step = if scattered { 4099 } else { 1 };
+    (0..count).map(|number| (number * page, number * step % count * page)).collect()
+}
+
+fn submit_and_wait(host: &mut Host, list: List, fence: &mut u64) {
+    *fence += 1;
+    host.submit(Command { fence: Some(*fence), interrupt: true, ..command(Operation::Copy(list)) });
+    host.interrupts.wait_for_one();
+}
+
+fn engine(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, page: u64, scattered: bool) {
+    let mut host = Host::new();
+    host.enable(0, 1);
+    let mut fence = 0;
+    for to_vram in [true, false] {
+        let entries: Vec<ListEntry> = places(page, scattered)
+            .into_iter()
+            .map(|(ram, device)| match to_vram {
+                true => entry(system(DATA + ram), vram(device), page as u32),
+                false => entry(vram(device), system(DATA + ram), page as u32),
+            })
+            .collect();
+        let list = host.list(LISTS, &entries);
+        let direction = if to_vram { "to VRAM" } else { "to the system" };
+        group.bench_function(format!("engine, {name}, {direction}"), |bencher| {
+            bencher.iter(|| submit_and_wait(&mut host, list, &mut fence));
+        });
+    }
+}
+
+fn memcpy(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, page: u64, scattered: bool) {
+    let host = Host::new();
+    let device = Vram::new(64 << 20).expect("VRAM");
+    let pages = places(page, scattered);
+    for to_vram in [true, false] {
+        let direction = if to_vram { "to VRAM" } else { "to the system" };
+        group.bench_function(format!("memcpy, {name}, {direction}"), |bencher| {
+            bencher.iter(|| {
+                for &(ram, at) in &pages {
+                    let ram = host.memory.get_slice(GuestAddress(DATA + ram), page as usize).expect("RAM");
+                    let there = device.slice(at, page).expect("VRAM");
+                    let (from, to) = if to_vram { (ram, there) } else { (there, ram) };
+                    black_box(from).copy_to_volatile_slice(black_box(to));
+                }
+            });
+        });
+    }
+}
+
+fn copies(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("copy");
+    group.throughput(Throughput::Bytes(BATCH)).sample_size(20);
+    for (name, page, scattered) in [("2 MiB pages", 2 << 20, false), ("scattered 4 KiB pages", 4096, true)] {
+        memcpy(&mut group, name, page, scattered);
+        engine(&mut group, name, page, scattered);
+    }
+    group.finish();
+}
+
+criterion_group!(benches, copies);
+criterion_main!(benches);
