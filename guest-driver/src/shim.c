@@ -34,9 +34,9 @@ unsigned long ersatz_page_linear_index(struct page *page)
 	return page_folio(page)->index;
 }
 
-int ersatz_page_refcount(struct page *page)
+bool ersatz_page_is_anonymous(struct page *page)
 {
-	return page_ref_count(page);
+	return folio_test_anon(page_folio(page));
 }
 
 void ersatz_lock_page(struct page *page)

@@ -23,7 +23,7 @@ unsigned long ersatz_page_to_pfn(struct page *page);
 struct dev_pagemap *ersatz_page_pgmap(struct page *page);
 struct page *ersatz_folio_page(struct folio *folio);
 unsigned long ersatz_page_linear_index(struct page *page);
-int ersatz_page_refcount(struct page *page);
+bool ersatz_page_is_anonymous(struct page *page);
 void ersatz_lock_page(struct page *page);
 void ersatz_unlock_page(struct page *page);
 void ersatz_put_page(struct page *page);

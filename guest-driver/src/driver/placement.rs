@@ -79,6 +79,10 @@ fn to_device(
     range: Range<usize>,
     entries: Entries<'_>,
 ) -> Result<usize> {
+    // A shared mapping has a file's pages only, which cannot go to a device.
+    if vma.flags() & flags::SHARED != 0 {
+        return Ok(0);
+    }
     let _placement = vram.memory().placement.lock();
     if vram.free_pages().free() == 0 {
         return Ok(0);

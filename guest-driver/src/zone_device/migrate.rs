@@ -245,8 +245,19 @@ impl<'a> Isolated<'a> {
         match self.0.src(index) {
             entry if entry & PFN_MIGRATE == 0 => None,
             entry if entry & PFN_VALID == 0 => Some(Source::Hole),
-            entry => Some(Source::Page(entry >> PFN_SHIFT)),
+            entry => Some(Source::Page(entry >> PFN_SHIFT)).filter(|_| self.may_leave(entry >> PFN_SHIFT)),
         }
+    }
+
+    /// Whether an isolated page would not be refused at the very last: a file's page cannot go to a device.
+    fn may_leave(&self, pfn: Pfn) -> bool {
+        if self.0.from == Side::Device {
+            return true;
+        }
+        // SAFETY: The pfn is of an isolated page.
+        let page = unsafe { bindings::ersatz_pfn_to_page(pfn) };
+        // SAFETY: The page is isolated, so it is valid and keeps its mapping.
+        unsafe { bindings::ersatz_page_is_anonymous(page) }
     }
 
     /// The page frame that was set as destination of a place.
