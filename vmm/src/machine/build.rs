@@ -64,6 +64,7 @@ pub fn build(
     let (entry, mapped) = load(&config.payload, &memory, &layout)?;
     acpi::write_tables(&memory, &layout, config.vcpus)?;
     vcpu::write_descriptors(&memory).map_err(MachineError::Descriptors)?;
+    boot::write_reset_vector(&memory).map_err(MachineError::ResetVector)?;
     let cr3 = boot::identity_map(&memory, mapped)?;
 
     let exits = Arc::new(ExitCounters::default());

@@ -97,6 +97,9 @@ pub enum MachineError {
     /// The boot CPU's descriptor table could not be written.
     #[error("cannot write the boot CPU's descriptor table")]
     Descriptors(#[source] GuestMemoryError),
+    /// The reset vector could not be written.
+    #[error("cannot write the reset vector")]
+    ResetVector(#[source] GuestMemoryError),
     /// The ACPI tables could not be written.
     #[error(transparent)]
     Acpi(#[from] AcpiError),

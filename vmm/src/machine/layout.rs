@@ -4,7 +4,8 @@
 //! | from | to | what |
 //! |---|---|---|
 //! | 0 | 0xa_0000 | RAM: boot data of the VMM |
-//! | 0xe_0000 | 0x10_0000 | ACPI tables |
+//! | 0xe_0000 | 0xf_0000 | ACPI tables |
+//! | 0xf_fff0 | 0x10_0000 | RAM: code that resets the machine |
 //! | 0x10_0000 | at most 0xc000_0000 | RAM: kernel from the bottom, initramfs at the top |
 //! | 0xc000_0000 | 0xe000_0000 | PCI window for 32-bit BARs |
 //! | 0xe000_0000 | 0xe010_0000 | ECAM of bus 0 |
@@ -36,7 +37,9 @@ pub const COMMAND_LINE: u64 = 0x2_0000;
 /// Room for the command line in bytes, with its final NUL.
 pub const COMMAND_LINE_ROOM: u64 = 0x1_0000;
 /// Where the VMM puts the ACPI tables.
-pub const ACPI_TABLES: Range<u64> = 0xe_0000..0x10_0000;
+pub const ACPI_TABLES: Range<u64> = 0xe_0000..0xf_0000;
+/// Where a processor in real mode looks for the BIOS.
+pub const RESET_VECTOR: u64 = 0xf_fff0;
 /// Start of the RAM above the first MiB.
 pub const HIGH_MEMORY: u64 = 0x10_0000;
 

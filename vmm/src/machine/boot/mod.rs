@@ -3,9 +3,11 @@
 
 mod linux;
 mod page_tables;
+mod reset_vector;
 
 pub use linux::{LinuxError, LinuxImage, load as load_linux};
 pub use page_tables::{PageTableError, identity_map};
+pub use reset_vector::write_reset_vector;
 
 /// The registers that a boot protocol gives meaning to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Tiny guests that use a PCI function: its config space, its registers, its memory, its doorbell, wherever the guest
+//! puts its BARs.
+
+mod machine_code;
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex};
+
+use ersatz::machine::{Console, End, ExitKind, Exits, FunctionFactory, Machine, MachineConfig, Payload};
+use ersatz_device_model::bus::{BarInfo, BarMapping, Doorbell, Effect, MsixMessage, PciFunction};
+use ersatz_device_model::pci::capability::MsixLayout;
+use ersatz_device_model::pci::function::{Change, Function, Identity};
+use machine_code::Code;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+const REGISTERS_SIZE: u64 = 64 << 10;
+const DOORBELL: u64 = 0x8000;
+const MEMORY_SIZE: u64 = 2 << 20;
+/// Where the machine puts the first function's BARs: at the start of the windows.
+const REGISTERS: u64 = 0xc000_0000;
+const MEMORY: u64 = 0x1_0000_0000;
+/// Config space of 00:01.0 and 00:02.0.
+const CONFIG_1: u64 = 0xe000_8000;
+const CONFIG_2: u64 = 0xe001_0000;
+const COMMAND: u64 = 4;
+const BAR0: u64 = 0x10;
+const BAR2: u64 = 0x18;
+/// Memory decode.
+const DECODE: u32 = 2;
+
+/// A function with registers that remember writes, a doorbell among them, and memory.
+struct Card {
+    function: Mutex<Function>,
+    memory: Arc<File>,
+    doorbell: Arc<EventFd>,
+    writes: Mutex<Vec<(u8, u64, Vec<u8>)>>,
+}
+
+impl Card {
+    fn new() -> Arc<Self> {
+        let identity = Identity { vendor: 0x1234, device: 1, class: 0xff_00_00, revision: 0, serial: 0 };
+        let bar = |bar, size, high| BarInfo { bar, size, is_64bit: high, prefetchable: high };
+        let bars = vec![bar(0, REGISTERS_SIZE, false), bar(2, MEMORY_SIZE, true)];
+        let msix = MsixLayout { bar: 0, vectors: 1, table: 0, pending: 0x1000 };
+        let memory = tempfile::tempfile().unwrap();
+        memory.set_len(MEMORY_SIZE).unwrap();
+        Arc::new(Self {
+            function: Mutex::new(Function::new(identity, bars, msix)),
+            memory: Arc::new(memory),
+            doorbell: Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()),
+            writes: Mutex::default(),
+        })
+    }
+
+    fn memory_at(&self, offset: u64) -> u32 {
+        let mut bytes = [0; 4];
+        self.memory.read_exact_at(&mut bytes, offset).unwrap();
+        u32::from_le_bytes(bytes)
+    }
+}
+
+impl PciFunction for Card {
+    fn config_read(&self, offset: u16, data: &mut [u8]) {
+        self.function.lock().unwrap().read(offset, data);
+    }
+
+    fn config_write(&self, offset: u16, data: &[u8]) -> Vec<Effect> {
+        let mut function = self.function.lock().unwrap();
+        let Change::Controls { before, after } = function.write(offset, data) else {
+            return vec![Effect::Reset];
+        };
+        let moved = |((info, old), new): ((&BarInfo, &Option<u64>), &Option<u64>)| {
+            (old != new).then_some(Effect::BarMoved { bar: info.bar, address: *new })
+        };
+        function.bars().iter().zip(&before.addresses).zip(&after.addresses).filter_map(moved).collect()
+    }
+
+    fn bar_read(&self, _: u8, offset: u64, data: &mut [u8]) {
+        data.fill(offset as u8);
+    }
+
+    fn bar_write(&self, bar: u8, offset: u64, data: &[u8]) -> Vec<Effect> {
+        self.writes.lock().unwrap().push((bar, offset, data.to_vec()));
+        Vec::new()
+    }
+
+    fn bars(&self) -> Vec<BarInfo> {
+        self.function.lock().unwrap().bars().to_vec()
+    }
+
+    fn mappings(&self) -> Vec<BarMapping> {
+        let file = Arc::clone(&self.memory);
+        vec![BarMapping { bar: 2, offset: 0, length: MEMORY_SIZE, file, file_offset: 0 }]
+    }
+
+    fn doorbells(&self) -> Vec<Doorbell> {
+        vec![Doorbell { bar: 0, offset: DOORBELL, width: 4, event: Arc::clone(&self.doorbell) }]
+    }
+
+    fn msix_vectors(&self) -> u16 {
+        1
+    }
+
+    fn msix_message(&self, _: u16) -> Option<MsixMessage> {
+        None
+    }
+
+    fn reset(&self) -> Vec<Effect> {
+        self.function.lock().unwrap().reset();
+        vec![Effect::Reset]
+    }
+}
+
+/// Runs code that ends by the exit port, with these cards on the bus; returns its status and what it took.
+fn run(cards: &[&Arc<Card>], code: Code) -> (u8, Exits) {
+    let factories = cards.iter().map(|card| {
+        let card: Arc<dyn PciFunction> = Arc::clone(card) as _;
+        Box::new(move |_| Ok(card)) as FunctionFactory
+    });
+    let payload = Payload::Code { code: code.bytes(), mapped: 8 << 30 };
+    let config = MachineConfig { vcpus: 1, memory: 4 << 20, payload };
+    let console = Console { output: Box::new(io::sink()), input: None };
+    let machine = Machine::new(config, factories.collect(), console).expect("these tests need /dev/kvm");
+    let handle = machine.handle();
+    match machine.run().expect("the guest runs to its end") {
+        End::Exited(status) => (status, handle.exits()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn decode_on() -> Code {
+    Code::new().store32(CONFIG_1 + COMMAND, DECODE)
+}
+
+#[test]
+fn memory_is_used_without_exits() {
+    let card = Card::new();
+    let code = decode_on().store32(MEMORY + 0x1000, 0x1234_5678).load32(MEMORY + 0x1000).exit_with_al();
+    let (status, exits) = run(&[&card], code);
+    assert_eq!(status, 0x78);
+    assert_eq!(card.memory_at(0x1000), 0x1234_5678);
+    assert_eq!((exits.of(ExitKind::MappedBar), exits.of(ExitKind::Bar)), (0, 0), "{exits}");
+    assert_eq!(exits.total(), 2, "one to switch it on, one to end: {exits}");
+}
+
+#[test]
+fn nothing_decodes_until_it_is_switched_on() {
+    let card = Card::new();
+    let (status, exits) = run(&[&card], Code::new().load32(MEMORY).exit_with_al());
+    assert_eq!((status, exits.of(ExitKind::Unclaimed)), (0xff, 1));
+}
+
+#[test]
+fn memory_follows_the_bar() {
+    let card = Card::new();
+    let elsewhere = 0x1_8000_0000;
+    let code = decode_on()
+        .store32(MEMORY, 1)
+        // With decode on, half by half: for a moment it is where half of the old address and half of the new one are.
+        .store32(CONFIG_1 + BAR2, elsewhere as u32)
+        .store32(elsewhere + 4, 2)
+        .store32(CONFIG_1 + COMMAND, 0)
+        .store32(CONFIG_1 + BAR2, MEMORY as u32)
+        .store32(CONFIG_1 + COMMAND, DECODE)
+        .store32(MEMORY + 8, 3)
+        .load32(elsewhere)
+        .exit_with_al();
+    let (status, exits) = run(&[&card], code);
+    assert_eq!(status, 0xff, "it is not where it was");
+    assert_eq!([0, 4, 8].map(|offset| card.memory_at(offset)), [1, 2, 3]);
+    assert_eq!((exits.of(ExitKind::MappedBar), exits.of(ExitKind::Unclaimed)), (0, 1), "{exits}");
+}
+
+#[test]
+fn a_bar_on_top_of_ram_decodes_nothing() {
+    let card = Card::new();
+    let code = Code::new()
+        .store32(0x20_0000, 77)
+        .store32(CONFIG_1 + BAR2, 0x20_0000)
+        .store32(CONFIG_1 + BAR2 + 4, 0)
+        .store32(CONFIG_1 + COMMAND, DECODE)
+        .load32(0x20_0000)
+        .exit_with_al();
+    assert_eq!(run(&[&card], code).0, 77);
+    assert_eq!(card.memory_at(0), 0);
+}
+
+#[test]
+fn of_two_bars_in_one_place_the_first_wins_until_it_leaves() {
+    let (first, second) = (Card::new(), Card::new());
+    let code = decode_on()
+        .store32(CONFIG_2 + BAR2, MEMORY as u32)
+        .store32(CONFIG_2 + COMMAND, DECODE)
+        .store32(MEMORY, 1)
+        .store32(CONFIG_1 + COMMAND, 0)
+        .store32(MEMORY + 4, 2)
+        .out8(0xf4, 0);
+    run(&[&first, &second], code);
+    assert_eq!([first.memory_at(0), second.memory_at(0)], [1, 0]);
+    assert_eq!([first.memory_at(4), second.memory_at(4)], [0, 2]);
+}
+
+#[test]
+fn registers_are_trapped() {
+    let card = Card::new();
+    let code = decode_on().store32(REGISTERS + 0x40, 0x0102_0304).load32(REGISTERS + 0x44).exit_with_al();
+    let (status, exits) = run(&[&card], code);
+    assert_eq!(status, 0x44);
+    assert_eq!(*card.writes.lock().unwrap(), [(0, 0x40, vec![4, 3, 2, 1])]);
+    assert_eq!(exits.of(ExitKind::Bar), 2, "{exits}");
+}
+
+#[test]
+fn a_doorbell_is_an_event_and_follows_the_bar() {
+    let card = Card::new();
+    let elsewhere = 0xd000_0000;
+    let code = decode_on()
+        .store32(REGISTERS + DOORBELL, 7)
+        .store32(CONFIG_1 + BAR0, elsewhere as u32)
+        .store32(elsewhere + DOORBELL, 7)
+        .store32(REGISTERS + DOORBELL, 7) // nothing there any more
+        .out8(0xf4, 0);
+    let (_, exits) = run(&[&card], code);
+    assert_eq!(card.doorbell.read().unwrap(), 2);
+    assert!(card.writes.lock().unwrap().is_empty());
+    assert_eq!((exits.of(ExitKind::MappedBar), exits.of(ExitKind::Unclaimed)), (0, 1), "{exits}");
+}
+
+#[test]
+fn a_function_level_reset_stops_decoding() {
+    let card = Card::new();
+    // Device control of the PCI Express capability, wherever that is.
+    let mut capability = [0; 1];
+    card.config_read(0x34, &mut capability);
+    let mut header = [0; 2];
+    card.config_read(capability[0].into(), &mut header);
+    while header[0] != 0x10 {
+        capability[0] = header[1];
+        assert_ne!(capability[0], 0, "the card has a PCI Express capability");
+        card.config_read(capability[0].into(), &mut header);
+    }
+    let device_control = CONFIG_1 + u64::from(capability[0]) + 8;
+    let code = decode_on().store32(device_control, 1 << 15).load32(MEMORY).exit_with_al();
+    assert_eq!(run(&[&card], code).0, 0xff);
+}
