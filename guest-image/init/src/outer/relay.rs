@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::process::ChildStdin;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use ersatz_guest_image::outer::channel::{Decoder, Message};
 use nix::pty::Winsize;
@@ -17,8 +18,15 @@ use super::port::Port;
 /// Bytes read from the command at a time.
 const CHUNK: usize = 16 << 10;
 
+/// How long to let output gather before it is sent. A guest's console comes byte by byte, and a message for each, with two
+/// switches of task, would take the one processor from the guest.
+const GATHER: Duration = Duration::from_millis(2);
+
 /// Messages of input that may wait for a command which does not read. When they are full, the host waits too.
 const BACKLOG: usize = 64;
+
+/// How long to wait before reading again while no host is there.
+const RETRY: Duration = Duration::from_millis(100);
 
 mod terminal {
     nix::ioctl_write_ptr_bad!(
@@ -47,7 +55,10 @@ pub fn output<R: Read + Send + 'static>(mut from: R, port: &Port, wrap: fn(Vec<u
         loop {
             match from.read(&mut buffer) {
                 Ok(0) => return,
-                Ok(length) => port.send(&wrap(buffer[..length].to_vec())),
+                Ok(length) => {
+                    port.send(&wrap(buffer[..length].to_vec()));
+                    std::thread::sleep(GATHER);
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 // A terminal whose other end is closed reads as EIO.
                 Err(_) => return,
@@ -68,7 +79,7 @@ pub fn input(port: &Port, target: Target, signal: impl Fn(Signal) + Send + 'stat
         while let Ok(length) = reader.read(&mut buffer) {
             if length == 0 {
                 // No host at the other end for now, which the driver reports at once, each time.
-                std::thread::sleep(std::time::Duration::from_millis(100));
+                std::thread::sleep(RETRY);
                 continue;
             }
             let result = decoder.push(&buffer[..length], |message| match message {
@@ -77,7 +88,7 @@ pub fn input(port: &Port, target: Target, signal: impl Fn(Signal) + Send + 'stat
                         signal(number);
                     }
                 }
-                // The feeder ends when the command no longer reads; what comes then is for nobody.
+                // The feeder lives as long as this thread, which holds the sender.
                 message => drop(sender.send(message)),
             });
             if let Err(error) = result {
