@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note OR Apache-2.0 OR BSD-3-Clause */
+/*
+ * The contract between the Ersatz driver and user space: the ioctls of /dev/ersatzN. src/lib.rs says the same in Rust,
+ * and more about it; a test of that crate compares the two.
+ *
+ * An address range belongs to the calling process's memory and is page-aligned; unless said otherwise it may cross
+ * mappings and holes. Errors common to all: EINVAL for a range that is empty, unaligned or wraps, or for a flag that is
+ * not defined; EFAULT for a pointer that does not lead to memory; ENODEV once the device is unbound or gone; EIO if the
+ * device reported an error; EINTR if a signal came first.
+ */
+#ifndef ERSATZ_H
+#define ERSATZ_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define ERSATZ_IOC_MAGIC 0xe5
+
+/* How VRAM is registered with the kernel. */
+#define ERSATZ_MEMORY_PRIVATE 0 /* no CPU access; a touch migrates the page back */
+#define ERSATZ_MEMORY_COHERENT 1 /* the CPU reads and writes VRAM in place */
+
+/* What the device and its driver are. */
+struct ersatz_info {
+	__u32 abi_version; /* out: the device's ABI version */
+	__u32 memory_type; /* out: ERSATZ_MEMORY_* */
+	__u64 vram_bytes; /* out: bytes of VRAM registered as pages */
+	__u64 vram_free; /* out: bytes of it that no page uses now */
+	__u64 cpu_faults; /* out: CPU faults on device pages answered since the driver was bound */
+	__u64 cpu_faults_failed; /* out: CPU faults that ended in SIGBUS */
+	__u32 pci_address; /* out: PCI segment (31:16), bus (15:8), device (7:3), function (2:0) */
+	__u32 reserved; /* zero */
+};
+
+/* Where ERSATZ_IOC_MIGRATE takes pages. */
+#define ERSATZ_TO_DEVICE 0 /* to the device's VRAM */
+#define ERSATZ_TO_SYSTEM 1 /* back to system memory */
+
+/* Moves the pages of a range. A page that cannot move now stays where it is: that is counted, not an error. */
+struct ersatz_migrate {
+	__u64 address; /* in: first byte of the range */
+	__u64 length; /* in: length in bytes */
+	__u32 direction; /* in: ERSATZ_TO_* */
+	__u32 flags; /* in: zero */
+	__u64 moved; /* out: pages that this call moved */
+	__u64 left; /* out: pages of the range that are not where they were asked to go, holes included */
+};
+
+/* Where a page is. */
+#define ERSATZ_PAGE_NONE 0 /* nothing is mapped there */
+#define ERSATZ_PAGE_SYSTEM 1 /* in system memory */
+#define ERSATZ_PAGE_DEVICE 2 /* in this device's VRAM */
+
+/* Where each page of a range is, seen without faulting anything in. */
+struct ersatz_residency {
+	__u64 address; /* in: first byte of the range */
+	__u64 length; /* in: length in bytes */
+	__u64 states; /* in: pointer to one byte a page; out: an ERSATZ_PAGE_* each */
+};
+
+/* Has the device read each page where it is and report its CRC-32C. A range with a hole in it is EFAULT. */
+struct ersatz_digest {
+	__u64 address; /* in: first byte of the range */
+	__u64 length; /* in: length in bytes */
+	__u64 digests; /* in: pointer to one __u64 a page; out: the CRC-32C of each */
+	__u64 in_vram; /* out: how many of the pages the device read in VRAM */
+};
+
+/* The device's own counters, read from its registers. */
+struct ersatz_counters {
+	__u64 values[64]; /* out: by number; those the device does not have are zero */
+};
+
+/* Moves every page of every process off the device. Pages that stay busy are left. */
+struct ersatz_evict {
+	__u64 moved; /* out: pages moved */
+	__u64 left; /* out: pages still on the device */
+};
+
+/* Puts a number into the device's trace log. */
+struct ersatz_mark {
+	__u64 value; /* in: the number */
+};
+
+#define ERSATZ_IOC_INFO _IOWR(ERSATZ_IOC_MAGIC, 1, struct ersatz_info)
+#define ERSATZ_IOC_MIGRATE _IOWR(ERSATZ_IOC_MAGIC, 2, struct ersatz_migrate)
+#define ERSATZ_IOC_RESIDENCY _IOWR(ERSATZ_IOC_MAGIC, 3, struct ersatz_residency)
+#define ERSATZ_IOC_DIGEST _IOWR(ERSATZ_IOC_MAGIC, 4, struct ersatz_digest)
+#define ERSATZ_IOC_COUNTERS _IOWR(ERSATZ_IOC_MAGIC, 5, struct ersatz_counters)
+#define ERSATZ_IOC_EVICT _IOWR(ERSATZ_IOC_MAGIC, 6, struct ersatz_evict)
+#define ERSATZ_IOC_MARK _IOWR(ERSATZ_IOC_MAGIC, 7, struct ersatz_mark)
+
+#endif
