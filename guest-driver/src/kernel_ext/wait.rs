@@ -37,13 +37,14 @@ impl WaitQueue {
     ///
     /// The condition runs with the thread marked as going to sleep, so it must not sleep itself.
     pub(crate) fn wait_timeout<R>(&self, timeout: Jiffies, mut condition: impl FnMut() -> Option<R>) -> Option<R> {
+        const STATE: c_int = bindings::TASK_UNINTERRUPTIBLE as c_int;
         let mut remaining = isize::try_from(timeout).unwrap_or(isize::MAX);
         let entry = Opaque::<bindings::wait_queue_entry>::uninit();
         // SAFETY: `entry` is valid for writes; it stays in place until this function returns.
         unsafe { bindings::init_wait(entry.get()) };
         let result = loop {
             // SAFETY: Queue and entry are initialised, and the entry is taken out below before it goes.
-            unsafe { bindings::prepare_to_wait(self.head.get(), entry.get(), bindings::TASK_UNINTERRUPTIBLE as _) };
+            unsafe { bindings::prepare_to_wait(self.head.get(), entry.get(), STATE) };
             let result = condition();
             if result.is_some() || remaining == 0 {
                 break result;

@@ -130,7 +130,7 @@ impl<'a> Mirror<'a> {
             hmm_pfns: pfns.as_mut_ptr(),
             default_flags: match access {
                 Access::Peek => 0,
-                Access::Read => bindings::hmm_pfn_flags_HMM_PFN_REQ_FAULT as usize,
+                Access::Read => bindings::hmm_pfn_flags_HMM_PFN_REQ_FAULT,
             },
             pfn_flags_mask: 0,
             dev_private_owner: owner.raw,
@@ -140,6 +140,11 @@ impl<'a> Mirror<'a> {
         to_result(unsafe { bindings::hmm_range_fault(&mut range) })
     }
 
+    /// Called by the memory manager before a page of the range goes.
+    ///
+    /// # Safety
+    ///
+    /// `notifier` is the one of a live `Mirror`, `range` is valid for the call.
     unsafe extern "C" fn invalidate_callback(
         notifier: *mut bindings::mmu_interval_notifier,
         range: *const bindings::mmu_notifier_range,
@@ -183,10 +188,10 @@ impl Pages<'_> {
     /// What is at page `index` of the range.
     pub(crate) fn view(&self, index: usize) -> View {
         let entry = self.pfns.get(index).copied().unwrap_or(0);
-        if entry & bindings::hmm_pfn_flags_HMM_PFN_VALID as usize == 0 {
+        if entry & bindings::hmm_pfn_flags_HMM_PFN_VALID == 0 {
             return View::Absent;
         }
-        View::Present(entry & !(bindings::hmm_pfn_flags_HMM_PFN_FLAGS as usize))
+        View::Present(entry & !bindings::hmm_pfn_flags_HMM_PFN_FLAGS)
     }
 
     /// Maps page `index`, which must be the system's, for the device to read.

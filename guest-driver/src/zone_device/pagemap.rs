@@ -197,6 +197,11 @@ impl<T: DeviceMemory> PageMap<T> {
         unsafe { &*map }
     }
 
+    /// Called by the memory manager, in any context, once nobody uses a page.
+    ///
+    /// # Safety
+    ///
+    /// `folio` is of a registered `PageMap<T>`, and its reference count is zero.
     unsafe extern "C" fn folio_free_callback(folio: *mut bindings::folio) {
         // SAFETY: The memory manager passes a valid folio of a map with these callbacks.
         let page = unsafe { bindings::ersatz_folio_page(folio) };
@@ -210,6 +215,11 @@ impl<T: DeviceMemory> PageMap<T> {
         }
     }
 
+    /// Called by the memory manager when a CPU touches a private page.
+    ///
+    /// # Safety
+    ///
+    /// `vmf` is a valid fault; its page is of a registered `PageMap<T>`, locked and referenced for the call.
     unsafe extern "C" fn migrate_to_ram_callback(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
         // SAFETY: The memory manager passes a valid fault, with its page locked and referenced for this call.
         let fault = CpuFault { vmf: unsafe { &*vmf } };
