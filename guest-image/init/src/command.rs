@@ -28,6 +28,9 @@ const STATUS_NOT_FOUND: u8 = 127;
 /// Exit status, as shells have it, of a command that is no program.
 const STATUS_NOT_EXECUTABLE: u8 = 126;
 
+/// Exit statuses from here on stand for signals, counted from here.
+const SIGNALLED: u8 = 128;
+
 /// How long processes that were left behind may take to die.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -105,6 +108,10 @@ pub fn run(words: &[OsString]) -> Result<u8, CommandError> {
     };
     let status = reap_until(child.id())?;
     end_leftovers();
+    if let Some(signal) = status.checked_sub(SIGNALLED).and_then(|number| Signal::try_from(i32::from(number)).ok()) {
+        // Also for a host that reads it: QEMU's own exit status has room for seven bits of the guest's.
+        eprintln!("ersatz-init: the command ended with exit status {status} ({signal})");
+    }
     Ok(status)
 }
 
@@ -142,7 +149,7 @@ fn exit_status(status: WaitStatus) -> Option<u8> {
     match status {
         // The kernel keeps the low byte of an exit status alone.
         WaitStatus::Exited(_, code) => u8::try_from(code).ok(),
-        WaitStatus::Signaled(_, signal, _) => Some(128 | signal as u8),
+        WaitStatus::Signaled(_, signal, _) => Some(SIGNALLED | signal as u8),
         _ => None,
     }
 }
