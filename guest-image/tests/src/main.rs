@@ -4,8 +4,10 @@
 //!
 //! [`suite`] says what a test is and [`cases`] holds them, a file a topic; [`runner`] runs each in a process of its own and
 //! [`ktap`] reports. The rest is what tests are made of: [`device`] (the ioctls and the counters), [`region`] (memory),
-//! [`pattern`] (its content), [`process`] (forks and events), [`proc_fs`] and [`bus`] (the kernel's view).
+//! [`pattern`] (its content), [`process`] (forks and events), [`proc_fs`] and [`bus`] (the kernel's view). [`bench`]
+//! measures instead of testing.
 
+mod bench;
 mod bus;
 mod cases;
 mod device;
@@ -24,6 +26,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::device::Device;
 use crate::ktap::Report;
 use crate::suite::Test;
 
@@ -39,6 +42,9 @@ struct Arguments {
     /// List the names of the tests instead of running them
     #[arg(long)]
     list: bool,
+    /// Measure how fast memory migrates instead of running tests
+    #[arg(long, conflicts_with_all = ["list", "filters"])]
+    bench: bool,
     /// Run the whole list so many times
     #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
@@ -58,6 +64,9 @@ fn parse_seed(text: &str) -> Result<u64, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.bench {
+        return measure();
+    }
     let selected: Vec<&Test> = suite::all().filter(|test| is_selected(test, &arguments.filters)).collect();
     if arguments.list {
         selected.iter().for_each(|test| println!("{}", test.name));
@@ -72,6 +81,19 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("ersatz-guest-tests: cannot write the report: {error}");
             ExitCode::from(STATUS_FAILED)
+        }
+    }
+}
+
+fn measure() -> ExitCode {
+    match Device::try_open() {
+        Ok(device) => {
+            bench::run(&device, |figure| println!("{figure}"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("ersatz-guest-tests: {}", runner::RunError::NoDevice(error));
+            ExitCode::FAILURE
         }
     }
 }
