@@ -62,14 +62,17 @@ pub(crate) fn pfn_source(index: u32) -> Result<PfnSource> {
     }
 }
 
-/// How much VRAM to register of `visible` bytes: no more than the user's limit, or without one no more than has
-/// struct pages that fit in an eighth of RAM.
+/// How much VRAM to register of `visible` bytes.
 pub(crate) fn registrable(visible: u64) -> u64 {
-    let limit = match module_parameters::vram_limit() {
+    visible.min(vram_limit()) / ALIGNMENT * ALIGNMENT
+}
+
+/// The most VRAM to register, in bytes: the user's limit, or what has struct pages that fit in an eighth of RAM.
+pub(crate) fn vram_limit() -> u64 {
+    match module_parameters::vram_limit() {
         0 => automatic_limit(),
         limit => limit,
-    };
-    visible.min(limit) / ALIGNMENT * ALIGNMENT
+    }
 }
 
 fn automatic_limit() -> u64 {

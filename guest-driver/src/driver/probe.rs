@@ -144,10 +144,22 @@ fn reserve_pfns(
     pfn_source: PfnSource,
 ) -> Result<Region> {
     let size = registers.read(regs::VRAM_SIZE)?;
-    let visible = size.min(pdev.resource_len(BAR_VRAM.into())?);
-    let length = parameters::registrable(visible);
+    let shown = pdev.resource_len(BAR_VRAM.into())?;
+    if shown == 0 {
+        dev_err!(pdev, "BAR {BAR_VRAM} has no address: the machine has no room for {} MiB of VRAM\n", size >> 20);
+        return Err(ENXIO);
+    }
+    let length = parameters::registrable(size.min(shown));
     if length < size {
-        dev_info!(pdev, "using {} of {} MiB of VRAM (BAR and vram_limit)\n", length >> 20, size >> 20);
+        dev_info!(
+            pdev,
+            "using {} of {} MiB of VRAM: BAR {} shows {} MiB, struct pages (parameter vram_limit) allow {} MiB\n",
+            length >> 20,
+            size >> 20,
+            BAR_VRAM,
+            shown >> 20,
+            parameters::vram_limit() >> 20,
+        );
     }
     if kind == Kind::Coherent && pdev.resource_start(BAR_VRAM.into())? < 1 << 32 {
         dev_notice!(
