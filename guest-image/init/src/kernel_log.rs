@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Looks through the kernel log for signs of trouble once the command has ended.
+//! Looks through the kernel log for signs of trouble: WARN, BUG, Oops, hung tasks, lockdep and the sanitizers.
 //!
-//! The host judges a run by what the console shows, and the console shows only what the log level lets through. What the
-//! kernel complained about is therefore said again here, at a level nothing hides.
+//! The host judges a run by what the console shows, and the console shows only what the log level lets through: PID 1 says
+//! again what it finds here once the command has ended. The guest-side tests look after each test, to name the culprit.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -39,26 +39,43 @@ const BEGINNINGS: &[&str] = &[
 /// Longest record `/dev/kmsg` hands out, with room to spare.
 const RECORD_BYTES: usize = 8192;
 
-/// The messages in the kernel log that tell of trouble, oldest first, with their time stamps.
-///
-/// # Errors
-///
-/// If the log cannot be read.
-pub fn complaints() -> io::Result<Vec<String>> {
-    let mut log = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open("/dev/kmsg")?;
-    let mut record = vec![0; RECORD_BYTES];
-    let mut found = Vec::new();
-    loop {
-        match log.read(&mut record) {
-            Ok(0) => return Ok(found),
-            Ok(length) => found.extend(complaint(&String::from_utf8_lossy(&record[..length]))),
-            Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-                Some(Errno::EAGAIN) => return Ok(found),
-                // Overwritten before it could be read; the next read goes on behind the gap.
-                Some(Errno::EPIPE) => found.push("(part of the kernel log was overwritten unread)".to_owned()),
-                Some(Errno::EINTR) => {}
-                _ => return Err(error),
-            },
+/// The kernel log, read from its oldest message on.
+#[derive(Debug)]
+pub struct KernelLog {
+    file: File,
+}
+
+impl KernelLog {
+    /// Opens the log.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses.
+    pub fn open() -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open("/dev/kmsg")?;
+        Ok(Self { file })
+    }
+
+    /// The messages since the last call that tell of trouble, oldest first, with their time stamps.
+    ///
+    /// # Errors
+    ///
+    /// If the log cannot be read.
+    pub fn complaints(&mut self) -> io::Result<Vec<String>> {
+        let mut record = vec![0; RECORD_BYTES];
+        let mut found = Vec::new();
+        loop {
+            match self.file.read(&mut record) {
+                Ok(0) => return Ok(found),
+                Ok(length) => found.extend(complaint(&String::from_utf8_lossy(&record[..length]))),
+                Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+                    Some(Errno::EAGAIN) => return Ok(found),
+                    // Overwritten before it could be read; the next read goes on behind the gap.
+                    Some(Errno::EPIPE) => found.push("(part of the kernel log was overwritten unread)".to_owned()),
+                    Some(Errno::EINTR) => {}
+                    _ => return Err(error),
+                },
+            }
         }
     }
 }

@@ -7,7 +7,6 @@
 
 mod command;
 mod console;
-mod kernel_log;
 mod machine;
 mod mounts;
 mod outer;
@@ -16,6 +15,7 @@ use std::panic::catch_unwind;
 use std::path::Path;
 
 use ersatz_init::driver;
+use ersatz_init::kernel_log::KernelLog;
 use thiserror::Error;
 
 /// Exit status when it is not the command that failed: the one `ersatz` gives its own failures.
@@ -71,7 +71,7 @@ fn run() -> Result<u8, InitError> {
 
 /// Shows on the console what the kernel complained about since boot.
 fn repeat_complaints() {
-    match kernel_log::complaints() {
+    match KernelLog::open().and_then(|mut log| log.complaints()) {
         Ok(complaints) => {
             for complaint in complaints {
                 eprintln!("ersatz-init: kernel log: {complaint}");

@@ -28,9 +28,10 @@ use clap::Parser;
 
 use crate::device::Device;
 use crate::ktap::Report;
+use crate::runner::{Options, Runner};
 use crate::suite::Test;
 
-/// Exit status when the report could not be written.
+/// Exit status when the tests could not be run or reported on.
 const STATUS_FAILED: u8 = 125;
 
 /// Runs the migration tests on /dev/ersatz0 and reports as KTAP. Exit status: 0 pass, 1 fail, 4 nothing was run.
@@ -79,7 +80,7 @@ fn main() -> ExitCode {
     match run(&selected, &arguments) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("ersatz-guest-tests: cannot write the report: {error}");
+            eprintln!("ersatz-guest-tests: cannot read the kernel log or write the report: {error}");
             ExitCode::from(STATUS_FAILED)
         }
     }
@@ -105,13 +106,18 @@ fn is_selected(test: &Test, filters: &[String]) -> bool {
 fn run(selected: &[&Test], arguments: &Arguments) -> io::Result<u8> {
     let first_seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
     let times = arguments.repeat as usize;
+    let time_limit = Duration::from_secs(u64::from(arguments.timeout));
+    let (mut runner, earlier) = Runner::new(Options { time_limit, seed: first_seed })?;
     let mut report = Report::begin(io::stdout(), selected.len() * times)?;
+    for complaint in earlier {
+        report.diagnose(&format!("before the tests the kernel complained: {complaint}"))?;
+    }
     for round in 0..u64::from(arguments.repeat) {
         let seed = first_seed.wrapping_add(round);
         report.diagnose(&format!("seed {seed:#x}"))?;
-        let options = runner::Options { time_limit: Duration::from_secs(u64::from(arguments.timeout)), seed };
+        runner.set_seed(seed);
         for test in selected {
-            let (verdict, output) = runner::run(test, options);
+            let (verdict, output) = runner.run(test);
             report.diagnose(&output)?;
             report.result(test.name, &verdict)?;
         }

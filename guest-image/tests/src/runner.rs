@@ -2,13 +2,15 @@
 //! Runs one test: in a process of its own, against the clock, and looks at the device afterwards.
 //!
 //! A test that crashes, gets SIGBUS or hangs fails alone. Whatever a test does, once its processes are gone the device
-//! must have all its VRAM back and no channel in error: that is checked here, for all of them.
+//! must have all its VRAM back and no channel in error, and the kernel must have had nothing to complain about: that is
+//! checked here, for all of them.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use ersatz_abi::counter::Counter;
+use ersatz_init::kernel_log::KernelLog;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
@@ -75,11 +77,45 @@ impl Idle {
     }
 }
 
-/// Runs a test. What it printed is returned beside the verdict.
-pub fn run(test: &Test, options: Options) -> (Verdict, String) {
-    match run_checked(test, options) {
-        Ok(done) => done,
-        Err(error) => (Verdict::Fail(error.to_string()), String::new()),
+/// Runs tests, one after the other.
+#[derive(Debug)]
+pub struct Runner {
+    options: Options,
+    log: KernelLog,
+}
+
+impl Runner {
+    /// A runner, and what the kernel complained about before it.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel log cannot be read.
+    pub fn new(options: Options) -> io::Result<(Self, Vec<String>)> {
+        let mut log = KernelLog::open()?;
+        let earlier = log.complaints()?;
+        Ok((Self { options, log }, earlier))
+    }
+
+    /// Sets the seed of the tests from here on.
+    pub fn set_seed(&mut self, seed: u64) {
+        self.options.seed = seed;
+    }
+
+    /// Runs a test. What it printed is returned beside the verdict.
+    pub fn run(&mut self, test: &Test) -> (Verdict, String) {
+        let (verdict, output) =
+            run_checked(test, self.options).unwrap_or_else(|error| (Verdict::Fail(error.to_string()), String::new()));
+        match self.log.complaints() {
+            Ok(complaints) if complaints.is_empty() => (verdict, output),
+            Ok(complaints) => {
+                let also = match verdict {
+                    Verdict::Fail(reason) => format!("{reason}\n"),
+                    Verdict::Pass | Verdict::Skip(_) => String::new(),
+                };
+                (Verdict::Fail(format!("{also}the kernel complains:\n{}", complaints.join("\n"))), output)
+            }
+            Err(error) => (Verdict::Fail(format!("cannot read the kernel log: {error}")), output),
+        }
     }
 }
 
