@@ -1,4 +1,72 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Placeholder until its author lands it.
+//! `cargo xtask`: set-up, builds and the pipeline.
+//!
+//! Everything is made by [`step`]s, which put their results into [`store`]s; [`kernel`] and [`guest`] say what is made,
+//! [`toolchain`] and [`namespace`] where the commands for it run, [`commands`] what the user can ask for.
 
-fn main() {}
+mod commands;
+mod fingerprint;
+mod guest;
+mod host;
+mod kernel;
+mod log;
+mod namespace;
+mod progress;
+mod step;
+mod store;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{KernelOption, build, clean, doctor, setup};
+
+/// Set-up, builds and the pipeline of Ersatz
+///
+/// Each step is skipped when its inputs are unchanged and may be interrupted at any time. What all clones can share (the
+/// toolchain root, kernels) is kept in $ERSATZ_CACHE, else $XDG_CACHE_HOME/ersatz, else ~/.cache/ersatz; the rest in target/.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install what is needed and make the toolchain root, the stock kernel and its tree
+    Setup(KernelOption),
+    /// Set up; build driver, programs and initramfs archives for `ersatz run` to boot
+    Build(KernelOption),
+    /// Remove what was built in this clone
+    Clean(clean::CleanOptions),
+    /// Look at this machine and say what is missing, changing nothing
+    Doctor,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Setup(kernel) => setup::run(&kernel),
+        Command::Build(kernel) => build::run(&kernel),
+        Command::Clean(options) => clean::run(&options),
+        Command::Doctor => doctor::run(),
+    };
+    match result {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_options_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

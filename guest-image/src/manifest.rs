@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The list of built artifacts, `manifest.json`, by which `ersatz run` finds everything it boots.
 
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -37,7 +39,7 @@ pub enum ManifestError {
         /// The manifest's path.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The file was read but makes no sense.
     #[error("{path} is not a manifest of this version: {source}; run `cargo xtask build` again")]
@@ -46,6 +48,14 @@ pub enum ManifestError {
         path: PathBuf,
         /// What the parser said.
         source: serde_json::Error,
+    },
+    /// The file could not be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The manifest's path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
     },
 }
 
@@ -57,7 +67,65 @@ impl Manifest {
     /// If there is none, or it is not one.
     pub fn load(folder: &Path) -> Result<Self, ManifestError> {
         let path = folder.join(FILE_NAME);
-        let text = std::fs::read(&path).map_err(|source| ManifestError::Read { path: path.clone(), source })?;
+        let text = fs::read(&path).map_err(|source| ManifestError::Read { path: path.clone(), source })?;
         serde_json::from_slice(&text).map_err(|source| ManifestError::Parse { path, source })
+    }
+
+    /// Writes the manifest to a folder, over an older one: at every moment a reader finds a whole one.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<(), ManifestError> {
+        let path = folder.join(FILE_NAME);
+        let beside = folder.join(format!(".{FILE_NAME}.{}", std::process::id()));
+        let write = || {
+            let mut text = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
+            text.push(b'\n');
+            let mut file = File::create(&beside)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            fs::rename(&beside, &path)
+        };
+        write().map_err(|source| ManifestError::Write { path: path.clone(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(release: &str) -> Manifest {
+        Manifest {
+            release: release.to_owned(),
+            bz_image: "/a/vmlinuz".into(),
+            vmlinux: "/a/vmlinux".into(),
+            initramfs: "/b/initramfs.cpio".into(),
+            outer_initramfs: "/b/outer.cpio".into(),
+            static_ersatz: "/b/ersatz".into(),
+            toolchain_root: "/c".into(),
+        }
+    }
+
+    #[test]
+    fn what_was_saved_is_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        for release in ["7.2.12+deb13-amd64", "7.2.14+deb13-amd64"] {
+            manifest(release).save(folder.path()).unwrap();
+            assert_eq!(Manifest::load(folder.path()).unwrap(), manifest(release));
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = Manifest::load(folder.path()).unwrap_err();
+        assert!(matches!(missing, ManifestError::Read { .. }));
+        assert!(missing.to_string().contains("cargo xtask build"), "{missing}");
+        fs::write(folder.path().join(FILE_NAME), "{}").unwrap();
+        let malformed = Manifest::load(folder.path()).unwrap_err();
+        assert!(matches!(malformed, ManifestError::Parse { .. }));
+        assert!(manifest("x").save(&folder.path().join("none")).is_err());
     }
 }

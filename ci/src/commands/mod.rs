@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What the user can ask for: one module a command.
+
+pub mod build;
+pub mod clean;
+pub mod doctor;
+pub mod setup;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+/// Which kernel to prepare for.
+#[derive(Clone, Debug, Default, Args)]
+pub struct KernelOption {
+    /// The series of stock kernels; the default is the first in guest-image/kernels.toml
+    #[arg(long, value_name = "SERIES")]
+    pub kernel: Option<String>,
+}
+
+/// The top of the clone.
+pub fn clone_folder() -> Result<PathBuf> {
+    let ci = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let top = ci.parent().context("the crate xtask has no folder above it")?;
+    top.canonicalize().with_context(|| format!("this xtask was built for the clone {}, which is gone", top.display()))
+}
+
+/// Where the clone keeps what is built for guests: one folder a series.
+pub fn guest_folder(clone: &Path) -> PathBuf {
+    clone.join("target/guest")
+}

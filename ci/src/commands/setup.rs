@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `cargo xtask setup`: all that does not depend on the sources of the clone.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use ersatz_guest_image::pins::Pins;
+
+use super::KernelOption;
+use crate::host;
+use crate::kernel::packages::KernelPackages;
+use crate::kernel::tree::KernelTree;
+use crate::namespace;
+use crate::progress::Progress;
+use crate::store::{Store, cache_folder};
+use crate::toolchain::Toolchain;
+
+/// What builds stand on.
+pub struct Ground {
+    /// The compilers, QEMU, busybox.
+    pub toolchain: Toolchain,
+    /// The stock kernel.
+    pub packages: KernelPackages,
+    /// What the driver is built against.
+    pub tree: KernelTree,
+}
+
+/// Runs the command.
+pub fn run(option: &KernelOption) -> Result<ExitCode> {
+    let progress = Progress::new();
+    let cache = prepare_host(&progress)?;
+    let ground = prepare(&cache, &progress, option)?;
+    progress.say(&format!("ready: kernel {} in {}", ground.packages.kernel.release, cache.root().display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Opens the cache and gets this machine ready. Quick when it is.
+pub fn prepare_host(progress: &Progress) -> Result<Store> {
+    let cache = Store::open(&cache_folder()?)?;
+    host::install_packages(progress, &cache.log("debian-packages"))?;
+    namespace::check()?;
+    Ok(cache)
+}
+
+/// Makes toolchain root, stock kernel and kernel tree.
+pub fn prepare(cache: &Store, progress: &Progress, option: &KernelOption) -> Result<Ground> {
+    let pins = Pins::load()?;
+    let pin = pins.kernel(option.kernel.as_deref())?;
+    let toolchain = Toolchain::prepare(cache, progress, &pins.distribution)?;
+    let packages = KernelPackages::prepare(cache, progress, &toolchain, pin)?;
+    let tree = KernelTree::prepare(cache, progress, &toolchain, &packages)?;
+    Ok(Ground { toolchain, packages, tree })
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The driver, built as an external module against a prepared kernel tree.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread::available_parallelism;
+
+use anyhow::{Context, Result};
+
+use crate::fingerprint::Inputs;
+use crate::kernel::tree::KernelTree;
+use crate::progress::Progress;
+use crate::step::Step;
+use crate::store::Store;
+use crate::toolchain::{Mount, Toolchain};
+
+/// `$1` is the release, `$2` the number of jobs; further arguments are settings for make. Kbuild puts nothing but the
+/// results of its own steps into the folder, and knows which of them are out of date.
+const MAKE: &str = r#"
+release=$1 jobs=$2; shift 2
+make -C /mnt/linux M=/mnt/clone/guest-driver MO=/mnt/build CC=x86_64-linux-gnu-gcc-14 HOSTCC=gcc-14 "KERNELRELEASE=$release" \
+    "-j$jobs" "$@" modules
+"#;
+
+/// Folders of the clone that the driver is compiled from.
+const SOURCES: &[&str] = &["guest-driver", "device-model/abi/src"];
+
+/// The name of the module's file.
+const MODULE: &str = "ersatz.ko";
+
+/// How the driver is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// To be loaded.
+    Module,
+    /// To be looked at by clippy.
+    Clippy,
+}
+
+/// Builds the driver, in the store of the clone, and returns the module's file.
+pub fn build(
+    store: &Store,
+    progress: &Progress,
+    (clone, toolchain): (&Path, &Toolchain),
+    (release, tree): (&str, &KernelTree),
+    flavour: Flavour,
+) -> Result<PathBuf> {
+    let (name, title, settings): (_, _, &[&str]) = match flavour {
+        Flavour::Module => ("driver", "driver", &[]),
+        Flavour::Clippy => ("driver-clippy", "driver under clippy", &["CLIPPY=1"]),
+    };
+    let mut inputs = Inputs::of(name, MAKE).text(release).step(&tree.fingerprint);
+    for source in SOURCES {
+        inputs = inputs.tree(&clone.join(source))?;
+    }
+    let step = Step {
+        store,
+        name: name.to_owned(),
+        title,
+        inputs: inputs.fingerprint(),
+        advice: "mend what the compiler complains about, or, if it is not in guest-driver/, run `cargo xtask clean` and \
+                 the same command again",
+    };
+    let result = step.run(progress, |work| {
+        // What Kbuild leaves is kept apart from the result, for the next build to go on from.
+        let build = store.root().join(format!(".{name}-build"));
+        fs::create_dir_all(&build)?;
+        let mounts = [Mount::read("linux", &tree.folder), Mount::read("clone", clone), Mount::write("build", &build)];
+        let jobs = available_parallelism().map_or(1, usize::from).to_string();
+        let arguments = [&[release, &jobs], settings].concat();
+        work.log.run("make", &mut toolchain.shell(&mounts, MAKE, &arguments))?;
+        fs::copy(build.join(MODULE), work.folder.join(MODULE)).context("the build left no module")?;
+        Ok(())
+    })?;
+    Ok(result.join(MODULE))
+}

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What is built from the sources of the clone: programs, driver, initramfs archives, and the manifest that lists them.
+
+pub mod driver;
+pub mod initramfs;
+pub mod outer;
+pub mod programs;

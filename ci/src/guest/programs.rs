@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The static programs that run in the guest and in the outer machine. Cargo knows what has changed; they are built apart
+//! from the host's, so that neither build throws the other's results away.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Result, anyhow};
+
+use crate::log::{Log, tail};
+use crate::progress::Progress;
+
+/// A target named explicitly keeps build scripts and procedural macros out of the static linking.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Static, and no larger than need be: all of it is copied into a guest's memory at each boot.
+const RUSTFLAGS: &str = "-C target-feature=+crt-static -C strip=symbols";
+
+/// The programs.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    folder: PathBuf,
+}
+
+impl Programs {
+    /// Builds them with cargo. `clone` is the top of the clone.
+    pub fn build(clone: &Path, progress: &Progress, log: &Path) -> Result<Self> {
+        let stage = progress.stage("static programs");
+        let log = Log::start(log)?;
+        let target = clone.join("target/static");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo
+            .current_dir(clone)
+            .args(["build", "--locked", "--release", "--target", TARGET, "--target-dir"])
+            .arg(&target);
+        cargo.args(["-p", "ersatz-init", "-p", "ersatz-guest-tests", "-p", "ersatz", "--bins"]);
+        cargo.env("RUSTFLAGS", RUSTFLAGS).env_remove("CARGO_ENCODED_RUSTFLAGS");
+        log.run("cargo build", &mut cargo).map_err(|error| {
+            anyhow!(
+                "static programs failed: {error:#}\n  the end of its log, {}:\n{}",
+                log.path().display(),
+                tail(log.path())
+            )
+        })?;
+        stage.done();
+        Ok(Self { folder: target.join(TARGET).join("release") })
+    }
+
+    /// PID 1.
+    pub fn init(&self) -> PathBuf {
+        self.folder.join("ersatz-init")
+    }
+
+    /// The guest-side tests.
+    pub fn tests(&self) -> PathBuf {
+        self.folder.join("ersatz-guest-tests")
+    }
+
+    /// The VMM, for the outer machine.
+    pub fn vmm(&self) -> PathBuf {
+        self.folder.join("ersatz")
+    }
+}

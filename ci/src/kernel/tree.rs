@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A kernel tree that Rust modules for the stock kernel can be built with.
+//!
+//! The distribution's headers have no Rust metadata. The same source, configuration and compilers give the same, and with
+//! it the same mangled names as in the stock kernel's `Module.symvers`; so the kernel itself need not be built.
+
+use std::path::PathBuf;
+use std::thread::available_parallelism;
+
+use anyhow::Result;
+
+use super::likeness;
+use super::packages::KernelPackages;
+use crate::fingerprint::{Fingerprint, Inputs};
+use crate::progress::Progress;
+use crate::step::{Step, Work};
+use crate::store::Store;
+use crate::toolchain::{Mount, Toolchain};
+
+/// `$1` is the series, `$2` the release.
+const UNPACK: &str = r#"
+xz -dc -T0 "/mnt/packages/usr/src/linux-source-$1.tar.xz" | tar -x --strip-components=1 -C /mnt/linux
+cp "/mnt/packages/usr/lib/modules/$2/config" /mnt/linux/.config
+"#;
+
+/// `$1` is the release, `$2` the number of jobs.
+const PREPARE: &str = r#"
+cd /mnt/linux
+make CC=x86_64-linux-gnu-gcc-14 HOSTCC=gcc-14 "KERNELRELEASE=$1" olddefconfig
+make CC=x86_64-linux-gnu-gcc-14 HOSTCC=gcc-14 "KERNELRELEASE=$1" "-j$2" prepare modules_prepare
+cp "/mnt/packages/usr/src/linux-headers-$1/Module.symvers" .
+"#;
+
+/// A prepared tree.
+#[derive(Clone, Debug)]
+pub struct KernelTree {
+    /// Its folder. In the toolchain root it must be seen as `/mnt/linux`, where it was prepared.
+    pub folder: PathBuf,
+    /// What it was made from.
+    pub fingerprint: Fingerprint,
+}
+
+impl KernelTree {
+    /// Prepares the tree for a kernel.
+    pub fn prepare(
+        cache: &Store,
+        progress: &Progress,
+        toolchain: &Toolchain,
+        packages: &KernelPackages,
+    ) -> Result<Self> {
+        let inputs = Inputs::of("kernel tree", &[UNPACK, PREPARE].concat());
+        let fingerprint = inputs.step(&toolchain.fingerprint).step(&packages.fingerprint).fingerprint();
+        let step = Step {
+            store: cache,
+            name: format!("tree-{}-{}", packages.kernel.series, fingerprint.short()),
+            title: "kernel tree for modules",
+            inputs: fingerprint.clone(),
+            advice: "check that the cache has 3 GB of free space, then run the same command again",
+        };
+        let folder = step.run(progress, |work| prepare(work, toolchain, packages))?;
+        Ok(Self { folder, fingerprint })
+    }
+}
+
+fn prepare(work: &Work<'_>, toolchain: &Toolchain, packages: &KernelPackages) -> Result<()> {
+    let unpacked = packages.unpacked();
+    let mounts = [Mount::write("linux", &work.folder), Mount::read("packages", &unpacked)];
+    let kernel = &packages.kernel;
+    work.stage.at("unpacking the source");
+    work.log.run("unpacking", &mut toolchain.shell(&mounts, UNPACK, &[&kernel.series, &kernel.release]))?;
+    work.stage.at("rebuilding the Rust metadata");
+    let jobs = available_parallelism().map_or(1, usize::from).to_string();
+    work.log.run("make", &mut toolchain.shell(&mounts, PREPARE, &[&kernel.release, &jobs]))?;
+
+    work.stage.at("comparing with the stock kernel");
+    likeness::check(&work.folder, &packages.modules().join("config"))?;
+    Ok(())
+}

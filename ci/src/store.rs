@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Stores: folders that hold the results of steps, and survive whatever happens to those who fill them.
+//!
+//! There are two: the cache, shared by all clones of a user, and `target/guest` in the clone. In a store,
+//!
+//! ```text
+//! RESULT/             a whole result; it came here by one rename
+//! .work/RESULT/       a result in the making, or what an interruption left of one
+//! .lock/RESULT        flock: whoever makes RESULT holds it
+//! .lock/in-use        flock: shared by all who use the store, exclusive to clear it
+//! .log/RESULT.log     what the commands of the step printed
+//! ```
+
+use std::env;
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::namespace;
+
+/// A store, held for use until dropped.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    in_use: Lock,
+}
+
+/// A lock on a file, held until dropped or the process ends, however it ends.
+#[derive(Debug)]
+pub struct Lock(File);
+
+/// The folder of the cache: `$ERSATZ_CACHE`, else `$XDG_CACHE_HOME/ersatz`, else `~/.cache/ersatz`.
+pub fn cache_folder() -> Result<PathBuf> {
+    cache_folder_by(|name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from))
+}
+
+fn cache_folder_by(variable: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf> {
+    let folder = variable("ERSATZ_CACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|home| home.join("ersatz")))
+        .or_else(|| variable("HOME").map(|home| home.join(".cache/ersatz")));
+    match folder {
+        Some(folder) if folder.is_absolute() => Ok(folder),
+        Some(folder) => {
+            bail!("the cache folder '{}' is not an absolute path: set ERSATZ_CACHE to one", folder.display())
+        }
+        None => bail!("no place for the cache: none of ERSATZ_CACHE, XDG_CACHE_HOME and HOME is set; set ERSATZ_CACHE"),
+    }
+}
+
+impl Store {
+    /// Opens the store in a folder, which is made when needed.
+    pub fn open(root: &Path) -> Result<Self> {
+        for part in [".work", ".lock", ".log"] {
+            let folder = root.join(part);
+            fs::create_dir_all(&folder).with_context(|| {
+                format!("cannot make {}: free some space, or name another cache by ERSATZ_CACHE", folder.display())
+            })?;
+        }
+        let in_use = Lock::open(&root.join(".lock/in-use"))?;
+        in_use.wait_shared()?;
+        Ok(Self { root: root.to_owned(), in_use })
+    }
+
+    /// The folder of the store.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where a result stands when it is whole.
+    pub fn result(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Where a result is made.
+    pub fn work(&self, name: &str) -> PathBuf {
+        self.root.join(".work").join(name)
+    }
+
+    /// Where the log of a step is.
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.root.join(".log").join(format!("{name}.log"))
+    }
+
+    /// The lock of a result, not yet taken.
+    pub fn lock(&self, name: &str) -> Result<Lock> {
+        Lock::open(&self.root.join(".lock").join(name))
+    }
+
+    /// Removes the store and all that is in it, if nobody else uses it.
+    pub fn clear(self) -> Result<()> {
+        if !self.in_use.try_exclusive()? {
+            bail!("{} is in use by another run: wait for its end, then try again", self.root.display());
+        }
+        namespace::remove_tree(&self.root)
+    }
+}
+
+impl Lock {
+    fn open(path: &Path) -> Result<Self> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+        Ok(Self(file.with_context(|| format!("cannot open the lock {}", path.display()))?))
+    }
+
+    /// Takes the lock for this process alone if it is free; whether it was.
+    pub fn try_exclusive(&self) -> Result<bool> {
+        match flock(&self.0, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(error).context("cannot lock a file of the cache (is it on a network file system?)"),
+        }
+    }
+
+    /// Takes the lock for this process alone, when it becomes free.
+    pub fn wait_exclusive(&self) -> Result<()> {
+        self.wait(FlockOperation::LockExclusive)
+    }
+
+    fn wait_shared(&self) -> Result<()> {
+        self.wait(FlockOperation::LockShared)
+    }
+
+    fn wait(&self, operation: FlockOperation) -> Result<()> {
+        loop {
+            match flock(&self.0, operation) {
+                Err(Errno::INTR) => {}
+                result => return result.context("cannot lock a file of the cache (is it on a network file system?)"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_specific_variable_names_the_cache() {
+        let all = |name: &str| Some(PathBuf::from(format!("/{name}")));
+        assert_eq!(cache_folder_by(all).unwrap(), Path::new("/ERSATZ_CACHE"));
+        let two = |name: &str| all(name).filter(|_| name != "ERSATZ_CACHE");
+        assert_eq!(cache_folder_by(two).unwrap(), Path::new("/XDG_CACHE_HOME/ersatz"));
+        let home = |name: &str| all(name).filter(|_| name == "HOME");
+        assert_eq!(cache_folder_by(home).unwrap(), Path::new("/HOME/.cache/ersatz"));
+        assert!(cache_folder_by(|_| None).is_err());
+        assert!(cache_folder_by(|_| Some("relative".into())).is_err());
+    }
+
+    #[test]
+    fn a_store_in_use_is_not_cleared() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("store");
+        let (mine, other) = (Store::open(&root).unwrap(), Store::open(&root).unwrap());
+        let error = mine.clear().unwrap_err();
+        assert!(error.to_string().contains("in use"), "{error}");
+        assert!(root.exists());
+        other.clear().unwrap();
+        assert!(!root.exists());
+    }
+
+    #[test]
+    fn one_at_a_time_makes_a_result() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let (first, second) = (store.lock("a").unwrap(), store.lock("a").unwrap());
+        assert!(first.try_exclusive().unwrap());
+        assert!(!second.try_exclusive().unwrap());
+        assert!(store.lock("b").unwrap().try_exclusive().unwrap());
+        drop(first);
+        assert!(second.try_exclusive().unwrap());
+    }
+}
