@@ -11,6 +11,7 @@ mod host;
 mod kernel;
 mod log;
 mod namespace;
+mod pipeline;
 mod progress;
 mod step;
 mod store;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{KernelOption, build, clean, doctor, setup};
+use crate::commands::{KernelOption, build, clean, demo, doctor, setup, test};
 
 /// Set-up, builds and the pipeline of Ersatz
 ///
@@ -39,6 +40,10 @@ enum Command {
     Setup(KernelOption),
     /// Set up; build driver, programs and initramfs archives for `ersatz run` to boot
     Build(KernelOption),
+    /// Set up and build; boot a guest, migrate pages in it, show what the device saw
+    Demo(demo::DemoOptions),
+    /// Set up and build; run every check and test there is
+    Test(KernelOption),
     /// Remove what was built in this clone
     Clean(clean::CleanOptions),
     /// Look at this machine and say what is missing, changing nothing
@@ -49,6 +54,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup(kernel) => setup::run(&kernel),
         Command::Build(kernel) => build::run(&kernel),
+        Command::Demo(options) => demo::run(&options),
+        Command::Test(kernel) => test::run(&kernel),
         Command::Clean(options) => clean::run(&options),
         Command::Doctor => doctor::run(),
     };

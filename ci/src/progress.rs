@@ -68,6 +68,13 @@ impl Stage<'_> {
         }
     }
 
+    /// Shows something that will soon be outdated; on a terminal only.
+    pub fn glance(&self, what: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("{}: {what}", self.title));
+        }
+    }
+
     /// The step is done.
     pub fn done(self) {
         let seconds = self.started.elapsed().as_secs_f64();

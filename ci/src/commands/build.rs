@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `cargo xtask build`: everything that `ersatz run` boots, and the manifest that lists it.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 
@@ -25,43 +26,83 @@ pub struct Built {
     pub programs: Programs,
 }
 
+/// Builds from the sources of this clone.
+pub struct Builder<'a> {
+    clone: PathBuf,
+    progress: &'a Progress,
+    /// For what is the same for all series.
+    common: Store,
+}
+
 /// Runs the command.
 pub fn run(option: &KernelOption) -> Result<ExitCode> {
     let progress = Progress::new();
     let built = build(&progress, option)?;
     progress.say(&format!(
-        "built for kernel {}: try `cargo run --release -p ersatz -- run` (manifest in {})",
+        "built for kernel {}: try `{} run`",
         built.ground.packages.kernel.release,
-        built.store.root().display()
+        built.programs.vmm().display()
     ));
     Ok(ExitCode::SUCCESS)
 }
 
 /// Sets up and builds. Cargo compiles while packages come in.
 pub fn build(progress: &Progress, option: &KernelOption) -> Result<Built> {
-    let clone = clone_folder()?;
     let cache = setup::prepare_host(progress)?;
-    let logs = Store::open(&guest_folder(&clone))?;
+    let builder = Builder::new(progress)?;
     let (ground, programs) = thread::scope(|scope| {
-        let programs = scope.spawn(|| Programs::build(&clone, progress, &logs.log("programs")));
+        let programs = scope.spawn(|| Programs::build(&builder.clone, progress, &builder.log("programs")));
         let ground = setup::prepare(&cache, progress, option);
         let programs = programs.join().map_err(|_| anyhow!("the thread that runs cargo panicked"));
         Ok::<_, anyhow::Error>((ground?, programs??))
     })?;
+    builder.assemble(ground, programs)
+}
 
-    let kernel = &ground.packages.kernel;
-    let store = Store::open(&guest_folder(&clone).join(&kernel.series))?;
-    let module =
-        driver::build(&store, progress, (&clone, &ground.toolchain), (&kernel.release, &ground.tree), Flavour::Module)?;
-    let manifest = Manifest {
-        release: kernel.release.clone(),
-        bz_image: ground.packages.bz_image(),
-        vmlinux: ground.packages.vmlinux(),
-        initramfs: initramfs::build(&store, progress, &ground.toolchain, &programs, &module)?,
-        outer_initramfs: outer::build(&store, progress, &ground.packages, &programs)?,
-        static_ersatz: programs.vmm(),
-        toolchain_root: ground.toolchain.root.clone(),
-    };
-    manifest.save(store.root())?;
-    Ok(Built { ground, store, programs })
+impl<'a> Builder<'a> {
+    /// A builder for the clone this program was built in.
+    pub fn new(progress: &'a Progress) -> Result<Self> {
+        let clone = clone_folder()?;
+        let common = Store::open(&guest_folder(&clone))?;
+        Ok(Self { clone, progress, common })
+    }
+
+    /// The top of the clone.
+    pub fn clone_folder(&self) -> &Path {
+        &self.clone
+    }
+
+    /// What the user sees.
+    pub fn progress(&self) -> &Progress {
+        self.progress
+    }
+
+    /// Where the log of something that is the same for all series goes.
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.common.log(name)
+    }
+
+    /// Builds the driver.
+    pub fn driver(&self, store: &Store, ground: &Ground, flavour: Flavour) -> Result<PathBuf> {
+        let release = &ground.packages.kernel.release;
+        driver::build(store, self.progress, (&self.clone, &ground.toolchain), (release, &ground.tree), flavour)
+    }
+
+    /// Builds the driver and packs all that is to be booted.
+    pub fn assemble(&self, ground: Ground, programs: Programs) -> Result<Built> {
+        let packages = &ground.packages;
+        let store = Store::open(&guest_folder(&self.clone).join(&packages.kernel.series))?;
+        let module = self.driver(&store, &ground, Flavour::Module)?;
+        let manifest = Manifest {
+            release: packages.kernel.release.clone(),
+            bz_image: packages.bz_image(),
+            vmlinux: packages.vmlinux(),
+            initramfs: initramfs::build(&store, self.progress, &ground.toolchain, &programs, &module)?,
+            outer_initramfs: outer::build(&store, self.progress, packages, &programs)?,
+            static_ersatz: programs.vmm(),
+            toolchain_root: ground.toolchain.root.clone(),
+        };
+        manifest.save(store.root())?;
+        Ok(Built { ground, store, programs })
+    }
 }

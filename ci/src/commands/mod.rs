@@ -3,8 +3,10 @@
 
 pub mod build;
 pub mod clean;
+pub mod demo;
 pub mod doctor;
 pub mod setup;
+pub mod test;
 
 use std::path::{Path, PathBuf};
 

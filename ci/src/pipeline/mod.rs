@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The pipeline: checks of the sources on this machine and of the driver in guests, and what they add up to.
+
+pub mod guests;
+pub mod sources;
+mod tally;
+
+pub use tally::Tally;
