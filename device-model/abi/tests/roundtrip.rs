@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 OR BSD-3-Clause
+//! Encoding and decoding are each other's inverse, and decoding refuses all that encoding cannot make.
+
+use ersatz_abi::command::{
+    Aperture, Cause, Command, CommandError, EntryError, EntryShape, Header, List, ListEntry, Location, Opcode,
+    Operation, ENTRY_ALIGNMENT, LIST_ENTRY_BYTES, MAX_ENTRY_BYTES, MAX_LIST_ENTRIES,
+};
+use ersatz_abi::regs::{self, ChannelStatus, Configuration};
+use proptest::prelude::*;
+
+fn list() -> impl Strategy<Value = List> {
+    (1..=MAX_LIST_ENTRIES, 0..u64::MAX / LIST_ENTRY_BYTES).prop_map(|(count, slot)| {
+        let last = u64::MAX / LIST_ENTRY_BYTES - u64::from(count);
+        List { address: slot.min(last) * LIST_ENTRY_BYTES, count }
+    })
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        Just(Operation::Nop),
+        list().prop_map(Operation::Copy),
+        (list(), any::<u64>()).prop_map(|(list, pattern)| Operation::Fill(list, pattern)),
+        list().prop_map(Operation::Digest),
+    ]
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let cause = proptest::sample::select(Cause::ALL);
+    (operation(), cause, any::<Option<u64>>(), any::<bool>(), any::<u64>())
+        .prop_map(|(operation, cause, fence, interrupt, tag)| Command { operation, cause, fence, interrupt, tag })
+}
+
+fn location(limit: u64) -> impl Strategy<Value = Location> {
+    (proptest::sample::select(Aperture::ALL), 0..limit / ENTRY_ALIGNMENT)
+        .prop_map(|(aperture, slot)| Location { aperture, address: slot * ENTRY_ALIGNMENT })
+}
+
+fn entry() -> impl Strategy<Value = ListEntry> {
+    let limit = u64::MAX - u64::from(MAX_ENTRY_BYTES);
+    (location(limit), location(limit), 1..=MAX_ENTRY_BYTES / 8, any::<u64>())
+        .prop_map(|(source, destination, words, tag)| ListEntry { source, destination, length: words * 8, tag })
+}
+
+proptest! {
+    #[test]
+    fn commands(command in command()) {
+        prop_assert_eq!(Command::decode(&command.encode()), Ok(command));
+    }
+
+    #[test]
+    fn entries(entry in entry()) {
+        prop_assert_eq!(ListEntry::decode(&entry.encode()), Ok(entry));
+    }
+
+    /// What decodes, encodes to the very same words: no bit is ignored.
+    #[test]
+    fn no_bit_of_a_command_is_ignored(command in command(), word in 0..8_usize, bit in 0..64_u32) {
+        let mut words = command.encode();
+        words[word] ^= 1_u64 << bit;
+        if let Ok(other) = Command::decode(&words) {
+            prop_assert_eq!(other.encode(), words);
+        }
+    }
+
+    #[test]
+    fn no_bit_of_an_entry_is_ignored(entry in entry(), word in 0..4_usize, bit in 0..64_u32) {
+        let mut words = entry.encode();
+        words[word] ^= 1_u64 << bit;
+        if let Ok(other) = ListEntry::decode(&words) {
+            prop_assert_eq!(other.encode(), words);
+        }
+    }
+
+    #[test]
+    fn arbitrary_words_decode_to_what_they_say_or_not_at_all(command in any::<[u64; 8]>(), entry in any::<[u64; 4]>()) {
+        if let Ok(decoded) = Command::decode(&command) {
+            prop_assert_eq!(decoded.encode(), command);
+        }
+        if let Ok(decoded) = ListEntry::decode(&entry) {
+            prop_assert_eq!(decoded.encode(), entry);
+        }
+    }
+
+    #[test]
+    fn fields_do_not_touch_each_other(raw in any::<u64>(), count in any::<u32>(), fence in any::<bool>()) {
+        let header = Header(raw).with_count(count.into()).with_fence(fence);
+        prop_assert_eq!((header.count(), header.fence()), (count.into(), fence));
+        prop_assert_eq!(header.raw_opcode(), Header(raw).raw_opcode());
+        prop_assert_eq!(header.raw_cause(), Header(raw).raw_cause());
+        prop_assert_eq!(header.interrupt(), Header(raw).interrupt());
+        prop_assert_eq!(header.0 & Header::RESERVED, raw & Header::RESERVED);
+    }
+}
+
+#[test]
+fn each_way_a_command_can_be_wrong() {
+    let list = List { address: 0x1000, count: 1 };
+    let good = Command { operation: Operation::Copy(list), cause: Cause::Other, fence: None, interrupt: false, tag: 0 };
+    let with = |at: usize, value: u64| {
+        let mut words = good.encode();
+        words[at] = value;
+        Command::decode(&words)
+    };
+    let header = good.encode()[0];
+    assert_eq!(with(0, header | 4), Err(CommandError::Unknown));
+    assert_eq!(with(0, header | 7 << 16), Err(CommandError::Unknown));
+    for bit in (10..16).chain(24..32) {
+        assert_eq!(with(0, header | 1 << bit), Err(CommandError::Reserved), "bit {bit}");
+    }
+    assert_eq!(with(1, 1), Err(CommandError::Reserved), "a fence value with no fence");
+    assert_eq!(with(3, 1), Err(CommandError::Reserved), "a pattern for a copy");
+    for word in 5..8 {
+        assert_eq!(with(word, 1 << 63), Err(CommandError::Reserved), "word {word}");
+    }
+    assert_eq!(with(0, Header(header).with_count(0).0), Err(CommandError::Count));
+    assert_eq!(with(0, Header(header).with_count(u64::from(MAX_LIST_ENTRIES) + 1).0), Err(CommandError::Count));
+    assert_eq!(with(2, 0x1010), Err(CommandError::ListAddress));
+    assert_eq!(with(2, LIST_ENTRY_BYTES.wrapping_neg()), Err(CommandError::ListAddress));
+}
+
+#[test]
+fn each_way_an_entry_can_be_wrong() {
+    let place = |aperture| Location { aperture, address: 0x1000 };
+    let good = ListEntry { source: place(Aperture::Vram), destination: place(Aperture::System), length: 4096, tag: 0 }
+        .encode();
+    let with = |at: usize, value: u64| {
+        let mut words = good;
+        words[at] = value;
+        ListEntry::decode(&words)
+    };
+    assert_eq!(with(2, good[2] | 1 << 40), Err(EntryError::Reserved));
+    assert_eq!(with(2, EntryShape(good[2]).with_raw_source(2).0), Err(EntryError::Aperture));
+    assert_eq!(with(2, EntryShape(good[2]).with_raw_destination(15).0), Err(EntryError::Aperture));
+    assert_eq!(with(0, 0x1004), Err(EntryError::Alignment));
+    assert_eq!(with(1, 0x1001), Err(EntryError::Alignment));
+    assert_eq!(with(2, EntryShape(good[2]).with_length(12).0), Err(EntryError::Alignment));
+    assert_eq!(with(2, EntryShape(good[2]).with_length(0).0), Err(EntryError::Length));
+    assert_eq!(with(2, EntryShape(good[2]).with_length(u64::from(MAX_ENTRY_BYTES) + 8).0), Err(EntryError::Length));
+    assert_eq!(with(0, 8_u64.wrapping_neg()), Err(EntryError::Length));
+    assert_eq!(with(1, 8_u64.wrapping_neg()), Err(EntryError::Length));
+}
+
+#[test]
+fn numbers_and_variants_agree() {
+    for (raw, opcode) in (0..).zip(Opcode::ALL) {
+        assert_eq!((Opcode::from_raw(raw), *opcode as u8), (Some(*opcode), raw));
+    }
+    assert_eq!(Opcode::from_raw(Opcode::ALL.len() as u8), None);
+    assert_eq!(Cause::from_raw(u8::MAX), None);
+}
+
+#[test]
+fn registers_decode_what_they_hold() {
+    use ersatz_abi::channel::ChannelState;
+    use ersatz_abi::error::ErrorCode;
+
+    for state in ChannelState::ALL {
+        for error in ErrorCode::ALL {
+            let status = ChannelStatus::new(*state, *error);
+            assert_eq!((status.state(), status.error()), (Some(*state), Some(*error)));
+            assert_eq!(status.0 & ChannelStatus::RESERVED, 0);
+        }
+    }
+    assert_eq!(ChannelStatus(0xff0f).state(), None);
+    assert_eq!(ChannelStatus(0xff0f).error(), None);
+    assert_eq!(Configuration(0).with_vectors(32).with_channels(64).0, 32 << 16 | 64);
+    assert_eq!(Configuration(0).with_channels(256).0, 0, "what does not fit is dropped");
+}
+
+#[test]
+fn channels_have_room() {
+    assert_eq!(regs::channel_register(regs::MAX_CHANNELS, regs::GET), None);
+    assert_eq!(regs::doorbell(regs::MAX_CHANNELS), None);
+    let last = regs::channel_register(regs::MAX_CHANNELS - 1, regs::GET).unwrap();
+    assert!(last + 4 <= regs::COUNTER_BASE);
+    let last = regs::doorbell(regs::MAX_CHANNELS - 1).unwrap();
+    assert!(u64::from(last + regs::DOORBELL_STRIDE) <= ersatz_abi::pci::REGISTERS_BAR_SIZE);
+}
