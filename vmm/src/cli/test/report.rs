@@ -120,6 +120,8 @@ impl State {
                 Ok(())
             }
             Line::Other("") => Ok(()),
+            // What a kernel says while it boots is noise; should it matter, the end shows it.
+            Line::Other(text) if self.counts.planned.is_none() && text.starts_with('[') => Ok(()),
             Line::Other(text) => writeln!(self.out, "      | {text}"),
             Line::Result { name, verdict } => {
                 let pending = std::mem::take(&mut self.pending);
@@ -157,7 +159,7 @@ mod tests {
     fn shown(style: Style) -> (String, Counts) {
         let out = Shared::default();
         let mut report = Report::new(Box::new(out.clone()), style);
-        let console = b"[  1.0] hello\r\nKTAP version 1\r\n1..2\r\nok 1 a\r\n# why\r\nnot ok 2 b\r\n";
+        let console = b"[  1.0] hello\r\nKTAP version 1\r\n1..2\r\nok 1 a\r\n[  2.0] x\r\n# why\r\nnot ok 2 b\r\n";
         console.chunks(5).for_each(|piece| report.write_all(piece).unwrap());
         let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
         (text, report.counts())
@@ -166,13 +168,16 @@ mod tests {
     #[test]
     fn people_see_why_a_test_failed() {
         let (text, counts) = shown(Style::Human);
-        assert_eq!(text, "      | [  1.0] hello\npass  a\nFAIL  b\n      why\n");
+        assert_eq!(text, "pass  a\n      | [  2.0] x\nFAIL  b\n      why\n");
         assert_eq!(counts, Counts { planned: Some(2), passed: 1, failed: 1, skipped: 0 });
     }
 
     #[test]
     fn machines_see_ktap_and_nothing_else() {
         let (text, _) = shown(Style::Ktap { nested: true });
-        assert_eq!(text, "  # [  1.0] hello\n  KTAP version 1\n  1..2\n  ok 1 a\n  # why\n  not ok 2 b\n");
+        assert_eq!(
+            text,
+            "  # [  1.0] hello\n  KTAP version 1\n  1..2\n  ok 1 a\n  # [  2.0] x\n  # why\n  not ok 2 b\n"
+        );
     }
 }

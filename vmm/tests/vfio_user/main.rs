@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The GPU over vfio-user with no VM at all: clients enumerate it, have it copy, are interrupted, reset it ([`behaviour`]), and
+//! misbehave in every way ([`hostile`]).
+
+mod behaviour;
+mod hostile;
+mod rig;
