@@ -82,9 +82,10 @@ pub struct GuestOptions {
     /// How long the guest may run: 90, 5m, none
     #[arg(long, value_name = "TIME", value_parser = limit::parse)]
     pub timeout: Option<Limit>,
-    /// VRAM of each GPU: a power of two from 2M to 1T; only what is touched takes memory
-    #[arg(long, value_name = "SIZE", value_parser = vram_size, default_value = "1G", help_heading = "Device")]
-    pub vram: u64,
+    /// VRAM of each GPU: a power of two from 2M to 1T, of which only what is touched takes memory [default: 1G; for tests
+    /// 256M]
+    #[arg(long, value_name = "SIZE", value_parser = vram_size, help_heading = "Device")]
+    pub vram: Option<u64>,
     /// Number of GPUs
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8), default_value = "1", help_heading = "Device")]
     pub devices: u8,
@@ -94,6 +95,15 @@ pub struct GuestOptions {
     /// QEMU for tcg and nested, instead of the toolchain root's
     #[arg(long, value_name = "PATH")]
     pub qemu: Option<PathBuf>,
+}
+
+/// What holds for options that were not given, and differs from command to command.
+#[derive(Clone, Copy, Debug)]
+pub struct Defaults {
+    /// How long the guest may run.
+    pub limit: Option<Duration>,
+    /// VRAM of each GPU in bytes.
+    pub vram: u64,
 }
 
 /// A guest to run, and the built artifacts it came from, unless everything was given by hand.
@@ -128,18 +138,12 @@ impl GuestOptions {
 
     /// What these options amount to.
     ///
-    /// `modes` are the memory types of the GPUs in order, the last for all that follow; `default_limit` holds if
-    /// `--timeout` was not given.
+    /// `modes` are the memory types of the GPUs in order, the last for all that follow.
     ///
     /// # Errors
     ///
     /// If something to boot is missing.
-    pub fn guest(
-        &self,
-        modes: &[Mode],
-        initramfs_tail: Vec<u8>,
-        default_limit: Option<Duration>,
-    ) -> Result<Guest, ArtifactError> {
+    pub fn guest(&self, modes: &[Mode], initramfs_tail: Vec<u8>, defaults: Defaults) -> Result<Guest, ArtifactError> {
         let (series, file) = match &self.kernel {
             KernelChoice::Series(series) => (series.as_str(), None),
             KernelChoice::File(file) => (DEFAULT_SERIES, Some(file.clone())),
@@ -165,11 +169,11 @@ impl GuestOptions {
             memory: self.memory,
             devices: (0..self.devices)
                 .map(|index| GpuSpec {
-                    vram: self.vram,
+                    vram: self.vram.unwrap_or(defaults.vram),
                     trace: self.trace.as_deref().map(|path| self.trace_path(path, index)),
                 })
                 .collect(),
-            timeout: self.timeout.map_or(default_limit, |limit| limit.0),
+            timeout: self.timeout.map_or(defaults.limit, |limit| limit.0),
         };
         Ok(Guest { spec, manifest })
     }

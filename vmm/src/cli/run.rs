@@ -8,12 +8,15 @@ use clap::Args;
 use ersatz_guest_image::initramfs::command_archive;
 
 use super::CommandError;
-use super::guest::{GuestOptions, Mode};
+use super::guest::{Defaults, GuestOptions, Mode};
 use super::report::{self, Shown};
 use crate::launch::{Connection, launch};
 
 /// The time limit of a command, unless `--timeout` says otherwise. A shell has none.
 const COMMAND_LIMIT: Duration = Duration::from_secs(600);
+
+/// VRAM of each GPU in bytes, unless `--vram` says otherwise.
+const VRAM: u64 = 1 << 30;
 
 /// Boot a guest with its GPUs; run a command in it, or a shell
 ///
@@ -48,8 +51,9 @@ pub struct RunOptions {
 /// If the guest cannot be run at all. How it ended, however badly, is a status.
 pub fn run(options: &RunOptions) -> Result<u8, CommandError> {
     let is_shell = options.command.is_empty();
+    let defaults = Defaults { limit: (!is_shell).then_some(COMMAND_LIMIT), vram: VRAM };
     let tail = if is_shell { Vec::new() } else { command_archive(&options.command)? };
-    let guest = options.guest.guest(&options.mode, tail, (!is_shell).then_some(COMMAND_LIMIT))?;
+    let guest = options.guest.guest(&options.mode, tail, defaults)?;
     let carrier = options.guest.carrier(guest.manifest.as_ref())?;
     let connection = Connection {
         sink: Some(Box::new(io::stdout())),

@@ -15,7 +15,7 @@ use ersatz_guest_image::initramfs::command_archive;
 use self::ktap::Counts;
 use self::report::{Report, Style};
 use super::CommandError;
-use super::guest::{GuestOptions, Mode};
+use super::guest::{Defaults, GuestOptions, Mode};
 use super::report::{self as ending, Shown, say};
 use crate::launch::{Connection, launch};
 use crate::outcome::{Outcome, STATUS_FAILED};
@@ -23,8 +23,9 @@ use crate::outcome::{Outcome, STATUS_FAILED};
 /// The tests, in the guest.
 const PROGRAM: &str = "/bin/ersatz-guest-tests";
 
-/// The time limit of one boot, unless `--timeout` says otherwise.
-const BOOT_LIMIT: Duration = Duration::from_secs(900);
+/// Half an hour a boot: a full suite under emulation on a busy machine takes a third of that. VRAM that the tests can fill in
+/// bearable time; with more they skip those that do.
+const DEFAULTS: Defaults = Defaults { limit: Some(Duration::from_secs(1800)), vram: 256 << 20 };
 
 /// Exit status when all tests passed.
 const PASS: u8 = 0;
@@ -110,7 +111,7 @@ fn run_in_mode(options: &TestOptions, mode: Mode, style: Style) -> Result<u8, Co
         words.push("--list".to_owned());
     }
     words.extend(options.filter.iter().cloned());
-    let mut guest = options.guest.guest(&[mode], command_archive(&words)?, Some(BOOT_LIMIT))?;
+    let mut guest = options.guest.guest(&[mode], command_archive(&words)?, DEFAULTS)?;
     for gpu in &mut guest.spec.devices {
         if options.mode.len() > 1 {
             gpu.trace = gpu.trace.take().map(|path| mode.beside(&path));

@@ -16,6 +16,10 @@ const PROCESSOR: &str = "max,la57=off,phys-bits=46";
 /// make QEMU end with twice the status plus one, of which an exit status has room for half.
 const EXIT_PORT: u16 = 0xf4;
 
+/// Words for the kernel that emulation needs: on a busy host the emulated timers are late, which a kernel that checks them
+/// against each other takes for broken hardware, and panics ("IO-APIC + timer doesn't work!").
+const TIMERS: &str = "no_timer_check tsc=reliable";
+
 /// How long QEMU waits for a reply of the device, in milliseconds; afterwards the link is dead.
 const MESSAGE_TIMEOUT: u32 = 60_000;
 
@@ -58,7 +62,7 @@ pub(super) fn arguments(spec: &GuestSpec, connections: &Connections) -> Vec<OsSt
         arguments.extend(["-device".into(), device.to_string().into()]);
     }
     arguments.extend(["-kernel".into(), spec.kernel.clone().into()]);
-    arguments.extend(["-append".into(), spec.command_line.clone().into()]);
+    arguments.extend(["-append".into(), format!("{TIMERS} {}", spec.command_line).into()]);
     arguments
 }
 
@@ -103,7 +107,7 @@ mod tests {
         let text: Vec<&str> = arguments.iter().filter_map(|argument| argument.to_str()).collect();
         assert!(text.contains(&"memory-backend-memfd,id=ram,size=1024M,share=on"), "{text:?}");
         assert!(text.contains(&"/my kernel"), "{text:?}");
-        assert!(text.contains(&"console=ttyS0 panic=-1"), "{text:?}");
+        assert!(text.iter().any(|word| word.ends_with(" console=ttyS0 panic=-1")), "{text:?}");
         let sockets = text.iter().filter(|word| word.contains("vfio-user-pci") && word.contains("/proc/self/fd/"));
         assert_eq!(sockets.count(), 2);
     }
