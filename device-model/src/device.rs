@@ -92,7 +92,7 @@ impl Device {
         self.kicks.iter().for_each(signal);
     }
 
-    /// The bus does not: rings a channel's doorbell, as its ioeventfd would.
+    /// Rings a channel's doorbell for a bus that has no ioeventfd there.
     pub(crate) fn ring(&self, channel: u8) {
         if let Some(channel) = self.channels.get(usize::from(channel)) {
             signal(&channel.doorbell);

@@ -5,9 +5,10 @@
 //! turn, a few commands each, so that a busy channel does not starve the others. [`execute`] runs commands, [`transfer`]
 //! moves bytes, [`gate`] is what stops both.
 
-pub(crate) mod execute;
+mod context;
+mod execute;
 pub(crate) mod gate;
-pub(crate) mod transfer;
+mod transfer;
 
 use std::io;
 use std::sync::Arc;

@@ -13,12 +13,11 @@ use ersatz_abi::command::{
 };
 use ersatz_abi::counter::Counter;
 use ersatz_abi::error::ErrorCode;
-use vm_memory::VolatileSlice;
 
-use super::transfer::{Transfer, Work};
-use crate::channel::{Channel, Fault, Turn};
+use super::context::{Context, Stop, words_at};
+use super::transfer::{Item, Transfer, Work};
+use crate::channel::{Fault, Turn};
 use crate::device::Device;
-use crate::dma::DmaError;
 use crate::trace::Event;
 
 /// Commands fetched at once, and executed before other channels have their turn.
@@ -28,82 +27,6 @@ const ENTRIES_AT_ONCE: u64 = 128;
 
 const BATCH_BYTES: usize = (ENTRIES_AT_ONCE * LIST_ENTRY_BYTES) as usize;
 const _: () = assert!(COMMANDS_AT_ONCE as u64 * COMMAND_BYTES <= BATCH_BYTES as u64);
-
-/// Why a turn ends early.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
-    /// The channel was reset: drop everything.
-    Reset,
-    /// The channel is to stop with an error.
-    Fault(Fault),
-}
-
-impl Stop {
-    pub(crate) fn fault(code: ErrorCode, entry: u32, address: u64) -> Self {
-        Self::Fault(Fault { code, entry, address })
-    }
-
-    /// Reading guest memory failed.
-    pub(crate) fn read(entry: u32, error: DmaError) -> Self {
-        Self::fault(ErrorCode::DmaRead, entry, refused_address(error))
-    }
-
-    /// Writing guest memory failed.
-    pub(crate) fn write(entry: u32, error: DmaError) -> Self {
-        Self::fault(ErrorCode::DmaWrite, entry, refused_address(error))
-    }
-}
-
-fn refused_address(error: DmaError) -> u64 {
-    match error {
-        DmaError::Unmapped(address) | DmaError::ReadOnly(address) | DmaError::Unaligned(address) => address,
-    }
-}
-
-/// One channel's turn, as the parts that work for it see it.
-#[derive(Clone, Copy)]
-pub(crate) struct Context<'a> {
-    pub(crate) device: &'a Device,
-    pub(crate) channel: &'a Channel,
-    pub(crate) channel_number: u8,
-    pub(crate) engine: u8,
-    pub(crate) turn: &'a Turn,
-}
-
-impl Context<'_> {
-    /// Does something on the bus, provided that the channel was not reset and the function is master; `address` and
-    /// `entry` are for the error if it is not.
-    pub(crate) fn access<R>(&self, entry: u32, address: u64, work: impl FnOnce() -> R) -> Result<R, Stop> {
-        let pass = self.device.gate.enter();
-        if !self.channel.is_current(self.turn) {
-            return Err(Stop::Reset);
-        }
-        if !pass.is_master() {
-            return Err(Stop::fault(ErrorCode::NotMaster, entry, address));
-        }
-        Ok(work())
-    }
-
-    /// Reads `items` of `size` bytes each into `buffer`; returns how many could be read, at least one.
-    fn fetch(&self, entry: u32, address: u64, items: u64, size: u64, buffer: &mut [u8]) -> Result<u64, Stop> {
-        let mut items = items;
-        loop {
-            let length = usize::try_from(items * size).unwrap_or(usize::MAX).min(buffer.len());
-            let target = VolatileSlice::from(&mut buffer[..length]);
-            match self.access(entry, address, || self.device.ports.dma.read(address, &target))? {
-                Ok(()) => return Ok(items),
-                Err(error) => {
-                    let whole = refused_address(error).saturating_sub(address) / size;
-                    // A space that refuses an address it was not asked for must not keep this going.
-                    if whole == 0 || whole >= items {
-                        return Err(Stop::read(entry, error));
-                    }
-                    items = whole;
-                }
-            }
-        }
-    }
-}
 
 /// What an engine keeps from command to command.
 pub(crate) struct Executor {
@@ -121,59 +44,36 @@ impl Executor {
     }
 
     /// Executes up to [`COMMANDS_AT_ONCE`] commands of a channel; whether it should have another turn.
-    pub(crate) fn run(&mut self, channel_number: u8, mut turn: Turn) -> bool {
+    pub(crate) fn run(&mut self, number: u8, mut turn: Turn) -> bool {
         let device = self.device.clone();
-        let channel = &device.channels[usize::from(channel_number)];
-        let stop = match self.run_batch(&device, channel, channel_number, &mut turn) {
+        let channel = &device.channels[usize::from(number)];
+        let context = Context { device: &device, channel, number, engine: self.engine };
+        match self.run_batch(&context, &mut turn) {
             Ok(more) => return more,
-            Err(stop) => stop,
-        };
-        match stop {
-            Stop::Reset => {}
-            Stop::Fault(fault) => {
-                // With a pass, so that no interrupt comes behind the reset of the function.
-                let _pass = device.gate.enter();
-                if channel.fail(&turn, fault) {
-                    device.counters.add(Counter::ChannelErrors, 1);
-                    device.ports.tracer.emit(Event::ChannelError {
-                        channel: channel_number,
-                        error: fault.code,
-                        position: turn.get,
-                        entry: fault.entry,
-                        address: fault.address,
-                    });
-                    device.raise(turn.setup.vector, Some(channel_number));
-                }
-            }
+            Err(Stop::Reset) => {}
+            Err(Stop::Fault(fault)) => fail(&context, &turn, fault),
         }
         true
     }
 
-    fn run_batch(
-        &mut self,
-        device: &Device,
-        channel: &Channel,
-        channel_number: u8,
-        turn: &mut Turn,
-    ) -> Result<bool, Stop> {
+    fn run_batch(&mut self, context: &Context<'_>, turn: &mut Turn) -> Result<bool, Stop> {
         let ring = turn.setup.ring;
-        let context = Context { device, channel, channel_number, engine: self.engine, turn };
         let put_address = turn.setup.control_block + CONTROL_BLOCK_PUT;
         let put = context
-            .access(0, put_address, || device.ports.dma.load_u32(put_address))?
+            .access(turn, 0, put_address, || context.device.ports.dma.load_u32(put_address))?
             .map_err(|error| Stop::read(0, error))?;
         let Some(waiting) = ring.waiting(turn.get, put) else {
             return Err(Stop::fault(ErrorCode::BadPut, 0, put_address));
         };
-        channel.set_busy(turn, waiting > 0);
+        context.channel.set_busy(turn, waiting > 0);
         if waiting == 0 {
             return Ok(false);
         }
         let run = ring.contiguous(turn.get, waiting, COMMANDS_AT_ONCE);
-        let fetched = context.fetch(0, run.address, run.count.into(), COMMAND_BYTES, &mut self.commands)?;
+        let fetched = context.fetch(turn, 0, run.address, run.count.into(), COMMAND_BYTES, &mut self.commands)?;
         for slot in 0..fetched as usize {
             let words = words_at::<8>(&self.commands, slot);
-            if !self.execute(device, channel, channel_number, turn, &words)? {
+            if !self.execute(context, turn, &words)? {
                 break;
             }
         }
@@ -181,60 +81,35 @@ impl Executor {
     }
 
     /// Executes the command at the turn's GET, and moves that on; whether to go on with the next.
-    fn execute(
-        &mut self,
-        device: &Device,
-        channel: &Channel,
-        channel_number: u8,
-        turn: &mut Turn,
-        words: &[u64; 8],
-    ) -> Result<bool, Stop> {
+    fn execute(&mut self, context: &Context<'_>, turn: &mut Turn, words: &[u64; 8]) -> Result<bool, Stop> {
         let command = Command::decode(words).map_err(|error| command_fault(error, turn, words))?;
         if command.fence.is_some_and(|value| value <= turn.fence) {
             return Err(Stop::fault(ErrorCode::FenceOrder, 0, turn.setup.control_block + CONTROL_BLOCK_FENCE));
         }
-        let tracer = &device.ports.tracer;
-        let position = turn.get;
-        let opcode = command.operation.opcode();
-        let context = Context { device, channel, channel_number, engine: self.engine, turn };
         // With leave to go on, so that no command begins in the trace behind the reset that drops it.
-        context.access(0, turn.setup.ring.address(position), || {
-            tracer.emit(Event::CommandStart {
-                channel: channel_number,
-                engine: self.engine,
-                position,
-                opcode,
-                cause: command.cause,
-                count: list_of(&command.operation).map_or(0, |list| list.count),
-                list: list_of(&command.operation).map_or(0, |list| list.address),
-                fence: command.fence,
-                interrupt: command.interrupt,
-                tag: command.tag,
-            });
+        context.access(turn, 0, turn.setup.ring.address(turn.get), || {
+            context.device.ports.tracer.emit(start_event(context, turn.get, &command));
         })?;
         let mut bytes = 0;
-        let result = self.execute_list(&context, &command, &mut bytes);
-        let result = result.and_then(|()| finish(device, channel, channel_number, self.engine, turn, &command));
-        let error = match result {
-            Err(Stop::Fault(fault)) => fault.code,
-            _ => ErrorCode::None,
-        };
-        if !matches!(result, Err(Stop::Reset)) {
-            tracer.emit(Event::CommandEnd {
-                channel: channel_number,
-                engine: self.engine,
-                position,
-                opcode,
-                cause: command.cause,
-                error,
-                bytes,
-                tag: command.tag,
-            });
+        let result = self.execute_list(context, turn, &command, &mut bytes);
+        let result = result.and_then(|()| finish(context, turn, &command, bytes));
+        if let Err(Stop::Fault(fault)) = result {
+            let _pass = context.device.gate.enter();
+            if context.channel.is_current(turn) {
+                let event = end_event(context, turn.get, &command, fault.code, bytes);
+                context.device.ports.tracer.emit(event);
+            }
         }
         result
     }
 
-    fn execute_list(&mut self, context: &Context<'_>, command: &Command, bytes: &mut u64) -> Result<(), Stop> {
+    fn execute_list(
+        &mut self,
+        context: &Context<'_>,
+        turn: &Turn,
+        command: &Command,
+        bytes: &mut u64,
+    ) -> Result<(), Stop> {
         let (list, work) = match command.operation {
             Operation::Nop => return Ok(()),
             Operation::Copy(list) => (list, Work::Copy),
@@ -245,13 +120,14 @@ impl Executor {
         while next < list.count {
             let address = list.address + u64::from(next) * LIST_ENTRY_BYTES;
             let wanted = u64::from(list.count - next).min(ENTRIES_AT_ONCE);
-            let fetched = context.fetch(next, address, wanted, LIST_ENTRY_BYTES, &mut self.entries)?;
+            let fetched = context.fetch(turn, next, address, wanted, LIST_ENTRY_BYTES, &mut self.entries)?;
             for slot in 0..fetched as usize {
                 let words = words_at::<4>(&self.entries, slot);
                 let place = address + slot as u64 * LIST_ENTRY_BYTES;
                 let entry =
                     ListEntry::decode(&words).map_err(|error| Stop::fault(entry_error_code(error), next, place))?;
-                self.transfer.run(context, next, work, &entry, command.cause)?;
+                let item = Item { entry: &entry, index: next, cause: command.cause };
+                self.transfer.run(context, turn, work, &item)?;
                 *bytes += u64::from(entry.length);
                 next += 1;
             }
@@ -262,38 +138,78 @@ impl Executor {
 
 /// Tells the driver that the command at the turn's GET is done: fence, GET, interrupt, in this order. Whether to go on with
 /// the next command.
-fn finish(
-    device: &Device,
-    channel: &Channel,
-    channel_number: u8,
-    engine: u8,
-    turn: &mut Turn,
-    command: &Command,
-) -> Result<bool, Stop> {
+fn finish(context: &Context<'_>, turn: &mut Turn, command: &Command, bytes: u64) -> Result<bool, Stop> {
+    let device = context.device;
     let done = turn.completed(command.fence);
     let block = turn.setup.control_block;
-    let context = Context { device, channel, channel_number, engine, turn };
-    let go_on = context.access(0, block + CONTROL_BLOCK_GET, || {
+    let go_on = context.access(turn, 0, block + CONTROL_BLOCK_GET, || {
         let write = |error| Stop::write(0, error);
+        // Counted before the driver can see it: who waits for the fence may look at the counters next.
+        device.counters.add(Counter::Commands, 1);
         if let Some(value) = command.fence {
             let address = block + CONTROL_BLOCK_FENCE;
-            // Before the driver can see the fence: who waits for it may look at trace and counters next.
             device.counters.add(Counter::Fences, 1);
-            device.ports.tracer.emit(Event::Fence { channel: channel_number, engine, value, address });
-            device.counters.add(Counter::Commands, 1);
+            let event = Event::Fence { channel: context.number, engine: context.engine, value, address };
+            device.ports.tracer.emit(event);
             device.ports.dma.store_u64(address, value).map_err(write)?;
-        } else {
-            device.counters.add(Counter::Commands, 1);
         }
         device.ports.dma.store_u32(block + CONTROL_BLOCK_GET, done.get).map_err(write)?;
-        let go_on = channel.complete(&done);
+        let go_on = context.channel.complete(&done);
+        device.ports.tracer.emit(end_event(context, turn.get, command, ErrorCode::None, bytes));
         if command.interrupt {
-            device.raise(turn.setup.vector, Some(channel_number));
+            device.raise(turn.setup.vector, Some(context.number));
         }
         Ok(go_on)
     })??;
     *turn = done;
     Ok(go_on)
+}
+
+/// Stops the channel with an error and tells the driver, unless it was reset.
+fn fail(context: &Context<'_>, turn: &Turn, fault: Fault) {
+    let device = context.device;
+    // With a pass, so that no interrupt comes behind the reset of the function.
+    let _pass = device.gate.enter();
+    if context.channel.fail(turn, fault) {
+        device.counters.add(Counter::ChannelErrors, 1);
+        device.ports.tracer.emit(Event::ChannelError {
+            channel: context.number,
+            error: fault.code,
+            position: turn.get,
+            entry: fault.entry,
+            address: fault.address,
+        });
+        device.raise(turn.setup.vector, Some(context.number));
+    }
+}
+
+fn start_event(context: &Context<'_>, position: u32, command: &Command) -> Event {
+    let list = list_of(&command.operation);
+    Event::CommandStart {
+        channel: context.number,
+        engine: context.engine,
+        position,
+        opcode: command.operation.opcode(),
+        cause: command.cause,
+        count: list.map_or(0, |list| list.count),
+        list: list.map_or(0, |list| list.address),
+        fence: command.fence,
+        interrupt: command.interrupt,
+        tag: command.tag,
+    }
+}
+
+fn end_event(context: &Context<'_>, position: u32, command: &Command, error: ErrorCode, bytes: u64) -> Event {
+    Event::CommandEnd {
+        channel: context.number,
+        engine: context.engine,
+        position,
+        opcode: command.operation.opcode(),
+        cause: command.cause,
+        error,
+        bytes,
+        tag: command.tag,
+    }
 }
 
 fn list_of(operation: &Operation) -> Option<List> {
@@ -320,13 +236,4 @@ fn entry_error_code(error: EntryError) -> ErrorCode {
         EntryError::Alignment => ErrorCode::BadAlignment,
         EntryError::Length => ErrorCode::BadLength,
     }
-}
-
-/// The little-endian words of the item in a slot of a batch, zeros beyond its end.
-fn words_at<const N: usize>(batch: &[u8], slot: usize) -> [u64; N] {
-    let mut words = [0; N];
-    for (word, bytes) in words.iter_mut().zip(batch.chunks_exact(8).skip(slot * N)) {
-        *word = bytes.try_into().map_or(0, u64::from_le_bytes);
-    }
-    words
 }

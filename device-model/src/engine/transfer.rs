@@ -10,7 +10,8 @@ use ersatz_abi::error::ErrorCode;
 use vm_memory::VolatileSlice;
 
 use super::PIECE_BYTES;
-use super::execute::{Context, Stop};
+use super::context::{Context, Stop};
+use crate::channel::Turn;
 use crate::trace::Event;
 
 /// Size of the buffer: fits the cache, and is worth the calls it takes.
@@ -24,6 +25,15 @@ pub(crate) enum Work {
     Copy,
     Fill(u64),
     Digest,
+}
+
+/// A list entry and what belongs to it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Item<'a> {
+    pub(crate) entry: &'a ListEntry,
+    /// Its place in the list.
+    pub(crate) index: u32,
+    pub(crate) cause: Cause,
 }
 
 /// Executes list entries.
@@ -45,25 +55,18 @@ impl Transfer {
         Self { buffer: vec![0; BUFFER_BYTES as usize].into_boxed_slice() }
     }
 
-    /// Executes one entry. `index` is its place in the list.
-    pub(crate) fn run(
-        &mut self,
-        context: &Context<'_>,
-        index: u32,
-        work: Work,
-        entry: &ListEntry,
-        cause: Cause,
-    ) -> Result<(), Stop> {
+    /// Executes one entry.
+    pub(crate) fn run(&mut self, context: &Context<'_>, turn: &Turn, work: Work, item: &Item<'_>) -> Result<(), Stop> {
         match work {
-            Work::Copy => self.copy(context, index, entry, cause),
-            Work::Fill(pattern) => self.fill(context, index, entry, cause, pattern),
-            Work::Digest => self.digest(context, index, entry, cause),
+            Work::Copy => self.copy(context, turn, item),
+            Work::Fill(pattern) => self.fill(context, turn, item, pattern),
+            Work::Digest => self.digest(context, turn, item),
         }
     }
 
-    fn copy(&mut self, context: &Context<'_>, index: u32, entry: &ListEntry, cause: Cause) -> Result<(), Stop> {
-        let length = u64::from(entry.length);
-        let (source, destination) = (entry.source, entry.destination);
+    fn copy(&mut self, context: &Context<'_>, turn: &Turn, item: &Item<'_>) -> Result<(), Stop> {
+        let Item { entry: &ListEntry { source, destination, length, tag }, index, cause } = *item;
+        let length = u64::from(length);
         check_range(context, index, source, length)?;
         check_range(context, index, destination, length)?;
         if source.aperture == destination.aperture && source.address.abs_diff(destination.address) < length {
@@ -76,18 +79,18 @@ impl Transfer {
         for (offset, size, last) in pieces(length, limit) {
             let from = Location { address: source.address + offset, ..source };
             let to = Location { address: destination.address + offset, ..destination };
-            context.access(index, system_address(from, to), || {
+            context.access(turn, index, system_address(from, to), || {
                 self.copy_piece(context, index, from, to, size)?;
                 if last {
                     context.device.counters.add_copy(source.aperture, destination.aperture, cause, length);
                     context.device.ports.tracer.emit(Event::Copy {
-                        channel: context.channel_number,
+                        channel: context.number,
                         engine: context.engine,
                         cause,
                         source,
                         destination,
                         length,
-                        tag: entry.tag,
+                        tag,
                     });
                 }
                 Ok(())
@@ -127,16 +130,9 @@ impl Transfer {
         }
     }
 
-    fn fill(
-        &mut self,
-        context: &Context<'_>,
-        index: u32,
-        entry: &ListEntry,
-        cause: Cause,
-        pattern: u64,
-    ) -> Result<(), Stop> {
-        let length = u64::from(entry.length);
-        let destination = entry.destination;
+    fn fill(&mut self, context: &Context<'_>, turn: &Turn, item: &Item<'_>, pattern: u64) -> Result<(), Stop> {
+        let Item { entry: &ListEntry { destination, length, tag, .. }, index, cause } = *item;
+        let length = u64::from(length);
         check_range(context, index, destination, length)?;
         let used = length.min(BUFFER_BYTES) as usize;
         for word in self.buffer[..used].chunks_exact_mut(8) {
@@ -144,19 +140,19 @@ impl Transfer {
         }
         for (offset, size, last) in pieces(length, BUFFER_BYTES) {
             let to = Location { address: destination.address + offset, ..destination };
-            context.access(index, to.address, || {
+            context.access(turn, index, to.address, || {
                 let source = VolatileSlice::from(&mut self.buffer[..size as usize]);
                 write(context, index, to, &source)?;
                 if last {
                     context.device.counters.add(Counter::BytesFilled, length);
                     context.device.ports.tracer.emit(Event::Fill {
-                        channel: context.channel_number,
+                        channel: context.number,
                         engine: context.engine,
                         cause,
                         destination,
                         length,
                         pattern,
-                        tag: entry.tag,
+                        tag,
                     });
                 }
                 Ok(())
@@ -165,15 +161,15 @@ impl Transfer {
         Ok(())
     }
 
-    fn digest(&mut self, context: &Context<'_>, index: u32, entry: &ListEntry, cause: Cause) -> Result<(), Stop> {
-        let length = u64::from(entry.length);
-        let (source, destination) = (entry.source, entry.destination);
+    fn digest(&mut self, context: &Context<'_>, turn: &Turn, item: &Item<'_>) -> Result<(), Stop> {
+        let Item { entry: &ListEntry { source, destination, length, tag }, index, cause } = *item;
+        let length = u64::from(length);
         check_range(context, index, source, length)?;
         check_range(context, index, destination, DIGEST_BYTES)?;
         let mut digest = 0;
         for (offset, size, last) in pieces(length, BUFFER_BYTES) {
             let from = Location { address: source.address + offset, ..source };
-            context.access(index, system_address(from, destination), || {
+            context.access(turn, index, system_address(from, destination), || {
                 let bytes = &mut self.buffer[..size as usize];
                 read(context, index, from, &VolatileSlice::from(&mut *bytes))?;
                 digest = crc32c::crc32c_append(digest, bytes);
@@ -182,14 +178,14 @@ impl Transfer {
                     write(context, index, destination, &VolatileSlice::from(&mut value[..]))?;
                     context.device.counters.add(Counter::BytesDigested, length);
                     context.device.ports.tracer.emit(Event::Digest {
-                        channel: context.channel_number,
+                        channel: context.number,
                         engine: context.engine,
                         cause,
                         source,
                         destination,
                         length,
                         digest,
-                        tag: entry.tag,
+                        tag,
                     });
                 }
                 Ok(())
