@@ -16,8 +16,10 @@ use nix::errno::Errno;
 
 use crate::region::Span;
 
-/// The first device.
+/// The first device, which all tests but those about several use.
 pub const PATH: &str = "/dev/ersatz0";
+/// The second one.
+pub const SECOND_PATH: &str = "/dev/ersatz1";
 
 /// How long pages that are busy for a moment (on a list of another CPU, say) may take to settle.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -71,7 +73,11 @@ impl Device {
     ///
     /// If there is none, or it cannot be opened.
     pub fn try_open() -> io::Result<Self> {
-        OpenOptions::new().read(true).write(true).open(PATH).map(|file| Self { file })
+        Self::try_open_at(PATH)
+    }
+
+    fn try_open_at(path: &str) -> io::Result<Self> {
+        OpenOptions::new().read(true).write(true).open(path).map(|file| Self { file })
     }
 
     /// Opens the first device.
@@ -79,9 +85,19 @@ impl Device {
         Self::try_open().unwrap_or_else(|error| panic!("cannot open {PATH}: {error}"))
     }
 
+    /// Opens the second device.
+    pub fn open_second() -> Self {
+        Self::try_open_at(SECOND_PATH).unwrap_or_else(|error| panic!("cannot open {SECOND_PATH}: {error}"))
+    }
+
     /// Whether there is a device file.
     pub fn exists() -> bool {
         Path::new(PATH).exists()
+    }
+
+    /// Whether there is a second one.
+    pub fn second_exists() -> bool {
+        Path::new(SECOND_PATH).exists()
     }
 
     /// The descriptor, for calls that no wrapper fits.

@@ -20,6 +20,8 @@ pub enum Need {
     FillableVram(u64),
     /// Huge pages on request.
     HugePages,
+    /// A second device.
+    SecondDevice,
 }
 
 impl Need {
@@ -40,6 +42,7 @@ impl Need {
             Self::HugePages if !crate::proc_fs::huge_pages_on_request() => {
                 Some("this kernel has no transparent huge pages on request".into())
             }
+            Self::SecondDevice if !crate::device::Device::second_exists() => Some("there is one device".into()),
             _ => None,
         }
     }

@@ -2,6 +2,7 @@
 //! The tests, a file a topic.
 
 mod counters;
+mod devices;
 mod errors;
 mod eviction;
 mod fixture;
@@ -43,6 +44,7 @@ pub const TOPICS: &[&[Test]] = &[
     pressure::TESTS,
     eviction::TESTS,
     random::TESTS,
+    devices::TESTS,
     unbind::TESTS,
     module::TESTS,
 ];
