@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The GPU as a whole: what an embedder makes, and what its bus drives.
 
+mod config;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +11,6 @@ use std::thread::JoinHandle;
 use ersatz_abi::counter::Counter;
 use ersatz_abi::pci as abi;
 use ersatz_abi::regs;
-use thiserror::Error;
 use vm_memory::VolatileSlice;
 
 use crate::bus::{BarInfo, BarMapping, Doorbell, Effect, MsixMessage, PciFunction};
@@ -22,62 +23,9 @@ use crate::pci::capability::MsixLayout;
 use crate::pci::function::{Change, Controls, Function, Identity};
 use crate::registers::Registers;
 use crate::sync::Mutex;
-use crate::trace::{Event, InterruptOutcome, ResetSource, Tracer};
-use crate::vram::{Vram, VramError};
-
-/// What a GPU is to be. Make one with [`GpuConfig::new`] and change what should differ.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct GpuConfig {
-    /// Size of VRAM in bytes: a power of two from 2 MiB to 1 TiB.
-    pub vram_size: u64,
-    /// Number of channels, 1 to [`regs::MAX_CHANNELS`].
-    pub channels: u8,
-    /// Number of copy engines, each a thread, 1 to the number of channels.
-    pub copy_engines: u8,
-    /// PCIe device serial number, which tells devices apart.
-    pub serial: u64,
-    /// Where the trace goes.
-    pub tracer: Tracer,
-}
-
-impl GpuConfig {
-    /// One channel, one copy engine, serial number zero, no trace.
-    pub const fn new(vram_size: u64) -> Self {
-        Self { vram_size, channels: 1, copy_engines: 1, serial: 0, tracer: Tracer::disabled() }
-    }
-}
-
-/// Why there is no GPU.
-#[derive(Debug, Error)]
-pub enum GpuError {
-    /// No VRAM.
-    #[error("cannot make the device's memory")]
-    Vram(#[from] VramError),
-    /// The number of channels is out of range.
-    #[error("a device with {0} channels: there must be 1 to {max}", max = regs::MAX_CHANNELS)]
-    Channels(u8),
-    /// The number of copy engines is out of range.
-    #[error("a device with {engines} copy engines: there must be 1 to {channels}, one a channel at most")]
-    CopyEngines {
-        /// As configured.
-        engines: u8,
-        /// The number of channels.
-        channels: u8,
-    },
-    /// An event descriptor could not be made.
-    #[error("cannot make the device's event descriptors; raise the limit on open files (ulimit -n)?")]
-    Events(#[source] io::Error),
-    /// A thread could not be started.
-    #[error("cannot start copy engine {engine}")]
-    Engine {
-        /// Number of the engine.
-        engine: u8,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
+use crate::trace::{Event, InterruptOutcome, ResetSource};
+use crate::vram::Vram;
+pub use config::{GpuConfig, GpuError};
 
 /// The GPU.
 ///

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! BAR0: which register an access means, and what it does.
 //!
-//! The map itself is in `ersatz-abi`. Here an offset and a length become a [`Target`] and a [`Part`] of it, or nothing; and
-//! nothing, like an access the register does not permit, is a bad access. No access waits for an engine.
+//! The map itself is in `ersatz-abi`. What [`decode`] finds no register for, like an access that
+//! the register does not permit, is a bad access. No access waits for an engine.
+
+mod decode;
 
 use ersatz_abi::counter::Counter;
 use ersatz_abi::pci::{BAR_REGISTERS, MSIX_VECTORS, VECTOR_ERROR};
@@ -12,102 +14,7 @@ use crate::channel::{Channel, ResetScope, Setup, Switched};
 use crate::device::Device;
 use crate::sync::Mutex;
 use crate::trace::Event;
-
-/// What an access goes to.
-#[derive(Clone, Copy, Debug)]
-enum Target {
-    Device(&'static Register),
-    Channel(u8, &'static Register),
-    Counter(Counter),
-    Doorbell(u8),
-}
-
-/// Which part of a register an access covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    Whole,
-    Low,
-    High,
-}
-
-impl Target {
-    fn access(self) -> Access {
-        match self {
-            Self::Device(register) | Self::Channel(_, register) => register.access,
-            Self::Counter(_) => Access::ReadOnly,
-            Self::Doorbell(_) => Access::WriteOnly,
-        }
-    }
-
-    fn channel(self) -> Option<u8> {
-        match self {
-            Self::Channel(channel, _) | Self::Doorbell(channel) => Some(channel),
-            Self::Device(_) | Self::Counter(_) => None,
-        }
-    }
-}
-
-impl Part {
-    /// The part of a register of `width` bytes that an access of `length` bytes at `offset` in it covers.
-    fn of(width: u8, offset: u32, length: usize) -> Option<Self> {
-        match (width, offset, length) {
-            (8, 0, 8) | (4, 0, 4) => Some(Self::Whole),
-            (8, 0, 4) => Some(Self::Low),
-            (8, 4, 4) => Some(Self::High),
-            _ => None,
-        }
-    }
-
-    fn get(self, value: u64) -> u64 {
-        match self {
-            Self::Whole => value,
-            Self::Low => value & u64::from(u32::MAX),
-            Self::High => value >> 32,
-        }
-    }
-
-    /// `old` with this part replaced.
-    fn put(self, old: u64, value: u64) -> u64 {
-        match self {
-            Self::Whole => value,
-            Self::Low => (old & !u64::from(u32::MAX)) | value,
-            Self::High => (old & u64::from(u32::MAX)) | value << 32,
-        }
-    }
-}
-
-fn find(registers: &'static [Register], offset: u32, length: usize) -> Option<(&'static Register, Part)> {
-    registers.iter().find_map(|register| {
-        let part = Part::of(register.width, offset.checked_sub(register.offset)?, length)?;
-        Some((register, part))
-    })
-}
-
-/// The register at `offset` of BAR0, for a device of so many channels.
-fn locate(offset: u64, length: usize, channels: u8) -> Option<(Target, Part)> {
-    let offset = u32::try_from(offset).ok()?;
-    let channel_at = |base: u32, stride: u32| {
-        let distance = offset.checked_sub(base)?;
-        let channel = u8::try_from(distance / stride).ok().filter(|channel| *channel < channels)?;
-        Some((channel, distance % stride))
-    };
-    if let Some((channel, offset)) = channel_at(regs::DOORBELL_BASE, regs::DOORBELL_STRIDE) {
-        let whole = offset == 0 && length == regs::DOORBELL_WIDTH as usize;
-        return whole.then_some((Target::Doorbell(channel), Part::Whole));
-    }
-    if offset >= regs::COUNTER_BASE {
-        let distance = offset - regs::COUNTER_BASE;
-        let counter = Counter::from_raw(u8::try_from(distance / 8).ok()?)?;
-        return Some((Target::Counter(counter), Part::of(8, distance % 8, length)?));
-    }
-    if offset >= regs::CHANNEL_BASE {
-        let (channel, offset) = channel_at(regs::CHANNEL_BASE, regs::CHANNEL_STRIDE)?;
-        let (register, part) = find(regs::CHANNEL_REGISTERS, offset, length)?;
-        return Some((Target::Channel(channel, register), part));
-    }
-    let (register, part) = find(regs::DEVICE_REGISTERS, offset, length)?;
-    Some((Target::Device(register), part))
-}
+use decode::{Part, Target, locate};
 
 /// The value of a 64-bit register as its low half was read, kept for the high half.
 #[derive(Clone, Copy, Debug, Default)]

@@ -5,22 +5,24 @@
 //! adds and removes maps as its client says. A transfer holds the table's read lock, so [`MappedSpace::unmap`] returns
 //! only when no access through the removed maps is under way.
 
+mod error;
+mod table;
+
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use thiserror::Error;
-use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
+use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
-    AtomicAccess, Bytes, FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion,
-    VolatileMemory, VolatileSlice,
+    AtomicAccess, Bytes, FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion, VolatileSlice,
 };
 
 use super::{DmaError, DmaSpace};
 use crate::sync::RwLock;
 use crate::trace::{Event, Tracer, WeakTracer};
+pub use error::MapError;
+use table::{Map, MapTable, check_aligned, word};
 
 /// Addresses, lengths and file offsets of maps are multiples of this many bytes.
 pub const MAP_ALIGNMENT: u64 = 4096;
@@ -36,85 +38,6 @@ pub enum MapAccess {
     ReadWrite,
 }
 
-/// Why the maps were not changed.
-#[derive(Debug, Error)]
-pub enum MapError {
-    /// Nothing to map.
-    #[error("a DMA map at {0:#x} has no length")]
-    Empty(u64),
-    /// A number is not a multiple of [`MAP_ALIGNMENT`].
-    #[error("{what} {value:#x} of a DMA map is not a multiple of {MAP_ALIGNMENT}")]
-    Unaligned {
-        /// Which number.
-        what: &'static str,
-        /// The number.
-        value: u64,
-    },
-    /// The range leaves the 64-bit address space or what this process can map.
-    #[error("a DMA map of {length:#x} bytes at {address:#x} is too large")]
-    TooLarge {
-        /// First bus address.
-        address: u64,
-        /// Length in bytes.
-        length: u64,
-    },
-    /// Part of the range is mapped.
-    #[error("a DMA map of {length:#x} bytes at {address:#x} overlaps the one at {other:#x}; unmap that one first")]
-    Overlap {
-        /// First bus address.
-        address: u64,
-        /// Length in bytes.
-        length: u64,
-        /// First bus address of the map that is there.
-        other: u64,
-    },
-    /// The file ends before the map would.
-    #[error("a DMA map needs {needed:#x} bytes of a file of {size:#x}")]
-    BeyondFile {
-        /// End of the map in the file.
-        needed: u64,
-        /// Size of the file.
-        size: u64,
-    },
-    /// The descriptor is of something that has no size of its own.
-    #[error("a DMA map at {0:#x} is not backed by a plain file or memfd")]
-    NotAFile(u64),
-    /// [`MAX_MAPS`] is reached.
-    #[error("there are {MAX_MAPS} DMA maps already")]
-    TooMany,
-    /// The range to unmap covers a map in part.
-    #[error("unmapping {length:#x} bytes at {address:#x} would cut the map at {other:#x} in two")]
-    Partial {
-        /// First bus address to unmap.
-        address: u64,
-        /// Length in bytes.
-        length: u64,
-        /// First bus address of the map that would be cut.
-        other: u64,
-    },
-    /// The file's size could not be read.
-    #[error("cannot read the size of the file behind a DMA map")]
-    Stat(#[source] io::Error),
-    /// `mmap` refused.
-    #[error("cannot map {length:#x} bytes for DMA at {address:#x}")]
-    Mmap {
-        /// First bus address.
-        address: u64,
-        /// Length in bytes.
-        length: u64,
-        /// What `mmap` said.
-        #[source]
-        source: MmapRegionError,
-    },
-}
-
-/// One map: a range of bus addresses and the memory behind it.
-struct Map {
-    region: Arc<MmapRegion>,
-    last: u64,
-    access: MapAccess,
-}
-
 /// Guest memory by bus address; maps may come and go while engines use it.
 ///
 /// A file must keep the size it had when it was mapped: whoever can truncate it can kill this process by SIGBUS, so take
@@ -124,13 +47,6 @@ pub struct MappedSpace {
     maps: RwLock<BTreeMap<u64, Map>>,
     /// Written and read with `maps` locked for writing, so that no change of the maps is missed.
     tracers: RwLock<Vec<WeakTracer>>,
-}
-
-impl Map {
-    fn event(&self, address: u64) -> Event {
-        let writable = self.access == MapAccess::ReadWrite;
-        Event::DmaMap { address, length: self.region.size() as u64, writable }
-    }
 }
 
 impl MappedSpace {
@@ -266,65 +182,6 @@ impl MappedSpace {
     }
 }
 
-/// The table of maps, by first bus address.
-trait MapTable {
-    /// The last bus address of this range, provided that no map touches it.
-    fn check_free(&self, address: u64, length: u64) -> Result<u64, MapError>;
-
-    /// The memory from `address` on to the end of its map, at most `limit` bytes.
-    fn slice(&self, address: u64, limit: usize, access: MapAccess) -> Result<VolatileSlice<'_>, DmaError>;
-
-    /// Calls `transfer` for each piece of `[address, address + length)` with the piece's offset in the range.
-    fn for_each_piece(
-        &self,
-        address: u64,
-        length: usize,
-        access: MapAccess,
-        mut transfer: impl FnMut(VolatileSlice<'_>, usize),
-    ) -> Result<(), DmaError> {
-        let mut done = 0;
-        while done < length {
-            // Beyond the last address there is nothing, and no map ends there but at it.
-            let at = address.checked_add(done as u64).ok_or(DmaError::Unmapped(u64::MAX))?;
-            let slice = self.slice(at, length - done, access)?;
-            let count = slice.len();
-            transfer(slice, done);
-            done += count;
-        }
-        Ok(())
-    }
-}
-
-impl MapTable for BTreeMap<u64, Map> {
-    fn check_free(&self, address: u64, length: u64) -> Result<u64, MapError> {
-        check_aligned("the address", address)?;
-        check_aligned("the length", length)?;
-        let Some(extent) = length.checked_sub(1) else { return Err(MapError::Empty(address)) };
-        let Some(last) = address.checked_add(extent) else { return Err(MapError::TooLarge { address, length }) };
-        match self.range(..=last).next_back() {
-            Some((&other, map)) if map.last >= address => Err(MapError::Overlap { address, length, other }),
-            _ => Ok(last),
-        }
-    }
-
-    fn slice(&self, address: u64, limit: usize, access: MapAccess) -> Result<VolatileSlice<'_>, DmaError> {
-        let unmapped = DmaError::Unmapped(address);
-        let Some((start, map)) = self.range(..=address).next_back().filter(|(_, map)| map.last >= address) else {
-            return Err(unmapped);
-        };
-        if access == MapAccess::ReadWrite && map.access == MapAccess::ReadOnly {
-            return Err(DmaError::ReadOnly(address));
-        }
-        let offset = usize::try_from(address - start).map_err(|_| unmapped)?;
-        let count = limit.min(map.region.size() - offset);
-        map.region.get_slice(offset, count).map_err(|_| unmapped)
-    }
-}
-
-fn check_aligned(what: &'static str, value: u64) -> Result<(), MapError> {
-    if value % MAP_ALIGNMENT == 0 { Ok(()) } else { Err(MapError::Unaligned { what, value }) }
-}
-
 impl MappedSpace {
     fn load<T: AtomicAccess>(&self, address: u64, order: Ordering) -> Result<T, DmaError> {
         let maps = self.maps.read();
@@ -337,14 +194,6 @@ impl MappedSpace {
         let slice = word::<T>(&maps, address, MapAccess::ReadWrite)?;
         slice.store(value, 0, order).map_err(|_| DmaError::Unaligned(address))
     }
-}
-
-/// An aligned word never crosses maps, which are aligned to more than a word.
-fn word<T>(maps: &BTreeMap<u64, Map>, address: u64, access: MapAccess) -> Result<VolatileSlice<'_>, DmaError> {
-    if address % size_of::<T>() as u64 != 0 {
-        return Err(DmaError::Unaligned(address));
-    }
-    maps.slice(address, size_of::<T>(), access)
 }
 
 impl DmaSpace for MappedSpace {

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a driver sets up before it enables a channel, and what of it can be checked without touching memory.
+
+use ersatz_abi::channel::{RING_ORDER_MAX, RING_ORDER_MIN, SHARED_ALIGNMENT};
+use ersatz_abi::command::COMMAND_BYTES;
+use ersatz_abi::error::ErrorCode;
+use ersatz_abi::pci::MSIX_VECTORS;
+
+use super::ring::Ring;
+
+/// The registers a driver sets while the channel is disabled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Setup {
+    pub(crate) ring_base: u64,
+    pub(crate) control_block: u64,
+    pub(crate) ring_order: u32,
+    pub(crate) vector: u32,
+}
+
+/// A setup that can work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CheckedSetup {
+    pub(crate) ring: Ring,
+    pub(crate) control_block: u64,
+    pub(crate) vector: u16,
+}
+
+impl Setup {
+    /// Checks what can be checked without touching memory; the address of an error is that of the part that is wrong.
+    pub(super) fn check(&self) -> Result<CheckedSetup, Fault> {
+        let bad = |address| Fault { code: ErrorCode::BadSetup, entry: 0, address };
+        if !(RING_ORDER_MIN..=RING_ORDER_MAX).contains(&self.ring_order) {
+            return Err(bad(0));
+        }
+        let commands = 1 << self.ring_order;
+        if !is_shared_range(self.ring_base, u64::from(commands) * COMMAND_BYTES) {
+            return Err(bad(self.ring_base));
+        }
+        if !is_shared_range(self.control_block, SHARED_ALIGNMENT) {
+            return Err(bad(self.control_block));
+        }
+        let vector = self.usable_vector().ok_or_else(|| bad(0))?;
+        Ok(CheckedSetup { ring: Ring::new(self.ring_base, commands), control_block: self.control_block, vector })
+    }
+
+    pub(super) fn usable_vector(&self) -> Option<u16> {
+        u16::try_from(self.vector).ok().filter(|vector| *vector < MSIX_VECTORS)
+    }
+}
+
+/// Aligned, and not wrapping around the end of the address space.
+fn is_shared_range(address: u64, length: u64) -> bool {
+    address % SHARED_ALIGNMENT == 0 && address.checked_add(length).is_some()
+}
+
+/// Why a channel stops with an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) code: ErrorCode,
+    /// List entry, 0 if the command did not get that far.
+    pub(crate) entry: u32,
+    /// The address that was refused, 0 if none was.
+    pub(crate) address: u64,
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The state machine of a channel, under its lock.
+
+use ersatz_abi::channel::ChannelState;
+use ersatz_abi::error::ErrorCode;
+
+use super::setup::{CheckedSetup, Fault, Setup};
+
+/// How much a reset forgets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ResetScope {
+    /// Commands, positions, the error.
+    Channel,
+    /// The setup registers too.
+    Device,
+}
+
+/// What the engine needs to work for a channel, as it was when the engine took the channel up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    pub(crate) setup: CheckedSetup,
+    pub(crate) get: u32,
+    pub(crate) fence: u64,
+    pub(super) epoch: u64,
+}
+
+impl Turn {
+    /// This turn once the command at its GET is complete and has signalled `fence`.
+    pub(crate) fn completed(self, fence: Option<u64>) -> Self {
+        Self { get: self.get.wrapping_add(1), fence: fence.unwrap_or(self.fence), ..self }
+    }
+}
+
+/// What an engine finds when it takes up a channel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Found {
+    /// Commands may be executed.
+    Turn(Turn),
+    /// A reset that was asked for is complete now.
+    Reset,
+    /// The driver disabled the channel, and now it is.
+    Stopped,
+    /// Nothing to do.
+    Nothing,
+}
+
+/// What became of a request to enable or disable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Switched {
+    /// It accepts commands now.
+    Enabled(CheckedSetup),
+    /// It will be disabled once the engine lets go.
+    Stopping,
+    /// The setup cannot work: the channel is in error now. The vector is the one to tell, if it has a usable one.
+    Refused(Fault, Option<u16>),
+    /// It was so already, or the channel is in error.
+    Unchanged,
+}
+
+/// The registers and what stands behind them.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) setup: Setup,
+    pub(super) checked: Option<CheckedSetup>,
+    pub(super) enable: bool,
+    pub(super) reset: Option<ResetScope>,
+    pub(super) state: ChannelState,
+    pub(super) error: ErrorCode,
+    pub(super) position: u64,
+    pub(super) address: u64,
+    pub(super) get: u32,
+    pub(super) fence: u64,
+}
+
+impl State {
+    pub(super) const INITIAL: Self = Self {
+        setup: Setup { ring_base: 0, control_block: 0, ring_order: 0, vector: 0 },
+        checked: None,
+        enable: false,
+        reset: None,
+        state: ChannelState::Disabled,
+        error: ErrorCode::None,
+        position: 0,
+        address: 0,
+        get: 0,
+        fence: 0,
+    };
+
+    pub(super) fn reset(&mut self, scope: ResetScope) {
+        let setup = if scope == ResetScope::Device { Setup::default() } else { self.setup };
+        *self = Self { setup, ..Self::INITIAL };
+    }
+
+    pub(super) fn fail(&mut self, fault: Fault) {
+        self.enable = false;
+        self.state = ChannelState::Error;
+        self.error = fault.code;
+        self.position = u64::from(self.get) | u64::from(fault.entry) << 32;
+        self.address = fault.address;
+    }
+
+    pub(super) fn switch(&mut self, enable: bool) -> Switched {
+        if self.reset.is_some() || self.state == ChannelState::Error || self.enable == enable {
+            return Switched::Unchanged;
+        }
+        if !enable {
+            self.enable = false;
+            return Switched::Stopping;
+        }
+        match self.setup.check() {
+            Ok(checked) => {
+                self.enable = true;
+                // Enabled again before the engine let go: it goes on with the setup it has, which is this one.
+                if self.state == ChannelState::Disabled {
+                    self.state = ChannelState::Idle;
+                }
+                self.checked = Some(checked);
+                Switched::Enabled(checked)
+            }
+            Err(fault) => {
+                self.fail(fault);
+                Switched::Refused(fault, self.setup.usable_vector())
+            }
+        }
+    }
+
+    pub(super) fn take_up(&mut self, epoch: u64) -> Found {
+        if let Some(scope) = self.reset {
+            self.reset(scope);
+            return Found::Reset;
+        }
+        match (self.state, self.checked) {
+            (ChannelState::Idle | ChannelState::Busy, _) if !self.enable => {
+                self.state = ChannelState::Disabled;
+                Found::Stopped
+            }
+            (ChannelState::Idle | ChannelState::Busy, Some(setup)) => {
+                Found::Turn(Turn { setup, get: self.get, fence: self.fence, epoch })
+            }
+            _ => Found::Nothing,
+        }
+    }
+}
