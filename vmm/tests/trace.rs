@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ersatz_abi::command::{Aperture, Cause, Location, Opcode};
 use ersatz_abi::error::ErrorCode;
 use ersatz_device_model::clock::Clock;
-use ersatz_device_model::trace::{Event, Identity, InterruptOutcome, TraceOptions, Tracer};
+use ersatz_device_model::trace::{Event, Identity, InterruptOutcome, TraceFile, TraceOptions, Tracer};
 use serde_json::Value;
 
 fn ersatz(arguments: &[&str]) -> Output {
@@ -258,6 +258,63 @@ fn check_tells_good_from_bad() {
 }
 
 #[test]
+fn a_timeline_nests_work_in_commands() {
+    let logs = Logs::new();
+    let document = json(&stdout(&["trace", "export", "--perfetto", &logs.orderly()], 0));
+    let events = document["traceEvents"].as_array().unwrap();
+    let of = |phase: &str| events.iter().filter(|event| event["ph"] == phase).collect::<Vec<_>>();
+    for event in events {
+        assert!(event["name"].is_string() && event["pid"] == 0 && event["tid"].is_u64(), "{event}");
+        assert!(event["ph"] == "M" || event["ts"].is_f64(), "{event}");
+    }
+    let names: Vec<_> = of("M").iter().map(|event| event["args"]["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["GPU 0", "channel 0"]);
+    let span = |event: &Value| {
+        let start = event["ts"].as_f64().unwrap();
+        (start, start + event["dur"].as_f64().unwrap())
+    };
+    let (pages, commands): (Vec<_>, Vec<_>) = of("X").into_iter().partition(|event| event["name"] == "copy");
+    assert_eq!((pages.len(), commands.len()), (10, 2));
+    assert_eq!(commands[0]["name"], "copy (migrate-to-device)");
+    assert_eq!(span(commands[0]), (4000.0, 15000.0), "microseconds, from start to end");
+    let inside = |inner: &Value, outer: &Value| span(outer).0 <= span(inner).0 && span(inner).1 <= span(outer).1;
+    assert!(pages[..8].iter().all(|page| inside(page, commands[0])));
+    assert!(pages[8..].iter().all(|page| inside(page, commands[1])));
+    // All but the starts, the ends and the pages.
+    assert_eq!(of("i").len(), 24 - 2 - 2 - 10);
+}
+
+#[test]
+fn a_timeline_ends_what_a_log_leaves_open() {
+    let logs = Logs::new();
+    let document = json(&stdout(&["trace", "export", "--perfetto", &logs.broken(), &logs.orderly()], 0));
+    let events = document["traceEvents"].as_array().unwrap();
+    let open: Vec<_> = events.iter().filter(|event| event["pid"] == 1 && event["name"] == "copy (other)").collect();
+    assert_eq!(open.len(), 1);
+    assert!(open[0]["dur"].as_f64().unwrap() >= 2000.0, "{}", open[0]);
+}
+
+#[test]
+fn exported_lines_are_those_of_cat() {
+    let logs = Logs::new();
+    let log = logs.orderly();
+    assert_eq!(stdout(&["trace", "export", "--jsonl", &log], 0), stdout(&["trace", "cat", "--json", &log], 0));
+}
+
+#[test]
+fn an_empty_log_is_a_log() {
+    let logs = Logs::new();
+    let path = logs.path("empty.trace");
+    drop(tracer(&path, 0));
+    let path = path.to_str().unwrap();
+    assert!(stdout(&["trace", "summary", path], 0).contains("Copied      nothing"));
+    assert!(stdout(&["trace", "check", path], 0).contains("in order (0 events, 0 commands)"));
+    assert_eq!(stdout(&["trace", "cat", path], 0), "");
+    let document = json(&stdout(&["trace", "export", "--perfetto", path], 0));
+    assert_eq!(document["traceEvents"].as_array().unwrap().len(), 1, "the name of the device");
+}
+
+#[test]
 fn bad_arguments_are_refused_in_one_line() {
     let logs = Logs::new();
     let log = logs.orderly();
@@ -278,6 +335,8 @@ fn bad_arguments_are_refused_in_one_line() {
     refused(&["trace", "cat", &log, "--time", "1..2"], &["1..2", "1.5ms..2s"]);
     refused(&["trace", "cat", &log, "--time", "2s..1s"], &["empty"]);
     refused(&["trace", "cat", &log, "--limit", "few"], &["few"]);
+    refused(&["trace", "export", &log], &["--perfetto", "--jsonl"]);
+    refused(&["trace", "export", "--perfetto", "--jsonl", &log], &["--perfetto", "--jsonl"]);
 }
 
 #[test]
@@ -299,21 +358,27 @@ fn a_closed_pipe_is_silent() {
     assert_eq!(output.status.code(), Some(0));
 }
 
-/// The log of a process that was killed is read like any other.
+/// The log of a device that was killed is read like any other, up to its last event.
 #[test]
 fn a_log_survives_its_writer() {
     let logs = Logs::new();
-    let path = logs.path("killed.trace");
-    let tracer = tracer(&path, 0);
-    tracer.emit(Event::DeviceCreated { vram: 1 << 30 });
-    tracer.emit(Event::Mark { value: 7 });
-    // As far as the file is concerned, this is what a kill does: nobody closes it.
-    std::mem::forget(tracer);
+    let (path, socket) = (logs.path("killed.trace"), logs.path("socket"));
+    let mut device = Command::new(env!("CARGO_BIN_EXE_ersatz"))
+        .args(["device", "--vram", "2M", "--trace", path.to_str().unwrap(), "--socket", socket.to_str().unwrap()])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let events = || TraceFile::open(&path).map_or(0, |file| file.records().count());
+    while events() == 0 {
+        assert_eq!(device.try_wait().unwrap(), None, "the device ended by itself");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    device.kill().unwrap();
+    device.wait().unwrap();
     let path = path.to_str().unwrap();
-    let text = stdout(&["trace", "summary", path], 0);
-    assert!(text.contains("not closed"), "{text}");
+    assert!(stdout(&["trace", "summary", path], 0).contains("not closed"));
     assert!(stdout(&["trace", "check", path], 0).contains("note: the log was not closed"));
-    assert_eq!(stdout(&["trace", "cat", path], 0).lines().count(), 3);
+    assert!(stdout(&["trace", "cat", path], 0).contains("device-created"));
 }
 
 #[test]
@@ -323,6 +388,7 @@ fn help_reads_well() {
         (&["trace", "summary", "--help"], "pages moved"),
         (&["trace", "cat", "--help"], "migrate-to-device"),
         (&["trace", "check", "--help"], "Exit status"),
+        (&["trace", "export", "--help"], "ui.perfetto.dev"),
     ] {
         let text = stdout(arguments, 0);
         assert!(text.contains(part), "{arguments:?}: no {part:?} in {text}");

@@ -2,14 +2,13 @@
 //! `ersatz trace cat`: the events themselves.
 
 use std::io::Write;
-use std::iter::Peekable;
 use std::path::PathBuf;
 
 use clap::Args;
-use ersatz_device_model::trace::{Kind, ReadError, Record, Records, TraceFile};
-use serde_json::{Map, Value as Json, json};
+use ersatz_device_model::trace::{Kind, Record};
 
 use super::filter::{self, Filter};
+use super::merge::Merge;
 use super::{TraceError, describe, open_all, units};
 
 /// Print events, one a line
@@ -62,7 +61,7 @@ pub fn run(args: &CatArgs, out: &mut impl Write) -> Result<u8, TraceError> {
             continue;
         }
         if args.json {
-            writeln!(out, "{}", object(&record, time))?;
+            writeln!(out, "{}", describe::object(&record, time))?;
         } else {
             writeln!(out, "{}", line(&record, time))?;
         }
@@ -86,61 +85,4 @@ fn line(record: &Record, time: u64) -> String {
         fields.device
     );
     line.trim_end().to_owned()
-}
-
-/// One event as a JSON object.
-fn object(record: &Record, time: u64) -> Json {
-    let mut object = Map::new();
-    object.insert("sequence".to_owned(), json!(record.sequence));
-    object.insert("time_ns".to_owned(), json!(time));
-    object.insert("device".to_owned(), json!(record.fields.device));
-    match record.event() {
-        Some(event) => {
-            object.insert("kind".to_owned(), json!(event.kind().name()));
-            if let Some(channel) = event.channel() {
-                object.insert("channel".to_owned(), json!(channel));
-            }
-            if let Some(cause) = filter::cause(&event) {
-                object.insert("cause".to_owned(), json!(cause.name()));
-            }
-            describe::json(&event, &mut object);
-        }
-        None => {
-            object.insert("kind".to_owned(), json!("unknown"));
-            let words = record.fields.to_words(record.sequence, record.time).map(|word| format!("{word:#x}"));
-            object.insert("words".to_owned(), json!(words));
-        }
-    }
-    Json::Object(object)
-}
-
-/// The records of several logs by time of day; those of one log stay in their order.
-struct Merge<'a>(Vec<(u64, Peekable<Records<'a>>)>);
-
-impl<'a> Merge<'a> {
-    fn new(files: &'a [TraceFile]) -> Self {
-        Self(files.iter().map(|file| (file.header().epoch, file.records().peekable())).collect())
-    }
-
-    /// The time of the earliest head.
-    fn start(&mut self) -> Option<u64> {
-        self.heads().min().map(|(time, _)| time)
-    }
-
-    /// Time and index of the log for each log that has more; one that cannot be read comes first, to say so.
-    fn heads(&mut self) -> impl Iterator<Item = (u64, usize)> + '_ {
-        self.0.iter_mut().enumerate().filter_map(|(index, (epoch, records))| {
-            records.peek().map(|head| (head.as_ref().map_or(0, |record| epoch.saturating_add(record.time)), index))
-        })
-    }
-}
-
-impl Iterator for Merge<'_> {
-    type Item = Result<(u64, Record), ReadError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (time, index) = self.heads().min()?;
-        let (_, records) = self.0.get_mut(index)?;
-        records.next().map(|record| record.map(|record| (time, record)))
-    }
 }

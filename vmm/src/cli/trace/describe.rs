@@ -3,10 +3,10 @@
 
 use ersatz_abi::command::Location;
 use ersatz_abi::regs::{CHANNEL_BASE, CHANNEL_REGISTERS, CHANNEL_STRIDE, DEVICE_REGISTERS};
-use ersatz_device_model::trace::Event;
+use ersatz_device_model::trace::{Event, Record};
 use serde_json::{Map, Value as Json, json};
 
-use super::units;
+use super::{filter, units};
 
 /// The value of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,4 +163,30 @@ pub fn json(event: &Event, object: &mut Map<String, Json>) {
     for (name, value) in fields(event) {
         object.insert(name.replace('-', "_"), value.json());
     }
+}
+
+/// A whole record as a JSON object; `time` in nanoseconds from the first event of all.
+pub fn object(record: &Record, time: u64) -> Json {
+    let mut object = Map::new();
+    object.insert("sequence".to_owned(), json!(record.sequence));
+    object.insert("time_ns".to_owned(), json!(time));
+    object.insert("device".to_owned(), json!(record.fields.device));
+    match record.event() {
+        Some(event) => {
+            object.insert("kind".to_owned(), json!(event.kind().name()));
+            if let Some(channel) = event.channel() {
+                object.insert("channel".to_owned(), json!(channel));
+            }
+            if let Some(cause) = filter::cause(&event) {
+                object.insert("cause".to_owned(), json!(cause.name()));
+            }
+            self::json(&event, &mut object);
+        }
+        None => {
+            object.insert("kind".to_owned(), json!("unknown"));
+            let words = record.fields.to_words(record.sequence, record.time).map(|word| format!("{word:#x}"));
+            object.insert("words".to_owned(), json!(words));
+        }
+    }
+    Json::Object(object)
 }

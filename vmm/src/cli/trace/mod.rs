@@ -3,12 +3,16 @@
 //!
 //! Each subcommand has a module; the analysis itself is the device model's (`ersatz_device_model::trace`), so that tests
 //! and tool agree. [`describe`] knows what an event is called and which fields it shows, [`filter`] which events are
-//! wanted, [`range`] how ranges are typed, [`units`] how figures are written.
+//! wanted, [`merge`] in which order those of several logs come, [`range`] how ranges are typed, [`units`] how figures are
+//! written, [`perfetto`] how a timeline is drawn.
 
 mod cat;
 mod check;
 mod describe;
+mod export;
 mod filter;
+mod merge;
+mod perfetto;
 mod range;
 mod summary;
 mod units;
@@ -22,7 +26,7 @@ use ersatz_device_model::trace::{ReadError, TraceFile};
 use super::{CommandError, with_causes};
 use crate::outcome::STATUS_USAGE;
 
-/// Show, filter and check the trace logs that devices write
+/// Show, filter, check and export the trace logs that devices write
 #[derive(Debug, Args)]
 pub struct TraceArgs {
     #[command(subcommand)]
@@ -34,6 +38,7 @@ enum TraceCommand {
     Summary(summary::SummaryArgs),
     Cat(cat::CatArgs),
     Check(check::CheckArgs),
+    Export(export::ExportArgs),
 }
 
 /// Why a subcommand ended early.
@@ -58,6 +63,7 @@ pub fn run(args: &TraceArgs) -> Result<u8, CommandError> {
         TraceCommand::Summary(args) => summary::run(args, &mut out),
         TraceCommand::Cat(args) => cat::run(args, &mut out),
         TraceCommand::Check(args) => check::run(args, &mut out),
+        TraceCommand::Export(args) => export::run(args, &mut out),
     };
     match result.and_then(|status| out.flush().map(|()| status).map_err(TraceError::from)) {
         Ok(status) => Ok(status),

@@ -180,7 +180,8 @@ fn errors(summary: &Summary) -> String {
         .map(|(error, number)| format!("{} ({})", counted(*number, "channel error"), error.name()))
         .collect();
     if summary.bad_accesses > 0 {
-        parts.push(format!("{} bad register accesses", count(summary.bad_accesses)));
+        let plural = if summary.bad_accesses == 1 { "" } else { "es" };
+        parts.push(format!("{} bad register access{plural}", count(summary.bad_accesses)));
     }
     let lost = summary.interrupts.get(&InterruptOutcome::Lost).copied().unwrap_or(0);
     if lost > 0 {
