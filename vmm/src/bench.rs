@@ -8,6 +8,7 @@
 //! Where KVM does not work, all of it happens inside one outer machine (see [`nested`](crate::accel::nested)): the host
 //! side makes a [`Plan`], the program runs itself in there to carry it out.
 
+pub mod boot;
 pub mod contender;
 pub mod footprint;
 pub mod init_program;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The command line: `ersatz run`, `test`, `device`, `trace`.
+//! The command line: `ersatz run`, `test`, `device`, `trace`, `bench`.
 //!
 //! Each command has a module with its options and what it does. Options that several share are in [`guest`]; how values are
 //! read is in [`size`], [`limit`] and [`artifacts`]; [`usage`] says in one line what is wrong with bad ones.
 
 pub mod artifacts;
+pub mod bench;
 pub mod boot_spec;
 pub mod device;
 pub mod guest;
@@ -61,6 +62,7 @@ enum Command {
     #[command(name = crate::accel::nested::inside::COMMAND, hide = true)]
     BootSpec(boot_spec::BootSpecOptions),
     Trace(trace::TraceArgs),
+    Bench(bench::BenchOptions),
 }
 
 /// Runs the command that the arguments name and returns the process's exit status.
@@ -87,6 +89,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Device(options) => device::run(&options),
         Command::BootSpec(options) => boot_spec::run(&options),
         Command::Trace(options) => trace::run(&options),
+        Command::Bench(options) => bench::run(&options),
     };
     match result {
         Ok(status) => ExitCode::from(status),
