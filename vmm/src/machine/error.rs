@@ -44,7 +44,7 @@ pub enum KvmError {
     },
     /// A list for KVM is too long.
     #[error("KVM does not take a list of {0} entries")]
-    CpuidEntries(usize),
+    ListTooLong(usize),
 }
 
 impl KvmError {

@@ -106,7 +106,7 @@ impl Interrupts {
             .zip(IO_APIC_PINS..)
             .filter_map(|(message, gsi)| message.map(|message| message_route(gsi, message)));
         let entries: Vec<_> = pins.chain(messages).collect();
-        let routing = KvmIrqRouting::from_entries(&entries).map_err(|_| KvmError::CpuidEntries(entries.len()))?;
+        let routing = KvmIrqRouting::from_entries(&entries).map_err(|_| KvmError::ListTooLong(entries.len()))?;
         self.vm.set_gsi_routing(&routing).map_err(KvmError::doing("routing interrupts"))
     }
 }

@@ -20,3 +20,17 @@ pub fn write_reset_vector(memory: &GuestMemoryMmap) -> Result<(), GuestMemoryErr
     let code = [0xba, port_low, port_high, 0xb0, RESET_VALUE, 0xee, 0xf4, 0xeb, 0xfd];
     memory.write_slice(&code, GuestAddress(RESET_VECTOR))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fits_between_the_vector_and_the_first_mib() {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 2 << 20)]).unwrap();
+        write_reset_vector(&memory).unwrap();
+        let code: [u8; 16] = memory.read_obj(GuestAddress(RESET_VECTOR)).unwrap();
+        assert_eq!(code[..3], [0xba, 0x02, 0x06], "mov dx, 0x602");
+        assert_eq!(memory.read_obj::<u64>(GuestAddress(RESET_VECTOR + 16)).unwrap(), 0);
+    }
+}

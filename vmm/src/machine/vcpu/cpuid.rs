@@ -62,7 +62,7 @@ impl HostCpuid {
     ///
     /// [`KvmError`] if they are more than KVM takes.
     pub fn for_vcpu(&self, vcpu: u8, count: u8) -> Result<CpuId, KvmError> {
-        CpuId::from_entries(&self.entries_of(vcpu, count)).map_err(|_| KvmError::CpuidEntries(self.entries.len()))
+        CpuId::from_entries(&self.entries_of(vcpu, count)).map_err(|_| KvmError::ListTooLong(self.entries.len()))
     }
 
     fn entries_of(&self, vcpu: u8, count: u8) -> Vec<kvm_cpuid_entry2> {

@@ -55,7 +55,7 @@ pub fn write_descriptors(memory: &GuestMemoryMmap) -> Result<(), GuestMemoryErro
 pub fn set_msrs(vcpu: &VcpuFd) -> Result<(), KvmError> {
     let entries = [(MSR_MISC_ENABLE, MISC_ENABLE_FAST_STRING), (MSR_MTRR_DEFAULT_TYPE, MTRR_WRITE_BACK)]
         .map(|(index, data)| kvm_msr_entry { index, data, ..kvm_msr_entry::default() });
-    let msrs = Msrs::from_entries(&entries).map_err(|_| KvmError::CpuidEntries(entries.len()))?;
+    let msrs = Msrs::from_entries(&entries).map_err(|_| KvmError::ListTooLong(entries.len()))?;
     let set = vcpu.set_msrs(&msrs).map_err(KvmError::doing("setting model specific registers"))?;
     match entries.get(set) {
         None => Ok(()),
