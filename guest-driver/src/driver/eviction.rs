@@ -29,7 +29,7 @@ pub(crate) fn pages_in_use(vram: &Vram) -> usize {
 ///
 /// # Errors
 ///
-/// `EIO` if the device failed; `ENOMEM`.
+/// `EIO` if the device failed; `ENOMEM`; `EINTR` if a signal came and the device is not being left.
 pub(crate) fn evict(vram: &Vram, dev: &Device<Bound>, cause: Cause) -> Result<usize> {
     let mut src = KVec::from_elem(0, BATCH_PAGES, GFP_KERNEL)?;
     let mut dst = KVec::from_elem(0, BATCH_PAGES, GFP_KERNEL)?;
@@ -37,6 +37,9 @@ pub(crate) fn evict(vram: &Vram, dev: &Device<Bound>, cause: Cause) -> Result<us
     let mut next = 0;
     let mut moved = 0;
     loop {
+        if cause == Cause::Evict && kernel::current!().signal_pending() {
+            return Err(EINTR);
+        }
         let used = core::iter::from_fn(|| {
             let index = vram.free_pages().next_used(next)?;
             next = index + 1;

@@ -20,6 +20,9 @@ use kernel::{
     uaccess::UserSliceWriter,
 };
 
+/// Pages digested at once: so few that what keeps track of them fits in a page, which can be had without waiting.
+const DIGEST_PAGES: usize = 128;
+
 fn state(vram: &Vram, view: View) -> PageState {
     match view {
         View::Absent => PageState::None,
@@ -131,12 +134,15 @@ pub(crate) fn digest(
     range: Range<usize>,
     digests: &mut UserSliceWriter,
 ) -> Result<u64> {
-    let mut pfns = KVec::from_elem(0, BATCH_PAGES, GFP_KERNEL)?;
-    let mut values = KVec::from_elem(0u64, BATCH_PAGES, GFP_KERNEL)?;
+    let mut pfns = KVec::from_elem(0, DIGEST_PAGES, GFP_KERNEL)?;
+    let mut values = KVec::from_elem(0u64, DIGEST_PAGES, GFP_KERNEL)?;
     let mut in_vram = 0;
     let mut rest = range;
     while !rest.is_empty() {
-        let batch = first_pages(&rest, BATCH_PAGES);
+        if kernel::current!().signal_pending() {
+            return Err(EINTR);
+        }
+        let batch = first_pages(&rest, DIGEST_PAGES);
         rest.start = batch.end;
         let values = &mut values[..batch.len() >> PAGE_SHIFT];
         pin_init::stack_try_pin_init!(let mirror = Mirror::new(mm, batch.clone()));
