@@ -4,6 +4,7 @@
 //! Everything is made by [`step`]s, which put their results into [`store`]s; [`kernel`] and [`guest`] say what is made,
 //! [`toolchain`] and [`namespace`] where the commands for it run, [`commands`] what the user can ask for.
 
+mod cargo;
 mod commands;
 mod fingerprint;
 mod guest;

@@ -78,15 +78,10 @@ impl Step<'_> {
     fn start<'a>(&self, stage: Stage<'a>) -> Result<Work<'a>> {
         let folder = self.store.work(&self.name);
         namespace::remove_tree(&folder)?;
-        namespace::remove_tree(&self.outdated())?;
+        namespace::remove_tree(&self.store.outdated(&self.name))?;
         fs::create_dir(&folder)?;
         let log = Log::start(&self.store.log(&self.name))?;
         Ok(Work { folder, log, stage })
-    }
-
-    /// Where an older result goes, to be removed.
-    fn outdated(&self) -> PathBuf {
-        self.store.work(&format!("{}.outdated", self.name))
     }
 
     fn publish(&self, folder: &Path) -> Result<()> {
@@ -94,7 +89,7 @@ impl Step<'_> {
         let mut stamp = File::create(folder.join(STAMP))?;
         stamp.write_all(self.inputs.to_string().as_bytes())?;
         rustix::fs::syncfs(&directory).context("cannot flush the cache to disk")?;
-        let (result, outdated) = (self.result(), self.outdated());
+        let (result, outdated) = (self.result(), self.store.outdated(&self.name));
         match fs::rename(&result, &outdated) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             moved => moved.with_context(|| format!("cannot move the older {} away", result.display()))?,

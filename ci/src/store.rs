@@ -13,6 +13,7 @@
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -20,6 +21,10 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::namespace;
+use crate::progress::{Progress, Stage};
+
+/// Ends the names of results that have been replaced.
+const OUTDATED: &str = ".outdated";
 
 /// A store, held for use until dropped.
 #[derive(Debug)]
@@ -59,8 +64,13 @@ impl Store {
                 format!("cannot make {}: free some space, or name another cache by ERSATZ_CACHE", folder.display())
             })?;
         }
-        let in_use = Lock::open(&root.join(".lock/in-use"))?;
+        let path = root.join(".lock/in-use");
+        let in_use = Lock::open(&path)?;
         in_use.wait_shared()?;
+        if !in_use.is_at(&path)? {
+            // The store was cleared while we waited.
+            return Self::open(root);
+        }
         Ok(Self { root: root.to_owned(), in_use })
     }
 
@@ -79,6 +89,11 @@ impl Store {
         self.root.join(".work").join(name)
     }
 
+    /// Where an older result goes, to be removed.
+    pub fn outdated(&self, name: &str) -> PathBuf {
+        self.work(&format!("{name}{OUTDATED}"))
+    }
+
     /// Where the log of a step is.
     pub fn log(&self, name: &str) -> PathBuf {
         self.root.join(".log").join(format!("{name}.log"))
@@ -87,6 +102,22 @@ impl Store {
     /// The lock of a result, not yet taken.
     pub fn lock(&self, name: &str) -> Result<Lock> {
         Lock::open(&self.root.join(".lock").join(name))
+    }
+
+    /// Removes what interrupted steps left behind and no step will come back to, because its inputs have changed since.
+    pub fn sweep(&self, progress: &Progress) -> Result<()> {
+        let mut stage = None;
+        for entry in fs::read_dir(self.root.join(".work"))? {
+            let path = entry?.path();
+            let Some(file_name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            let lock = self.lock(file_name.strip_suffix(OUTDATED).unwrap_or(file_name))?;
+            if lock.try_exclusive()? {
+                stage.get_or_insert_with(|| progress.stage("clearing away what an interrupted run left"));
+                namespace::remove_tree(&path)?;
+            }
+        }
+        stage.into_iter().for_each(Stage::done);
+        Ok(())
     }
 
     /// Removes the store and all that is in it, if nobody else uses it.
@@ -102,6 +133,12 @@ impl Lock {
     fn open(path: &Path) -> Result<Self> {
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
         Ok(Self(file.with_context(|| format!("cannot open the lock {}", path.display()))?))
+    }
+
+    /// Whether the file that is locked is still the one at `path`.
+    fn is_at(&self, path: &Path) -> Result<bool> {
+        let mine = self.0.metadata()?;
+        Ok(fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (mine.dev(), mine.ino())))
     }
 
     /// Takes the lock for this process alone if it is free; whether it was.
@@ -158,6 +195,32 @@ mod tests {
         assert!(root.exists());
         other.clear().unwrap();
         assert!(!root.exists());
+    }
+
+    #[test]
+    fn what_nobody_works_on_is_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        for name in ["left", "left.outdated", "busy", "busy.outdated"] {
+            fs::create_dir(store.work(name)).unwrap();
+        }
+        let busy = store.lock("busy").unwrap();
+        assert!(busy.try_exclusive().unwrap());
+        store.sweep(&Progress::new()).unwrap();
+        assert!(!store.work("left").exists() && !store.outdated("left").exists());
+        assert!(store.work("busy").exists() && store.outdated("busy").exists());
+    }
+
+    #[test]
+    fn a_lock_on_a_file_that_was_removed_is_not_the_one_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let old = Lock::open(&path).unwrap();
+        assert!(old.is_at(&path).unwrap());
+        fs::remove_file(&path).unwrap();
+        assert!(!old.is_at(&path).unwrap());
+        Lock::open(&path).unwrap();
+        assert!(!old.is_at(&path).unwrap());
     }
 
     #[test]

@@ -51,6 +51,7 @@ const ADD_BACKPORTS: &str =
 /// Enters the root `$1` (read-only where the system lets us: nothing may change it once it is made), with the folders
 /// given as triples of name, `ro` or `rw`, and source below `/mnt`; `--` ends them, and the command follows.
 const ENTER: &str = r#"
+PATH=$PATH:/usr/sbin:/sbin
 root=$1; shift
 mount --bind "$root" "$root"
 mount -o remount,bind,ro "$root" 2>/dev/null || :

@@ -39,6 +39,7 @@ pub fn prepare_host(progress: &Progress) -> Result<Store> {
     let cache = Store::open(&cache_folder()?)?;
     host::install_packages(progress, &cache.log("debian-packages"))?;
     namespace::check()?;
+    cache.sweep(progress)?;
     Ok(cache)
 }
 

@@ -3,10 +3,10 @@
 //! from the host's, so that neither build throws the other's results away.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Result, anyhow};
 
+use crate::cargo;
 use crate::log::{Log, tail};
 use crate::progress::Progress;
 
@@ -28,11 +28,8 @@ impl Programs {
         let stage = progress.stage("static programs");
         let log = Log::start(log)?;
         let target = clone.join("target/static");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo
-            .current_dir(clone)
-            .args(["build", "--locked", "--release", "--target", TARGET, "--target-dir"])
-            .arg(&target);
+        let mut cargo = cargo::command(clone);
+        cargo.args(["build", "--locked", "--release", "--target", TARGET, "--target-dir"]).arg(&target);
         cargo.args(["-p", "ersatz-init", "-p", "ersatz-guest-tests", "-p", "ersatz", "--bins"]);
         cargo.env("RUSTFLAGS", RUSTFLAGS).env_remove("CARGO_ENCODED_RUSTFLAGS");
         log.run("cargo build", &mut cargo).map_err(|error| {

@@ -3,11 +3,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::Result;
 
 use super::Tally;
+use crate::cargo;
 use crate::log::{Log, tail};
 use crate::progress::Progress;
 
@@ -41,8 +41,7 @@ pub fn check(clone: &Path, progress: &Progress, logs: impl Fn(&str) -> std::path
     for Check { title, name, arguments, counts } in CHECKS {
         let stage = progress.stage(title);
         let log = Log::start(&logs(name))?;
-        let mut cargo = Command::new(env!("CARGO"));
-        let end = log.run("cargo", cargo.current_dir(clone).args(*arguments));
+        let end = log.run("cargo", cargo::command(clone).args(*arguments));
         let counted = counts(&fs::read_to_string(log.path()).unwrap_or_default());
         // A check without tests is one test.
         let tally = if counted == Tally::default() { Tally::check(end.is_ok()) } else { counted.with_end(end.is_ok()) };
