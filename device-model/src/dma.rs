@@ -26,7 +26,8 @@ pub enum DmaError {
 
 /// The memory a device masters.
 ///
-/// Called by engine threads at any time, while another thread changes the maps. An implementation guarantees that once
+/// Called by engine threads at any time, with locks of the device held, while another thread changes the maps: must not call
+/// into the device. An implementation guarantees that once
 /// a map is taken away (the call that removes it has returned), no access through it is under way or will begin.
 pub trait DmaSpace: Send + Sync {
     /// Copies from bus address `address` into all of `target`; may cross maps.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The protocol oracle: reads a log and says where device or driver broke the contract between them.
 //!
-//! [`channel`] has the rules about commands, fences and interrupts, [`dma`] those about where and when the device may do DMA.
+//! `channel` has the rules about commands, fences and interrupts, `dma` those about where and when the device may do DMA.
 //! A rule never blames what threads may do to each other in good order: an event is written when its work is done, so
 //! another thread's event may stand between the work and its record. A piece of work is late only if what forbids it
 //! stands before the same channel's *previous* event.
