@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The manual's tables are those of the ABI: every row, word for word. On a mismatch the test prints the table to paste.
+
+use std::fmt::Write;
+
+use ersatz_abi::channel::ChannelState;
+use ersatz_abi::command::{Aperture, Cause, Opcode};
+use ersatz_abi::counter::Counter;
+use ersatz_abi::error::ErrorCode;
+use ersatz_abi::regs::{self, Access, Register};
+
+const MANUAL: &str = include_str!("../MANUAL.md");
+
+fn registers(title: &str, registers: &[Register]) -> String {
+    let mut table = format!("<!-- {title} -->\n| offset | register | bytes | access | |\n|---|---|---|---|---|\n");
+    for register in registers {
+        let access = match register.access {
+            Access::ReadOnly => "read",
+            Access::WriteOnly => "write",
+            Access::ReadWrite => "read, write",
+        };
+        // The summaries are rustdoc: in the manual a link is its last part.
+        let summary = register.summary.replace("super::", "").replace("[`", "`").replace("`]", "`");
+        let Register { name, offset, width, .. } = register;
+        writeln!(table, "| {offset:#05x} | `{name}` | {width} | {access} | {summary} |").unwrap();
+    }
+    table
+}
+
+fn numbers<'a>(title: &str, rows: impl Iterator<Item = (u8, &'a str)>) -> String {
+    let mut table = format!("<!-- {title} -->\n| number | name |\n|---|---|\n");
+    rows.for_each(|(number, name)| writeln!(table, "| {number} | {name} |").unwrap());
+    table
+}
+
+#[test]
+fn every_table_is_that_of_the_abi() {
+    let tables = [
+        registers("device registers", regs::DEVICE_REGISTERS),
+        registers("channel registers", regs::CHANNEL_REGISTERS),
+        numbers("states", ChannelState::ALL.iter().map(|state| (*state as u8, state.name()))),
+        numbers("opcodes", Opcode::ALL.iter().map(|opcode| (*opcode as u8, opcode.name()))),
+        numbers("causes", Cause::ALL.iter().map(|cause| (*cause as u8, cause.name()))),
+        numbers("apertures", Aperture::ALL.iter().map(|aperture| (*aperture as u8, aperture.name()))),
+        numbers("counters", Counter::ALL.iter().map(|counter| (*counter as u8, counter.name()))),
+    ];
+    for table in &tables {
+        assert!(MANUAL.contains(table.as_str()), "device-model/MANUAL.md lacks:\n{table}");
+    }
+    for error in ErrorCode::ALL {
+        let row = format!("| {} | {} |", *error as u8, error.name());
+        assert!(MANUAL.contains(&row), "device-model/MANUAL.md has no error row: {row}");
+    }
+}
