@@ -3,7 +3,7 @@
 
 use crate::{
     bindings,
-    kernel_ext::module_parameters,
+    kernel_ext::{mm, module_parameters},
     zone_device::{pagemap::Kind, region::ALIGNMENT},
 };
 use kernel::{page::PAGE_SIZE, prelude::*};
@@ -76,9 +76,7 @@ pub(crate) fn vram_limit() -> u64 {
 }
 
 fn automatic_limit() -> u64 {
-    // SAFETY: There are no requirements.
-    let ram_pages = unsafe { bindings::ersatz_totalram_pages() };
-    let struct_pages = ram_pages / 8 * PAGE_SIZE / size_of::<bindings::page>();
+    let struct_pages = mm::total_ram_pages() / 8 * PAGE_SIZE / size_of::<bindings::page>();
     (struct_pages as u64).saturating_mul(PAGE_SIZE as u64)
 }
 

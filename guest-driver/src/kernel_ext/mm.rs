@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Walking a process's VMAs.
+//! Memory in general: how much there is, and walking a process's VMAs.
 
 use crate::bindings;
 use core::ops::Range;
 use kernel::mm::{virt::VmaRef, MmWithUser, MmapReadGuard};
+
+/// How many pages of RAM the kernel manages.
+pub(crate) fn total_ram_pages() -> usize {
+    // SAFETY: There are no requirements.
+    unsafe { bindings::ersatz_totalram_pages() }
+}
 
 /// The VMAs of an mm, while it is locked for reading.
 pub(crate) struct Vmas<'a> {

@@ -4,7 +4,7 @@
 //! - [`admission`]: lets threads in to a bound device's data, and keeps unbind waiting until they are out.
 //! - [`char_device`]: a misc device that keeps its module loaded while it is open.
 //! - [`dma`]: single pages mapped for DMA.
-//! - [`mm`]: walking a process's VMAs.
+//! - [`mm`]: how much memory there is, and walking a process's VMAs.
 //! - [`module_parameters`]: string parameters.
 //! - [`pci_device`], [`pci_id`]: what the PCI abstractions lack.
 //! - [`raw`]: what the `kernel` crate keeps to itself.
