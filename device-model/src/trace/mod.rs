@@ -15,7 +15,8 @@
 //! process, and nothing is lost when it is killed. A thread claims a slot by one atomic addition in the header,
 //! stores the payload, and publishes it by a release store of the sequence number ([`slots`]). No thread ever waits
 //! for another. Disk blocks are allocated a [`CHUNK_BYTES`] chunk at a time before a slot in them is touched, by
-//! whichever thread needs one first, so a full disk cannot turn a store into SIGBUS. What finds no slot (the capacity is used
+//! whichever thread needs one first, so a full disk cannot turn a store into SIGBUS; chunks left behind are unmapped again, so
+//! a long log does not grow the process. What finds no slot (the capacity is used
 //! up, the disk is full) is counted in the header; the claims tell the rest, so that
 //! `kept + dropped + never published = claimed` always holds.
 //!

@@ -196,6 +196,23 @@ mod tests {
         assert_eq!(marks(&path).len() as u64, 2 * per_chunk);
     }
 
+    /// What the log costs in resident memory: by the kernel's own account of the mapping.
+    #[test]
+    fn a_long_log_takes_little_memory() {
+        let per_chunk = CHUNK_BYTES / RECORD_BYTES as u64;
+        let (_folder, path, tracer) = create(20 * per_chunk);
+        for value in 0..16 * per_chunk {
+            tracer.emit(Event::Mark { value });
+        }
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let ours = maps.lines().skip_while(|line| !line.ends_with(path.to_str().unwrap()));
+        let resident = ours.skip(1).find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        let kibibytes: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
+        assert!(kibibytes > 0 && kibibytes <= 4 * CHUNK_BYTES / 1024, "{kibibytes} KiB");
+        drop(tracer);
+        assert_eq!(marks(&path), (0..16 * per_chunk).collect::<Vec<_>>(), "nothing is lost by it");
+    }
+
     /// A file that may not grow any more stands for a full disk.
     #[test]
     fn a_full_disk_costs_events_that_are_counted_and_nothing_else() {

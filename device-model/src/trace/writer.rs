@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::Errno;
+use rustix::mm::{Advice, madvise};
 use thiserror::Error;
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory};
@@ -162,8 +163,24 @@ impl Log {
                 }
             }
         }
-        self.allocated.fetch_max(target, Ordering::AcqRel);
+        if self.allocated.fetch_max(target, Ordering::AcqRel) < target {
+            self.release_before(start);
+        }
         true
+    }
+
+    /// Unmaps the pages of the chunk before the one that ends at `end`, which nobody is likely to write any more: the log
+    /// costs the process a few chunks of resident memory, however long it grows. A late writer just faults its page in again.
+    fn release_before(&self, end: u64) {
+        let first = end.saturating_sub(2 * CHUNK_BYTES).max(HEADER_BYTES as u64);
+        let Some(length) = end.checked_sub(CHUNK_BYTES).and_then(|last| last.checked_sub(first)) else { return };
+        let (Ok(first), Ok(length)) = (usize::try_from(first), usize::try_from(length)) else { return };
+        let Ok(pages) = self.map.get_slice(first, length) else { return };
+        // SAFETY: the range lies in the map, and the map is shared: its content is the page cache's and stays as it is.
+        let advised = unsafe { madvise(pages.ptr_guard_mut().as_ptr().cast(), length, Advice::LinuxDontNeed) };
+        if let Err(error) = advised {
+            log::debug!("the trace log keeps {length} bytes of memory: {error}");
+        }
     }
 }
 
