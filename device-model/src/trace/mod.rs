@@ -14,25 +14,31 @@
 //! The file is mapped shared, so a record is in the page cache the moment it is stored: nothing is buffered in the
 //! process, and nothing is lost when it is killed. A thread claims a slot by one atomic addition in the header,
 //! stores the payload, and publishes it by a release store of the sequence number ([`slots`]). No thread ever waits
-//! for another. Disk blocks are allocated a [`CHUNK_BYTES`] chunk at a time before a slot in them is touched, by
-//! whichever thread needs one first, so a full disk cannot turn a store into SIGBUS; chunks left behind are unmapped again, so
-//! a long log does not grow the process. What finds no slot (the capacity is used
-//! up, the disk is full) is counted in the header; the claims tell the rest, so that
-//! `kept + dropped + never published = claimed` always holds.
+//! for another.
+//!
+//! Disk blocks are allocated a [`CHUNK_BYTES`] chunk at a time before a slot in them is touched, by whichever thread
+//! needs one first, so a full disk cannot turn a store into SIGBUS. Chunks left behind are unmapped again, so a long
+//! log does not grow the process.
+//!
+//! What finds no slot (the capacity is used up, the disk is full) is counted in the header; the claims tell the rest,
+//! so that `kept + dropped + never published = claimed` always holds.
 //!
 //! # Reading
 //!
-//! A slot whose sequence number is not the one its place asks for was claimed but never published (its writer was killed, or is
-//! about to publish) and is skipped; the gap shows in the sequence numbers. The reader looks at the sequence numbers of
-//! a chunk first and at its payloads after, so a slot published in between is skipped and never torn. Headers and records are
-//! hostile input: sizes are bounded, unknown kinds are passed on undecoded.
+//! A slot whose sequence number is not the one its place asks for was claimed but never published (its writer was
+//! killed, or is about to publish) and is skipped; the gap shows in the sequence numbers. The reader looks at the
+//! sequence numbers of a batch first and at its payloads after, so a slot published in between is skipped and never
+//! torn. Headers and records are hostile input: sizes are bounded, unknown kinds are passed on undecoded.
 //!
-//! # What ends up where
+//! [`summary`] adds up what a log says, [`check`] holds it against the protocol.
+//!
+//! # Time
 //!
 //! An event's times are those of the device's TIMESTAMP register; the header has what to add for the time of day, which
 //! lines up the files of several devices and of the host.
 
 pub mod check;
+mod encoding;
 pub mod event;
 pub mod header;
 pub mod kind;
