@@ -84,5 +84,19 @@ fn copies(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, copies);
+/// What an entry costs besides its bytes: lists of entries of eight bytes.
+fn entries(criterion: &mut Criterion) {
+    const ENTRIES: u64 = 16_384;
+    let mut host = Host::new();
+    host.enable(0, 1);
+    let mut fence = 0;
+    let entries: Vec<_> = (0..ENTRIES).map(|number| entry(system(DATA + number * 8), vram(number * 8), 8)).collect();
+    let list = host.list(LISTS, &entries);
+    let mut group = criterion.benchmark_group("entries");
+    group.throughput(Throughput::Elements(ENTRIES));
+    group.bench_function("8 bytes each", |bencher| bencher.iter(|| submit_and_wait(&mut host, list, &mut fence)));
+    group.finish();
+}
+
+criterion_group!(benches, copies, entries);
 criterion_main!(benches);
