@@ -67,7 +67,9 @@ impl Registers {
     /// Writes `data` at `offset`.
     pub(crate) fn write(&self, device: &Device, offset: u64, data: &[u8]) {
         let accepted = locate(offset, data.len(), device.channel_count())
-            .filter(|(target, _)| target.access() != Access::ReadOnly && !device.is_resetting())
+            .filter(|(target, _)| target.access() != Access::ReadOnly)
+            // A doorbell may be rung at any time: by eventfd it could not be refused either.
+            .filter(|(target, _)| matches!(target, Target::Doorbell(_)) || !device.is_resetting())
             .is_some_and(|(target, part)| {
                 let mut bytes = [0; 8];
                 bytes[..data.len()].copy_from_slice(data);

@@ -249,6 +249,8 @@ fn register_writes_do_not_wait_for_a_stuck_engine() {
     let before = host.counter(Counter::BadAccesses);
     host.write32(reg(0, regs::VECTOR), 3);
     assert_eq!(host.counter(Counter::BadAccesses), before + 1, "no writes while resetting");
+    host.ring_doorbell(0);
+    assert_eq!(host.counter(Counter::BadAccesses), before + 1, "but doorbells are no registers");
     space.release();
     host.wait_until("reset", |host| host.read32(regs::CONTROL.offset) == 0);
     assert_eq!(host.status(0).state(), Some(ChannelState::Disabled));
