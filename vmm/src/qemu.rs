@@ -8,6 +8,7 @@ mod locate;
 mod process;
 mod qmp;
 mod tail;
+pub mod timestamp;
 
 pub use capability::{UnfitError, check_vfio_user};
 pub use locate::Qemu;

@@ -10,15 +10,15 @@ use ersatz_guest_image::outer::PORT_NAME;
 
 use super::image::assemble;
 use super::{Ground, NestedError, OuterJob, utf8};
-use crate::qemu::QemuProcess;
+use crate::qemu::{QemuProcess, timestamp};
 
 /// The processor: all that TCG can do, with SVM, but without five-level paging, which makes every page walk of the
 /// emulator longer. 46 physical address bits make room for a BAR of 1 TiB; the guest's processor has as many.
 const PROCESSOR: &str = "max,+svm,vmx=off,la57=off,phys-bits=46";
 
 /// The outer kernel's command line. The outer machine is a means, not the thing under test, so it spares what costs
-/// boot time and protects nobody here: mitigations, calibration, checks of its own mappings. A panic resets, which ends
-/// QEMU.
+/// boot time and protects nobody here: mitigations, checks of timers (which are late on a busy host) and of its own
+/// mappings. A panic resets, which ends QEMU.
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off tsc=reliable no_timer_check \
                             nokaslr rodata=off random.trust_cpu=on";
 
@@ -73,7 +73,8 @@ fn arguments(kernel: &Path, initramfs: &OwnedFd, port: &OwnedFd, memory: u64) ->
         format!("-initrd /proc/self/fd/{}", initramfs.as_raw_fd()),
     ];
     let mut arguments: Vec<OsString> = words.iter().flat_map(|text| text.split(' ')).map(OsString::from).collect();
-    arguments.extend(["-kernel".into(), utf8(kernel)?.into(), "-append".into(), COMMAND_LINE.into()]);
+    let command_line = format!("{COMMAND_LINE} {}", timestamp::kernel_argument());
+    arguments.extend(["-kernel".into(), utf8(kernel)?.into(), "-append".into(), command_line.into()]);
     Ok(arguments)
 }
 

@@ -6,6 +6,7 @@ use std::os::fd::RawFd;
 
 use serde_json::json;
 
+use crate::qemu::timestamp;
 use crate::spec::GuestSpec;
 
 /// The processor: all that TCG can do, but without five-level paging, which makes every page walk of the emulator longer.
@@ -62,7 +63,8 @@ pub(super) fn arguments(spec: &GuestSpec, connections: &Connections) -> Vec<OsSt
         arguments.extend(["-device".into(), device.to_string().into()]);
     }
     arguments.extend(["-kernel".into(), spec.kernel.clone().into()]);
-    arguments.extend(["-append".into(), format!("{TIMERS} {}", spec.command_line).into()]);
+    arguments
+        .extend(["-append".into(), format!("{TIMERS} {} {}", timestamp::kernel_argument(), spec.command_line).into()]);
     arguments
 }
 
