@@ -168,3 +168,86 @@ impl InterruptSink for MsixVectors {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use kvm_ioctls::{Kvm, VcpuFd};
+
+    use super::*;
+
+    /// Registers of the local APIC, as offsets in its page.
+    const SPURIOUS_VECTOR: usize = 0xf0;
+    const REQUESTS: usize = 0x200;
+    /// Software enable, in the spurious vector register.
+    const ENABLE: u32 = 1 << 8;
+
+    fn machine() -> (Arc<Interrupts>, VcpuFd) {
+        let vm = Kvm::new().expect("these tests need /dev/kvm").create_vm().unwrap();
+        vm.create_irq_chip().unwrap();
+        let vcpu = vm.create_vcpu(0).unwrap();
+        let mut apic = vcpu.get_lapic().unwrap();
+        for (register, byte) in apic.regs[SPURIOUS_VECTOR..].iter_mut().zip((ENABLE | 0xff).to_le_bytes()) {
+            *register = byte as _;
+        }
+        vcpu.set_lapic(&apic).unwrap();
+        (Arc::new(Interrupts::new(Arc::new(vm)).unwrap()), vcpu)
+    }
+
+    /// Whether the local APIC has a request for this interrupt vector.
+    fn is_requested(vcpu: &VcpuFd, vector: u8) -> bool {
+        let apic = vcpu.get_lapic().unwrap();
+        let byte = apic.regs[REQUESTS + usize::from(vector / 32) * 16 + usize::from(vector % 32 / 8)];
+        byte as u8 >> (vector % 8) & 1 == 1
+    }
+
+    /// KVM may send the message a little after it was signalled.
+    fn becomes_requested(vcpu: &VcpuFd, vector: u8) -> bool {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(30) {
+            if is_requested(vcpu, vector) {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        false
+    }
+
+    fn message(vector: u8) -> MsixMessage {
+        MsixMessage { address: 0xfee0_0000, data: vector.into() }
+    }
+
+    #[test]
+    fn a_signal_becomes_the_message_that_is_routed_now() {
+        let (interrupts, vcpu) = machine();
+        let (first, second) = (MsixVectors::default(), MsixVectors::default());
+        first.connect(&interrupts, 3).unwrap();
+        second.connect(&interrupts, 2).unwrap();
+
+        interrupts.route(&first, 0..3, |vector| Some(message(0x40 + vector as u8)));
+        interrupts.route(&second, 0..2, |vector| Some(message(0x50 + vector as u8)));
+        first.signal(1);
+        second.signal(1);
+        assert!(becomes_requested(&vcpu, 0x41) && becomes_requested(&vcpu, 0x51));
+        assert!(![0x40, 0x42, 0x50].into_iter().any(|vector| is_requested(&vcpu, vector)));
+
+        interrupts.route(&first, 1..2, |_| Some(message(0x61)));
+        first.signal(1);
+        assert!(becomes_requested(&vcpu, 0x61));
+    }
+
+    #[test]
+    fn vectors_that_are_not_there_are_refused() {
+        let (interrupts, _vcpu) = machine();
+        let msix = MsixVectors::default();
+        msix.signal(0); // before it is connected
+        msix.connect(&interrupts, 1).unwrap();
+        msix.signal(1);
+        interrupts.route(&msix, 0..u16::MAX, |_| None);
+        assert!(matches!(msix.connect(&interrupts, 1), Err(InterruptError::Connected)));
+        let greedy = MsixVectors::default();
+        assert!(matches!(greedy.connect(&interrupts, 4096), Err(InterruptError::TooMany { vectors: 4096 })));
+    }
+}

@@ -123,3 +123,107 @@ impl Decoder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ersatz_device_model::bus::{BarInfo, BarMapping, Doorbell, Effect, MsixMessage};
+    use kvm_ioctls::Kvm;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::machine::layout::WINDOW_32;
+
+    /// A function with a register BAR and memory, both without anything behind them.
+    struct Bars;
+
+    const SIZES: [u64; 2] = [64 << 10, 4 << 20];
+
+    impl PciFunction for Bars {
+        fn config_read(&self, _: u16, _: &mut [u8]) {}
+
+        fn config_write(&self, _: u16, _: &[u8]) -> Vec<Effect> {
+            Vec::new()
+        }
+
+        fn bar_read(&self, _: u8, _: u64, _: &mut [u8]) {}
+
+        fn bar_write(&self, _: u8, _: u64, _: &[u8]) -> Vec<Effect> {
+            Vec::new()
+        }
+
+        fn bars(&self) -> Vec<BarInfo> {
+            let bar = |bar: u8| BarInfo { bar, size: SIZES[usize::from(bar)], is_64bit: false, prefetchable: false };
+            vec![bar(0), bar(1)]
+        }
+
+        fn mappings(&self) -> Vec<BarMapping> {
+            Vec::new()
+        }
+
+        fn doorbells(&self) -> Vec<Doorbell> {
+            Vec::new()
+        }
+
+        fn msix_vectors(&self) -> u16 {
+            0
+        }
+
+        fn msix_message(&self, _: u16) -> Option<MsixMessage> {
+            None
+        }
+
+        fn reset(&self) -> Vec<Effect> {
+            Vec::new()
+        }
+    }
+
+    fn decoder() -> Decoder {
+        let vm = Kvm::new().expect("these tests need /dev/kvm").create_vm().unwrap();
+        Decoder::new(Layout::new(1 << 30, 40).unwrap(), Arc::new(MemorySlots::new(Arc::new(vm), 0)))
+    }
+
+    /// Addresses that are likely to be in each other's way, and ones from everywhere.
+    fn address() -> impl Strategy<Value = Option<u64>> {
+        let near = (0u64..256).prop_map(|step| Some(WINDOW_32.start + (step << 16)));
+        let edge = (0u64..8).prop_map(|step| Some(WINDOW_32.end - (step << 16)));
+        prop_oneof![4 => near, 1 => edge, 1 => any::<u64>().prop_map(Some), 1 => Just(None)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn wherever_bars_go_each_address_has_one_owner(
+            moves in prop::collection::vec((1u8..5, 0u8..2, address()), 0..40),
+            probe: u64,
+        ) {
+            let function: Arc<dyn PciFunction> = Arc::new(Bars);
+            let mut decoder = decoder();
+            for (device, bar, address) in moves {
+                decoder.move_bar(device, &function, bar, address);
+                let overlap = |a: &Decoded, b: &Decoded| a.range.start < b.range.end && b.range.start < a.range.end;
+                for (index, bar) in decoder.bars.iter().enumerate() {
+                    prop_assert!(decoder.layout.is_pci(&bar.range));
+                    let rival = decoder.bars.iter().enumerate().any(|(other, rival)| {
+                        other != index && rival.attachment.is_some() && overlap(bar, rival)
+                    });
+                    prop_assert_eq!(bar.attachment.is_some(), !rival, "it is there unless another one is");
+                    if bar.attachment.is_some() {
+                        let target = decoder.find(bar.range.end - 4, 4).unwrap();
+                        prop_assert_eq!((target.device, target.bar), (bar.device, bar.bar));
+                        prop_assert_eq!(target.offset, SIZES[usize::from(bar.bar)] - 4);
+                        prop_assert!(!target.direct);
+                        prop_assert!(decoder.find(bar.range.end - 4, 8).is_none(), "an access that leaves the BAR");
+                    }
+                }
+            }
+            if let Some(target) = decoder.find(probe, 8) {
+                prop_assert!(target.offset + 8 <= SIZES[usize::from(target.bar)]);
+            }
+            for device in 1..5 {
+                decoder.remove_device(device);
+            }
+            prop_assert!(decoder.bars.is_empty());
+        }
+    }
+}
