@@ -2,7 +2,7 @@
 //! Threads touch, write and migrate the same memory at once.
 
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use ersatz_abi::counter::Counter;
@@ -26,72 +26,72 @@ test_list! { "threads":
     protecting_during_migrations.patience(2);
 }
 
-/// Migrates a region there and back until told to stop, and at least once.
-fn shuttle(device: &Device, region: &Region, stop: &AtomicBool) {
-    loop {
-        device.migrate(region.span(), Direction::ToDevice);
-        device.migrate(region.span(), Direction::ToSystem);
-        if stop.load(Ordering::Relaxed) {
-            return;
+/// How often the region goes there and back while something else is done to it.
+const CYCLES: usize = 40;
+
+/// The migrations that run beside a test's own work.
+struct Shuttle(AtomicBool);
+
+impl Shuttle {
+    /// Whether there are more to come.
+    fn runs(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Repeats some work until there are no more, but does it once at least. It is the migrations that are counted: work
+    /// that touches pages may be held up by each of them.
+    fn repeat(&self, mut work: impl FnMut()) {
+        work();
+        while self.runs() {
+            work();
         }
     }
 }
 
 /// Runs `body` while another thread migrates the region there and back; the device must have copied meanwhile.
-fn while_migrating(device: &Device, region: &Region, body: impl FnOnce()) {
+fn beside_migrations(device: &Device, region: &Region, body: impl FnOnce(&Shuttle)) {
     let watch = device.watch();
-    let stop = AtomicBool::new(false);
+    let shuttle = Shuttle(AtomicBool::new(true));
     thread::scope(|scope| {
-        let shuttle = scope.spawn(|| shuttle(device, region, &stop));
-        // Stops the other thread if the body panics, too: the scope waits for it.
-        let _stop = StopOnDrop(&stop);
-        while watch.pages(Counter::BytesMigratedToDevice) == 0 && !shuttle.is_finished() {
-            thread::yield_now();
-        }
-        body();
+        scope.spawn(|| {
+            for _ in 0..CYCLES {
+                device.migrate(region.span(), Direction::ToDevice);
+                device.migrate(region.span(), Direction::ToSystem);
+            }
+            shuttle.0.store(false, Ordering::Relaxed);
+        });
+        body(&shuttle);
     });
-    assert!(watch.pages(Counter::BytesMigratedToDevice) > 0, "nothing went to the device meanwhile");
-}
-
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+    let moved = watch.pages(Counter::BytesMigratedToDevice) + watch.pages(Counter::BytesFilled);
+    assert!(moved > 0, "nothing went to the device meanwhile");
 }
 
 fn faults_during_migrations() {
     let (device, pattern) = (Device::open(), Pattern::new(1));
     let region = Region::filled(128, pattern);
-    while_migrating(&device, &region, || {
-        for _ in 0..30 {
-            region.check(pattern);
-        }
-    });
+    beside_migrations(&device, &region, |shuttle| shuttle.repeat(|| region.check(pattern)));
     region.check(pattern);
 }
 
 fn increments_during_migrations_are_not_lost() {
-    const ROUNDS: u64 = 300;
     let device = Device::open();
     let region = Region::new(64);
-    let count = || {
-        for _ in 0..ROUNDS {
-            for page in 0..region.pages() {
-                region.atomic(page * PAGE + 8 * (page % 512)).fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    };
-    while_migrating(&device, &region, || {
+    let number = |page: usize| region.atomic(page * PAGE + 8 * (page % 512));
+    let rounds = AtomicU64::new(0);
+    beside_migrations(&device, &region, |shuttle| {
+        let count = || {
+            shuttle.repeat(|| {
+                (0..region.pages()).for_each(|page| _ = number(page).fetch_add(1, Ordering::Relaxed));
+                rounds.fetch_add(1, Ordering::Relaxed);
+            });
+        };
         thread::scope(|scope| {
             scope.spawn(count);
             scope.spawn(count);
         });
     });
     for page in 0..region.pages() {
-        let counted = region.atomic(page * PAGE + 8 * (page % 512)).load(Ordering::Relaxed);
-        assert_eq!(counted, 2 * ROUNDS, "increments of page {page}");
+        assert_eq!(number(page).load(Ordering::Relaxed), rounds.load(Ordering::Relaxed), "increments of page {page}");
     }
 }
 
@@ -186,20 +186,20 @@ fn ping_pong_between_writers() {
 fn ioctls_of_all_kinds_at_once() {
     let (device, pattern) = (Device::open(), Pattern::new(1));
     let region = Region::filled(64, pattern);
-    while_migrating(&device, &region, || {
+    beside_migrations(&device, &region, |shuttle| {
         thread::scope(|scope| {
             scope.spawn(|| {
-                for _ in 0..40 {
+                shuttle.repeat(|| {
                     let (digests, _) = device.try_digest(region.span()).expect("ERSATZ_IOC_DIGEST");
                     let wrong = (0..64).find(|&index| digests[index] != pattern.digest(index));
                     assert_eq!(wrong, None, "the page whose content the device read wrongly");
-                }
+                });
             });
             scope.spawn(|| {
-                for _ in 0..200 {
+                shuttle.repeat(|| {
                     device.residency(region.span());
                     device.info();
-                }
+                });
             });
         });
     });
@@ -209,15 +209,16 @@ fn ioctls_of_all_kinds_at_once() {
 fn remapping_during_migrations() {
     let (device, pattern) = (Device::open(), Pattern::new(1));
     let arena = Region::filled(128, pattern);
-    while_migrating(&device, &arena, || {
-        for round in 0..60 {
-            // Pages come and go inside the range that is migrating.
-            let start = dice(round).usize(0..112);
+    let mut dice = dice(1);
+    beside_migrations(&device, &arena, |shuttle| {
+        // A few pages at a time go, and others come, inside the range that is migrating and beside it.
+        for _ in 0..8 {
+            let start = dice.usize(0..120);
             arena.unmap(start..start + 8);
-            let fresh = Region::new(8);
-            fresh.fill(pattern);
-            let _ = fresh.resize(16);
+            let fresh = Region::filled(8, pattern);
+            fresh.resize(16).check_part(0..8, pattern);
         }
+        shuttle.repeat(|| drop(Region::filled(8, pattern)));
     });
     let mapped = device.residency(arena.span());
     for (index, state) in mapped.into_iter().enumerate() {
@@ -231,14 +232,15 @@ fn protecting_during_migrations() {
     use nix::sys::mman::ProtFlags;
     let (device, pattern) = (Device::open(), Pattern::new(1));
     let region = Region::filled(96, pattern);
-    while_migrating(&device, &region, || {
-        for round in 0..100 {
-            let start = dice(round).usize(0..80);
+    let mut dice = dice(1);
+    beside_migrations(&device, &region, |shuttle| {
+        shuttle.repeat(|| {
+            let start = dice.usize(0..80);
             region.protect(start..start + 16, ProtFlags::PROT_READ);
             region.check_part(start..start + 16, pattern);
             region.protect(start..start + 16, READ_WRITE);
             region.write(start, &pattern.page(start));
-        }
+        });
     });
     let watch = device.watch();
     device.to_device(region.span());
