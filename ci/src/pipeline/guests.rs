@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The guest-side tests, with both memory types and under every accelerator that runs on any machine.
+//! The guest-side tests, with both memory types and under every accelerator that runs on any machine; and the protocol
+//! oracle over what the device saw of them.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -15,6 +17,8 @@ use crate::store::Store;
 
 /// Accelerators that need nothing of the machine.
 const ACCELERATORS: &[&str] = &["nested", "tcg"];
+/// The accelerator whose logs the protocol oracle looks at: of the two, the one that writes them straight to a file.
+const TRACED: &str = "tcg";
 /// Memory types.
 const MODES: &[&str] = &["private", "coherent"];
 
@@ -40,8 +44,10 @@ fn suite(
     let report = store.log(&format!("guest-{accelerator}-{mode}"));
     let messages = store.log(&format!("guest-{accelerator}-{mode}.messages"));
     let mut kept = File::create(&report).with_context(|| format!("cannot write {}", report.display()))?;
+    let trace = (accelerator == TRACED).then(|| report.with_extension("trace"));
     let mut child = Command::new(ersatz)
         .args(["test", "--format", "ktap", "--kernel", series, "--accel", accelerator, "--mode", mode])
+        .args(trace.iter().flat_map(|trace| [OsStr::new("--trace"), trace.as_os_str()]))
         .env("ERSATZ_GUEST", store.root())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -74,5 +80,13 @@ fn suite(
             "FAILED: ersatz ended with {status}; its report is in {report}, its messages:\n{messages_tail}"
         ));
     }
-    Ok(tally.with_end(tally.is_good()))
+    let mut sum = tally.with_end(tally.is_good());
+    if let Some(trace) = trace {
+        let oracle = Command::new(ersatz).args(["trace", "check"]).arg(&trace).output()?;
+        for text in [&oracle.stdout, &oracle.stderr] {
+            String::from_utf8_lossy(text).lines().for_each(|line| stage.say(line));
+        }
+        sum += Tally::check(oracle.status.success());
+    }
+    Ok(sum)
 }
