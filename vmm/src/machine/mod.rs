@@ -90,6 +90,8 @@ impl Machine {
     /// Runs the guest until it ends, or until [`MachineHandle::stop`]. When this returns no vCPU runs any more and
     /// the machine's references to its PCI functions are gone.
     ///
+    /// The process's first real-time signal is taken to wake vCPU threads.
+    ///
     /// # Errors
     ///
     /// Whatever made it impossible to go on running the guest: what KVM reported, with the place in the guest.

@@ -46,14 +46,13 @@ impl HostCpuid {
         Ok(Self { entries: supported.as_slice().to_vec(), tsc_deadline: kvm.check_extension(Cap::TscDeadlineTimer) })
     }
 
-    /// Width of a guest physical address in bits.
+    /// Width in bits of the guest physical addresses that can be used: what KVM's page tables for the guest can map,
+    /// which may be less than the processor's addresses have.
     pub fn physical_bits(&self) -> u8 {
-        self.entries
-            .iter()
-            .find(|entry| entry.function == 0x8000_0008)
-            .map(|entry| (entry.eax & 0xff) as u8)
-            .filter(|bits| (32..=52).contains(bits))
-            .unwrap_or(DEFAULT_PHYSICAL_BITS)
+        let sane = |bits: u32| u8::try_from(bits & 0xff).ok().filter(|bits| (32..=52).contains(bits));
+        let sizes = self.entries.iter().find(|entry| entry.function == 0x8000_0008).map_or(0, |entry| entry.eax);
+        let of_processor = sane(sizes).unwrap_or(DEFAULT_PHYSICAL_BITS);
+        sane(sizes >> 16).map_or(of_processor, |mappable| mappable.min(of_processor))
     }
 
     /// The entries of vCPU `vcpu` of `count`.
@@ -152,6 +151,7 @@ mod tests {
     #[test]
     fn physical_bits_are_the_hosts() {
         assert_eq!(host(&[(0x8000_0008, 0x3028)]).physical_bits(), 40);
+        assert_eq!(host(&[(0x8000_0008, 0x30_3934)]).physical_bits(), 48, "the processor has 52, KVM maps 48");
         assert_eq!(host(&[(0x8000_0008, 0)]).physical_bits(), DEFAULT_PHYSICAL_BITS);
         assert_eq!(host(&[]).physical_bits(), DEFAULT_PHYSICAL_BITS);
     }

@@ -87,8 +87,6 @@ impl Vcpu {
             Ok(exit) => exit,
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
                 self.exits.count(ExitKind::Signal);
-                // A kick sets no flag that outlives it, but clear what KVM may have left.
-                self.fd.set_kvm_immediate_exit(0);
                 return Ok(Next::Enter);
             }
             Err(error) => return Err(VcpuError::Run(error)),
