@@ -190,7 +190,9 @@ fn cat_filters() {
     assert_eq!(count(&["--kind", "fence,interrupt"]), 4);
     assert_eq!(count(&["--kind", "copy", "--cause", "cpu-fault"]), 2);
     assert_eq!(count(&["--cause", "cpu-fault"]), 4);
+    assert_eq!(count(&["--channel", "0,1"]), 21, "all but three, which are no channel's");
     assert_eq!(count(&["--channel", "1"]), 0);
+    assert_eq!(count(&["--channel", "255"]), 0);
     assert_eq!(count(&["--limit", "3"]), 3);
     assert_eq!(count(&["--limit", "0"]), 0);
     // The page with this tag, wherever it is; the same by its VRAM offset and its bus address.

@@ -41,13 +41,14 @@ fn causes() -> impl TypedValueParser<Value = Cause> {
 impl Filter {
     /// Whether a record is wanted; `time` is its time in nanoseconds from the first one on.
     pub fn wants(&self, record: &Record, time: u64) -> bool {
-        let any = |list: &[u8], raw: u8| list.is_empty() || list.contains(&raw);
+        let event = record.event();
+        let event = event.as_ref();
+        let is_one_of = |wanted: &[u8], channel: Option<u8>| channel.is_some_and(|channel| wanted.contains(&channel));
         (self.kind.is_empty() || record.kind().is_some_and(|kind| self.kind.contains(&kind)))
-            && (self.cause.is_empty()
-                || record.event().and_then(|event| cause(&event)).is_some_and(|cause| self.cause.contains(&cause)))
-            && any(&self.channel, record.fields.channel)
+            && (self.cause.is_empty() || event.and_then(cause).is_some_and(|cause| self.cause.contains(&cause)))
+            && (self.channel.is_empty() || is_one_of(&self.channel, event.and_then(Event::channel)))
             && self.time.is_none_or(|range| range.contains(time))
-            && self.address.is_none_or(|range| record.event().is_some_and(|event| is_about(&event, range)))
+            && self.address.is_none_or(|range| event.is_some_and(|event| is_about(event, range)))
     }
 }
 
