@@ -2,9 +2,10 @@
 //! `cargo xtask test`: everything that can be checked. The last line has the sum.
 
 use std::process::ExitCode;
+use std::sync::mpsc;
 use std::thread;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 
 use super::build::{Builder, Built};
 use super::{KernelOption, setup};
@@ -18,22 +19,24 @@ pub fn run(option: &KernelOption) -> Result<ExitCode> {
     let progress = Progress::new();
     let cache = setup::prepare_host(&progress)?;
     let builder = Builder::new(&progress)?;
-    // Cargo has a core to itself while the other waits for packages. One after the other, as both use all cores.
-    let (mut sum, ground, programs) = thread::scope(|scope| {
-        let host = scope.spawn(|| {
-            let programs = Programs::build(builder.clone_folder(), &progress, &builder.log("programs"));
-            let checked = sources::check(builder.clone_folder(), &progress, |name| builder.log(name));
-            (checked, programs)
+    let (hand_over, programs) = mpsc::channel();
+    // Cargo checks this machine's side while packages come in and guests run.
+    let (sources, guests) = thread::scope(|scope| {
+        let (builder, progress) = (&builder, &progress);
+        let host = scope.spawn(move || {
+            let built = Programs::build(builder.clone_folder(), progress, &builder.log("programs"));
+            // The other side has gone if the set-up failed.
+            let _ = hand_over.send(built);
+            sources::check(builder.clone_folder(), progress, |name| builder.log(name))
         });
-        let ground = setup::prepare(&cache, &progress, option);
-        let (checked, programs) = host.join().map_err(|_| anyhow!("the thread that runs cargo panicked"))?;
-        Ok::<_, anyhow::Error>((checked?, ground, programs))
-    })?;
-    match ground.and_then(|ground| Ok((ground, programs?))).and_then(|(ground, programs)| {
-        let built = builder.assemble(ground, programs)?;
-        sum += driver_clippy(&builder, &built);
-        guests::check(&built.programs.vmm(), &built.ground.packages.kernel.series, &built.store, &progress)
-    }) {
+        let guests = setup::prepare(&cache, progress, option).and_then(|ground| {
+            let programs = programs.recv().context("the thread that runs cargo ended early")??;
+            check_driver(builder, builder.assemble(ground, programs)?)
+        });
+        (host.join(), guests)
+    });
+    let mut sum = sources.map_err(|_| anyhow!("the thread that runs cargo panicked"))??;
+    match guests {
         Ok(tally) => sum += tally,
         Err(error) => {
             // There are no guests to count the tests of, but what was counted is said all the same.
@@ -45,11 +48,14 @@ pub fn run(option: &KernelOption) -> Result<ExitCode> {
     Ok(if sum.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Builds the driver under clippy; what it complains about are errors.
-fn driver_clippy(builder: &Builder<'_>, built: &Built) -> Tally {
+/// Builds the driver under clippy, whose complaints are errors, and tests it in guests.
+fn check_driver(builder: &Builder<'_>, built: Built) -> Result<Tally> {
     let clean = builder.driver(&built.store, &built.ground, Flavour::Clippy);
     if let Err(error) = &clean {
         builder.progress().say(&format!("FAILED: {error:#}"));
     }
-    Tally::check(clean.is_ok())
+    let mut sum = Tally::check(clean.is_ok());
+    let series = &built.ground.packages.kernel.series;
+    sum += guests::check(&built.programs.vmm(), series, &built.store, builder.progress())?;
+    Ok(sum)
 }

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::fingerprint::Inputs;
 use crate::kernel::tree::KernelTree;
+use crate::namespace;
 use crate::progress::Progress;
 use crate::step::Step;
 use crate::store::Store;
@@ -69,8 +70,33 @@ pub fn build(
         let jobs = available_parallelism().map_or(1, usize::from).to_string();
         let arguments = [&[release, &jobs], settings].concat();
         work.log.run("make", &mut toolchain.shell(&mounts, MAKE, &arguments))?;
+        let log = fs::read_to_string(work.log.path())?;
+        if let Some(warning) = log.lines().find(|line| is_warning(line)) {
+            // Kbuild says it once and takes the object for good: make it say it again.
+            namespace::remove_tree(&build)?;
+            bail!("the driver does not build without warnings: {warning}");
+        }
         fs::copy(build.join(MODULE), work.folder.join(MODULE)).context("the build left no module")?;
         Ok(())
     })?;
     Ok(result.join(MODULE))
+}
+
+/// Whether the compiler, clippy or modpost complains in this line of their log.
+fn is_warning(line: &str) -> bool {
+    ["warning: ", "WARNING: "].iter().any(|mark| line.starts_with(mark)) || line.contains(": warning: ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_warning;
+
+    #[test]
+    fn complaints_are_told_from_progress() {
+        assert!(is_warning("warning: unused variable: `x`"));
+        assert!(is_warning("WARNING: modpost: missing MODULE_DESCRIPTION() in ersatz.o"));
+        assert!(is_warning("shim.c:1:2: warning: unused variable"));
+        assert!(!is_warning("  RUSTC [M] src/main.o"));
+        assert!(!is_warning("  CLIPPY [M] src/warning.o"));
+    }
 }
