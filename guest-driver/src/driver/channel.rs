@@ -38,6 +38,10 @@ const FENCE: usize = CONTROL_BLOCK_FENCE as usize / size_of::<u64>();
 const LOOK_MS: u32 = 1000;
 /// How long the device may take to let go of a channel.
 const RESET_MS: u32 = 5000;
+/// How often to try to revive a channel whose device does not answer, and how long to wait in between: a function-level
+/// reset by somebody else makes a device deaf for a while.
+const REVIVALS: u32 = 50;
+const REVIVAL_PAUSE_MS: i64 = 100;
 
 /// A command of a batch: what to do, and the number it is found by in the device's trace.
 #[derive(Clone, Copy)]
@@ -250,11 +254,9 @@ impl Channel {
             return;
         }
         self.report(ticket, late);
-        let result = self.reset();
-        if result.is_err() {
-            dev_err!(self.dev, "channel {} cannot be reset: giving up the device\n", self.number);
-            self.master.forbid();
-            self.lost.store(true, ordering::Relaxed);
+        let stopped = self.persist(|| self.reset());
+        if stopped.is_err() {
+            self.give_up("reset");
         }
         self.fence_at_reset.store(self.fence(), ordering::Relaxed);
         self.generation.fetch_add(1, ordering::Release);
@@ -263,11 +265,32 @@ impl Channel {
             self.waiters.wake_all();
             fsleep(Delta::from_millis(1));
         }
-        if result.is_ok() && self.enable(&mut submission).is_err() {
-            dev_err!(self.dev, "channel {} cannot be enabled again: giving up the device\n", self.number);
-            self.master.forbid();
-            self.lost.store(true, ordering::Relaxed);
+        if stopped.is_ok() && self.persist(|| self.restart(&mut submission)).is_err() {
+            self.give_up("enabled again");
         }
+    }
+
+    /// Tries something until it works, or the device answers but takes too long over it, or there is no hope.
+    fn persist(&self, mut attempt: impl FnMut() -> Result) -> Result {
+        for _ in 0..REVIVALS {
+            match attempt() {
+                Err(error) if error != ETIMEDOUT => fsleep(Delta::from_millis(REVIVAL_PAUSE_MS)),
+                result => return result,
+            }
+        }
+        Err(EIO)
+    }
+
+    fn restart(&self, submission: &mut Submission) -> Result {
+        // Again, since another reset may have come between.
+        self.reset()?;
+        self.enable(submission)
+    }
+
+    fn give_up(&self, what: &str) {
+        dev_err!(self.dev, "channel {} cannot be {}: giving up the device\n", self.number, what);
+        self.master.forbid();
+        self.lost.store(true, ordering::Relaxed);
     }
 
     fn report(&self, ticket: &Ticket, late: bool) {
