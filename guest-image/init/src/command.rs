@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The one command a guest runs, in a session of its own on the console.
+//! The one command a guest runs, in the foreground of the console.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,10 +11,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, setsid};
+use nix::unistd::Pid;
 use thiserror::Error;
 
-use crate::console;
+use crate::{console, session};
 
 /// Says what to run; the host appends it to the initramfs.
 const COMMAND_PATH: &str = "/ersatz/command";
@@ -34,13 +32,6 @@ const SIGNALLED: u8 = 128;
 /// How long processes that were left behind may take to die.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-mod terminal {
-    nix::ioctl_write_int_bad!(
-        /// Makes a terminal the controlling one of the calling session.
-        set_controlling, nix::libc::TIOCSCTTY
-    );
-}
-
 /// Why no command was run.
 #[derive(Debug, Error)]
 pub enum CommandError {
@@ -51,7 +42,7 @@ pub enum CommandError {
     #[error("{COMMAND_PATH} is not a list of NUL-terminated words, the first one not empty")]
     Malformed,
     /// The console could not be opened for it.
-    #[error("cannot open the console: {0}")]
+    #[error("cannot open the console as a terminal: {0}")]
     Console(#[source] io::Error),
     /// Waiting for it failed.
     #[error("cannot wait for the command: {0}")]
@@ -97,7 +88,8 @@ pub fn run(words: &[OsString]) -> Result<u8, CommandError> {
         .stdin(stdio()?)
         .stdout(stdio()?)
         .stderr(stdio()?);
-    own_session(&mut command, terminal);
+    session::lead(&terminal).map_err(CommandError::Console)?;
+    session::in_foreground(&mut command, terminal);
     let child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
@@ -113,20 +105,6 @@ pub fn run(words: &[OsString]) -> Result<u8, CommandError> {
         eprintln!("ersatz-init: the command ended with exit status {status} ({signal})");
     }
     Ok(status)
-}
-
-/// Gives the child a session whose controlling terminal is the console, so that Ctrl-C reaches it and a shell has job
-/// control.
-pub fn own_session(command: &mut Command, terminal: File) {
-    use std::os::fd::AsRawFd;
-    let enter = move || {
-        setsid()?;
-        // SAFETY: the descriptor is the terminal's, which the closure owns; the argument 0 means "do not steal".
-        unsafe { terminal::set_controlling(terminal.as_raw_fd(), 0) }?;
-        Ok(())
-    };
-    // SAFETY: between fork and exec the closure makes two system calls and neither allocates nor takes a lock.
-    unsafe { command.pre_exec(enter) };
 }
 
 /// Reaps every process that ends until it is this one.

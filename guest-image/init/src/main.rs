@@ -10,6 +10,7 @@ mod console;
 mod machine;
 mod mounts;
 mod outer;
+mod session;
 
 use std::panic::catch_unwind;
 use std::path::Path;

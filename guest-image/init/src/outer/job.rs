@@ -18,7 +18,7 @@ use thiserror::Error;
 
 use super::port::Port;
 use super::relay::{self, Target};
-use crate::command::own_session;
+use crate::session::own_session;
 
 /// How long a killed command may take to die before it is given up: it is stuck in the kernel, with KVM under it.
 const STUCK: Duration = Duration::from_secs(5);
