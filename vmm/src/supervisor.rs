@@ -20,10 +20,30 @@ use crate::outcome::Outcome;
 const TICK: Duration = Duration::from_millis(100);
 /// How long a panicking kernel may take to print what it has to say and to reset the machine.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// How long a kernel that hangs may take to answer an NMI with a backtrace.
-const BACKTRACE: Duration = Duration::from_secs(3);
-/// Lines of the backtrace that say where a kernel was.
-const BACKTRACE_LINES: usize = 24;
+/// How long a kernel that hangs may take to answer an NMI with backtraces of all CPUs and a reset.
+const BACKTRACE: Duration = Duration::from_secs(8);
+/// Most lines of backtraces to show.
+const BACKTRACE_LINES: usize = 60;
+/// What lines of a backtrace begin with that do not say where a kernel was: registers, bytes of code, the machine's name.
+const NOT_A_PLACE: [&str; 17] = [
+    "RSP:",
+    "RAX:",
+    "RDX:",
+    "RBP:",
+    "R10:",
+    "R13:",
+    "ORIG_RAX:",
+    "FS:",
+    "CS:",
+    "CR2:",
+    "DR0:",
+    "DR3:",
+    "PKRU:",
+    "Code:",
+    "Hardware name:",
+    "<",
+    "Kernel Offset:",
+];
 
 /// What a supervisor can do with a machine, from any thread.
 pub trait Controls: Sync {
@@ -193,16 +213,20 @@ fn whereabouts(log: &ConsoleLog, controls: &dyn Controls, ended: &Event) -> Vec<
     let mut lines = controls.vcpus();
     let mark = log.mark();
     controls.inject_nmi();
-    let deadline = Instant::now() + BACKTRACE;
-    // The kernel was told to panic on an NMI it cannot explain, which is its last line.
-    while Instant::now() < deadline && log.panic().is_none() && !ended.wait(TICK) {}
-    ended.wait(TICK);
+    // The kernel was told to panic on an NMI it cannot explain, and a panic to reset, which ends the machine.
+    ended.wait(BACKTRACE);
     let said = log.since(mark);
     if said.is_empty() {
         lines.push("the kernel does not answer an NMI".to_owned());
     }
-    lines.extend(said.into_iter().take(BACKTRACE_LINES));
+    lines.extend(said.into_iter().filter(|line| is_place(line)).take(BACKTRACE_LINES));
     lines
+}
+
+/// Whether a line of a backtrace says where a kernel was.
+fn is_place(line: &str) -> bool {
+    let text = line.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or(line, |(_, text)| text).trim_start();
+    !text.is_empty() && !NOT_A_PLACE.iter().any(|start| text.starts_with(start))
 }
 
 #[cfg(test)]
@@ -212,6 +236,7 @@ mod tests {
     /// A machine that does nothing but end when told to.
     struct Fake {
         stopped: Event,
+        answered: Event,
         log: ConsoleLog,
     }
 
@@ -221,7 +246,9 @@ mod tests {
         }
 
         fn inject_nmi(&self) {
-            self.log.push(b"[  9.0] NMI backtrace\n[  9.1] RIP: 0010:spin+0x1/0x2\n");
+            self.log
+                .push(b"[  9.0] NMI backtrace\n[  9.1] RIP: 0010:spin+0x1/0x2\n[  9.2] RAX: 0000000000000000 RBX: 1\n");
+            self.answered.set();
         }
 
         fn stop(&self) {
@@ -231,7 +258,7 @@ mod tests {
 
     fn run(limit: Option<Duration>, body: impl FnOnce(&Fake, &Watch) -> End) -> Outcome {
         let log = ConsoleLog::new();
-        let fake = Fake { stopped: Event::new().unwrap(), log: log.clone() };
+        let fake = Fake { stopped: Event::new().unwrap(), answered: Event::new().unwrap(), log: log.clone() };
         let watch = Watch { log, limit, stop: Event::new().unwrap() };
         supervise::<io::Error>(&watch, &fake, || Ok(body(&fake, &watch))).unwrap()
     }
@@ -277,9 +304,14 @@ mod tests {
 
     #[test]
     fn a_hang_ends_at_the_limit_and_says_where() {
-        let outcome = run(Some(Duration::from_millis(1)), |fake, _| until_stopped(fake));
+        // As a kernel does: it resets the machine once it has said where it was.
+        let outcome = run(Some(Duration::from_millis(1)), |fake, _| {
+            assert!(fake.answered.wait(Duration::from_secs(60)), "nobody asks the kernel where it is");
+            End::Reset
+        });
         let Outcome::TimedOut(lines) = outcome else { panic!("{outcome:?}") };
         assert_eq!(lines[0], "vCPU 0: here");
         assert!(lines.iter().any(|line| line.contains("spin+0x1")), "{lines:?}");
+        assert!(!lines.iter().any(|line| line.contains("RAX")), "{lines:?}");
     }
 }

@@ -178,13 +178,16 @@ impl GuestOptions {
         Ok(Guest { spec, manifest })
     }
 
-    /// The kernel's command line: a console from the first line on, warnings always, a panic ends the run, and an NMI, by which
-    /// a hanging kernel is asked where it is, is a panic.
+    /// The kernel's command line: a console from the first line on, warnings always, a panic ends the run after a
+    /// backtrace of every CPU, and an NMI, by which a hanging kernel is asked where it is, is a panic.
     fn command_line(&self, modes: &[Mode]) -> String {
         let last = modes.last().copied().unwrap_or(Mode::Private);
         let modes: Vec<&str> =
             (0..usize::from(self.devices)).map(|index| modes.get(index).copied().unwrap_or(last).name()).collect();
-        let mut line = format!("console=ttyS0 loglevel=5 panic=-1 unknown_nmi_panic ersatz.memory={}", modes.join(","));
+        let mut line = format!(
+            "console=ttyS0 loglevel=5 panic=-1 panic_sys_info=all_bt unknown_nmi_panic ersatz.memory={}",
+            modes.join(",")
+        );
         if let Some(words) = &self.kernel_args {
             line.push(' ');
             line.push_str(words);
