@@ -155,7 +155,10 @@ impl GuestOptions {
             Err(error) => return Err(error),
         };
         let built = |path: fn(&Manifest) -> &PathBuf| manifest.as_ref().map(path).cloned().unwrap_or_default();
-        let kernel = file.unwrap_or_else(|| built(|m| &m.bz_image));
+        // Our machine starts the ELF file as it is; a bzImage spends the first second, or several of an emulated
+        // processor, on decompressing itself.
+        let image: fn(&Manifest) -> &PathBuf = if self.accel == Accel::Tcg { |m| &m.bz_image } else { |m| &m.vmlinux };
+        let kernel = file.unwrap_or_else(|| built(image));
         let initramfs = self.initramfs.clone().unwrap_or_else(|| built(|m| &m.initramfs));
         const REBUILD: &str = "give another, or run `cargo xtask build` again";
         artifacts::readable("kernel", &kernel, REBUILD)?;
