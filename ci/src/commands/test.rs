@@ -33,17 +33,14 @@ pub fn run(option: &KernelOption) -> Result<ExitCode> {
             let programs = programs.recv().context("the thread that runs cargo ended early")??;
             check_driver(builder, builder.assemble(ground, programs)?)
         });
+        if let Err(error) = &guests {
+            progress.say(&format!("FAILED: {error:#}"));
+        }
         (host.join(), guests)
     });
     let mut sum = sources.map_err(|_| anyhow!("the thread that runs cargo panicked"))??;
-    match guests {
-        Ok(tally) => sum += tally,
-        Err(error) => {
-            // There are no guests to count the tests of, but what was counted is said all the same.
-            progress.say(&format!("error: {error:#}"));
-            sum += Tally::check(false);
-        }
-    }
+    // With no guests to count the tests of, what was counted is said all the same.
+    sum += guests.unwrap_or_else(|_| Tally::check(false));
     println!("{sum}");
     Ok(if sum.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
