@@ -20,6 +20,8 @@ use crate::store::Store;
 const ACCELERATORS: &[&str] = &["nested", "tcg"];
 /// The accelerator whose logs the protocol oracle looks at: of the two, the one that writes them straight to a file.
 const TRACED: &str = "tcg";
+/// VRAM of the guests: enough for every test, and soon filled by those that fill it, even where a processor is emulated twice.
+const VRAM: &str = "16M";
 /// Memory types.
 const MODES: &[&str] = &["private", "coherent"];
 
@@ -58,6 +60,7 @@ fn suite(
     let trace = (accelerator == TRACED).then(|| report.with_extension("trace"));
     let mut child = Command::new(ersatz)
         .args(["test", "--format", "ktap", "--kernel", series, "--accel", accelerator, "--mode", mode])
+        .args(["--vram", VRAM])
         .args(trace.iter().flat_map(|trace| [OsStr::new("--trace"), trace.as_os_str()]))
         .env("ERSATZ_GUEST", store.root())
         .stdin(Stdio::null())
