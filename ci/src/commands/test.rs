@@ -45,9 +45,9 @@ pub fn run(option: &KernelOption) -> Result<ExitCode> {
     Ok(if sum.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Builds the driver under clippy, whose complaints are errors, and tests it in guests.
+/// Builds the driver under clippy and rustfmt, whose complaints are errors, and tests it in guests.
 fn check_driver(builder: &Builder<'_>, built: Built) -> Result<Tally> {
-    let clean = builder.driver(&built.store, &built.ground, Flavour::Clippy);
+    let clean = builder.driver(&built.store, &built.ground, Flavour::Checked);
     if let Err(error) = &clean {
         builder.progress().say(&format!("FAILED: {error:#}"));
     }

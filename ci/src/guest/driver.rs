@@ -23,6 +23,9 @@ make -C /mnt/linux M=/mnt/clone/guest-driver MO=/mnt/build CC=x86_64-linux-gnu-g
     "-j$jobs" "$@" modules
 "#;
 
+/// Goes before [`MAKE`] where the driver is checked: by the toolchain's rustfmt, as the kernel's own build does it.
+const CHECK_FORMAT: &str = "make -C /mnt/clone/guest-driver rustfmtcheck\n";
+
 /// Folders of the clone that the driver is compiled from.
 const SOURCES: &[&str] = &["guest-driver", "device-model/abi/src"];
 
@@ -34,8 +37,8 @@ const MODULE: &str = "ersatz.ko";
 pub enum Flavour {
     /// To be loaded.
     Module,
-    /// To be looked at by clippy.
-    Clippy,
+    /// To be looked at by clippy and rustfmt.
+    Checked,
 }
 
 /// Builds the driver, in the store of the clone, and returns the module's file.
@@ -46,11 +49,13 @@ pub fn build(
     (release, tree): (&str, &KernelTree),
     flavour: Flavour,
 ) -> Result<PathBuf> {
-    let (name, title, settings): (_, _, &[&str]) = match flavour {
-        Flavour::Module => ("driver", "driver", &[]),
-        Flavour::Clippy => ("driver-clippy", "driver under clippy", &["CLIPPY=1"]),
+    let (name, title, script, settings): (_, _, _, &[&str]) = match flavour {
+        Flavour::Module => ("driver", "driver", MAKE.to_owned(), &[]),
+        Flavour::Checked => {
+            ("driver-checked", "driver under clippy and rustfmt", format!("{CHECK_FORMAT}{MAKE}"), &["CLIPPY=1"])
+        }
     };
-    let mut inputs = Inputs::of(name, MAKE).text(release).step(&tree.fingerprint);
+    let mut inputs = Inputs::of(name, &script).text(release).step(&tree.fingerprint);
     for source in SOURCES {
         inputs = inputs.tree(&clone.join(source))?;
     }
@@ -59,7 +64,7 @@ pub fn build(
         name: name.to_owned(),
         title,
         inputs: inputs.fingerprint(),
-        advice: "mend what the compiler complains about, or, if it is not in guest-driver/, run `cargo xtask clean` and \
+        advice: "mend what is complained about, or, if it is not in guest-driver/, run `cargo xtask clean` and \
                  the same command again",
     };
     let result = step.run(progress, |work| {
@@ -69,7 +74,7 @@ pub fn build(
         let mounts = [Mount::read("linux", &tree.folder), Mount::read("clone", clone), Mount::write("build", &build)];
         let jobs = available_parallelism().map_or(1, usize::from).to_string();
         let arguments = [&[release, &jobs], settings].concat();
-        work.log.run("make", &mut toolchain.shell(&mounts, MAKE, &arguments))?;
+        work.log.run("make", &mut toolchain.shell(&mounts, &script, &arguments))?;
         let log = fs::read_to_string(work.log.path())?;
         if let Some(warning) = log.lines().find(|line| is_warning(line)) {
             // Kbuild says it once and takes the object for good: make it say it again.

@@ -37,7 +37,7 @@ impl Report {
             times.sort_unstable();
             sizes.sort_unstable();
             let (Some(&fastest), Some(&slowest)) = (times.first(), times.last()) else { continue };
-            let (median, own_bytes) = (times[times.len() / 2], sizes[sizes.len() / 2]);
+            let (median, own_bytes) = (median(&times, |a, b| (a + b) / 2), median(&sizes, |a, b| a.midpoint(b)));
             let reference = rows.first().map_or(median, |row| row.boot[1]);
             let ratio = reference.as_secs_f64() / median.as_secs_f64();
             rows.push(Row { name, boot: [fastest, median, slowest], own_bytes, ratio, boots: times.len() });
@@ -49,6 +49,12 @@ impl Report {
     pub fn rows(&self) -> &[Row] {
         &self.rows
     }
+}
+
+/// The middle of sorted samples, of which there is at least one; between the middle two if their number is even.
+fn median<T: Copy>(sorted: &[T], between: impl Fn(T, T) -> T) -> T {
+    let middle = sorted.len() / 2;
+    if sorted.len() % 2 == 0 { between(sorted[middle - 1], sorted[middle]) } else { sorted[middle] }
 }
 
 impl fmt::Display for Report {
@@ -96,6 +102,14 @@ mod tests {
         assert!((b.ratio - 0.8).abs() < 1e-9);
         let text = report.to_string();
         assert!(text.contains("0.80") && text.contains("50.0 MiB") && text.contains("medians of 3"), "{text}");
+    }
+
+    #[test]
+    fn an_even_number_of_samples_has_its_median_between_the_middle_two() {
+        let samples = [100, 200, 400, 900].map(|boot| sample(boot, boot << 20));
+        let report = Report::new(vec![("a".to_owned(), samples.to_vec())]);
+        let [a] = report.rows() else { panic!("{report:?}") };
+        assert_eq!((a.boot[1].as_millis(), a.own_bytes), (300, 300 << 20));
     }
 
     #[test]
