@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use ersatz_abi::channel::ChannelState;
-use ersatz_abi::command::{Command, List, ListEntry, MAX_ENTRY_BYTES, Operation};
+use ersatz_abi::command::{Command, ListEntry, MAX_ENTRY_BYTES, Operation};
 use ersatz_abi::counter::Counter;
 use ersatz_abi::error::ErrorCode;
 use ersatz_abi::regs::{self, Status};
@@ -229,8 +229,9 @@ fn stuck() -> (Host, Holding) {
     host.gpu = Gpu::new(config, space.clone(), host.interrupts.clone(), Arc::new(HostClock::new())).unwrap();
     host.start();
     host.enable(0, 1);
-    let list: List = host.list(LISTS, &[entry(system(DATA), vram(0), PAGE); 4]);
-    host.submit(Command { fence: Some(1), interrupt: true, ..command(Operation::Copy(list)) });
+    // Long, so that it cannot be done before a reset that begins late.
+    let operation = long(&host);
+    host.submit(Command { fence: Some(1), interrupt: true, ..command(operation) });
     space.wait_until_held();
     (host, Holding(space))
 }
@@ -270,6 +271,7 @@ fn no_access_follows_a_function_reset() {
             std::thread::sleep(std::time::Duration::from_millis(20));
             assert_eq!(space.accesses.load(Ordering::SeqCst), accesses);
         });
+        host.wait_until("the reset begins", |host| host.read32(regs::ID.offset) == u32::MAX);
         std::thread::sleep(std::time::Duration::from_millis(20));
         assert!(!returned.load(Ordering::SeqCst), "an access is under way");
         space.release();

@@ -114,7 +114,7 @@ fn a_register_access_returns_whatever_the_engine_does() {
     // Enough that the engine cannot be done between two messages.
     let work = vec![entry(vram(0), vram(32 << 20), 2 << 20); 8192];
     driver.copy(&work, 1);
-    assert_eq!(driver.status().state(), Some(ChannelState::Busy));
+    wait_for("work begins", || (driver.status().state() == Some(ChannelState::Busy)).then_some(()));
     driver.copy(&work, 2);
     assert_eq!(driver.fence(), 0);
     driver.client.reset().unwrap();
