@@ -261,14 +261,7 @@ fn a_control_block_that_cannot_be_written() {
     for fence in [None, Some(1)] {
         let host = Host::new();
         let block = RAM + (1 << 20);
-        host.map(block, 4096, MapAccess::ReadOnly);
-        host.write64(reg(0, regs::RING_BASE), RING);
-        host.write64(reg(0, regs::CONTROL_BLOCK), block);
-        host.write32(reg(0, regs::RING_ORDER), 4);
-        host.write32(reg(0, regs::VECTOR), 9);
-        host.write32(reg(0, regs::CHANNEL_CONTROL), 1);
-        // PUT reads as zero there, so swap in a map where it is one.
-        host.space.unmap(block, 4096).unwrap();
+        // All is there before the channel is enabled, which makes the engine look: a PUT of one, and the command.
         let file = tempfile::tempfile().unwrap();
         std::os::unix::fs::FileExt::write_at(&file, &1_u32.to_le_bytes(), CONTROL_BLOCK_PUT).unwrap();
         file.set_len(4096).unwrap();
@@ -276,6 +269,11 @@ fn a_control_block_that_cannot_be_written() {
         for (number, word) in (0..).zip((Command { fence, ..command(Operation::Nop) }).encode()) {
             host.memory.write_obj(word, GuestAddress(RING + number * 8)).unwrap();
         }
+        host.write64(reg(0, regs::RING_BASE), RING);
+        host.write64(reg(0, regs::CONTROL_BLOCK), block);
+        host.write32(reg(0, regs::RING_ORDER), 4);
+        host.write32(reg(0, regs::VECTOR), 9);
+        host.write32(reg(0, regs::CHANNEL_CONTROL), 1);
         host.ring_doorbell(0);
         let refused = if fence.is_some() { CONTROL_BLOCK_FENCE } else { CONTROL_BLOCK_GET };
         expect(&host, ErrorCode::DmaWrite, 0, 0, block + refused);
