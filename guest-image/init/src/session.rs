@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use nix::unistd::{getpid, setsid, tcsetpgrp};
 
 nix::ioctl_write_int_bad!(
@@ -42,7 +42,7 @@ pub fn in_foreground(command: &mut Command, terminal: File) {
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&background_stop()), None)?;
         tcsetpgrp(&terminal, getpid())?;
         sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&background_stop()), None)?;
-        Ok(())
+        heed_keys()
     };
     command.process_group(0);
     // SAFETY: between fork and exec the closure makes system calls only: it neither allocates nor takes a lock.
@@ -53,10 +53,21 @@ pub fn in_foreground(command: &mut Command, terminal: File) {
 pub fn own_session(command: &mut Command, terminal: File) {
     let enter = move || {
         setsid()?;
-        take(&terminal)
+        take(&terminal)?;
+        heed_keys()
     };
     // SAFETY: between fork and exec the closure makes system calls only: it neither allocates nor takes a lock.
     unsafe { command.pre_exec(enter) };
+}
+
+/// Has the terminal's keys, and its end, do what they do by default. A process that was started in the background ignores
+/// them, its children inherit that, and a shell cannot even trap what was ignored when it started.
+fn heed_keys() -> io::Result<()> {
+    for key in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTSTP, Signal::SIGHUP] {
+        // SAFETY: the default disposition runs no code of this process.
+        unsafe { signal(key, SigHandler::SigDfl) }?;
+    }
+    Ok(())
 }
 
 /// The signal that stops a process which changes its terminal from the background.
@@ -75,6 +86,7 @@ fn take(terminal: &File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+    use std::os::unix::process::ExitStatusExt;
     use std::process::Stdio;
 
     use nix::pty::openpty;
@@ -103,6 +115,21 @@ mod tests {
         }
         keyboard.write_all(b"\x03").unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(7));
+    }
+
+    #[test]
+    fn ctrl_c_works_though_whoever_started_us_ignores_it() {
+        let (mut command, terminal, _keyboard) = on_terminal("kill -INT $$; exit 1");
+        let ignore = || {
+            // SAFETY: to ignore a signal runs no code of this process.
+            unsafe { signal(Signal::SIGINT, SigHandler::SigIgn) }?;
+            Ok(())
+        };
+        // SAFETY: between fork and exec the closure makes a system call only.
+        unsafe { command.pre_exec(ignore) };
+        own_session(&mut command, terminal);
+        let status = command.spawn().unwrap().wait().unwrap();
+        assert_eq!(status.signal(), Some(Signal::SIGINT as i32));
     }
 
     #[test]
