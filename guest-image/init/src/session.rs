@@ -90,7 +90,6 @@ mod tests {
     use std::process::Stdio;
 
     use nix::pty::openpty;
-    use nix::sys::signal::{SigHandler, signal};
 
     use super::*;
 
@@ -109,14 +108,6 @@ mod tests {
         let (mut command, terminal, mut keyboard) =
             on_terminal("trap 'exit 7' INT; echo ready; while :; do sleep 0.01; done");
         own_session(&mut command, terminal);
-        // Whoever runs these tests in the background has the signal ignored, and what a shell finds ignored it cannot trap.
-        let heed = || {
-            // SAFETY: installs no handler.
-            unsafe { signal(Signal::SIGINT, SigHandler::SigDfl) }?;
-            Ok(())
-        };
-        // SAFETY: between fork and exec the closure makes a system call only.
-        unsafe { command.pre_exec(heed) };
         let mut child = command.spawn().unwrap();
         let mut byte = [0];
         while byte != *b"y" {
