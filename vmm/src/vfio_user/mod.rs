@@ -9,11 +9,12 @@
 //!
 //! [`server`] takes clients, one at a time; [`session`] talks to one in the messages of [`wire`]; [`backend`] turns each request into
 //! one call of the function. [`description`] is what the client is told of it, [`interrupts`] how it is
-//! interrupted. VRAM never passes here: the client maps its file.
+//! interrupted, [`notifier`] how that is done without waiting. VRAM never passes here: the client maps its file.
 
 pub mod backend;
 pub mod description;
 pub mod interrupts;
+pub mod notifier;
 pub mod peer;
 pub mod server;
 pub mod session;
