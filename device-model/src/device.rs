@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::dma::DmaSpace;
 use crate::engine::gate::Gate;
+use crate::fabric::Link;
 use crate::interrupt::InterruptSink;
 use crate::pci::msix::{Msix, Raised};
 use crate::sync::Mutex;
@@ -31,7 +32,8 @@ pub(crate) struct Ports {
 /// The device.
 pub(crate) struct Device {
     pub(crate) ports: Ports,
-    pub(crate) vram: Vram,
+    pub(crate) vram: Arc<Vram>,
+    pub(crate) link: Link,
     pub(crate) channels: Box<[Channel]>,
     pub(crate) counters: Counters,
     pub(crate) msix: Msix,
@@ -46,12 +48,13 @@ pub(crate) struct Device {
 
 impl Device {
     /// `channels` and `engines` are at least one and fit in eight bits.
-    pub(crate) fn new(ports: Ports, vram: Vram, channels: u8, engines: u8) -> io::Result<Self> {
+    pub(crate) fn new(ports: Ports, vram: Arc<Vram>, link: Link, channels: u8, engines: u8) -> io::Result<Self> {
         let channels = (0..channels).map(|_| EventFd::new(EFD_NONBLOCK).map(Channel::new));
         let kicks = (0..engines).map(|_| EventFd::new(EFD_NONBLOCK));
         Ok(Self {
             ports,
             vram,
+            link,
             channels: channels.collect::<io::Result<_>>()?,
             counters: Counters::new(),
             msix: Msix::new(),
@@ -153,20 +156,23 @@ impl Device {
         }
     }
 
-    /// Resets everything but VRAM's content, at once: when this returns, DMA has ended and no interrupt follows.
+    /// Resets everything but VRAM's content, at once: when this returns, DMA and peers' accesses have ended and no
+    /// interrupt follows.
     pub(crate) fn reset(&self, source: ResetSource) {
-        self.gate.close(false, || {
-            let mut resetting = self.resetting.lock();
-            for channel in &self.channels {
-                channel.reset(ResetScope::Device);
-                drain(&channel.doorbell);
-            }
-            self.msix.reset();
-            self.counters.reset();
-            self.bad_access.store(false, Ordering::Relaxed);
-            *resetting = false;
-            self.ports.tracer.emit(Event::Reset { source });
-        });
+        self.gate.close(false, || self.link.close(|| self.reset_now(source)));
+    }
+
+    fn reset_now(&self, source: ResetSource) {
+        let mut resetting = self.resetting.lock();
+        for channel in &self.channels {
+            channel.reset(ResetScope::Device);
+            drain(&channel.doorbell);
+        }
+        self.msix.reset();
+        self.counters.reset();
+        self.bad_access.store(false, Ordering::Relaxed);
+        *resetting = false;
+        self.ports.tracer.emit(Event::Reset { source });
     }
 
     /// Has the engines drop what they do and return.

@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::device::{Device, Ports};
 use crate::dma::DmaSpace;
 use crate::engine;
+use crate::fabric::{Link, PeerVram};
 use crate::interrupt::InterruptSink;
 use crate::pci::capability::MsixLayout;
 use crate::pci::function::{Change, Controls, Function, Identity};
@@ -55,16 +56,17 @@ impl Gpu {
         interrupts: Arc<dyn InterruptSink>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, GpuError> {
-        let GpuConfig { vram_size, channels, copy_engines, serial, tracer } = config;
+        let GpuConfig { vram_size, channels, copy_engines, serial, fabric, tracer } = config;
         if channels == 0 || u32::from(channels) > regs::MAX_CHANNELS {
             return Err(GpuError::Channels(channels));
         }
         if copy_engines == 0 || copy_engines > channels {
             return Err(GpuError::CopyEngines { engines: copy_engines, channels });
         }
-        let vram = Vram::new(vram_size)?;
+        let vram = Arc::new(Vram::new(vram_size)?);
+        let link = Link::new(vram.clone(), fabric)?;
         let ports = Ports { dma, interrupts, clock, tracer };
-        let device = Arc::new(Device::new(ports, vram, channels, copy_engines).map_err(GpuError::Events)?);
+        let device = Arc::new(Device::new(ports, vram, link, channels, copy_engines).map_err(GpuError::Events)?);
         let mut gpu = Self {
             device,
             function: Mutex::new(new_function(vram_size, serial)),
@@ -93,6 +95,16 @@ impl Gpu {
         self.device.vram.size()
     }
 
+    /// The VRAM of the GPU at a port of the fabric; `None` if there is none, or it is this one.
+    pub fn peer(&self, number: u8) -> Option<PeerVram> {
+        self.device.link.peer(number)
+    }
+
+    /// The GPUs that this one is linked with: bit *n* for the one at port *n*.
+    pub fn peers(&self) -> u8 {
+        self.device.link.peers()
+    }
+
     /// Zeroes VRAM and gives its pages back to the host. Not while a guest uses it: what it sees then is a mixture.
     ///
     /// # Errors
@@ -119,6 +131,7 @@ impl Gpu {
         self.answers.store(after.memory, Ordering::Release);
         if before.asleep != after.asleep {
             tracer.emit(Event::PowerState { state: if after.asleep { 3 } else { 0 } });
+            self.device.link.set_reachable(!after.asleep);
         }
         for (info, (old, new)) in bars.iter().zip(before.addresses.iter().zip(&after.addresses)) {
             if old != new {
@@ -272,6 +285,7 @@ impl PciFunction for Gpu {
 
 impl Drop for Gpu {
     fn drop(&mut self) {
+        self.device.link.unplug();
         self.device.leave();
         for engine in self.engines.drain(..) {
             // A panic there has been printed, and there is nothing left to save.

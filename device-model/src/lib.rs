@@ -17,6 +17,7 @@ mod counters;
 mod device;
 pub mod dma;
 mod engine;
+pub mod fabric;
 pub mod gpu;
 pub mod interrupt;
 pub mod pci;

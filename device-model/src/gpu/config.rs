@@ -6,6 +6,7 @@ use std::io;
 use ersatz_abi::regs;
 use thiserror::Error;
 
+use crate::fabric::{FabricError, FabricPort};
 use crate::trace::Tracer;
 use crate::vram::VramError;
 
@@ -21,14 +22,16 @@ pub struct GpuConfig {
     pub copy_engines: u8,
     /// PCIe device serial number, which tells devices apart.
     pub serial: u64,
+    /// Where this GPU is plugged into a fabric, by which it reaches others and they reach it.
+    pub fabric: Option<FabricPort>,
     /// Where the trace goes.
     pub tracer: Tracer,
 }
 
 impl GpuConfig {
-    /// One channel, one copy engine, serial number zero, no trace.
+    /// One channel, one copy engine, serial number zero, no fabric, no trace.
     pub const fn new(vram_size: u64) -> Self {
-        Self { vram_size, channels: 1, copy_engines: 1, serial: 0, tracer: Tracer::disabled() }
+        Self { vram_size, channels: 1, copy_engines: 1, serial: 0, fabric: None, tracer: Tracer::disabled() }
     }
 }
 
@@ -38,6 +41,9 @@ pub enum GpuError {
     /// No VRAM.
     #[error("cannot make the device's memory")]
     Vram(#[from] VramError),
+    /// It cannot be plugged into its fabric.
+    #[error(transparent)]
+    Fabric(#[from] FabricError),
     /// The number of channels is out of range.
     #[error("a device with {0} channels: there must be 1 to {max}", max = regs::MAX_CHANNELS)]
     Channels(u8),
