@@ -6,6 +6,7 @@
 //! only when no access through the removed maps is under way.
 
 mod error;
+mod loss;
 mod table;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,8 @@ use super::{DmaError, DmaSpace};
 use crate::sync::RwLock;
 use crate::trace::{Event, Tracer, WeakTracer};
 pub use error::MapError;
-use table::{Map, MapTable, check_aligned, word};
+use loss::Watch;
+use table::{Map, MapTable, check_aligned, with_word};
 
 /// Addresses, lengths and file offsets of maps are multiples of this many bytes.
 pub const MAP_ALIGNMENT: u64 = 4096;
@@ -40,8 +42,8 @@ pub enum MapAccess {
 
 /// Guest memory by bus address; maps may come and go while engines use it.
 ///
-/// A file must keep the size it had when it was mapped: whoever can truncate it can kill this process by SIGBUS, so take
-/// files from untrusted peers only if they are sealed against shrinking.
+/// A file behind a map may shrink under it: DMA to that map then fails as if there were no map, and the log says why once. To
+/// outlive it, this process handles SIGBUS, and passes on what is not its own.
 #[derive(Default)]
 pub struct MappedSpace {
     maps: RwLock<BTreeMap<u64, Map>>,
@@ -115,13 +117,14 @@ impl MappedSpace {
     ///
     /// [`MapError::Empty`], [`MapError::Unaligned`], [`MapError::TooLarge`], [`MapError::Overlap`], [`MapError::TooMany`].
     pub fn map_region(&self, address: u64, region: Arc<MmapRegion>, access: MapAccess) -> Result<(), MapError> {
+        Watch::prepare();
         let length = region.size() as u64;
         let mut maps = self.maps.write();
         let last = maps.check_free(address, length)?;
         if maps.len() >= MAX_MAPS {
             return Err(MapError::TooMany);
         }
-        let map = Map { region, last, access };
+        let map = Map { region, last, access, watch: Watch::default() };
         self.trace(map.event(address));
         maps.insert(address, map);
         Ok(())
@@ -185,14 +188,14 @@ impl MappedSpace {
 impl MappedSpace {
     fn load<T: AtomicAccess>(&self, address: u64, order: Ordering) -> Result<T, DmaError> {
         let maps = self.maps.read();
-        let slice = word::<T>(&maps, address, MapAccess::ReadOnly)?;
-        slice.load(0, order).map_err(|_| DmaError::Unaligned(address))
+        with_word::<T, _>(&maps, address, MapAccess::ReadOnly, |word| word.load(0, order))?
+            .map_err(|_| DmaError::Unaligned(address))
     }
 
     fn store<T: AtomicAccess>(&self, address: u64, value: T, order: Ordering) -> Result<(), DmaError> {
         let maps = self.maps.read();
-        let slice = word::<T>(&maps, address, MapAccess::ReadWrite)?;
-        slice.store(value, 0, order).map_err(|_| DmaError::Unaligned(address))
+        with_word::<T, _>(&maps, address, MapAccess::ReadWrite, |word| word.store(value, 0, order))?
+            .map_err(|_| DmaError::Unaligned(address))
     }
 }
 

@@ -37,15 +37,46 @@ enum Attached {
 #[derive(Arbitrary, Debug)]
 enum Step {
     Raw(Vec<u8>),
-    Message { command: u8, flags: u8, body: Vec<u8>, attached: Attached },
+    Message {
+        command: u8,
+        flags: u8,
+        body: Vec<u8>,
+        attached: Attached,
+    },
     Version,
-    Read { region: u8, offset: u32, count: u16 },
-    Write { region: u8, offset: u32, data: Vec<u8> },
+    Read {
+        region: u8,
+        offset: u32,
+        count: u16,
+    },
+    Write {
+        region: u8,
+        offset: u32,
+        data: Vec<u8>,
+    },
     /// In pages.
-    Map { flags: u8, offset: u8, address: u8, size: u8, attached: Attached },
-    Unmap { flags: u8, address: u8, size: u8 },
-    Irqs { flags: u8, index: u8, start: u8, count: u8, attached: Attached },
+    Map {
+        flags: u8,
+        offset: u8,
+        address: u8,
+        size: u8,
+        attached: Attached,
+    },
+    Unmap {
+        flags: u8,
+        address: u8,
+        size: u8,
+    },
+    Irqs {
+        flags: u8,
+        index: u8,
+        start: u8,
+        count: u8,
+        attached: Attached,
+    },
     Reset,
+    /// Not said but done: the client gives its memory another size, in pages.
+    Truncate(u8),
 }
 
 /// Descriptors to send, made once.
@@ -101,14 +132,16 @@ impl Step {
                 let body = numbers(&[32, u32::from(*flags)], &[page(offset), page(address), page(size)], &[]);
                 (message(2, 0, &body), *attached)
             }
-            Self::Unmap { flags, address, size } => {
-                (message(3, 0, &numbers(&[24, u32::from(*flags)], &[page(address), page(size)], &[])), Attached::Nothing)
-            }
+            Self::Unmap { flags, address, size } => (
+                message(3, 0, &numbers(&[24, u32::from(*flags)], &[page(address), page(size)], &[])),
+                Attached::Nothing,
+            ),
             Self::Irqs { flags, index, start, count, attached } => {
                 let words = [20, *flags, *index, *start, *count].map(u32::from);
                 (message(8, 0, &numbers(&words, &[], &[])), *attached)
             }
             Self::Reset => (message(13, 0, &[]), Attached::Nothing),
+            Self::Truncate(_) => (vec![], Attached::Nothing),
         }
     }
 }
@@ -156,9 +189,13 @@ fn talk(backend: &mut FunctionBackend, speak: impl FnOnce(&UnixStream)) -> Vec<u
 
 fuzz_target!(|steps: Vec<Step>| {
     let mut backend = BACKEND.lock().unwrap();
+    ftruncate(&FILES.memory, MEMORY).unwrap();
     talk(&mut backend, |client| {
         let _ = send(client, &Step::Version.encode().0, Attached::Nothing)
             && steps.iter().take(64).all(|step| {
+                if let Step::Truncate(pages) = step {
+                    ftruncate(&FILES.memory, MEMORY.min(u64::from(*pages) << 12)).unwrap();
+                }
                 let (bytes, attached) = step.encode();
                 bytes.is_empty() || send(client, &bytes, attached)
             });

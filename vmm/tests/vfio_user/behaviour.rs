@@ -108,6 +108,23 @@ fn memory_that_was_taken_away_is_not_touched() {
 }
 
 #[test]
+fn memory_whose_file_was_truncated_is_an_error_of_the_channel() {
+    let served = Served::new(false);
+    let mut driver = Driver::new(served.connect());
+    let other = crate::rig::Memory::new(0x1000);
+    let far = ersatz_abi::command::Location { address: 0x9000_0000, ..system(0) };
+    driver.client.dma_map(0, far.address, 0x1000, other.fd()).unwrap();
+    other.file.set_len(0).unwrap();
+    driver.copy(&[entry(vram(0), far, 8)], 1);
+    wait_for("an error", || (driver.status().state() == Some(ChannelState::Error)).then_some(()));
+    assert_eq!(driver.read64(regs::ERROR_ADDRESS), far.address);
+    driver.client.reset().unwrap();
+    driver.enable();
+    driver.copy(&[entry(system(DATA), vram(0), 8)], 1);
+    wait_for("the fence", || (driver.fence() == 1).then_some(()));
+}
+
+#[test]
 fn a_register_access_returns_whatever_the_engine_does() {
     let served = Served::new(false);
     let mut driver = Driver::new(served.connect());

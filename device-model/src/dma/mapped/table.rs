@@ -7,6 +7,7 @@ use std::sync::Arc;
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
 use super::super::DmaError;
+use super::loss::Watch;
 use super::{MAP_ALIGNMENT, MapAccess, MapError};
 use crate::trace::Event;
 
@@ -15,9 +16,29 @@ pub(super) struct Map {
     pub(super) region: Arc<MmapRegion>,
     pub(super) last: u64,
     pub(super) access: MapAccess,
+    pub(super) watch: Watch,
 }
 
 impl Map {
+    /// Lets `transfer` work on some of the memory.
+    fn touch<R>(
+        &self,
+        (address, offset, count): (u64, usize, usize),
+        transfer: impl FnOnce(VolatileSlice<'_>) -> R,
+    ) -> Result<R, DmaError> {
+        let gone = DmaError::Unmapped(address);
+        let slice = self.region.get_slice(offset, count).map_err(|_| gone)?;
+        self.watch.touch(&self.region, || transfer(slice)).ok_or_else(|| {
+            if self.watch.is_news() {
+                log::error!(
+                    "the guest memory behind a DMA map is gone, at or near bus address {address:#x}: its file was truncated, \
+                     or is on a file system that is full; DMA to that map fails from now on"
+                );
+            }
+            gone
+        })
+    }
+
     /// What the trace says of this map.
     pub(super) fn event(&self, address: u64) -> Event {
         let writable = self.access == MapAccess::ReadWrite;
@@ -30,8 +51,14 @@ pub(super) trait MapTable {
     /// The last bus address of this range, provided that no map touches it.
     fn check_free(&self, address: u64, length: u64) -> Result<u64, MapError>;
 
-    /// The memory from `address` on to the end of its map, at most `limit` bytes.
-    fn slice(&self, address: u64, limit: usize, access: MapAccess) -> Result<VolatileSlice<'_>, DmaError>;
+    /// Calls `transfer` with the memory from `address` on to the end of its map, at most `limit` bytes.
+    fn with_slice<R>(
+        &self,
+        address: u64,
+        limit: usize,
+        access: MapAccess,
+        transfer: impl FnOnce(VolatileSlice<'_>) -> R,
+    ) -> Result<R, DmaError>;
 
     /// Calls `transfer` for each piece of `[address, address + length)` with the piece's offset in the range.
     fn for_each_piece(
@@ -45,10 +72,11 @@ pub(super) trait MapTable {
         while done < length {
             // Beyond the last address there is nothing, and no map ends there but at it.
             let at = address.checked_add(done as u64).ok_or(DmaError::Unmapped(u64::MAX))?;
-            let slice = self.slice(at, length - done, access)?;
-            let count = slice.len();
-            transfer(slice, done);
-            done += count;
+            done += self.with_slice(at, length - done, access, |slice| {
+                let count = slice.len();
+                transfer(slice, done);
+                count
+            })?;
         }
         Ok(())
     }
@@ -66,7 +94,13 @@ impl MapTable for BTreeMap<u64, Map> {
         }
     }
 
-    fn slice(&self, address: u64, limit: usize, access: MapAccess) -> Result<VolatileSlice<'_>, DmaError> {
+    fn with_slice<R>(
+        &self,
+        address: u64,
+        limit: usize,
+        access: MapAccess,
+        transfer: impl FnOnce(VolatileSlice<'_>) -> R,
+    ) -> Result<R, DmaError> {
         let unmapped = DmaError::Unmapped(address);
         let Some((start, map)) = self.range(..=address).next_back().filter(|(_, map)| map.last >= address) else {
             return Err(unmapped);
@@ -76,7 +110,7 @@ impl MapTable for BTreeMap<u64, Map> {
         }
         let offset = usize::try_from(address - start).map_err(|_| unmapped)?;
         let count = limit.min(map.region.size() - offset);
-        map.region.get_slice(offset, count).map_err(|_| unmapped)
+        map.touch((address, offset, count), transfer)
     }
 }
 
@@ -85,14 +119,15 @@ pub(super) fn check_aligned(what: &'static str, value: u64) -> Result<(), MapErr
     if value % MAP_ALIGNMENT == 0 { Ok(()) } else { Err(MapError::Unaligned { what, value }) }
 }
 
-/// An aligned word never crosses maps, which are aligned to more than a word.
-pub(super) fn word<T>(
+/// Calls `transfer` with an aligned word, which never crosses maps: they are aligned to more than a word.
+pub(super) fn with_word<T, R>(
     maps: &BTreeMap<u64, Map>,
     address: u64,
     access: MapAccess,
-) -> Result<VolatileSlice<'_>, DmaError> {
+    transfer: impl FnOnce(VolatileSlice<'_>) -> R,
+) -> Result<R, DmaError> {
     if address % size_of::<T>() as u64 != 0 {
         return Err(DmaError::Unaligned(address));
     }
-    maps.slice(address, size_of::<T>(), access)
+    maps.with_slice(address, size_of::<T>(), access, transfer)
 }

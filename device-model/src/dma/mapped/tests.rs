@@ -267,3 +267,73 @@ proptest! {
         }
     }
 }
+
+/// A file that anybody can truncate, mapped at `PAGE`.
+fn truncatable(space: &MappedSpace, pages: u64) -> File {
+    let file = file(pages * PAGE);
+    space.map_file(PAGE, pages * PAGE, file.try_clone().unwrap(), 0, MapAccess::ReadWrite).unwrap();
+    file
+}
+
+#[test]
+fn a_file_that_shrinks_is_like_no_map_and_ends_nobody() {
+    let space = MappedSpace::new();
+    let file = truncatable(&space, 4);
+    map(&space, 5 * PAGE, PAGE, MapAccess::ReadWrite).unwrap();
+    write(&space, PAGE, &[1; 64]).unwrap();
+    file.set_len(PAGE).unwrap();
+    assert_eq!(read(&space, PAGE, 4), Ok(vec![1; 4]), "what is left can be used until the rest is touched");
+    assert_eq!(write(&space, 2 * PAGE, &[2; 8]), Err(DmaError::Unmapped(2 * PAGE)));
+    assert_eq!(read(&space, PAGE, 4), Err(DmaError::Unmapped(PAGE)), "all of the map is lost");
+    file.set_len(4 * PAGE).unwrap();
+    assert_eq!(read(&space, 2 * PAGE, 4), Err(DmaError::Unmapped(2 * PAGE)), "for good");
+    assert_eq!(write(&space, 5 * PAGE, &[3; 8]), Ok(()), "and of no other");
+    assert_eq!(space.unmap(PAGE, 4 * PAGE).unwrap(), 1);
+    map(&space, PAGE, PAGE, MapAccess::ReadWrite).unwrap();
+    assert_eq!(read(&space, PAGE, 4), Ok(vec![0; 4]), "until there is another one");
+}
+
+#[test]
+fn words_of_a_file_that_shrank_are_not_there() {
+    let space = MappedSpace::new();
+    truncatable(&space, 1).set_len(0).unwrap();
+    assert_eq!(space.load_u32(PAGE), Err(DmaError::Unmapped(PAGE)));
+    assert_eq!(space.store_u64(PAGE, 1), Err(DmaError::Unmapped(PAGE)));
+}
+
+#[test]
+fn a_file_may_shrink_while_several_threads_use_it() {
+    for _ in 0..20 {
+        let space = MappedSpace::new();
+        let file = truncatable(&space, 64);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| while write(&space, PAGE, &[7; 64 * PAGE as usize]).is_ok() {});
+            }
+            file.set_len(0).unwrap();
+        });
+        assert_eq!(read(&space, PAGE, 1), Err(DmaError::Unmapped(PAGE)));
+    }
+}
+
+#[test]
+fn any_other_bus_error_still_ends_the_process() {
+    let space = MappedSpace::new();
+    map(&space, PAGE, PAGE, MapAccess::ReadWrite).unwrap();
+    let other = file(PAGE);
+    let region = MmapRegion::<()>::from_file(FileOffset::new(other.try_clone().unwrap(), 0), PAGE as usize).unwrap();
+    other.set_len(0).unwrap();
+    // SAFETY: the child reads one byte and ends; it takes no lock and allocates nothing.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: the address is mapped, though there is nothing behind it, which is the point.
+        unsafe { region.as_ptr().read_volatile() };
+        // SAFETY: ends the process without running anything that belongs to the parent.
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = 0;
+    // SAFETY: the system writes one integer, to where there is one.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert!(libc::WIFSIGNALED(status), "{status:#x}");
+    assert_eq!(libc::WTERMSIG(status), libc::SIGBUS);
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Outliving memory that is taken from under a map.
+//!
+//! A page of a mapped file that the file no longer has, because it was truncated, or cannot get, because its file system is
+//! full, raises SIGBUS in whoever touches it, which by default ends the process. Maps come from clients, and only some of
+//! their files are sealed against shrinking. So whoever touches a map says so beforehand ([`Watch::touch`]); should
+//! the signal come then, its handler puts zeroed memory in the place of all of the map, notes that it is lost, and lets the
+//! access go on. The result of that access is void, and so is every later one's.
+//!
+//! Any other SIGBUS goes to the handler that was there before, or ends the process as ever.
+
+use std::cell::Cell;
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering, compiler_fence};
+
+use vm_memory::MmapRegion;
+
+/// Whether the memory of a map is lost.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    lost: AtomicBool,
+    reported: AtomicBool,
+}
+
+impl Watch {
+    /// Has this process outlive the loss of maps from now on.
+    pub(super) fn prepare() {
+        static HANDLED: OnceLock<()> = OnceLock::new();
+        HANDLED.get_or_init(install);
+    }
+
+    /// Runs `access`, which touches this region; `None` if the region is lost, be it before or meanwhile.
+    pub(super) fn touch<R>(&self, region: &MmapRegion, access: impl FnOnce() -> R) -> Option<R> {
+        let result = {
+            let _touching = Touching::begin(region, &self.lost);
+            access()
+        };
+        (!self.lost.load(Ordering::Acquire)).then_some(result)
+    }
+
+    /// Whether this is the first time that anybody asks.
+    pub(super) fn is_news(&self) -> bool {
+        !self.reported.swap(true, Ordering::Relaxed)
+    }
+}
+
+/// What a thread touches right now.
+#[derive(Clone, Copy)]
+struct Touched {
+    start: usize,
+    length: usize,
+    lost: *const AtomicBool,
+}
+
+const NOTHING: Touched = Touched { start: 0, length: 0, lost: ptr::null() };
+
+thread_local! {
+    /// Read by the signal handler, on the same thread: needs no initialisation and no destructor.
+    static TOUCHED: Cell<Touched> = const { Cell::new(NOTHING) };
+}
+
+/// While it lives, the calling thread touches a region.
+struct Touching(Touched);
+
+impl Touching {
+    fn begin(region: &MmapRegion, lost: &AtomicBool) -> Self {
+        let touched = Touched { start: region.as_ptr() as usize, length: region.size(), lost };
+        let before = TOUCHED.replace(touched);
+        // The handler, on this thread, must find it if the access faults.
+        compiler_fence(Ordering::SeqCst);
+        Self(before)
+    }
+}
+
+impl Drop for Touching {
+    fn drop(&mut self) {
+        compiler_fence(Ordering::SeqCst);
+        TOUCHED.set(self.0);
+    }
+}
+
+/// What handled SIGBUS before.
+static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
+
+fn install() {
+    // SAFETY: all bits zero is a valid sigaction.
+    let (mut previous, mut action): (libc::sigaction, libc::sigaction) = unsafe { std::mem::zeroed() };
+    // SAFETY: the system writes one sigaction, to where there is one.
+    unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), &raw mut previous) };
+    // Known before it is replaced: the handler may run at once.
+    let _ = PREVIOUS.set(previous);
+    action.sa_sigaction = handle as *const () as libc::sighandler_t;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    // SAFETY: the handler has the type that these flags call for, and does only what a signal handler may.
+    unsafe { libc::sigaction(libc::SIGBUS, &raw const action, ptr::null_mut()) };
+}
+
+/// The handler. Makes system calls and touches atomics and the thread's own cell only.
+extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the kernel passes a valid siginfo.
+    let info = unsafe { &mut *info };
+    // SAFETY: for SIGBUS it has an address.
+    let (code, address) = (info.si_code, unsafe { info.si_addr() } as usize);
+    let touched = TOUCHED.get();
+    // Poisoned memory has another code, and is not made good by taking more of it away.
+    let is_ours = code == libc::BUS_ADRERR && address.wrapping_sub(touched.start) < touched.length;
+    if !(is_ours && replace(touched)) {
+        pass_on(signal, info, context);
+    }
+}
+
+/// Puts zeroed memory in the place of a region.
+fn replace(touched: Touched) -> bool {
+    // SAFETY: the cell holds a pointer only while `Touching` borrows what it points to, on this thread.
+    let lost = unsafe { &*touched.lost };
+    // Whoever sees the zeroes is to see this too.
+    lost.store(true, Ordering::Release);
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // The error number belongs to the code that was interrupted.
+    // SAFETY: has no preconditions.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: points to this thread's own error number.
+    let before = unsafe { *errno };
+    // SAFETY: the range is exactly that of a region that is mapped for as long as it is touched. Whoever touches it does so
+    // by volatile and atomic accesses, which find other memory there, but some.
+    let at = unsafe { libc::mmap(touched.start as *mut libc::c_void, touched.length, protection, flags, -1, 0) };
+    // SAFETY: as above.
+    unsafe { *errno = before };
+    at != libc::MAP_FAILED
+}
+
+/// Does what would have been done without this handler.
+fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let previous = PREVIOUS.get().filter(|action| ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction));
+    match previous {
+        Some(action) if action.sa_flags & libc::SA_SIGINFO != 0 => {
+            type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+            // SAFETY: with this flag the kernel would have called it as such a function.
+            let handler: Handler = unsafe { std::mem::transmute(action.sa_sigaction) };
+            handler(signal, info, context);
+        }
+        Some(action) => {
+            // SAFETY: without the flag the kernel would have called it as such a function.
+            let handler: extern "C" fn(libc::c_int) = unsafe { std::mem::transmute(action.sa_sigaction) };
+            handler(signal);
+        }
+        // The access is done once more, and ends the process.
+        // SAFETY: the default disposition runs no code of this process.
+        None => unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+        },
+    }
+}
