@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use ersatz_abi::command::{Aperture, Cause, Location};
+use ersatz_abi::command::{Cause, Location};
 use ersatz_device_model::clock::HostClock;
 use ersatz_device_model::trace::{Event, Identity, Summary, TraceFile, TraceOptions, Tracer};
 use tempfile::TempDir;
@@ -23,8 +23,8 @@ fn event(page: u64) -> Event {
         channel: 0,
         engine: 0,
         cause: Cause::MigrateToDevice,
-        source: Location { aperture: Aperture::System, address: page * 4096 },
-        destination: Location { aperture: Aperture::Vram, address: page * 4096 },
+        source: Location::system(page * 4096),
+        destination: Location::vram(page * 4096),
         length: 4096,
         tag: page,
     }

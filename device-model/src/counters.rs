@@ -39,6 +39,9 @@ impl Counters {
             (Aperture::Vram, Aperture::System) => Counter::BytesToSystem,
             (Aperture::Vram, Aperture::Vram) => Counter::BytesWithinVram,
             (Aperture::System, Aperture::System) => Counter::BytesWithinSystem,
+            (Aperture::Peer, _) => Counter::BytesFromPeer,
+            (_, Aperture::Peer) => Counter::BytesToPeer,
+            (Aperture::Virtual, _) | (_, Aperture::Virtual) => return,
         };
         self.add(direction, length);
         self.add(Counter::CopyEntries, 1);

@@ -189,6 +189,7 @@ impl Model {
         match location.aperture {
             Aperture::Vram => &mut self.vram[location.address as usize..],
             Aperture::System => &mut self.system[(location.address - DATA) as usize..],
+            Aperture::Peer | Aperture::Virtual => unreachable!("the strategy makes none"),
         }
     }
 

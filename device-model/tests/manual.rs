@@ -3,10 +3,12 @@
 
 use std::fmt::Write;
 
-use ersatz_abi::channel::ChannelState;
+use ersatz_abi::channel::{ChannelState, Priority};
 use ersatz_abi::command::{Aperture, Cause, Opcode};
 use ersatz_abi::counter::Counter;
 use ersatz_abi::error::ErrorCode;
+use ersatz_abi::fault::{AccessKind, FaultKind};
+use ersatz_abi::mmu::{InvalidateScope, PageSize};
 use ersatz_abi::regs::{self, Access, Register};
 
 const MANUAL: &str = include_str!("../MANUAL.md");
@@ -38,6 +40,13 @@ fn every_table_is_that_of_the_abi() {
     let tables = [
         registers("device registers", regs::DEVICE_REGISTERS),
         registers("channel registers", regs::CHANNEL_REGISTERS),
+        registers("notification registers", regs::NOTIFICATION_REGISTERS),
+        registers("address space registers", regs::ADDRESS_SPACE_REGISTERS),
+        numbers("priorities", Priority::ALL.iter().map(|priority| (*priority as u8, priority.name()))),
+        numbers("access kinds", AccessKind::ALL.iter().map(|kind| (*kind as u8, kind.name()))),
+        numbers("fault kinds", FaultKind::ALL.iter().map(|kind| (*kind as u8, kind.name()))),
+        numbers("page sizes", PageSize::ALL.iter().map(|size| (*size as u8, size.name()))),
+        numbers("invalidate scopes", InvalidateScope::ALL.iter().map(|scope| (*scope as u8, scope.name()))),
         numbers("states", ChannelState::ALL.iter().map(|state| (*state as u8, state.name()))),
         numbers("opcodes", Opcode::ALL.iter().map(|opcode| (*opcode as u8, opcode.name()))),
         numbers("causes", Cause::ALL.iter().map(|cause| (*cause as u8, cause.name()))),

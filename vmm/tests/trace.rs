@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use ersatz_abi::command::{Aperture, Cause, Location, Opcode};
+use ersatz_abi::command::{Cause, Location, Opcode};
 use ersatz_abi::error::ErrorCode;
 use ersatz_device_model::clock::Clock;
 use ersatz_device_model::trace::{Event, Identity, InterruptOutcome, TraceFile, TraceOptions, Tracer};
@@ -54,8 +54,8 @@ fn tracer(path: &Path, device: u8) -> Tracer {
 }
 
 fn copy(page: u64, to_vram: bool, cause: Cause) -> Event {
-    let memory = Location { aperture: Aperture::System, address: 0x1_0000 + page * 4096 };
-    let device = Location { aperture: Aperture::Vram, address: page * 4096 };
+    let memory = Location::system(0x1_0000 + page * 4096);
+    let device = Location::vram(page * 4096);
     let (source, destination) = if to_vram { (memory, device) } else { (device, memory) };
     Event::Copy { channel: 0, engine: 0, cause, source, destination, length: 4096, tag: 0x7f00_0000_0000 + page * 4096 }
 }

@@ -15,6 +15,20 @@ closed_enum! {
         Busy = 2 => "busy",
         /// Stopped at a command it could not execute; only a reset of the channel leads out.
         Error = 3 => "error",
+        /// Waiting, at an access that faulted, for a replay or a cancel.
+        Faulted = 4 => "faulted",
+    }
+}
+
+closed_enum! {
+    /// Whose turn it is on an engine: a channel runs only while none of a higher priority has commands.
+    pub enum Priority(u8) {
+        /// The default: background work.
+        Low = 0 => "low",
+        /// Work somebody waits for.
+        Normal = 1 => "normal",
+        /// What everything else waits for, such as page migration on faults.
+        High = 2 => "high",
     }
 }
 

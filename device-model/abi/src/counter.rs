@@ -41,5 +41,37 @@ closed_enum! {
         BytesEvicted = 16 => "bytes-evicted",
         /// Bytes copied for [`Cause::Unbind`](super::command::Cause::Unbind).
         BytesUnbind = 17 => "bytes-unbind",
+        /// Bytes copied from a peer, to wherever.
+        BytesFromPeer = 18 => "bytes-from-peer",
+        /// Bytes copied to a peer, from here.
+        BytesToPeer = 19 => "bytes-to-peer",
+        /// Bytes read by kernels.
+        KernelBytesRead = 20 => "kernel-bytes-read",
+        /// Bytes written by kernels.
+        KernelBytesWritten = 21 => "kernel-bytes-written",
+        /// Atomics of kernels.
+        KernelAtomics = 22 => "kernel-atomics",
+        /// Translations found in a TLB.
+        TlbHits = 23 => "tlb-hits",
+        /// Translations not found there: page table walks.
+        TlbMisses = 24 => "tlb-misses",
+        /// Invalidations acknowledged.
+        Invalidations = 25 => "invalidations",
+        /// Faults recorded in the fault buffer.
+        Faults = 26 => "faults",
+        /// Faults lost: the buffer was full, off, or not writable.
+        FaultsDropped = 27 => "faults-dropped",
+        /// Prefetch faults left out, because the buffer was more than half full or off.
+        PrefetchFaultsDropped = 28 => "prefetch-faults-dropped",
+        /// Replays asked for.
+        Replays = 29 => "replays",
+        /// Faults cancelled.
+        FaultsCancelled = 30 => "faults-cancelled",
+        /// Records of hot regions written to the access counters' ring.
+        AccessNotifications = 31 => "access-notifications",
+        /// Records of hot regions lost.
+        AccessNotificationsDropped = 32 => "access-notifications-dropped",
+        /// DMA that the bus refused.
+        DmaErrors = 33 => "dma-errors",
     }
 }

@@ -36,5 +36,21 @@ closed_enum! {
         FenceOrder = 14 => "fence-order",
         /// DMA was needed while bus mastering was off or the function was not in D0.
         NotMaster = 15 => "not-master",
+        /// The engine of the channel does not execute this opcode.
+        WrongEngine = 16 => "wrong-engine",
+        /// A virtual address was used in an address space that is not enabled.
+        AddressSpace = 17 => "address-space",
+        /// A virtual address faulted in an address space whose faults are not replayable.
+        MmuFault = 18 => "mmu-fault",
+        /// The driver cancelled the fault that the channel waited for.
+        FaultCancelled = 19 => "fault-cancelled",
+        /// A peer that is not there, or does not answer.
+        PeerUnavailable = 20 => "peer-unavailable",
+        /// An entry reaches beyond the end of the peer's VRAM.
+        PeerRange = 21 => "peer-range",
+        /// An operand of a kernel is not aligned, too long, empty, wraps, or has no permitted value.
+        BadOperand = 22 => "bad-operand",
+        /// The target of an invalidation is none.
+        BadInvalidation = 23 => "bad-invalidation",
     }
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 OR BSD-3-Clause
 //! The register map of BAR0.
 //!
-//! Three parts: the device registers from 0, one block of registers a channel from [`CHANNEL_BASE`], the
-//! counters from [`COUNTER_BASE`]; behind them one doorbell page a channel from [`DOORBELL_BASE`].
+//! The device registers from 0, among them the two notification rings; one block of registers a channel from
+//! [`CHANNEL_BASE`]; the counters from [`COUNTER_BASE`]; one block an address space from [`ADDRESS_SPACE_BASE`]; one doorbell
+//! page a channel from [`DOORBELL_BASE`].
 //! A register is read and written whole, at its own width, naturally aligned; a 64-bit register also as two
 //! 32-bit halves, low half first. Any other access reads as zero, writes nothing, and counts as a bad access.
 
@@ -56,6 +57,17 @@ register_map! {
     CONTROL @ 0x018, 4, ReadWrite, "Requests to the device as a whole ([`Control`]).";
     TIMESTAMP @ 0x020, 8, ReadOnly, "The device's clock in nanoseconds: monotonic, the one of the trace log.";
     MARK @ 0x028, 8, WriteOnly, "Puts the written value into the trace log, to find one's place there.";
+    MMU_CONFIGURATION @ 0x030, 4, ReadOnly, "What the device has for virtual memory ([`MmuConfiguration`]).";
+    INVALIDATE_ADDRESS @ 0x040, 8, ReadWrite, "First virtual address of the next invalidation of a range.";
+    INVALIDATE_LENGTH @ 0x048, 8, ReadWrite, "Its length in bytes.";
+    INVALIDATE @ 0x050, 4, WriteOnly, "Starts an invalidation ([`super::mmu::InvalidateTarget`]).";
+    INVALIDATE_REQUESTED @ 0x058, 8, ReadOnly, "Number of the last invalidation started by register, from 1.";
+    INVALIDATE_ACKNOWLEDGED @ 0x060, 8, ReadOnly, "All invalidations up to this number are complete.";
+    FAULT_REPLAY @ 0x0a0, 4, WriteOnly, "Write 1: every channel that waits at a fault tries again.";
+    FAULT_CANCEL @ 0x0a4, 4, WriteOnly, "Write a channel's number: it stops with the error `fault-cancelled`.";
+    FAULTED_CHANNELS @ 0x0a8, 8, ReadOnly, "One bit for each channel that waits at a fault.";
+    ACCESS_COUNTER_CONTROL @ 0x0e0, 4, ReadWrite, "What is counted ([`super::access_counter::AccessCounterControl`]).";
+    ACCESS_COUNTER_CLEAR @ 0x0e8, 8, WriteOnly, "Write a region's address, with the ASID in its low 16 bits: its count is zero again.";
 }
 
 /// What [`ID`] reads: "ERSZ" in memory order.
@@ -70,6 +82,18 @@ bitfield! {
         copy_engines / with_copy_engines: 15..=8 as field;
         /// Number of MSI-X vectors.
         vectors / with_vectors: 31..=16 as field;
+    }
+}
+
+bitfield! {
+    /// Value of [`MMU_CONFIGURATION`].
+    pub struct MmuConfiguration(u32) {
+        /// Number of address spaces.
+        address_spaces / with_address_spaces: 15..=0 as field;
+        /// Number of compute engines; their numbers follow those of the copy engines.
+        compute_engines / with_compute_engines: 23..=16 as field;
+        /// Number of peers this device may have.
+        peers / with_peers: 31..=24 as field;
     }
 }
 
@@ -112,6 +136,9 @@ register_map! {
     ERROR_POSITION @ 0x20, 8, ReadOnly, "Where it failed: ring position (low half), list entry (high half).";
     ERROR_ADDRESS @ 0x28, 8, ReadOnly, "The address that was refused, in the aperture of the failed access.";
     GET @ 0x30, 4, ReadOnly, "The channel's GET, as in its control block.";
+    ENGINE @ 0x34, 4, ReadWrite, "Number of the engine that works for the channel. Written while disabled.";
+    ASID @ 0x38, 4, ReadWrite, "Address space of the channel's virtual addresses. Written while disabled.";
+    PRIORITY @ 0x3c, 4, ReadWrite, "Whose turn it is ([`super::channel::Priority`]). Written while disabled.";
 }
 
 bitfield! {
@@ -149,6 +176,46 @@ impl ChannelStatus {
     /// The error, unless the number is not one.
     pub const fn error(self) -> Option<ErrorCode> {
         ErrorCode::from_raw(self.raw_error() as u8)
+    }
+}
+
+/// Offset in BAR0 of the registers of the fault buffer.
+pub const FAULT_RING_BASE: u32 = 0x080;
+/// Offset in BAR0 of the registers of the access counters' ring.
+pub const ACCESS_RING_BASE: u32 = 0x0c0;
+/// Size in bytes of the block of registers of a notification ring.
+pub const NOTIFICATION_STRIDE: u32 = 0x20;
+
+register_map! {
+    /// The registers of a notification ring, by offset from the start of its block.
+    NOTIFICATION_REGISTERS:
+    NOTIFICATION_BASE @ 0x00, 8, ReadWrite, "Bus address of the records, 4 KiB aligned. Written while disabled.";
+    NOTIFICATION_ORDER @ 0x08, 4, ReadWrite, "Base-2 logarithm of the ring's length in records. Written while disabled.";
+    NOTIFICATION_VECTOR @ 0x0c, 4, ReadWrite, "MSI-X vector that announces records. Written while disabled.";
+    NOTIFICATION_CONTROL @ 0x10, 4, ReadWrite, "Whether records are written ([`super::notification::NotificationControl`]).";
+    NOTIFICATION_STATUS @ 0x14, 4, ReadWrite, "What went wrong ([`super::notification::NotificationStatus`]); write ones to clear.";
+    NOTIFICATION_GET @ 0x18, 4, ReadWrite, "Free-running position up to which the driver has read.";
+    NOTIFICATION_PUT @ 0x1c, 4, ReadOnly, "Free-running position behind the last record.";
+}
+
+/// Offset in BAR0 of the registers of address space 0.
+pub const ADDRESS_SPACE_BASE: u32 = 0x8000;
+/// Bytes from one address space's registers to the next one's.
+pub const ADDRESS_SPACE_STRIDE: u32 = 0x20;
+
+register_map! {
+    /// The registers of one address space, by offset from the start of its block.
+    ADDRESS_SPACE_REGISTERS:
+    ADDRESS_SPACE_ROOT @ 0x00, 8, ReadWrite, "The root table ([`super::mmu::PageTableEntry`]). Written while disabled.";
+    ADDRESS_SPACE_CONTROL @ 0x08, 4, ReadWrite, "Requests to the address space ([`super::mmu::AddressSpaceControl`]).";
+}
+
+/// Offset in BAR0 of a register of an address space; `None` if there can be no such address space.
+pub const fn address_space_register(asid: u32, register: Register) -> Option<u32> {
+    if asid < super::mmu::ADDRESS_SPACES {
+        Some(ADDRESS_SPACE_BASE + asid * ADDRESS_SPACE_STRIDE + register.offset)
+    } else {
+        None
     }
 }
 

@@ -2,9 +2,13 @@
 //! Encoding and decoding are each other's inverse, and decoding refuses all that encoding cannot make.
 
 use ersatz_abi::command::{
-    Aperture, Cause, Command, CommandError, EntryError, EntryShape, Header, List, ListEntry, Location, Opcode,
-    Operation, ENTRY_ALIGNMENT, LIST_ENTRY_BYTES, MAX_ENTRY_BYTES, MAX_LIST_ENTRIES,
+    Aperture, Cause, Command, CommandError, EntryError, Header, List, ListEntry, Location, Opcode, Operation,
+    ENTRY_ALIGNMENT, LIST_ENTRY_BYTES, MAX_ENTRY_BYTES, MAX_LIST_ENTRIES,
 };
+use ersatz_abi::counter::Counter;
+use ersatz_abi::kernel::{Kernel, KernelError, KernelWords, MAX_KERNEL_COUNT};
+use ersatz_abi::list::{EntryShape, ListError};
+use ersatz_abi::mmu::{InvalidateScope, InvalidateTarget, Invalidation, ADDRESS_SPACES, MAX_PEERS};
 use ersatz_abi::regs::{self, ChannelStatus, Configuration};
 use proptest::prelude::*;
 
@@ -15,12 +19,55 @@ fn list() -> impl Strategy<Value = List> {
     })
 }
 
+fn range() -> impl Strategy<Value = (u64, u64)> {
+    (0..=u64::MAX / 8 - MAX_KERNEL_COUNT / 8, 1..=MAX_KERNEL_COUNT / 8)
+        .prop_map(|(address, words)| (address * 8, words * 8))
+}
+
+fn word() -> impl Strategy<Value = u64> {
+    (0..u64::MAX / 8).prop_map(|slot| slot * 8)
+}
+
+fn invalidation() -> impl Strategy<Value = Invalidation> {
+    prop_oneof![
+        Just(Invalidation::All),
+        any::<u8>().prop_map(Invalidation::AddressSpace),
+        (any::<u8>(), range()).prop_map(|(asid, (address, length))| Invalidation::Range { asid, address, length }),
+    ]
+}
+
+fn kernel() -> impl Strategy<Value = Kernel> {
+    let value = any::<u64>();
+    prop_oneof![
+        range().prop_map(|(source, length)| Kernel::Read { source, length }),
+        (range(), value).prop_map(|((destination, length), seed)| Kernel::Write { destination, length, seed }),
+        (range(), value).prop_map(|((destination, length), pattern)| Kernel::Set { destination, length, pattern }),
+        (range(), word()).prop_map(|((source, length), result)| Kernel::Sum { source, length, result }),
+        (range(), any::<u32>()).prop_map(|((x, length), factor)| Kernel::Saxpy { x, y: x, length, factor }),
+        (range(), value).prop_map(|((target, length), addend)| Kernel::AtomicAdd { target, length, addend }),
+        (word(), value, value, word()).prop_map(|(target, expected, replacement, result)| {
+            Kernel::CompareAndSwap { target, expected, replacement, result }
+        }),
+        (word(), 1..=MAX_KERNEL_COUNT, word()).prop_map(|(start, steps, result)| Kernel::Chase {
+            start,
+            steps,
+            result
+        }),
+        (range(), 3..40_u32, 1..=u64::MAX, 1..=MAX_KERNEL_COUNT).prop_map(|((table, _), order, seed, updates)| {
+            Kernel::RandomUpdate { table, length: 1 << order, seed, updates }
+        }),
+        range().prop_map(|(address, length)| Kernel::Prefetch { address, length }),
+    ]
+}
+
 fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         Just(Operation::Nop),
         list().prop_map(Operation::Copy),
         (list(), any::<u64>()).prop_map(|(list, pattern)| Operation::Fill(list, pattern)),
         list().prop_map(Operation::Digest),
+        invalidation().prop_map(Operation::Invalidate),
+        kernel().prop_map(Operation::Kernel),
     ]
 }
 
@@ -31,8 +78,12 @@ fn command() -> impl Strategy<Value = Command> {
 }
 
 fn location(limit: u64) -> impl Strategy<Value = Location> {
-    (proptest::sample::select(Aperture::ALL), 0..limit / ENTRY_ALIGNMENT)
-        .prop_map(|(aperture, slot)| Location { aperture, address: slot * ENTRY_ALIGNMENT })
+    (proptest::sample::select(Aperture::ALL), 0..MAX_PEERS, 0..limit / ENTRY_ALIGNMENT).prop_map(
+        |(aperture, peer, slot)| {
+            let peer = if aperture == Aperture::Peer { peer } else { 0 };
+            Location { aperture, peer, address: slot * ENTRY_ALIGNMENT }
+        },
+    )
 }
 
 fn entry() -> impl Strategy<Value = ListEntry> {
@@ -102,7 +153,7 @@ fn each_way_a_command_can_be_wrong() {
         Command::decode(&words)
     };
     let header = good.encode()[0];
-    assert_eq!(with(0, header | 4), Err(CommandError::Unknown));
+    assert_eq!(with(0, header | 0xe0), Err(CommandError::Unknown));
     assert_eq!(with(0, header | 7 << 16), Err(CommandError::Unknown));
     for bit in (10..16).chain(24..32) {
         assert_eq!(with(0, header | 1 << bit), Err(CommandError::Reserved), "bit {bit}");
@@ -112,15 +163,18 @@ fn each_way_a_command_can_be_wrong() {
     for word in 5..8 {
         assert_eq!(with(word, 1 << 63), Err(CommandError::Reserved), "word {word}");
     }
-    assert_eq!(with(0, Header(header).with_count(0).0), Err(CommandError::Count));
-    assert_eq!(with(0, Header(header).with_count(u64::from(MAX_LIST_ENTRIES) + 1).0), Err(CommandError::Count));
-    assert_eq!(with(2, 0x1010), Err(CommandError::ListAddress));
-    assert_eq!(with(2, LIST_ENTRY_BYTES.wrapping_neg()), Err(CommandError::ListAddress));
+    assert_eq!(with(0, Header(header).with_count(0).0), Err(CommandError::List(ListError::Count)));
+    assert_eq!(
+        with(0, Header(header).with_count(u64::from(MAX_LIST_ENTRIES) + 1).0),
+        Err(CommandError::List(ListError::Count))
+    );
+    assert_eq!(with(2, 0x1010), Err(CommandError::List(ListError::Address)));
+    assert_eq!(with(2, LIST_ENTRY_BYTES.wrapping_neg()), Err(CommandError::List(ListError::Address)));
 }
 
 #[test]
 fn each_way_an_entry_can_be_wrong() {
-    let place = |aperture| Location { aperture, address: 0x1000 };
+    let place = |aperture| Location { aperture, peer: 0, address: 0x1000 };
     let good = ListEntry { source: place(Aperture::Vram), destination: place(Aperture::System), length: 4096, tag: 0 }
         .encode();
     let with = |at: usize, value: u64| {
@@ -128,8 +182,11 @@ fn each_way_an_entry_can_be_wrong() {
         words[at] = value;
         ListEntry::decode(&words)
     };
-    assert_eq!(with(2, good[2] | 1 << 40), Err(EntryError::Reserved));
-    assert_eq!(with(2, EntryShape(good[2]).with_raw_source(2).0), Err(EntryError::Aperture));
+    assert_eq!(with(2, good[2] | 1 << 48), Err(EntryError::Reserved));
+    assert_eq!(with(2, EntryShape(good[2]).with_raw_source(4).0), Err(EntryError::Aperture));
+    assert_eq!(with(2, EntryShape(good[2]).with_source_peer(1).0), Err(EntryError::Aperture), "a peer for VRAM");
+    let peer = EntryShape(good[2]).with_raw_source(2).with_source_peer(MAX_PEERS.into());
+    assert_eq!(with(2, peer.0), Err(EntryError::Aperture), "no such peer");
     assert_eq!(with(2, EntryShape(good[2]).with_raw_destination(15).0), Err(EntryError::Aperture));
     assert_eq!(with(0, 0x1004), Err(EntryError::Alignment));
     assert_eq!(with(1, 0x1001), Err(EntryError::Alignment));
@@ -142,10 +199,15 @@ fn each_way_an_entry_can_be_wrong() {
 
 #[test]
 fn numbers_and_variants_agree() {
-    for (raw, opcode) in (0..).zip(Opcode::ALL) {
-        assert_eq!((Opcode::from_raw(raw), *opcode as u8), (Some(*opcode), raw));
+    for opcode in Opcode::ALL {
+        assert_eq!(Opcode::from_raw(*opcode as u8), Some(*opcode));
     }
-    assert_eq!(Opcode::from_raw(Opcode::ALL.len() as u8), None);
+    for raw in (5..16).chain(26..=u8::MAX) {
+        assert_eq!(Opcode::from_raw(raw), None);
+    }
+    for (raw, counter) in (0..).zip(Counter::ALL) {
+        assert_eq!((Counter::from_raw(raw), *counter as u8), (Some(*counter), raw), "counters are without gaps");
+    }
     assert_eq!(Cause::from_raw(u8::MAX), None);
 }
 
@@ -168,11 +230,60 @@ fn registers_decode_what_they_hold() {
 }
 
 #[test]
+fn each_way_a_kernel_can_be_wrong() {
+    let words = KernelWords { first: 0x1000, value: 1, second: 0x800, count: 0x100, result: 0x2000 };
+    let operand = |value| Some(Err(KernelError::Operand(value)));
+    let with = |opcode, change: fn(&mut KernelWords)| {
+        let mut words = words;
+        change(&mut words);
+        Kernel::decode(opcode, &words)
+    };
+    assert_eq!(with(Opcode::Sum, |_| {}), Some(Err(KernelError::Reserved)), "a sum has no value and no second operand");
+    assert_eq!(with(Opcode::Nop, |_| {}), None);
+    assert_eq!(with(Opcode::Saxpy, |words| words.value = 1 << 32), Some(Err(KernelError::Reserved)));
+    let random = |change| with(Opcode::RandomUpdate, change);
+    assert_eq!(random(|words| words.result = 0).map(|kernel| kernel.is_ok()), Some(true));
+    assert_eq!(random(|words| (words.result, words.second) = (0, 0x808)), operand(0x808), "no power of two");
+    assert_eq!(random(|words| (words.result, words.value) = (0, 0)), operand(0), "a sequence that never moves");
+    assert_eq!(random(|words| (words.result, words.count) = (0, 0)), operand(0), "no updates");
+    let saxpy = |change| with(Opcode::Saxpy, change);
+    assert_eq!(saxpy(|words| (words.result, words.second) = (0, 0x1008)), operand(0x1008), "overlapping arrays");
+    assert_eq!(saxpy(|words| (words.result, words.second) = (0, 0x1100)).map(|kernel| kernel.is_ok()), Some(true));
+    let add = |first, count| {
+        Kernel::decode(Opcode::AtomicAdd, &KernelWords { first, value: 1, count, ..KernelWords::default() })
+    };
+    assert_eq!(add(0x1004, 8), operand(0x1004));
+    assert_eq!(add(0x1000, 12), operand(12));
+    assert_eq!(add(0x1000, 0), operand(0));
+    assert_eq!(add(0, MAX_KERNEL_COUNT + 8), operand(MAX_KERNEL_COUNT + 8));
+    assert_eq!(add(u64::MAX - 7, 8), operand(u64::MAX - 7));
+}
+
+#[test]
+fn each_way_an_invalidation_can_be_wrong() {
+    let target = |asid, scope| InvalidateTarget(0).with_asid(asid).with_raw_scope(scope);
+    let range = InvalidateScope::Range as u64;
+    assert_eq!(Invalidation::decode(target(1, InvalidateScope::All as u64), 0, 0), None, "all, and yet of one");
+    assert_eq!(Invalidation::decode(target(1, InvalidateScope::AddressSpace as u64), 0x1000, 0), None);
+    assert_eq!(Invalidation::decode(target(256, 1), 0, 0), None);
+    assert_eq!(Invalidation::decode(target(0, 3), 0, 0), None);
+    assert_eq!(Invalidation::decode(InvalidateTarget(1 << 18), 0, 0), None);
+    assert_eq!(Invalidation::decode(target(1, range), 0, 0), None);
+    assert_eq!(Invalidation::decode(target(1, range), u64::MAX, 2), None);
+    let last = Invalidation::Range { asid: 1, address: u64::MAX, length: 1 };
+    assert_eq!(Invalidation::decode(target(1, range), u64::MAX, 1), Some(last));
+}
+
+#[test]
 fn channels_have_room() {
     assert_eq!(regs::channel_register(regs::MAX_CHANNELS, regs::GET), None);
     assert_eq!(regs::doorbell(regs::MAX_CHANNELS), None);
     let last = regs::channel_register(regs::MAX_CHANNELS - 1, regs::GET).unwrap();
     assert!(last + 4 <= regs::COUNTER_BASE);
+    assert!(regs::COUNTER_BASE + 8 * Counter::ALL.len() as u32 <= regs::ADDRESS_SPACE_BASE);
+    let last = regs::address_space_register(ADDRESS_SPACES - 1, regs::ADDRESS_SPACE_CONTROL).unwrap();
+    assert!(last + 4 <= regs::DOORBELL_BASE);
+    assert_eq!(regs::address_space_register(ADDRESS_SPACES, regs::ADDRESS_SPACE_ROOT), None);
     let last = regs::doorbell(regs::MAX_CHANNELS - 1).unwrap();
     assert!(u64::from(last + regs::DOORBELL_STRIDE) <= ersatz_abi::pci::REGISTERS_BAR_SIZE);
 }

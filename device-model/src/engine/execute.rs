@@ -13,6 +13,7 @@ use ersatz_abi::command::{
 };
 use ersatz_abi::counter::Counter;
 use ersatz_abi::error::ErrorCode;
+use ersatz_abi::list::ListError;
 
 use super::context::{Context, Stop, words_at};
 use super::transfer::{Item, Transfer, Work};
@@ -115,6 +116,9 @@ impl Executor {
             Operation::Copy(list) => (list, Work::Copy),
             Operation::Fill(list, pattern) => (list, Work::Fill(pattern)),
             Operation::Digest(list) => (list, Work::Digest),
+            Operation::Invalidate(_) | Operation::Kernel(_) => {
+                return Err(Stop::fault(ErrorCode::WrongEngine, 0, turn.setup.ring.address(turn.get)));
+            }
         };
         let mut next = 0;
         while next < list.count {
@@ -214,7 +218,7 @@ fn end_event(context: &Context<'_>, position: u32, command: &Command, error: Err
 
 fn list_of(operation: &Operation) -> Option<List> {
     match *operation {
-        Operation::Nop => None,
+        Operation::Nop | Operation::Invalidate(_) | Operation::Kernel(_) => None,
         Operation::Copy(list) | Operation::Fill(list, _) | Operation::Digest(list) => Some(list),
     }
 }
@@ -224,8 +228,10 @@ fn command_fault(error: CommandError, turn: &Turn, words: &[u64; 8]) -> Stop {
     match error {
         CommandError::Unknown => Stop::fault(ErrorCode::BadCommand, 0, command),
         CommandError::Reserved => Stop::fault(ErrorCode::ReservedBits, 0, command),
-        CommandError::Count => Stop::fault(ErrorCode::BadCount, 0, command),
-        CommandError::ListAddress => Stop::fault(ErrorCode::BadListAddress, 0, words[2]),
+        CommandError::List(ListError::Count) => Stop::fault(ErrorCode::BadCount, 0, command),
+        CommandError::List(ListError::Address) => Stop::fault(ErrorCode::BadListAddress, 0, words[2]),
+        CommandError::Invalidation => Stop::fault(ErrorCode::BadInvalidation, 0, command),
+        CommandError::Operand(operand) => Stop::fault(ErrorCode::BadOperand, 0, operand),
     }
 }
 

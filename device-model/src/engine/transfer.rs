@@ -127,6 +127,8 @@ impl Transfer {
                 dma.read(from.address, &buffer).map_err(|error| Stop::read(index, error))?;
                 dma.write(to.address, &buffer).map_err(|error| Stop::write(index, error))
             }
+            (Aperture::Peer | Aperture::Virtual, _) => Err(elsewhere(index, from)),
+            (_, Aperture::Peer | Aperture::Virtual) => Err(elsewhere(index, to)),
         }
     }
 
@@ -200,10 +202,17 @@ fn system_address(from: Location, to: Location) -> u64 {
     if from.aperture == Aperture::System { from.address } else { to.address }
 }
 
+/// There are no peers and no address spaces.
+fn elsewhere(index: u32, location: Location) -> Stop {
+    let code = if location.aperture == Aperture::Peer { ErrorCode::PeerUnavailable } else { ErrorCode::AddressSpace };
+    Stop::fault(code, index, location.address)
+}
+
 fn check_range(context: &Context<'_>, index: u32, location: Location, length: u64) -> Result<(), Stop> {
     match location.aperture {
         Aperture::Vram => vram(context, index, location, length).map(drop),
         Aperture::System => Ok(()),
+        Aperture::Peer | Aperture::Virtual => Err(elsewhere(index, location)),
     }
 }
 
@@ -221,6 +230,7 @@ fn read(context: &Context<'_>, index: u32, from: Location, target: &VolatileSlic
         Aperture::System => {
             context.device.ports.dma.read(from.address, target).map_err(|error| Stop::read(index, error))
         }
+        Aperture::Peer | Aperture::Virtual => Err(elsewhere(index, from)),
     }
 }
 
@@ -233,5 +243,6 @@ fn write(context: &Context<'_>, index: u32, to: Location, source: &VolatileSlice
         Aperture::System => {
             context.device.ports.dma.write(to.address, source).map_err(|error| Stop::write(index, error))
         }
+        Aperture::Peer | Aperture::Virtual => Err(elsewhere(index, to)),
     }
 }

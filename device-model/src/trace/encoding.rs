@@ -15,12 +15,18 @@ const FLAG_FENCE: u8 = 1;
 /// Flag of `CommandStart`: an interrupt is asked for.
 const FLAG_INTERRUPT: u8 = 2;
 
-const fn apertures(source: Aperture, destination: Aperture) -> u8 {
-    source as u8 | ((destination as u8) << 4)
+/// `detail` and `flags` of a kind with two places: apertures and peers, those of the source in the low half.
+const fn places(source: Location, destination: Location) -> (u8, u8) {
+    (source.aperture as u8 | ((destination.aperture as u8) << 4), (source.peer & 0xf) | (destination.peer << 4))
 }
 
-fn decode_apertures(detail: u8) -> Option<(Aperture, Aperture)> {
-    Some((Aperture::from_raw(detail & 0xf)?, Aperture::from_raw(detail >> 4)?))
+/// The two places of an event.
+fn decode_places(fields: &Fields) -> Option<(Location, Location)> {
+    let place = |aperture, peer, address| Some(Location { aperture: Aperture::from_raw(aperture)?, peer, address });
+    Some((
+        place(fields.detail & 0xf, fields.flags & 0xf, fields.address)?,
+        place(fields.detail >> 4, fields.flags >> 4, fields.second)?,
+    ))
 }
 
 fn optional_channel(raw: u8) -> Option<u8> {
@@ -85,40 +91,52 @@ impl Event {
                 tag,
                 ..base
             },
-            Self::Copy { channel, engine, cause, source, destination, length, tag } => Fields {
-                detail: apertures(source.aperture, destination.aperture),
-                cause: cause as u8,
-                channel,
-                engine,
-                address: source.address,
-                second: destination.address,
-                length,
-                tag,
-                ..base
-            },
-            Self::Fill { channel, engine, cause, destination, length, pattern, tag } => Fields {
-                detail: apertures(destination.aperture, destination.aperture),
-                cause: cause as u8,
-                channel,
-                engine,
-                second: destination.address,
-                length,
-                id: pattern,
-                tag,
-                ..base
-            },
-            Self::Digest { channel, engine, cause, source, destination, length, digest, tag } => Fields {
-                detail: apertures(source.aperture, destination.aperture),
-                cause: cause as u8,
-                channel,
-                engine,
-                address: source.address,
-                second: destination.address,
-                length,
-                id: digest.into(),
-                tag,
-                ..base
-            },
+            Self::Copy { channel, engine, cause, source, destination, length, tag } => {
+                let (detail, flags) = places(source, destination);
+                Fields {
+                    detail,
+                    flags,
+                    cause: cause as u8,
+                    channel,
+                    engine,
+                    address: source.address,
+                    second: destination.address,
+                    length,
+                    tag,
+                    ..base
+                }
+            }
+            Self::Fill { channel, engine, cause, destination, length, pattern, tag } => {
+                let (detail, flags) = places(destination, destination);
+                Fields {
+                    detail,
+                    flags,
+                    cause: cause as u8,
+                    channel,
+                    engine,
+                    second: destination.address,
+                    length,
+                    id: pattern,
+                    tag,
+                    ..base
+                }
+            }
+            Self::Digest { channel, engine, cause, source, destination, length, digest, tag } => {
+                let (detail, flags) = places(source, destination);
+                Fields {
+                    detail,
+                    flags,
+                    cause: cause as u8,
+                    channel,
+                    engine,
+                    address: source.address,
+                    second: destination.address,
+                    length,
+                    id: digest.into(),
+                    tag,
+                    ..base
+                }
+            }
             Self::Fence { channel, engine, value, address } => Fields { channel, engine, address, id: value, ..base },
             Self::Interrupt { vector, channel, outcome } => {
                 Fields { detail: outcome as u8, channel: channel.unwrap_or(NONE), id: vector.into(), ..base }
@@ -186,37 +204,29 @@ impl Event {
                 tag,
             },
             Kind::Copy => {
-                let (source, destination) = decode_apertures(fields.detail)?;
-                Self::Copy {
-                    channel,
-                    engine,
-                    cause: Cause::from_raw(fields.cause)?,
-                    source: Location { aperture: source, address },
-                    destination: Location { aperture: destination, address: fields.second },
-                    length,
-                    tag,
-                }
+                let (source, destination) = decode_places(fields)?;
+                Self::Copy { channel, engine, cause: Cause::from_raw(fields.cause)?, source, destination, length, tag }
             }
             Kind::Fill => {
-                let (_, destination) = decode_apertures(fields.detail)?;
+                let (_, destination) = decode_places(fields)?;
                 Self::Fill {
                     channel,
                     engine,
                     cause: Cause::from_raw(fields.cause)?,
-                    destination: Location { aperture: destination, address: fields.second },
+                    destination,
                     length,
                     pattern: id,
                     tag,
                 }
             }
             Kind::Digest => {
-                let (source, destination) = decode_apertures(fields.detail)?;
+                let (source, destination) = decode_places(fields)?;
                 Self::Digest {
                     channel,
                     engine,
                     cause: Cause::from_raw(fields.cause)?,
-                    source: Location { aperture: source, address },
-                    destination: Location { aperture: destination, address: fields.second },
+                    source,
+                    destination,
                     length,
                     digest: id.try_into().ok()?,
                     tag,

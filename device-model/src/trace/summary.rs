@@ -28,11 +28,25 @@ pub enum Direction {
     WithinVram,
     /// From the system to the system.
     WithinSystem,
+    /// From a peer, to wherever.
+    FromPeer,
+    /// To a peer, from here.
+    ToPeer,
+    /// From or to virtual addresses: where these led, the accesses tell.
+    Virtual,
 }
 
 impl Direction {
     /// Every direction.
-    pub const ALL: [Self; 4] = [Self::ToVram, Self::ToSystem, Self::WithinVram, Self::WithinSystem];
+    pub const ALL: [Self; 7] = [
+        Self::ToVram,
+        Self::ToSystem,
+        Self::WithinVram,
+        Self::WithinSystem,
+        Self::FromPeer,
+        Self::ToPeer,
+        Self::Virtual,
+    ];
 
     /// The direction between two apertures.
     pub const fn between(source: Aperture, destination: Aperture) -> Self {
@@ -41,6 +55,9 @@ impl Direction {
             (Aperture::Vram, Aperture::System) => Self::ToSystem,
             (Aperture::Vram, Aperture::Vram) => Self::WithinVram,
             (Aperture::System, Aperture::System) => Self::WithinSystem,
+            (Aperture::Virtual, _) | (_, Aperture::Virtual) => Self::Virtual,
+            (Aperture::Peer, _) => Self::FromPeer,
+            (_, Aperture::Peer) => Self::ToPeer,
         }
     }
 
@@ -51,6 +68,9 @@ impl Direction {
             Self::ToSystem => "to-system",
             Self::WithinVram => "within-vram",
             Self::WithinSystem => "within-system",
+            Self::FromPeer => "from-peer",
+            Self::ToPeer => "to-peer",
+            Self::Virtual => "virtual",
         }
     }
 }

@@ -8,9 +8,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use ersatz_abi::channel::{CONTROL_BLOCK_FENCE, CONTROL_BLOCK_GET, CONTROL_BLOCK_PUT};
-use ersatz_abi::command::{
-    Aperture, COMMAND_BYTES, Cause, Command, LIST_ENTRY_BYTES, List, ListEntry, Location, Operation,
-};
+use ersatz_abi::command::{COMMAND_BYTES, Cause, Command, LIST_ENTRY_BYTES, List, ListEntry, Location, Operation};
 use ersatz_abi::counter::Counter;
 use ersatz_abi::pci::{BAR_MSIX, BAR_REGISTERS};
 use ersatz_abi::regs::{self, ChannelStatus, Register};
@@ -239,11 +237,11 @@ pub fn command(operation: Operation) -> Command {
 }
 
 pub fn vram(address: u64) -> Location {
-    Location { aperture: Aperture::Vram, address }
+    Location::vram(address)
 }
 
 pub fn system(address: u64) -> Location {
-    Location { aperture: Aperture::System, address }
+    Location::system(address)
 }
 
 pub fn entry(source: Location, destination: Location, length: u32) -> ListEntry {

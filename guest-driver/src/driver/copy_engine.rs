@@ -5,7 +5,7 @@
 //! list if all are under way.
 
 use super::channel::{Channel, Work, RING_LENGTH};
-use crate::abi::command::{Aperture, Cause, List, ListEntry, Location, Operation};
+use crate::abi::command::{Cause, List, ListEntry, Location, Operation};
 use kernel::{
     device::{Bound, Device},
     dma::Coherent,
@@ -98,12 +98,12 @@ pub(crate) struct Batch<'a> {
 
 /// A place in the device's memory, in bytes.
 pub(crate) fn vram(offset: u64) -> Location {
-    Location { aperture: Aperture::Vram, address: offset }
+    Location::vram(offset)
 }
 
 /// A place in the system's memory, by its bus address.
 pub(crate) fn system(address: u64) -> Location {
-    Location { aperture: Aperture::System, address }
+    Location::system(address)
 }
 
 impl Batch<'_> {

@@ -13,7 +13,7 @@ use ersatz::spec::GpuSpec;
 use ersatz::supervisor::Event;
 use ersatz::vfio_user::server::{self, Clients, Socket, Until};
 use ersatz_abi::channel::{CONTROL_BLOCK_FENCE, CONTROL_BLOCK_PUT};
-use ersatz_abi::command::{Aperture, Cause, Command, List, ListEntry, Location, Operation};
+use ersatz_abi::command::{Cause, Command, List, ListEntry, Location, Operation};
 use ersatz_abi::pci::BAR_REGISTERS;
 use ersatz_abi::regs::{self, ChannelControl, ChannelStatus, Register};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
@@ -210,11 +210,11 @@ impl Driver {
 }
 
 pub fn system(offset: u64) -> Location {
-    Location { aperture: Aperture::System, address: BUS + offset }
+    Location::system(BUS + offset)
 }
 
 pub fn vram(address: u64) -> Location {
-    Location { aperture: Aperture::Vram, address }
+    Location::vram(address)
 }
 
 pub fn entry(source: Location, destination: Location, length: u32) -> ListEntry {

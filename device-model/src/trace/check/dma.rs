@@ -96,15 +96,12 @@ impl DmaRules {
             Event::Digest { source, destination, length, .. } => {
                 [Some((source, length, false)), Some((destination, size_of::<u64>() as u64, true))]
             }
-            Event::Fence { address, .. } => {
-                let location = Location { aperture: Aperture::System, address };
-                [None, Some((location, size_of::<u64>() as u64, true))]
-            }
+            Event::Fence { address, .. } => [None, Some((Location::system(address), size_of::<u64>() as u64, true))],
             _ => return,
         };
         let kind = event.kind().name();
         let accesses = accesses.into_iter().flatten();
-        for (Location { aperture, address }, length, write) in accesses {
+        for (Location { aperture, address, .. }, length, write) in accesses {
             match aperture {
                 Aperture::Vram => {
                     if vram != 0 && address.checked_add(length).is_none_or(|end| end > vram) {
@@ -115,6 +112,8 @@ impl DmaRules {
                     }
                 }
                 Aperture::System => self.look_at_access(kind, address, length, write, since, site),
+                // Whose they are, and where they led, other events tell.
+                Aperture::Peer | Aperture::Virtual => {}
             }
         }
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Each rule: kept, broken, and not broken by what only looks like it.
 
-use ersatz_abi::command::{Aperture, Cause, Location, Opcode};
+use ersatz_abi::command::{Cause, Location, Opcode};
 use ersatz_abi::error::ErrorCode;
 use proptest::prelude::*;
 
@@ -92,8 +92,8 @@ fn copy(system: u64, vram: u64) -> Event {
         channel: 0,
         engine: 0,
         cause: Cause::MigrateToDevice,
-        source: Location { aperture: Aperture::System, address: system },
-        destination: Location { aperture: Aperture::Vram, address: vram },
+        source: Location::system(system),
+        destination: Location::vram(vram),
         length: 4096,
         tag: 0,
     }
@@ -219,7 +219,7 @@ fn dma_ends_with_bus_mastering() {
         channel: 0,
         engine: 0,
         cause: Cause::Other,
-        destination: Location { aperture: Aperture::Vram, address: 0 },
+        destination: Location::vram(0),
         length: 8,
         pattern: 0,
         tag: 0,

@@ -57,7 +57,7 @@ fn end(channel: u8, error: ErrorCode) -> Event {
 }
 
 fn copy(source: Aperture, destination: Aperture, cause: Cause, length: u64) -> Event {
-    let at = |aperture| Location { aperture, address: 0 };
+    let at = |aperture| Location { aperture, peer: 0, address: 0 };
     Event::Copy { channel: 0, engine: 0, cause, source: at(source), destination: at(destination), length, tag: 0 }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What an event shows: its fields with their names, once, for text and for JSON.
 
-use ersatz_abi::command::Location;
+use ersatz_abi::command::{Aperture, Location};
 use ersatz_abi::regs::{CHANNEL_BASE, CHANNEL_REGISTERS, CHANNEL_STRIDE, DEVICE_REGISTERS};
 use ersatz_device_model::trace::{Event, Record};
 use serde_json::{Map, Value as Json, json};
@@ -129,7 +129,8 @@ impl Value {
         match self {
             Self::Address(address) => format!("{address:#x}"),
             // Padded, so that the columns of successive copies line up.
-            Self::Place(Location { aperture, address }) => format!("{:>6}:{address:#014x}", aperture.name()),
+            Self::Place(Location { aperture: Aperture::Peer, peer, address }) => format!("peer {peer}:{address:#014x}"),
+            Self::Place(Location { aperture, address, .. }) => format!("{:>6}:{address:#014x}", aperture.name()),
             Self::Number(number) => number.to_string(),
             Self::Bytes(bytes) => units::bytes(bytes),
             Self::Name(name) => name.to_owned(),
@@ -141,8 +142,8 @@ impl Value {
     pub fn json(self) -> Json {
         match self {
             Self::Address(address) => json!(format!("{address:#x}")),
-            Self::Place(Location { aperture, address }) => {
-                json!({ "aperture": aperture.name(), "address": format!("{address:#x}") })
+            Self::Place(Location { aperture, peer, address }) => {
+                json!({ "aperture": aperture.name(), "peer": peer, "address": format!("{address:#x}") })
             }
             Self::Number(number) | Self::Bytes(number) => json!(number),
             Self::Name(name) => json!(name),
