@@ -97,7 +97,7 @@ fn bad_put() {
 
 #[test]
 fn bad_command() {
-    for header in [4_u64, 0xff, 7 << 16] {
+    for header in [5_u64, 0xff, 7 << 16] {
         let mut host = enabled();
         host.push_words([0; 8]);
         host.push_words([header, 0, 0, 0, 0, 0, 0, 0]);
@@ -131,7 +131,7 @@ fn reserved_bits() {
         host.ring_doorbell(0);
         expect(&host, ErrorCode::ReservedBits, 0, 0, RING);
     }
-    second_entry([DATA, 0, 4096 | 1 << 32 | 1 << 40, 0], ErrorCode::ReservedBits, LISTS + LIST_ENTRY_BYTES);
+    second_entry([DATA, 0, 4096 | 1 << 32 | 1 << 48, 0], ErrorCode::ReservedBits, LISTS + LIST_ENTRY_BYTES);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn bad_list_address() {
 
 #[test]
 fn bad_aperture() {
-    for bits in [2 << 32, 2 << 36, 0xf << 32] {
+    for bits in [4 << 32, 4 << 36, 0xf << 32, 1 << 40, 2 << 32 | 8 << 40] {
         second_entry([DATA, 0, 4096 | bits, 0], ErrorCode::BadAperture, LISTS + LIST_ENTRY_BYTES);
     }
 }
