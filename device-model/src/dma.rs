@@ -51,6 +51,13 @@ pub trait DmaSpace: Send + Sync {
     /// As [`Self::read`], or [`DmaError::Unaligned`].
     fn load_u32(&self, address: u64) -> Result<u32, DmaError>;
 
+    /// Reads an aligned 64-bit word with acquire ordering.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`], or [`DmaError::Unaligned`].
+    fn load_u64(&self, address: u64) -> Result<u64, DmaError>;
+
     /// Writes an aligned 32-bit word with release ordering.
     ///
     /// # Errors
@@ -64,6 +71,14 @@ pub trait DmaSpace: Send + Sync {
     ///
     /// As [`Self::write`], or [`DmaError::Unaligned`].
     fn store_u64(&self, address: u64, value: u64) -> Result<(), DmaError>;
+
+    /// Replaces an aligned 64-bit word by `new` if it is `current`, in one step for CPUs and devices alike, with acquire and
+    /// release ordering. Returns what was there, as `Ok` if it was replaced.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write`], or [`DmaError::Unaligned`].
+    fn compare_exchange_u64(&self, address: u64, current: u64, new: u64) -> Result<Result<u64, u64>, DmaError>;
 
     /// A device with this trace begins to use the space: one that knows its maps writes those that are there to it, and
     /// from now on every change.

@@ -171,6 +171,16 @@ impl DmaSpace for Held {
         self.inner.load_u32(address)
     }
 
+    fn load_u64(&self, address: u64) -> Result<u64, DmaError> {
+        self.accesses.fetch_add(1, Ordering::SeqCst);
+        self.inner.load_u64(address)
+    }
+
+    fn compare_exchange_u64(&self, address: u64, current: u64, new: u64) -> Result<Result<u64, u64>, DmaError> {
+        self.accesses.fetch_add(1, Ordering::SeqCst);
+        self.inner.compare_exchange_u64(address, current, new)
+    }
+
     fn store_u32(&self, address: u64, value: u32) -> Result<(), DmaError> {
         self.accesses.fetch_add(1, Ordering::SeqCst);
         self.inner.store_u32(address, value)

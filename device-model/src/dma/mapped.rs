@@ -12,11 +12,12 @@ mod table;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
-    AtomicAccess, Bytes, FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion, VolatileSlice,
+    AtomicAccess, Bytes, FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion,
+    VolatileMemory, VolatileMemoryError, VolatileSlice,
 };
 
 use super::{DmaError, DmaSpace};
@@ -229,12 +230,26 @@ impl DmaSpace for MappedSpace {
         self.load(address, Ordering::Acquire).map(u32::from_le)
     }
 
+    fn load_u64(&self, address: u64) -> Result<u64, DmaError> {
+        self.load(address, Ordering::Acquire).map(u64::from_le)
+    }
+
     fn store_u32(&self, address: u64, value: u32) -> Result<(), DmaError> {
         self.store(address, value.to_le(), Ordering::Release)
     }
 
     fn store_u64(&self, address: u64, value: u64) -> Result<(), DmaError> {
         self.store(address, value.to_le(), Ordering::Release)
+    }
+
+    fn compare_exchange_u64(&self, address: u64, current: u64, new: u64) -> Result<Result<u64, u64>, DmaError> {
+        let maps = self.maps.read();
+        let exchanged = with_word::<u64, _>(&maps, address, MapAccess::ReadWrite, |word| {
+            let word = word.get_atomic_ref::<AtomicU64>(0)?;
+            let result = word.compare_exchange(current.to_le(), new.to_le(), Ordering::AcqRel, Ordering::Acquire);
+            Ok::<_, VolatileMemoryError>(result.map(u64::from_le).map_err(u64::from_le))
+        })?;
+        exchanged.map_err(|_| DmaError::Unaligned(address))
     }
 }
 

@@ -57,6 +57,12 @@ fn words_are_atomic_and_aligned() {
     map(&space, PAGE, PAGE, MapAccess::ReadWrite).unwrap();
     map(&space, 2 * PAGE, PAGE, MapAccess::ReadOnly).unwrap();
     space.store_u64(PAGE + 8, 0x1122_3344_5566_7788).unwrap();
+    assert_eq!(space.load_u64(PAGE + 8), Ok(0x1122_3344_5566_7788));
+    assert_eq!(space.compare_exchange_u64(PAGE + 8, 1, 2), Ok(Err(0x1122_3344_5566_7788)), "not what was expected");
+    assert_eq!(space.compare_exchange_u64(PAGE + 8, 0x1122_3344_5566_7788, 2), Ok(Ok(0x1122_3344_5566_7788)));
+    assert_eq!(space.compare_exchange_u64(PAGE + 8, 2, 0x1122_3344_5566_7788), Ok(Ok(2)));
+    assert_eq!(space.compare_exchange_u64(PAGE + 4, 0, 0), Err(DmaError::Unaligned(PAGE + 4)));
+    assert_eq!(space.load_u64(PAGE + 1), Err(DmaError::Unaligned(PAGE + 1)));
     assert_eq!(space.load_u32(PAGE + 12), Ok(0x1122_3344));
     space.store_u32(PAGE + 12, 7).unwrap();
     assert_eq!(read(&space, PAGE + 8, 8).unwrap(), 0x7_5566_7788_u64.to_le_bytes());

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The registers of the device as a whole.
+
+use ersatz_abi::pci::MSIX_VECTORS;
+use ersatz_abi::regs::{self, Configuration, Control, Register, Status};
+
+use super::decode::Part;
+use crate::channel::Channel;
+use crate::device::Device;
+use crate::sync::Mutex;
+use crate::trace::Event;
+
+/// Writes a register. `mark_low` keeps the low half of MARK until the high one comes.
+pub(super) fn store(device: &Device, mark_low: &Mutex<u64>, register: &Register, part: Part, value: u64) -> bool {
+    match register.offset {
+        offset if offset == regs::MARK.offset => {
+            mark(device, mark_low, part, value);
+            true
+        }
+        offset if offset == regs::CONTROL.offset => control(device, value),
+        _ => false,
+    }
+}
+
+/// What a register reads as.
+pub(super) fn value(device: &Device, register: &Register) -> u64 {
+    match register.offset {
+        offset if offset == regs::ID.offset => regs::DEVICE_MAGIC.into(),
+        offset if offset == regs::VERSION.offset => ersatz_abi::ABI_VERSION.into(),
+        offset if offset == regs::CONFIGURATION.offset => Configuration(0)
+            .with_channels(device.channel_count().into())
+            .with_copy_engines(device.engine_count().into())
+            .with_vectors(MSIX_VECTORS.into())
+            .0
+            .into(),
+        offset if offset == regs::STATUS.offset => Status(0)
+            .with_channel_error(device.channels.iter().any(Channel::is_in_error))
+            .with_bad_access(device.had_bad_access())
+            .with_resetting(device.is_resetting())
+            .0
+            .into(),
+        offset if offset == regs::VRAM_SIZE.offset => device.vram.size(),
+        offset if offset == regs::CONTROL.offset => Control(0).with_reset(device.is_resetting()).0.into(),
+        offset if offset == regs::TIMESTAMP.offset => device.ports.clock.now(),
+        _ => 0,
+    }
+}
+
+/// Halves make up one mark, complete with the high one.
+fn mark(device: &Device, mark_low: &Mutex<u64>, part: Part, value: u64) {
+    let mut low = mark_low.lock();
+    let whole = part.put(*low, value);
+    if part == Part::Low {
+        *low = whole;
+    } else {
+        *low = 0;
+        device.ports.tracer.emit(Event::Mark { value: whole });
+    }
+}
+
+fn control(device: &Device, value: u64) -> bool {
+    let Ok(raw) = u32::try_from(value) else { return false };
+    let control = Control(raw);
+    if control.0 & Control::RESERVED != 0 {
+        return false;
+    }
+    if control.reset() {
+        device.request_reset();
+    }
+    true
+}
