@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{KernelOption, build, clean, demo, doctor, setup, test};
+use crate::commands::{KernelOption, build, clean, demo, doctor, ersatz, setup, test};
 
 /// Set-up, builds and the pipeline of Ersatz
 ///
@@ -41,6 +41,8 @@ enum Command {
     Setup(KernelOption),
     /// Set up; build driver, programs and initramfs archives for `ersatz run` to boot
     Build(KernelOption),
+    /// Set up and build; run `ersatz` with these arguments: after an edit, `ersatz test NAME --accel tcg`
+    Ersatz(ersatz::ErsatzOptions),
     /// Set up and build; boot a guest, migrate pages in it, show what the device saw
     Demo(demo::DemoOptions),
     /// Set up and build; run every check and test there is
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup(kernel) => setup::run(&kernel),
         Command::Build(kernel) => build::run(&kernel),
+        Command::Ersatz(options) => ersatz::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Test(kernel) => test::run(&kernel),
         Command::Clean(options) => clean::run(&options),
@@ -71,7 +74,16 @@ fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
+
+    use super::Command;
+
+    #[test]
+    fn what_the_tool_is_given_is_left_alone() {
+        let words = ["xtask", "ersatz", "test", "--accel", "tcg", "--list", "--", "-x"];
+        let Command::Ersatz(options) = super::Cli::parse_from(words).command else { panic!("another command") };
+        assert_eq!(options.arguments, words[2..]);
+    }
 
     #[test]
     fn the_options_are_consistent() {

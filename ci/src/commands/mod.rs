@@ -5,6 +5,7 @@ pub mod build;
 pub mod clean;
 pub mod demo;
 pub mod doctor;
+pub mod ersatz;
 pub mod setup;
 pub mod test;
 
