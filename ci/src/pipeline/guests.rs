@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The guest-side tests, with both memory types and under every accelerator that runs on any machine; and the protocol
-//! oracle over what the device saw of them.
+//! The guest-side tests, with both memory types, with one GPU and with two, under every accelerator that runs on any machine;
+//! and the protocol oracle over what the devices saw of them.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow};
 
 use super::Tally;
 use crate::log::tail;
-use crate::progress::Progress;
+use crate::progress::{Progress, Stage};
 use crate::store::Store;
 
 /// Accelerators that need nothing of the machine.
@@ -22,22 +22,37 @@ const ACCELERATORS: &[&str] = &["nested", "tcg"];
 const TRACED: &str = "tcg";
 /// VRAM of the guests: enough for every test, and soon filled by those that fill it, even where a processor is emulated twice.
 const VRAM: &str = "16M";
-/// Memory types.
-const MODES: &[&str] = &["private", "coherent"];
+/// What is run under each accelerator, a boot each: all tests with one GPU, then those for two that skipped themselves.
+const SUITES: &[Suite] = &[
+    Suite { mode: "private", gpus: 1, filter: None },
+    Suite { mode: "coherent", gpus: 1, filter: None },
+    Suite { mode: "private", gpus: 2, filter: Some("devices.") },
+    Suite { mode: "coherent", gpus: 2, filter: Some("devices.") },
+];
 
-/// Runs the suite in every combination. `ersatz` is the program to run it with.
+/// One boot.
+struct Suite {
+    /// The memory type.
+    mode: &'static str,
+    /// Number of GPUs.
+    gpus: usize,
+    /// Which tests.
+    filter: Option<&'static str>,
+}
+
+/// Runs the suites under all accelerators. `ersatz` is the program to run them with.
 ///
 /// The accelerators go side by side: each guest sits on few cores, and waits much.
 pub fn check(ersatz: &Path, series: &str, store: &Store, progress: &Progress) -> Result<Tally> {
-    let with = |accelerator: &str| -> Result<Tally> {
+    let under = |accelerator: &str| -> Result<Tally> {
         let mut sum = Tally::default();
-        for mode in MODES {
-            sum += suite(ersatz, (series, accelerator, mode), store, progress)?;
+        for suite in SUITES {
+            sum += suite.run(ersatz, (series, accelerator), store, progress)?;
         }
         Ok(sum)
     };
     thread::scope(|scope| {
-        let running: Vec<_> = ACCELERATORS.iter().map(|accelerator| scope.spawn(|| with(accelerator))).collect();
+        let running: Vec<_> = ACCELERATORS.iter().map(|accelerator| scope.spawn(|| under(accelerator))).collect();
         let mut sum = Tally::default();
         for suites in running {
             sum += suites.join().map_err(|_| anyhow!("the thread that runs a guest panicked"))??;
@@ -46,31 +61,65 @@ pub fn check(ersatz: &Path, series: &str, store: &Store, progress: &Progress) ->
     })
 }
 
-/// One boot: the report is shown as it comes, by name of the test, and kept.
-fn suite(
-    ersatz: &Path,
-    (series, accelerator, mode): (&str, &str, &str),
-    store: &Store,
-    progress: &Progress,
-) -> Result<Tally> {
-    let stage = progress.stage(&format!("guest tests, {mode}, {accelerator}"));
-    let report = store.log(&format!("guest-{accelerator}-{mode}"));
-    let messages = store.log(&format!("guest-{accelerator}-{mode}.messages"));
-    let mut kept = File::create(&report).with_context(|| format!("cannot write {}", report.display()))?;
-    let trace = (accelerator == TRACED).then(|| report.with_extension("trace"));
-    let mut child = Command::new(ersatz)
-        .args(["test", "--format", "ktap", "--kernel", series, "--accel", accelerator, "--mode", mode])
-        .args(["--vram", VRAM])
-        .args(trace.iter().flat_map(|trace| [OsStr::new("--trace"), trace.as_os_str()]))
-        .env("ERSATZ_GUEST", store.root())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(File::create(&messages)?)
-        .spawn()
-        .with_context(|| format!("cannot start {}", ersatz.display()))?;
-    let output = child.stdout.take().context("the child has no standard output")?;
+impl Suite {
+    /// What tells it from the others: for people, and for the names of files.
+    fn name(&self) -> String {
+        if self.gpus == 1 { self.mode.to_owned() } else { format!("{}-{}-gpus", self.mode, self.gpus) }
+    }
+
+    /// One boot: the report is shown as it comes, by name of the test, and kept.
+    fn run(
+        &self,
+        ersatz: &Path,
+        (series, accelerator): (&str, &str),
+        store: &Store,
+        progress: &Progress,
+    ) -> Result<Tally> {
+        let name = self.name();
+        let stage = progress.stage(&format!("guest tests, {name}, {accelerator}"));
+        let report = store.log(&format!("guest-{accelerator}-{name}"));
+        let messages = store.log(&format!("guest-{accelerator}-{name}.messages"));
+        let mut kept = File::create(&report).with_context(|| format!("cannot write {}", report.display()))?;
+        // In a folder each GPU has a log of its own.
+        let traces = report.with_extension("traces");
+        let traced = accelerator == TRACED;
+        if traced {
+            fs::create_dir_all(&traces).with_context(|| format!("cannot make {}", traces.display()))?;
+        }
+        let mut child = Command::new(ersatz)
+            .args(["test", "--format", "ktap", "--kernel", series, "--accel", accelerator, "--mode", self.mode])
+            .args(["--vram", VRAM, "--devices", &self.gpus.to_string()])
+            .args(traced.then_some([OsStr::new("--trace"), traces.as_os_str()]).into_iter().flatten())
+            .args(self.filter)
+            .env("ERSATZ_GUEST", store.root())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&messages)?)
+            .spawn()
+            .with_context(|| format!("cannot start {}", ersatz.display()))?;
+        let output = child.stdout.take().context("the child has no standard output")?;
+        follow(output, &mut kept, &stage)?;
+        let status = child.wait()?;
+        let tally = Tally::of_ktap(&fs::read_to_string(&report)?).with_end(status.success());
+        stage.say(&tally.to_string());
+        if !tally.is_good() {
+            let (messages_tail, report) = (tail(&messages), report.display());
+            stage.say(&format!(
+                "FAILED: ersatz ended with {status}; its report is in {report}, its messages:\n{messages_tail}"
+            ));
+        }
+        let mut sum = tally.with_end(tally.is_good());
+        for gpu in (0..self.gpus).filter(|_| traced) {
+            sum += hold_against_protocol(ersatz, &traces.join(format!("gpu{gpu}.trace")), &stage)?;
+        }
+        Ok(sum)
+    }
+}
+
+/// Keeps a report, and shows what it says: each result at a glance, and why a test failed.
+fn follow(report: impl Read, kept: &mut File, stage: &Stage<'_>) -> Result<()> {
     let mut explanation = Vec::new();
-    for line in BufReader::new(output).split(b'\n') {
+    for line in BufReader::new(report).split(b'\n') {
         let line = String::from_utf8_lossy(&line?).into_owned();
         writeln!(kept, "{line}")?;
         if line.starts_with('#') {
@@ -85,22 +134,14 @@ fn suite(
             stage.glance(&line);
         }
     }
-    let status = child.wait()?;
-    let tally = Tally::of_ktap(&fs::read_to_string(&report)?).with_end(status.success());
-    stage.say(&tally.to_string());
-    if !tally.is_good() {
-        let (messages_tail, report) = (tail(&messages), report.display());
-        stage.say(&format!(
-            "FAILED: ersatz ended with {status}; its report is in {report}, its messages:\n{messages_tail}"
-        ));
+    Ok(())
+}
+
+/// Has the oracle look at what a device saw.
+fn hold_against_protocol(ersatz: &Path, trace: &Path, stage: &Stage<'_>) -> Result<Tally> {
+    let oracle = Command::new(ersatz).args(["trace", "check"]).arg(trace).output()?;
+    for text in [&oracle.stdout, &oracle.stderr] {
+        String::from_utf8_lossy(text).lines().for_each(|line| stage.say(line));
     }
-    let mut sum = tally.with_end(tally.is_good());
-    if let Some(trace) = trace {
-        let oracle = Command::new(ersatz).args(["trace", "check"]).arg(&trace).output()?;
-        for text in [&oracle.stdout, &oracle.stderr] {
-            String::from_utf8_lossy(text).lines().for_each(|line| stage.say(line));
-        }
-        sum += Tally::check(oracle.status.success());
-    }
-    Ok(sum)
+    Ok(Tally::check(oracle.status.success()))
 }
