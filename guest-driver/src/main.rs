@@ -6,7 +6,7 @@
 //! very files.
 
 #[path = "../../device-model/abi/src/lib.rs"]
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code, unreachable_pub, unused_imports)]
 mod abi;
 mod bindings;
 mod driver;
