@@ -13,7 +13,8 @@ use vmm_sys_util::eventfd::EventFd;
 /// Something an access changed that only the bus can carry out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// A BAR decodes at another address now, or stopped (`None`). The bus moves its mapping and ioeventfds.
+    /// A BAR decodes at another address now, or stopped (`None`), or has another size ([`PciFunction::bars`]). The bus
+    /// moves its mapping and ioeventfds.
     BarMoved {
         /// Index of the BAR (0 to 5; the low half of a 64-bit one).
         bar: u8,

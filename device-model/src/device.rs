@@ -16,6 +16,7 @@ use crate::dma::DmaSpace;
 use crate::engine::gate::Gate;
 use crate::fabric::Link;
 use crate::interrupt::InterruptSink;
+use crate::pci::aer::ErrorLog;
 use crate::pci::msix::{Msix, Raised};
 use crate::sync::Mutex;
 use crate::trace::{Event, InterruptOutcome, ResetSource, Tracer};
@@ -34,6 +35,7 @@ pub(crate) struct Device {
     pub(crate) ports: Ports,
     pub(crate) vram: Arc<Vram>,
     pub(crate) link: Link,
+    pub(crate) errors: Arc<ErrorLog>,
     pub(crate) channels: Box<[Channel]>,
     pub(crate) counters: Counters,
     pub(crate) msix: Msix,
@@ -48,13 +50,21 @@ pub(crate) struct Device {
 
 impl Device {
     /// `channels` and `engines` are at least one and fit in eight bits.
-    pub(crate) fn new(ports: Ports, vram: Arc<Vram>, link: Link, channels: u8, engines: u8) -> io::Result<Self> {
+    pub(crate) fn new(
+        ports: Ports,
+        vram: Arc<Vram>,
+        link: Link,
+        errors: Arc<ErrorLog>,
+        channels: u8,
+        engines: u8,
+    ) -> io::Result<Self> {
         let channels = (0..channels).map(|_| EventFd::new(EFD_NONBLOCK).map(Channel::new));
         let kicks = (0..engines).map(|_| EventFd::new(EFD_NONBLOCK));
         Ok(Self {
             ports,
             vram,
             link,
+            errors,
             channels: channels.collect::<io::Result<_>>()?,
             counters: Counters::new(),
             msix: Msix::new(),
@@ -169,6 +179,10 @@ impl Device {
             drain(&channel.doorbell);
         }
         self.msix.reset();
+        match source {
+            ResetSource::Conventional | ResetSource::Transport => self.errors.power_on(),
+            ResetSource::FunctionLevel | ResetSource::Register => self.errors.reset(),
+        }
         self.counters.reset();
         self.bad_access.store(false, Ordering::Relaxed);
         *resetting = false;

@@ -2,6 +2,7 @@
 //! Guest memory as the device sees it: by bus address, with maps that come and go at run time.
 
 mod mapped;
+mod reported;
 
 use thiserror::Error;
 use vm_memory::VolatileSlice;
@@ -9,6 +10,7 @@ use vm_memory::VolatileSlice;
 use crate::trace::Tracer;
 
 pub use mapped::{MAP_ALIGNMENT, MAX_MAPS, MapAccess, MapError, MappedSpace};
+pub(crate) use reported::ReportedSpace;
 
 /// Why DMA did not happen. Nothing was transferred beyond what the error says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

@@ -5,7 +5,7 @@ mod config;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use ersatz_abi::counter::Counter;
@@ -16,12 +16,14 @@ use vm_memory::VolatileSlice;
 use crate::bus::{BarInfo, BarMapping, Doorbell, Effect, MsixMessage, PciFunction};
 use crate::clock::Clock;
 use crate::device::{Device, Ports};
-use crate::dma::DmaSpace;
+use crate::dma::{DmaSpace, ReportedSpace};
 use crate::engine;
 use crate::fabric::{Link, PeerVram};
 use crate::interrupt::InterruptSink;
+use crate::pci::aer::ErrorLog;
 use crate::pci::capability::MsixLayout;
 use crate::pci::function::{Change, Controls, Function, Identity};
+use crate::pci::resize::ResizableBar;
 use crate::registers::Registers;
 use crate::sync::Mutex;
 use crate::trace::{Event, InterruptOutcome, ResetSource};
@@ -40,6 +42,8 @@ pub struct Gpu {
     function: Mutex<Function>,
     /// The function answers memory accesses: a copy for those who do not want the function's lock.
     answers: AtomicBool,
+    /// How much of VRAM BAR2 shows in bytes: likewise.
+    shown: AtomicU64,
     registers: Registers,
     engines: Vec<JoinHandle<()>>,
 }
@@ -56,7 +60,7 @@ impl Gpu {
         interrupts: Arc<dyn InterruptSink>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, GpuError> {
-        let GpuConfig { vram_size, channels, copy_engines, serial, fabric, tracer } = config;
+        let GpuConfig { vram_size, bar_size, channels, copy_engines, serial, requester_id, fabric, tracer } = config;
         if channels == 0 || u32::from(channels) > regs::MAX_CHANNELS {
             return Err(GpuError::Channels(channels));
         }
@@ -64,13 +68,22 @@ impl Gpu {
             return Err(GpuError::CopyEngines { engines: copy_engines, channels });
         }
         let vram = Arc::new(Vram::new(vram_size)?);
+        let bar = ResizableBar { bar: abi::BAR_VRAM, smallest: abi::VRAM_MIN, largest: vram_size };
+        if !bar.supports(bar_size) {
+            return Err(GpuError::BarSize { bar: bar_size, vram: vram_size });
+        }
         let link = Link::new(vram.clone(), fabric)?;
+        let errors = Arc::new(ErrorLog::new(requester_id));
+        let dma = Arc::new(ReportedSpace::new(dma, errors.clone()));
         let ports = Ports { dma, interrupts, clock, tracer };
-        let device = Arc::new(Device::new(ports, vram, link, channels, copy_engines).map_err(GpuError::Events)?);
+        let function = new_function(bar, bar_size, serial, errors.clone());
+        let device =
+            Arc::new(Device::new(ports, vram, link, errors, channels, copy_engines).map_err(GpuError::Events)?);
         let mut gpu = Self {
             device,
-            function: Mutex::new(new_function(vram_size, serial)),
+            function: Mutex::new(function),
             answers: AtomicBool::new(false),
+            shown: AtomicU64::new(bar_size),
             registers: Registers::default(),
             engines: Vec::new(),
         };
@@ -118,11 +131,20 @@ impl Gpu {
         self.device.ports.interrupts.keeps_table()
     }
 
-    fn reset_as(&self, source: ResetSource) -> Vec<Effect> {
+    /// Resets the device behind a function that was reset.
+    fn reset_as(&self, function: &Function, source: ResetSource) -> Vec<Effect> {
         self.answers.store(false, Ordering::Release);
+        self.show(function.bars());
         self.device.reset(source);
         self.registers.reset();
         vec![Effect::Reset]
+    }
+
+    /// Takes note of how much of VRAM the BAR shows.
+    fn show(&self, bars: &[BarInfo]) {
+        if let Some(info) = bars.iter().find(|info| info.bar == abi::BAR_VRAM) {
+            self.shown.store(info.size, Ordering::Release);
+        }
     }
 
     fn apply(&self, bars: &[BarInfo], before: &Controls, after: &Controls) -> Vec<Effect> {
@@ -133,10 +155,15 @@ impl Gpu {
             tracer.emit(Event::PowerState { state: if after.asleep { 3 } else { 0 } });
             self.device.link.set_reachable(!after.asleep);
         }
-        for (info, (old, new)) in bars.iter().zip(before.addresses.iter().zip(&after.addresses)) {
+        self.show(bars);
+        let places = |controls: &Controls| -> Vec<(Option<u64>, u64)> {
+            controls.addresses.iter().copied().zip(controls.sizes.iter().copied()).collect()
+        };
+        for (info, (old, new)) in bars.iter().zip(places(before).into_iter().zip(places(after))) {
             if old != new {
-                tracer.emit(Event::BarMoved { bar: info.bar, address: *new, size: info.size });
-                effects.push(Effect::BarMoved { bar: info.bar, address: *new });
+                let (address, size) = new;
+                tracer.emit(Event::BarMoved { bar: info.bar, address, size });
+                effects.push(Effect::BarMoved { bar: info.bar, address });
             }
         }
         effects.extend(self.device.msix.set_control(after.msix_enabled, after.msix_masked, self.keeps_table()));
@@ -160,13 +187,18 @@ impl Gpu {
         }
     }
 
-    /// The VRAM that an access means; `None` if it is not all inside.
+    /// The VRAM that an access to BAR2 means; `None` if the BAR does not show all of it.
     fn vram_at(&self, offset: u64, length: usize) -> Option<VolatileSlice<'_>> {
-        self.device.vram.slice(offset, u64::try_from(length).ok()?)
+        let length = u64::try_from(length).ok()?;
+        let end = offset.checked_add(length)?;
+        if end > self.shown.load(Ordering::Acquire) {
+            return None;
+        }
+        self.device.vram.slice(offset, length)
     }
 }
 
-fn new_function(vram_size: u64, serial: u64) -> Function {
+fn new_function(vram: ResizableBar, bar_size: u64, serial: u64, errors: Arc<ErrorLog>) -> Function {
     let identity = Identity {
         vendor: abi::VENDOR_ID,
         device: abi::DEVICE_ID,
@@ -177,7 +209,7 @@ fn new_function(vram_size: u64, serial: u64) -> Function {
     let plain = |bar, size| BarInfo { bar, size, is_64bit: false, prefetchable: false };
     let bars = vec![
         plain(abi::BAR_REGISTERS, abi::REGISTERS_BAR_SIZE),
-        BarInfo { bar: abi::BAR_VRAM, size: vram_size, is_64bit: true, prefetchable: true },
+        BarInfo { bar: abi::BAR_VRAM, size: bar_size, is_64bit: true, prefetchable: true },
         plain(abi::BAR_MSIX, abi::MSIX_BAR_SIZE),
     ];
     let msix = MsixLayout {
@@ -186,7 +218,7 @@ fn new_function(vram_size: u64, serial: u64) -> Function {
         table: abi::MSIX_TABLE_OFFSET,
         pending: abi::MSIX_PBA_OFFSET,
     };
-    Function::new(identity, bars, msix)
+    Function::new(identity, bars, Some(vram), msix, errors)
 }
 
 impl PciFunction for Gpu {
@@ -197,7 +229,7 @@ impl PciFunction for Gpu {
     fn config_write(&self, offset: u16, data: &[u8]) -> Vec<Effect> {
         let mut function = self.function.lock();
         match function.write(offset, data) {
-            Change::FunctionReset => self.reset_as(ResetSource::FunctionLevel),
+            Change::FunctionReset => self.reset_as(&function, ResetSource::FunctionLevel),
             Change::Controls { before, after } => self.apply(function.bars(), &before, &after),
         }
     }
@@ -248,7 +280,7 @@ impl PciFunction for Gpu {
         vec![BarMapping {
             bar: abi::BAR_VRAM,
             offset: 0,
-            length: self.device.vram.size(),
+            length: self.shown.load(Ordering::Acquire),
             file: self.device.vram.file().clone(),
             file_offset: 0,
         }]
@@ -279,7 +311,7 @@ impl PciFunction for Gpu {
     fn reset(&self) -> Vec<Effect> {
         let mut function = self.function.lock();
         function.reset();
-        self.reset_as(ResetSource::Conventional)
+        self.reset_as(&function, ResetSource::Conventional)
     }
 }
 

@@ -11,8 +11,10 @@ use std::sync::{Arc, Mutex};
 
 use ersatz::machine::{Console, End, ExitKind, Exits, FunctionFactory, Machine, MachineConfig, Payload};
 use ersatz_device_model::bus::{BarInfo, BarMapping, Doorbell, Effect, MsixMessage, PciFunction};
+use ersatz_device_model::pci::aer::ErrorLog;
 use ersatz_device_model::pci::capability::MsixLayout;
-use ersatz_device_model::pci::function::{Change, Function, Identity};
+use ersatz_device_model::pci::function::{Change, Controls, Function, Identity};
+use ersatz_device_model::pci::resize::ResizableBar;
 use machine_code::Code;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -31,7 +33,15 @@ const BAR2: u64 = 0x18;
 /// Memory decode.
 const DECODE: u32 = 2;
 
-/// A function with registers that remember writes, a doorbell among them, and memory.
+/// Config space of 00:01.0: the control register of the resizable BAR.
+const RESIZE_1: u64 = CONFIG_1 + 0x168;
+/// What to write there for BAR2 of 2 MiB, 4 MiB, 8 MiB.
+const TWO_MIB: u32 = 1 << 8;
+const FOUR_MIB: u32 = 2 << 8;
+const EIGHT_MIB: u32 = 3 << 8;
+
+/// A function with registers that remember writes, a doorbell among them, and memory, of which it shows 2 MiB until told to
+/// show up to 4 MiB.
 struct Card {
     function: Mutex<Function>,
     memory: Arc<File>,
@@ -44,11 +54,12 @@ impl Card {
         let identity = Identity { vendor: 0x1234, device: 1, class: 0xff_00_00, revision: 0, serial: 0 };
         let bar = |bar, size, high| BarInfo { bar, size, is_64bit: high, prefetchable: high };
         let bars = vec![bar(0, REGISTERS_SIZE, false), bar(2, MEMORY_SIZE, true)];
+        let resizable = ResizableBar { bar: 2, smallest: MEMORY_SIZE, largest: 2 * MEMORY_SIZE };
         let msix = MsixLayout { bar: 0, vectors: 1, table: 0, pending: 0x1000 };
         let memory = tempfile::tempfile().unwrap();
-        memory.set_len(MEMORY_SIZE).unwrap();
+        memory.set_len(2 * MEMORY_SIZE).unwrap();
         Arc::new(Self {
-            function: Mutex::new(Function::new(identity, bars, msix)),
+            function: Mutex::new(Function::new(identity, bars, Some(resizable), msix, Arc::new(ErrorLog::new(0)))),
             memory: Arc::new(memory),
             doorbell: Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()),
             writes: Mutex::default(),
@@ -72,10 +83,12 @@ impl PciFunction for Card {
         let Change::Controls { before, after } = function.write(offset, data) else {
             return vec![Effect::Reset];
         };
-        let moved = |((info, old), new): ((&BarInfo, &Option<u64>), &Option<u64>)| {
-            (old != new).then_some(Effect::BarMoved { bar: info.bar, address: *new })
+        let moved = |index: usize| {
+            let place = |controls: &Controls| (controls.addresses[index], controls.sizes[index]);
+            let bar = function.bars()[index].bar;
+            (place(&before) != place(&after)).then_some(Effect::BarMoved { bar, address: after.addresses[index] })
         };
-        function.bars().iter().zip(&before.addresses).zip(&after.addresses).filter_map(moved).collect()
+        (0..function.bars().len()).filter_map(moved).collect()
     }
 
     fn bar_read(&self, _: u8, offset: u64, data: &mut [u8]) {
@@ -93,7 +106,8 @@ impl PciFunction for Card {
 
     fn mappings(&self) -> Vec<BarMapping> {
         let file = Arc::clone(&self.memory);
-        vec![BarMapping { bar: 2, offset: 0, length: MEMORY_SIZE, file, file_offset: 0 }]
+        let length = self.function.lock().unwrap().bars()[1].size;
+        vec![BarMapping { bar: 2, offset: 0, length, file, file_offset: 0 }]
     }
 
     fn doorbells(&self) -> Vec<Doorbell> {
@@ -172,6 +186,60 @@ fn memory_follows_the_bar() {
     assert_eq!(status, 0xff, "it is not where it was");
     assert_eq!([0, 4, 8].map(|offset| card.memory_at(offset)), [1, 2, 3]);
     assert_eq!((exits.of(ExitKind::MappedBar), exits.of(ExitKind::Unclaimed)), (0, 1), "{exits}");
+}
+
+#[test]
+fn memory_follows_the_size_of_the_bar() {
+    let card = Card::new();
+    let code = decode_on()
+        .load32(MEMORY + MEMORY_SIZE) // nothing there yet
+        .store32(CONFIG_1 + COMMAND, 0)
+        .store32(RESIZE_1, FOUR_MIB)
+        .store32(CONFIG_1 + COMMAND, DECODE)
+        .store32(MEMORY + MEMORY_SIZE, 1)
+        .store32(MEMORY, 2)
+        // While it decodes its size stays, and none that it cannot have is taken.
+        .store32(RESIZE_1, TWO_MIB)
+        .store32(MEMORY + MEMORY_SIZE + 4, 3)
+        .store32(CONFIG_1 + COMMAND, 0)
+        .store32(RESIZE_1, EIGHT_MIB)
+        .store32(CONFIG_1 + COMMAND, DECODE)
+        .store32(MEMORY + MEMORY_SIZE + 8, 4)
+        .store32(CONFIG_1 + COMMAND, 0)
+        .store32(RESIZE_1, TWO_MIB)
+        .store32(CONFIG_1 + COMMAND, DECODE)
+        .store32(MEMORY + 4, 5)
+        .load32(MEMORY + MEMORY_SIZE) // nothing there any more
+        .exit_with_al();
+    let (status, exits) = run(&[&card], code);
+    assert_eq!(status, 0xff);
+    assert_eq!([0, 4].map(|offset| card.memory_at(offset)), [2, 5]);
+    assert_eq!([0, 4, 8].map(|offset| card.memory_at(MEMORY_SIZE + offset)), [1, 3, 4]);
+    assert_eq!((exits.of(ExitKind::MappedBar), exits.of(ExitKind::Unclaimed)), (0, 2), "{exits}");
+}
+
+#[test]
+fn a_grown_bar_is_moved_to_where_it_fits() {
+    let (first, second) = (Card::new(), Card::new());
+    let elsewhere = 0x1_8000_0000;
+    // The second one's memory is behind the first one's: grown in place the first would be on top of it.
+    let code = decode_on()
+        .store32(CONFIG_2 + COMMAND, DECODE)
+        .store32(MEMORY + MEMORY_SIZE, 1)
+        .store32(CONFIG_1 + COMMAND, 0)
+        .store32(RESIZE_1, FOUR_MIB)
+        .store32(CONFIG_1 + COMMAND, DECODE)
+        .load32(MEMORY + 4) // it is in the way of the other, which was there first
+        .store32(CONFIG_1 + COMMAND, 0)
+        .store32(CONFIG_1 + BAR2, elsewhere as u32)
+        .store32(CONFIG_1 + COMMAND, DECODE)
+        .store32(elsewhere + MEMORY_SIZE, 2)
+        .store32(MEMORY + MEMORY_SIZE + 4, 3)
+        .out8(0xf4, 0);
+    let (_, exits) = run(&[&first, &second], code);
+    assert_eq!(first.memory_at(MEMORY_SIZE), 2);
+    assert_eq!([0, 4].map(|offset| second.memory_at(offset)), [1, 3]);
+    assert_eq!(exits.of(ExitKind::Unclaimed), 1, "{exits}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 #![no_main]
 
 use arbitrary::Arbitrary;
-use ersatz_device_model::bus::{Effect, PciFunction};
+use ersatz_device_model::bus::{BarInfo, Effect, PciFunction};
 use ersatz_device_model_fuzz::{Machine, VRAM};
 use libfuzzer_sys::fuzz_target;
 
@@ -15,7 +15,9 @@ enum Step {
     Reset,
 }
 
-const BARS: [(u8, u64, bool); 3] = [(0, 512 << 10, false), (2, VRAM, true), (4, 8 << 10, false)];
+fn size(bars: &[BarInfo], bar: u8) -> Option<u64> {
+    bars.iter().find(|info| info.bar == bar).map(|info| info.size)
+}
 
 fn dword(machine: &Machine, offset: u16) -> u32 {
     let mut data = [0; 4];
@@ -26,7 +28,13 @@ fn dword(machine: &Machine, offset: u16) -> u32 {
 fn check(machine: &Machine, told: &[Option<u64>; 6]) {
     assert_eq!(dword(machine, 0), 0xe52a_1234);
     let decoding = dword(machine, 4) & 2 != 0 && dword(machine, 0x44) & 3 == 0;
-    for (bar, size, is_64bit) in BARS {
+    let bars = machine.gpu.bars();
+    assert_eq!((size(&bars, 0), size(&bars, 4)), (Some(512 << 10), Some(8 << 10)));
+    let shown = size(&bars, 2).unwrap();
+    assert!(shown.is_power_of_two() && (2 << 20..=VRAM).contains(&shown));
+    assert_eq!((dword(machine, 0x168) >> 8 & 0x3f) + 20, shown.ilog2());
+    assert_eq!(machine.gpu.mappings()[0].length, shown);
+    for BarInfo { bar, size, is_64bit, .. } in bars {
         let register = 0x10 + u16::from(bar) * 4;
         let low = dword(machine, register);
         assert_eq!(low & 0xf, if is_64bit { 0b1100 } else { 0 });
@@ -47,6 +55,7 @@ fuzz_target!(|steps: Vec<Step>| {
     let machine = Machine::new();
     let mut told = [None; 6];
     for step in steps.iter().take(64) {
+        let before = machine.gpu.bars();
         let effects = match step {
             Step::Write { offset, data, length } => {
                 machine.gpu.config_write(offset % 4200, &data[..usize::from(*length).min(data.len())])
@@ -61,7 +70,8 @@ fuzz_target!(|steps: Vec<Step>| {
         for effect in effects {
             match effect {
                 Effect::BarMoved { bar, address } => {
-                    assert_ne!(told[usize::from(bar)], address, "a move that is none");
+                    let moved = told[usize::from(bar)] != address || size(&before, bar) != size(&machine.gpu.bars(), bar);
+                    assert!(moved, "a move that is none");
                     told[usize::from(bar)] = address;
                 }
                 Effect::Reset => told = [None; 6],

@@ -16,12 +16,17 @@ use crate::vram::VramError;
 pub struct GpuConfig {
     /// Size of VRAM in bytes: a power of two from 2 MiB to 1 TiB.
     pub vram_size: u64,
+    /// How much of it BAR2 shows after a reset, in bytes: a power of two from 2 MiB to all of it. A driver may resize the
+    /// BAR.
+    pub bar_size: u64,
     /// Number of channels, 1 to [`regs::MAX_CHANNELS`].
     pub channels: u8,
     /// Number of copy engines, each a thread, 1 to the number of channels.
     pub copy_engines: u8,
     /// PCIe device serial number, which tells devices apart.
     pub serial: u64,
+    /// Bus, device and function number: whom error reports name as the sender of a request.
+    pub requester_id: u16,
     /// Where this GPU is plugged into a fabric, by which it reaches others and they reach it.
     pub fabric: Option<FabricPort>,
     /// Where the trace goes.
@@ -29,9 +34,18 @@ pub struct GpuConfig {
 }
 
 impl GpuConfig {
-    /// One channel, one copy engine, serial number zero, no fabric, no trace.
+    /// All of VRAM in BAR2, one channel, one copy engine, serial number and requester id zero, no fabric, no trace.
     pub const fn new(vram_size: u64) -> Self {
-        Self { vram_size, channels: 1, copy_engines: 1, serial: 0, fabric: None, tracer: Tracer::disabled() }
+        Self {
+            vram_size,
+            bar_size: vram_size,
+            channels: 1,
+            copy_engines: 1,
+            serial: 0,
+            requester_id: 0,
+            fabric: None,
+            tracer: Tracer::disabled(),
+        }
     }
 }
 
@@ -41,6 +55,14 @@ pub enum GpuError {
     /// No VRAM.
     #[error("cannot make the device's memory")]
     Vram(#[from] VramError),
+    /// BAR2 cannot have that size.
+    #[error("BAR2 of {bar:#x} bytes for {vram:#x} bytes of VRAM: it must be a power of two from 2 MiB to all of VRAM")]
+    BarSize {
+        /// As configured, in bytes.
+        bar: u64,
+        /// Size of VRAM in bytes.
+        vram: u64,
+    },
     /// It cannot be plugged into its fabric.
     #[error(transparent)]
     Fabric(#[from] FabricError),

@@ -37,6 +37,13 @@ pub fn define(config: &mut ConfigSpace, info: &BarInfo) {
     }
 }
 
+/// Gives a defined BAR another size: address bits below it become zero, and those from it on writable.
+pub fn resize(config: &mut ConfigSpace, info: &BarInfo) {
+    let address: [u8; 8] = config.get(register(info.bar));
+    define(config, info);
+    config.write(register(info.bar), if info.is_64bit { &address } else { &address[..4] });
+}
+
 /// Where a BAR would decode, were decoding on: `None` for address zero (nobody placed it) and at the very top of the
 /// address space, where writing all ones to find out the size leaves it.
 pub fn address(config: &ConfigSpace, info: &BarInfo) -> Option<u64> {
@@ -90,6 +97,23 @@ mod tests {
             config.write(register(info.bar), if info.is_64bit { &[0xff; 8] } else { &[0xff; 4] });
             assert_eq!(address(&config, &info), None);
         }
+    }
+
+    #[test]
+    fn a_resized_bar_keeps_the_address_bits_it_still_has() {
+        let mut info = BarInfo { bar: 2, size: 2 << 20, is_64bit: true, prefetchable: true };
+        let mut config = space(&info);
+        config.write(0x18, &0x12_3450_0000_0000_u64.to_le_bytes());
+        config.write(0x18, &0x12_3460_0000_u64.to_le_bytes());
+        info.size = 1 << 30;
+        resize(&mut config, &info);
+        assert_eq!(u64::from_le_bytes(config.get(0x18)), 0x12_0000_0000 | 0b1100);
+        assert_eq!(size_found(&mut config, &info), 1 << 30);
+        let low = BarInfo { size: 1 << 20, ..MEMORY };
+        let mut config = space(&low);
+        config.write(0x10, &0xfef0_0000_u32.to_le_bytes());
+        resize(&mut config, &BarInfo { size: 1 << 24, ..MEMORY });
+        assert_eq!((config.dword(0x10), config.dword(0x14)), (0xfe00_0000, 0));
     }
 
     proptest! {

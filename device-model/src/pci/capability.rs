@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The capabilities of the endpoint, and where in config space they lie.
 //!
-//! The list is: power management, MSI-X, PCI Express; in the extended space: device serial number. Offsets are of this
-//! function, bit positions are of the PCI Express Base Specification.
+//! The list is: power management, MSI-X, PCI Express; in the extended space: advanced error reporting, device serial number,
+//! and, if it has one, resizable BAR. Offsets are of this function, bit positions are of the PCI Express Base Specification.
 
+use super::aer;
 use super::config::ConfigSpace;
+use super::resize::ResizableBar;
 
 /// Offset of the capabilities pointer in the header.
 const CAPABILITIES_POINTER: u16 = 0x34;
@@ -35,6 +37,8 @@ pub const MSIX_FUNCTION_MASK: u16 = 1 << 14;
 const EXPRESS: u16 = 0x60;
 /// Device control register.
 pub const DEVICE_CONTROL: u16 = EXPRESS + 8;
+/// Device status register.
+pub const DEVICE_STATUS: u16 = EXPRESS + 10;
 /// Device control: writing one starts a function level reset. Always reads as zero.
 pub const INITIATE_FLR: u16 = 1 << 15;
 /// Endpoint, capability version 2.
@@ -54,9 +58,11 @@ const DEVICE_CAPABILITIES_2: u32 = 1 << 4;
 /// 2.5, 5, 8 and 16 GT/s.
 const LINK_SPEEDS: u32 = 0b1111 << 1;
 
-/// Device serial number, the first extended capability.
-const SERIAL_NUMBER: u16 = 0x100;
+/// Device serial number, the extended capability behind error reporting.
+const SERIAL_NUMBER: u16 = 0x150;
 const SERIAL_NUMBER_ID: u32 = 3;
+/// Resizable BAR.
+pub const RESIZABLE_BAR: u16 = 0x160;
 
 const POWER_ID: u8 = 0x01;
 const MSIX_ID: u8 = 0x11;
@@ -75,14 +81,20 @@ pub struct MsixLayout {
     pub pending: u32,
 }
 
-/// Defines all capabilities.
-pub fn define(config: &mut ConfigSpace, msix: MsixLayout, serial: u64) {
+/// Defines all capabilities; of a resizable BAR with its size after reset.
+pub fn define(config: &mut ConfigSpace, msix: MsixLayout, serial: u64, resizable: Option<(ResizableBar, u64)>) {
     config.define(CAPABILITIES_POINTER, [low_byte(POWER)], [0]);
     define_power(config, MSIX);
     define_msix(config, msix, EXPRESS);
     define_express(config, 0);
-    config.define(SERIAL_NUMBER, (SERIAL_NUMBER_ID | 1 << 16).to_le_bytes(), [0; 4]);
+    aer::define(config, SERIAL_NUMBER);
+    let next = if resizable.is_some() { RESIZABLE_BAR } else { 0 };
+    let header = SERIAL_NUMBER_ID | 1 << 16 | u32::from(next) << 20;
+    config.define(SERIAL_NUMBER, header.to_le_bytes(), [0; 4]);
     config.define(SERIAL_NUMBER + 4, serial.to_le_bytes(), [0; 8]);
+    if let Some((bar, size)) = resizable {
+        bar.define(config, RESIZABLE_BAR, 0, size);
+    }
 }
 
 fn define_header(config: &mut ConfigSpace, at: u16, id: u8, next: u16) {
@@ -118,6 +130,8 @@ fn define_express(config: &mut ConfigSpace, next: u16) {
     config.define(EXPRESS + 48, (LINK & 0b1111).to_le_bytes(), 0b1111_u16.to_le_bytes());
 }
 
+const _: () = assert!(aer::AER + aer::LENGTH <= SERIAL_NUMBER && SERIAL_NUMBER + 12 <= RESIZABLE_BAR);
+
 /// The offset of a capability in the first 256 bytes, as the list has it.
 const fn low_byte(offset: u16) -> u8 {
     offset.to_le_bytes()[0]
@@ -127,11 +141,30 @@ const fn low_byte(offset: u16) -> u8 {
 mod tests {
     use super::*;
 
-    fn space() -> ConfigSpace {
+    const BAR: ResizableBar = ResizableBar { bar: 2, smallest: 2 << 20, largest: 1 << 30 };
+
+    fn space_with(resizable: Option<(ResizableBar, u64)>) -> ConfigSpace {
         let mut config = ConfigSpace::new();
         let msix = MsixLayout { bar: 4, vectors: 32, table: 0, pending: 4096 };
-        define(&mut config, msix, 0x0011_2233_4455_6677);
+        define(&mut config, msix, 0x0011_2233_4455_6677, resizable);
         config
+    }
+
+    fn space() -> ConfigSpace {
+        space_with(Some((BAR, 1 << 30)))
+    }
+
+    /// Ids and offsets of the extended capabilities.
+    fn extended(config: &ConfigSpace) -> Vec<(u32, u32)> {
+        let mut found = Vec::new();
+        let mut at = 0x100;
+        while at != 0 {
+            assert!(at % 4 == 0 && found.len() < 16);
+            let header = config.dword(at as u16);
+            found.push((header & 0xffff, at));
+            at = header >> 20;
+        }
+        found
     }
 
     #[test]
@@ -149,9 +182,12 @@ mod tests {
     }
 
     #[test]
-    fn the_extended_list_is_the_serial_number() {
+    fn the_extended_list_can_be_walked() {
         let config = space();
-        assert_eq!(config.dword(SERIAL_NUMBER), 0x0001_0003);
+        assert_eq!(extended(&config), [(0x01, 0x100), (0x03, 0x150), (0x15, 0x160)]);
+        assert_eq!(extended(&space_with(None)), [(0x01, 0x100), (0x03, 0x150)]);
+        assert_eq!(config.dword(0x100), 0x1502_0001);
+        assert_eq!(config.dword(SERIAL_NUMBER), 0x1601_0003);
         assert_eq!(u64::from_le_bytes(config.get(SERIAL_NUMBER + 4)), 0x0011_2233_4455_6677);
     }
 

@@ -3,16 +3,25 @@
 //!
 //! A write returns what it changed, found by comparing before and after. Whoever embeds the function acts on that.
 
+use std::sync::Arc;
+
+use super::aer::ErrorLog;
 use super::capability::{self, MsixLayout};
 use super::config::{ConfigSpace, written_byte};
+use super::resize::ResizableBar;
 use super::{bar, capability as cap};
 use crate::bus::BarInfo;
 
-const COMMAND: u16 = 0x04;
+/// Offset of the command register.
+pub const COMMAND: u16 = 0x04;
+/// Offset of the status register.
+pub const STATUS: u16 = 0x06;
 const COMMAND_MEMORY: u16 = 1 << 1;
 const COMMAND_MASTER: u16 = 1 << 2;
+/// Command: error messages may be sent.
+pub const COMMAND_SERR: u16 = 1 << 8;
 /// Memory decode, bus master, parity error response, SERR, INTx disable.
-const COMMAND_WRITABLE: u16 = COMMAND_MEMORY | COMMAND_MASTER | 1 << 6 | 1 << 8 | 1 << 10;
+const COMMAND_WRITABLE: u16 = COMMAND_MEMORY | COMMAND_MASTER | 1 << 6 | COMMAND_SERR | 1 << 10;
 const STATUS_CAPABILITIES: u16 = 1 << 4;
 
 /// Who the function says it is.
@@ -35,6 +44,8 @@ pub struct Identity {
 pub struct Controls {
     /// Where each BAR decodes, in the order the function was given them.
     pub addresses: Vec<Option<u64>>,
+    /// The size of each BAR.
+    pub sizes: Vec<u64>,
     /// It answers memory accesses: memory decode is on, and it is in D0.
     pub memory: bool,
     /// It may send requests: bus mastering is on, and it is in D0.
@@ -66,16 +77,27 @@ pub enum Change {
 pub struct Function {
     config: ConfigSpace,
     bars: Vec<BarInfo>,
+    /// The sizes of the BARs after reset.
+    initial_sizes: Vec<u64>,
+    resizable: Option<ResizableBar>,
+    errors: Arc<ErrorLog>,
 }
 
 impl Function {
-    /// An endpoint as it is after power-on.
-    pub fn new(identity: Identity, bars: Vec<BarInfo>, msix: MsixLayout) -> Self {
+    /// An endpoint as it is after power-on. A resizable BAR is one of `bars`, with the size that it has after reset. What
+    /// went wrong on the bus is taken from `errors`.
+    pub fn new(
+        identity: Identity,
+        bars: Vec<BarInfo>,
+        resizable: Option<ResizableBar>,
+        msix: MsixLayout,
+        errors: Arc<ErrorLog>,
+    ) -> Self {
         let mut config = ConfigSpace::new();
         config.define(0x00, identity.vendor.to_le_bytes(), [0; 2]);
         config.define(0x02, identity.device.to_le_bytes(), [0; 2]);
         config.define(COMMAND, [0; 2], COMMAND_WRITABLE.to_le_bytes());
-        config.define(0x06, STATUS_CAPABILITIES.to_le_bytes(), [0; 2]);
+        config.define(STATUS, STATUS_CAPABILITIES.to_le_bytes(), [0; 2]);
         let [interface, subclass, class, _] = identity.class.to_le_bytes();
         config.define(0x08, [identity.revision, interface, subclass, class], [0; 4]);
         config.define(0x0c, [0], [0xff]); // cache line size: no meaning, but writable
@@ -85,11 +107,17 @@ impl Function {
         for info in &bars {
             bar::define(&mut config, info);
         }
-        capability::define(&mut config, msix, identity.serial);
-        Self { config, bars }
+        let resizable = resizable.filter(|resizable| bars.iter().any(|info| info.bar == resizable.bar));
+        let with_size = |resizable: ResizableBar| {
+            bars.iter().find(|info| info.bar == resizable.bar).map(|info| (resizable, info.size))
+        };
+        capability::define(&mut config, msix, identity.serial, resizable.and_then(with_size));
+        errors.follow(&config);
+        let initial_sizes = bars.iter().map(|info| info.size).collect();
+        Self { config, bars, initial_sizes, resizable, errors }
     }
 
-    /// The BARs, as given.
+    /// The BARs, as they are now.
     pub fn bars(&self) -> &[BarInfo] {
         &self.bars
     }
@@ -97,6 +125,7 @@ impl Function {
     /// Reads config space.
     pub fn read(&self, offset: u16, data: &mut [u8]) {
         self.config.read(offset, data);
+        self.errors.read(offset, data);
     }
 
     /// Writes config space.
@@ -107,8 +136,12 @@ impl Function {
             return Change::FunctionReset;
         }
         let before = self.controls();
+        let decoding = self.config.word(COMMAND) & COMMAND_MEMORY != 0;
         let power_before: [u8; 2] = self.config.get(cap::POWER_CONTROL);
         self.config.write(offset, data);
+        self.errors.write(offset, data);
+        self.errors.follow(&self.config);
+        self.resize(decoding);
         let state = self.config.word(cap::POWER_CONTROL) & cap::POWER_STATE;
         if state != 0 && state != cap::POWER_STATE_D3HOT {
             // D1 and D2 do not exist here; asking for them changes nothing.
@@ -117,9 +150,29 @@ impl Function {
         Change::Controls { before, after: self.controls() }
     }
 
-    /// Back to the state after power-on.
+    /// Has the resizable BAR follow its control register, or that the BAR: while memory decoding is on, and to a size that
+    /// it cannot have, it does not change.
+    fn resize(&mut self, decoding: bool) {
+        let Some(resizable) = self.resizable else { return };
+        let Some(info) = self.bars.iter_mut().find(|info| info.bar == resizable.bar) else { return };
+        match resizable.asked_for(&self.config, cap::RESIZABLE_BAR) {
+            Some(size) if size == info.size => {}
+            Some(size) if !decoding => {
+                info.size = size;
+                bar::resize(&mut self.config, info);
+            }
+            _ => resizable.tell(&mut self.config, cap::RESIZABLE_BAR, info.size),
+        }
+    }
+
+    /// Back to the state after power-on, but for the record of errors.
     pub fn reset(&mut self) {
+        for (info, size) in self.bars.iter_mut().zip(&self.initial_sizes) {
+            info.size = *size;
+            bar::define(&mut self.config, info);
+        }
         self.config.reset();
+        self.errors.follow(&self.config);
     }
 
     /// The bits that matter, as they are now.
@@ -130,6 +183,7 @@ impl Function {
         let message_control = self.config.word(cap::MSIX_CONTROL);
         Controls {
             addresses: self.bars.iter().map(|info| bar::address(&self.config, info).filter(|_| memory)).collect(),
+            sizes: self.bars.iter().map(|info| info.size).collect(),
             memory,
             master: command & COMMAND_MASTER != 0 && !asleep,
             asleep,
@@ -150,7 +204,13 @@ mod tests {
             BarInfo { bar: 0, size: 4096, is_64bit: false, prefetchable: false },
             BarInfo { bar: 2, size: 1 << 30, is_64bit: true, prefetchable: true },
         ];
-        Function::new(IDENTITY, bars, MsixLayout { bar: 0, vectors: 4, table: 0, pending: 2048 })
+        let resizable = ResizableBar { bar: 2, smallest: 2 << 20, largest: 4 << 30 };
+        let msix = MsixLayout { bar: 0, vectors: 4, table: 0, pending: 2048 };
+        Function::new(IDENTITY, bars, Some(resizable), msix, Arc::new(ErrorLog::new(0)))
+    }
+
+    fn resize(function: &mut Function, order: u8) -> Controls {
+        after(function.write(cap::RESIZABLE_BAR + 9, &[order]))
     }
 
     fn dword(function: &Function, offset: u16) -> u32 {
@@ -235,6 +295,60 @@ mod tests {
         }
         let mut function = function();
         assert!(matches!(function.write(cap::DEVICE_CONTROL, &[low]), Change::Controls { .. }));
+    }
+
+    #[test]
+    fn a_resized_bar_has_another_mask_at_once() {
+        let mut function = function();
+        function.write(0x18, &0x40_c000_0000_u64.to_le_bytes());
+        assert_eq!(resize(&mut function, 12).sizes, [4096, 4 << 30]);
+        assert_eq!(function.bars()[1].size, 4 << 30);
+        assert_eq!((dword(&function, 0x18), dword(&function, 0x1c)), (0b1100, 0x40), "cut to the alignment");
+        function.write(0x18, &[0xff; 8]);
+        assert_eq!((dword(&function, 0x18), dword(&function, 0x1c)), (0b1100, u32::MAX), "sized again");
+        resize(&mut function, 1);
+        function.write(0x18, &0x40_0020_0000_u64.to_le_bytes());
+        assert_eq!(after(function.write(COMMAND, &[2])).addresses[1], Some(0x40_0020_0000));
+    }
+
+    #[test]
+    fn sizes_that_cannot_be_are_not_taken() {
+        let mut function = function();
+        let control = dword(&function, cap::RESIZABLE_BAR + 8);
+        for order in [0, 13, 20, 63] {
+            assert_eq!(resize(&mut function, order).sizes[1], 1 << 30);
+            assert_eq!(dword(&function, cap::RESIZABLE_BAR + 8), control, "{order}");
+        }
+        function.write(COMMAND, &[2]);
+        assert_eq!(resize(&mut function, 1).sizes[1], 1 << 30, "memory decoding is on");
+        assert_eq!(dword(&function, cap::RESIZABLE_BAR + 8), control);
+        function.write(COMMAND, &[0]);
+        assert_eq!(resize(&mut function, 1).sizes[1], 2 << 20);
+    }
+
+    #[test]
+    fn a_reset_gives_the_bar_its_first_size() {
+        let mut function = function();
+        resize(&mut function, 1);
+        function.reset();
+        assert_eq!(
+            (function.bars()[1].size, dword(&function, cap::RESIZABLE_BAR + 8)),
+            (1 << 30, 10 << 8 | 1 << 5 | 2)
+        );
+        function.write(0x18, &[0xff; 8]);
+        assert_eq!(dword(&function, 0x18), 0xc000_000c);
+    }
+
+    #[test]
+    fn errors_show_and_can_be_cleared() {
+        let mut function = function();
+        let request = super::super::tlp::Request { address: 0x1000, length: 8, write: false };
+        function.errors.refused(super::super::aer::Refusal::UnsupportedRequest, &request);
+        assert_eq!(dword(&function, COMMAND) >> 16, 1 << 13 | u32::from(STATUS_CAPABILITIES));
+        assert_eq!(dword(&function, 0x104), 1 << 22);
+        function.write(0x104, &[0xff; 4]);
+        function.write(STATUS, &[0xff; 2]);
+        assert_eq!((dword(&function, COMMAND) >> 16, dword(&function, 0x104)), (STATUS_CAPABILITIES.into(), 0));
     }
 
     #[test]

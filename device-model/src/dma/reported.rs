@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The memory a device masters, with each refusal put on record in the function's config space.
+//!
+//! All of a device's requests go through here, so no engine has to think of it.
+
+use std::sync::Arc;
+
+use vm_memory::VolatileSlice;
+
+use super::{DmaError, DmaSpace};
+use crate::pci::aer::{ErrorLog, Refusal};
+use crate::pci::tlp::Request;
+use crate::trace::Tracer;
+
+/// A space and where its refusals are recorded.
+pub(crate) struct ReportedSpace {
+    space: Arc<dyn DmaSpace>,
+    errors: Arc<ErrorLog>,
+}
+
+impl ReportedSpace {
+    pub(crate) fn new(space: Arc<dyn DmaSpace>, errors: Arc<ErrorLog>) -> Self {
+        Self { space, errors }
+    }
+
+    /// Passes a result on. Requests begin anew at the first address that was refused, so that one is in the record.
+    fn report<T>(&self, result: Result<T, DmaError>, address: u64, length: usize, write: bool) -> Result<T, DmaError> {
+        let (refusal, at) = match result {
+            Err(DmaError::Unmapped(at)) => (Refusal::UnsupportedRequest, at),
+            Err(DmaError::ReadOnly(at)) => (Refusal::CompleterAbort, at),
+            // This one never got as far as the bus.
+            Ok(_) | Err(DmaError::Unaligned(_)) => return result,
+        };
+        let length = (length as u64).saturating_sub(at.saturating_sub(address));
+        self.errors.refused(refusal, &Request { address: at, length, write });
+        result
+    }
+}
+
+impl DmaSpace for ReportedSpace {
+    fn read(&self, address: u64, target: &VolatileSlice<'_>) -> Result<(), DmaError> {
+        self.report(self.space.read(address, target), address, target.len(), false)
+    }
+
+    fn write(&self, address: u64, source: &VolatileSlice<'_>) -> Result<(), DmaError> {
+        self.report(self.space.write(address, source), address, source.len(), true)
+    }
+
+    fn load_u32(&self, address: u64) -> Result<u32, DmaError> {
+        self.report(self.space.load_u32(address), address, size_of::<u32>(), false)
+    }
+
+    fn store_u32(&self, address: u64, value: u32) -> Result<(), DmaError> {
+        self.report(self.space.store_u32(address, value), address, size_of::<u32>(), true)
+    }
+
+    fn store_u64(&self, address: u64, value: u64) -> Result<(), DmaError> {
+        self.report(self.space.store_u64(address, value), address, size_of::<u64>(), true)
+    }
+
+    fn trace_to(&self, tracer: &Tracer) {
+        self.space.trace_to(tracer);
+    }
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! BAR2 by size: what it shows, what the engines reach beyond it, and what the bus is told.
+
+mod host;
+
+use ersatz_abi::command::Operation;
+use ersatz_abi::regs;
+use ersatz_device_model::bus::{Effect, PciFunction};
+use ersatz_device_model::clock::HostClock;
+use ersatz_device_model::{Gpu, GpuConfig, GpuError};
+use vm_memory::{Bytes, GuestAddress};
+
+use host::{COMMAND, DATA, Host, Interrupts, LISTS, MEMORY_AND_MASTER, entry, system, vram};
+
+const VRAM: u64 = 64 << 20;
+/// The byte of the resizable BAR's control register that has the size.
+const SIZE: u16 = 0x169;
+const FLR_BYTE: u16 = 0x69;
+
+fn small_bar() -> Host {
+    let mut config = GpuConfig::new(VRAM);
+    config.bar_size = 2 << 20;
+    Host::with(config, Interrupts::default())
+}
+
+/// Resizes as a driver does, and returns what the bus was told of BAR2 for that.
+fn resize(host: &Host, order: u8) -> Vec<Effect> {
+    host.gpu.config_write(COMMAND, &[0]);
+    let effects = host.gpu.config_write(SIZE, &[order]);
+    host.gpu.config_write(COMMAND, &MEMORY_AND_MASTER.to_le_bytes());
+    effects
+}
+
+fn shown(host: &Host) -> u64 {
+    let size = host.gpu.bars().iter().find(|info| info.bar == 2).unwrap().size;
+    assert_eq!(host.gpu.mappings()[0].length, size);
+    size
+}
+
+#[test]
+fn what_the_bar_does_not_show_is_reached_by_the_engines_alone() {
+    let mut host = small_bar();
+    assert_eq!((host.read64(regs::VRAM_SIZE.offset), shown(&host)), (VRAM, 2 << 20));
+    let hidden = 32 << 20;
+    host.memory.write_obj(0x1122_3344_5566_7788_u64, GuestAddress(DATA)).unwrap();
+    let list = host.list(LISTS, &[entry(system(DATA), vram(hidden), 4096)]);
+    host.enable(0, 1);
+    host.execute(Operation::Copy(list), 1);
+    let read = |offset| {
+        let mut data = [0; 8];
+        host.gpu.bar_read(2, offset, &mut data);
+        u64::from_le_bytes(data)
+    };
+    assert_eq!([read(hidden), read((2 << 20) - 4)], [u64::MAX; 2], "beyond, and across the end");
+    host.gpu.bar_write(2, hidden, &[0; 8]);
+    assert_eq!(resize(&host, 6), [Effect::BarMoved { bar: 2, address: None }]);
+    assert_eq!(shown(&host), VRAM);
+    assert_eq!(read(hidden), 0x1122_3344_5566_7788, "written by the engine, not by the CPU");
+}
+
+#[test]
+fn the_bus_hears_of_the_size_and_then_of_the_address() {
+    let host = small_bar();
+    host.gpu.config_write(COMMAND, &[0]);
+    assert_eq!(host.gpu.config_write(SIZE, &[1]), [], "the size it has");
+    assert_eq!(host.gpu.config_write(SIZE, &[3]), [Effect::BarMoved { bar: 2, address: None }]);
+    let moves = host::moves(&host.gpu.config_write(COMMAND, &[2]));
+    assert!(moves.contains(&(2, Some(0x100_0000_0000))), "{moves:?}");
+    assert_eq!(host.gpu.config_write(SIZE, &[4]), [], "not while it decodes");
+    assert_eq!(shown(&host), 8 << 20);
+}
+
+#[test]
+fn sizes_end_with_vram_and_a_reset_goes_back_to_the_first() {
+    let host = small_bar();
+    for order in [0, 7, 20, 63] {
+        assert_eq!(resize(&host, order), []);
+        assert_eq!(shown(&host), 2 << 20);
+    }
+    for flr in [true, false] {
+        resize(&host, 5);
+        assert_eq!(shown(&host), 32 << 20);
+        let effects = if flr { host.gpu.config_write(FLR_BYTE, &[0x80]) } else { host.gpu.reset() };
+        assert_eq!((effects, shown(&host)), (vec![Effect::Reset], 2 << 20));
+        host.start();
+    }
+}
+
+#[test]
+fn bars_that_cannot_be_are_refused() {
+    for size in [0, 1 << 20, 3 << 20, VRAM * 2, u64::MAX] {
+        let host = small_bar();
+        let mut config = GpuConfig::new(VRAM);
+        config.bar_size = size;
+        let result =
+            Gpu::new(config, host.space.clone(), host.interrupts.clone(), std::sync::Arc::new(HostClock::new()));
+        assert!(matches!(result, Err(GpuError::BarSize { bar, vram: VRAM }) if bar == size), "{size:#x}");
+    }
+}
