@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use ersatz::gpu;
+use ersatz::gpu::{self, Place};
 use ersatz::machine::{Connections, Console, End, FunctionFactory, Machine, MachineConfig, MachineHandle, Payload};
 use ersatz::spec::GpuSpec;
 
@@ -51,8 +51,11 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 }
 
 fn gpu_factory(vram: u64) -> FunctionFactory {
-    let spec = GpuSpec { vram, trace: None };
-    Box::new(move |Connections { dma, interrupts }| Ok(gpu::build(&spec, 0, dma, interrupts)?))
+    let spec = GpuSpec::new(vram);
+    Box::new(move |Connections { dma, interrupts, requester_id }| {
+        let place = Place { requester_id, ..Place::default() };
+        Ok(gpu::build(&spec, &place, dma, interrupts)?)
+    })
 }
 
 /// Ends the machine after a while.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ersatz_device_model::clock::{Clock, HostClock};
 use ersatz_device_model::dma::{DmaSpace, MappedSpace};
+use ersatz_device_model::fabric::{Fabric, FabricError};
 use ersatz_device_model::gpu::{Gpu, GpuConfig, GpuError};
 use ersatz_device_model::interrupt::InterruptSink;
 use ersatz_device_model::trace::{CreateError, Identity, TraceOptions, Tracer};
@@ -27,6 +28,9 @@ pub enum BuildError {
         #[source]
         source: CreateError,
     },
+    /// There are more GPUs than a fabric links.
+    #[error(transparent)]
+    Fabric(#[from] FabricError),
     /// The device could not be made.
     #[error("cannot make a GPU with {vram} bytes of VRAM")]
     Gpu {
@@ -38,20 +42,35 @@ pub enum BuildError {
     },
 }
 
-/// Makes GPU number `index` of a machine, with its trace log if it has one.
+/// Which GPU of its machine one is.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    /// Its number, from 0; also that of its port on the fabric.
+    pub index: u8,
+    /// What links the GPUs of the machine.
+    pub fabric: Fabric,
+    /// Its bus, device and function number; 0 if nobody knows.
+    pub requester_id: u16,
+}
+
+/// Makes a GPU, with its trace log if it has one.
 ///
 /// # Errors
 ///
-/// If the log or the device cannot be made.
+/// If the log or the device cannot be made, or the fabric has no such port or a GPU there.
 pub fn build(
     spec: &GpuSpec,
-    index: u8,
+    place: &Place,
     dma: Arc<dyn DmaSpace>,
     interrupts: Arc<dyn InterruptSink>,
 ) -> Result<Arc<Gpu>, BuildError> {
+    let Place { index, ref fabric, requester_id } = *place;
     let clock: Arc<dyn Clock> = Arc::new(HostClock::new());
     let mut config = GpuConfig::new(spec.vram);
+    config.bar_size = spec.bar;
     config.serial = u64::from(index) + 1;
+    config.requester_id = requester_id;
+    config.fabric = Some(fabric.port(index)?);
     if let Some(path) = &spec.trace {
         let identity = Identity {
             device: index,
@@ -66,15 +85,15 @@ pub fn build(
     Ok(Arc::new(gpu))
 }
 
-/// Makes a GPU for vfio-user clients.
+/// Makes a GPU for vfio-user clients, which do not say what its requester id is.
 ///
 /// # Errors
 ///
 /// As [`build`].
-pub fn build_backend(spec: &GpuSpec, index: u8, keep_vram: bool) -> Result<FunctionBackend, BuildError> {
+pub fn build_backend(spec: &GpuSpec, place: &Place, keep_vram: bool) -> Result<FunctionBackend, BuildError> {
     let memory = Arc::new(MappedSpace::new());
     let interrupts = Arc::new(ClientInterrupts::new(ersatz_abi::pci::MSIX_VECTORS));
-    let gpu = build(spec, index, memory.clone(), interrupts.clone())?;
+    let gpu = build(spec, place, memory.clone(), interrupts.clone())?;
     let vram = gpu.clone();
     let clear = (!keep_vram).then(|| Box::new(move || vram.clear_vram()) as _);
     Ok(FunctionBackend::new(gpu, memory, interrupts, clear))

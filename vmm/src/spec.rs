@@ -32,6 +32,15 @@ pub struct GuestSpec {
 pub struct GpuSpec {
     /// VRAM in bytes.
     pub vram: u64,
+    /// How much of it BAR2 shows until the guest resizes that, in bytes.
+    pub bar: u64,
     /// Where its trace goes.
     pub trace: Option<PathBuf>,
+}
+
+impl GpuSpec {
+    /// All of VRAM in BAR2, no trace.
+    pub const fn new(vram: u64) -> Self {
+        Self { vram, bar: vram, trace: None }
+    }
 }

@@ -5,10 +5,11 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use ersatz_device_model::fabric::{FABRIC_PORTS, Fabric};
 use thiserror::Error;
 
 use crate::console::output::ConsoleOutput;
-use crate::gpu;
+use crate::gpu::{self, Place};
 use crate::machine::{Connections, Console, FunctionFactory, Machine, MachineError};
 use crate::outcome::Outcome;
 use crate::spec::{GpuSpec, GuestSpec};
@@ -20,8 +21,8 @@ pub enum KvmRunError {
     /// The machine could not be built, or not go on.
     #[error(transparent)]
     Machine(#[from] MachineError),
-    /// There are more GPUs than can be numbered.
-    #[error("a guest may have at most 256 GPUs, not {0}")]
+    /// There are more GPUs than a fabric links.
+    #[error("a guest may have at most {FABRIC_PORTS} GPUs, not {0}")]
     TooMany(usize),
     /// A descriptor or thread could not be made.
     #[error("cannot watch over the guest")]
@@ -41,19 +42,20 @@ pub fn run(
     input: Option<File>,
     watch: &Watch,
 ) -> Result<Outcome, KvmRunError> {
-    let functions = spec.devices.iter().enumerate().map(|(index, gpu)| {
-        let index = u8::try_from(index).map_err(|_| KvmRunError::TooMany(spec.devices.len()))?;
-        Ok(factory(gpu.clone(), index))
-    });
-    let functions = functions.collect::<Result<Vec<_>, KvmRunError>>()?;
+    if spec.devices.len() > usize::from(FABRIC_PORTS) {
+        return Err(KvmRunError::TooMany(spec.devices.len()));
+    }
+    let fabric = Fabric::new();
+    let functions = (0..).zip(&spec.devices).map(|(index, gpu)| factory(gpu.clone(), index, fabric.clone())).collect();
     let machine = Machine::new(spec, functions, Console { output: Box::new(output), input })?;
     let handle = machine.handle();
     supervise(watch, &handle, || Ok(machine.run()?))
 }
 
 /// What makes one GPU once its machine has memory and interrupts.
-fn factory(spec: GpuSpec, index: u8) -> FunctionFactory {
-    Box::new(move |Connections { dma, interrupts }: Connections| {
-        Ok(gpu::build(&spec, index, dma, interrupts).map(|gpu| gpu as Arc<_>)?)
+fn factory(spec: GpuSpec, index: u8, fabric: Fabric) -> FunctionFactory {
+    Box::new(move |Connections { dma, interrupts, requester_id }: Connections| {
+        let place = Place { index, fabric, requester_id };
+        Ok(gpu::build(&spec, &place, dma, interrupts).map(|gpu| gpu as Arc<_>)?)
     })
 }

@@ -68,7 +68,7 @@ fn guest(places: &Places, kernel: &Path, memory: u64) -> GuestSpec {
         command_line: COMMAND_LINE.to_owned(),
         vcpus: 1,
         memory,
-        devices: vec![GpuSpec { vram: VRAM, trace: None }],
+        devices: vec![GpuSpec::new(VRAM)],
         timeout: None,
     }
 }

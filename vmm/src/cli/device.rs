@@ -1,36 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `ersatz device`: serves one GPU over vfio-user, for a QEMU of the user's own.
+//! `ersatz device`: serves GPUs over vfio-user, for a QEMU of the user's own.
 
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::thread;
 
 use clap::Args;
+use ersatz_device_model::fabric::Fabric;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::guest::vram_size;
+use super::guest::{bar_of, trace_path, vram_size};
 use super::{CommandError, size};
-use crate::gpu;
+use crate::gpu::{self, Place};
 use crate::spec::GpuSpec;
-use crate::vfio_user::server::{self, Clients, Socket, Until};
+use crate::vfio_user::server::{self, Clients, ServeError, Socket, Until};
 
-/// Serve one GPU over vfio-user, for a QEMU of your own
+/// Serve GPUs over vfio-user, for a QEMU of your own
 ///
 /// Start this first, then QEMU with
 ///   -object memory-backend-memfd,id=m,size=1G,share=on -machine q35,memory-backend=m
 ///   -device '{"driver":"vfio-user-pci","socket":{"type":"unix","path":"PATH"},"x-msg-timeout":60000}'
-/// Clients are served one after the other until Ctrl-C; the device is reset in between.
+/// Clients are served one after the other until Ctrl-C; the device is reset in between. Several sockets are several
+/// GPUs, linked with each other; the Nth has peer number N - 1.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct DeviceOptions {
-    /// Unix socket to listen on; a stale one is replaced
-    #[arg(long, value_name = "PATH")]
-    socket: PathBuf,
+    /// Unix socket to listen on, one for each GPU; a stale one is replaced
+    #[arg(long = "socket", value_name = "PATH", required = true)]
+    sockets: Vec<PathBuf>,
     /// VRAM: a power of two from 2M to 1T; only what is touched takes memory
     #[arg(long, value_name = "SIZE", value_parser = vram_size, default_value = "1G")]
     vram: u64,
-    /// Write what the device sees to FILE
-    #[arg(long, value_name = "FILE")]
+    /// VRAM that BAR2 shows: a power of two from 2M on [default: all]
+    #[arg(long, value_name = "SIZE", value_parser = vram_size)]
+    bar: Option<u64>,
+    /// Write what the device sees to FILE (or to gpu0.trace, gpu1.trace... in the folder DIR)
+    #[arg(long, value_name = "FILE|DIR")]
     trace: Option<PathBuf>,
     /// Keep the content of VRAM from one client to the next
     #[arg(long)]
@@ -46,14 +52,26 @@ pub struct DeviceOptions {
 ///
 /// If the device cannot be made or the socket cannot be listened on.
 pub fn run(options: &DeviceOptions) -> Result<u8, CommandError> {
-    let stop = interrupted()?;
-    let spec = GpuSpec { vram: options.vram, trace: options.trace.clone() };
-    let backend = gpu::build_backend(&spec, 0, options.keep_vram)?;
-    let socket = Socket::bind(&options.socket)?;
-    eprintln!("ersatz: {} of VRAM at {}; Ctrl-C ends", size::format(options.vram), options.socket.display());
+    let stop = &interrupted()?;
+    let bar = bar_of(options.vram, options.bar)?;
+    let fabric = Fabric::new();
+    let mut devices = Vec::new();
+    for (index, path) in (0..).zip(&options.sockets) {
+        let trace = options.trace.as_deref().map(|path| trace_path(path, index, options.sockets.len()));
+        let place = Place { index, fabric: fabric.clone(), requester_id: 0 };
+        let backend = gpu::build_backend(&GpuSpec { vram: options.vram, bar, trace }, &place, options.keep_vram)?;
+        devices.push((Socket::bind(path)?, backend));
+        eprintln!("ersatz: {} of VRAM at {}; Ctrl-C ends", size::format(options.vram), path.display());
+    }
     let until = if options.once { Until::FirstClientLeft } else { Until::Stopped };
-    server::serve(socket.listener(), backend, until, Clients::Anyone, &stop)?;
-    Ok(0)
+    let ends: Vec<Result<(), ServeError>> = thread::scope(|scope| {
+        let serve = |(socket, backend): (Socket, _)| {
+            scope.spawn(move || server::serve(socket.listener(), backend, until, Clients::Anyone, stop))
+        };
+        let servers: Vec<_> = devices.into_iter().map(serve).collect();
+        servers.into_iter().map(|server| server.join().unwrap_or(Err(ServeError::Panicked))).collect()
+    });
+    Ok(ends.into_iter().collect::<Result<(), _>>().map(|()| 0)?)
 }
 
 /// Becomes readable on SIGINT, SIGTERM and SIGHUP, which from now on do not end the process by themselves.

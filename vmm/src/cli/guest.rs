@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use ersatz_abi::pci::{VRAM_MAX, VRAM_MIN};
 use ersatz_guest_image::manifest::Manifest;
+use thiserror::Error;
 
 use super::artifacts::{self, ArtifactError, DEFAULT_SERIES, KernelChoice};
 use super::limit::{self, Limit};
@@ -86,6 +87,9 @@ pub struct GuestOptions {
     /// 256M]
     #[arg(long, value_name = "SIZE", value_parser = vram_size, help_heading = "Device")]
     pub vram: Option<u64>,
+    /// VRAM that BAR2 of each GPU shows until the guest resizes it: a power of two from 2M on [default: all]
+    #[arg(long, value_name = "SIZE", value_parser = vram_size, help_heading = "Device")]
+    pub bar: Option<u64>,
     /// Number of GPUs
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8), default_value = "1", help_heading = "Device")]
     pub devices: u8,
@@ -115,6 +119,27 @@ pub struct Guest {
     pub manifest: Option<Manifest>,
 }
 
+/// Why options do not amount to a guest.
+#[derive(Debug, Error)]
+pub enum GuestError {
+    /// Something to boot is missing.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// The BAR makes no sense.
+    #[error(transparent)]
+    Bar(#[from] BarError),
+}
+
+/// `--bar` is more than there is to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a BAR of {} cannot show {} of VRAM; give less with --bar, or more with --vram", size::format(*.bar), size::format(*.vram))]
+pub struct BarError {
+    /// The BAR's size in bytes.
+    pub bar: u64,
+    /// VRAM in bytes.
+    pub vram: u64,
+}
+
 impl From<Accel> for Wanted {
     fn from(accel: Accel) -> Self {
         match accel {
@@ -142,8 +167,10 @@ impl GuestOptions {
     ///
     /// # Errors
     ///
-    /// If something to boot is missing.
-    pub fn guest(&self, modes: &[Mode], initramfs_tail: Vec<u8>, defaults: Defaults) -> Result<Guest, ArtifactError> {
+    /// If something to boot is missing, or the options contradict each other.
+    pub fn guest(&self, modes: &[Mode], initramfs_tail: Vec<u8>, defaults: Defaults) -> Result<Guest, GuestError> {
+        let vram = self.vram.unwrap_or(defaults.vram);
+        let bar = bar_of(vram, self.bar)?;
         let (series, file) = match &self.kernel {
             KernelChoice::Series(series) => (series.as_str(), None),
             KernelChoice::File(file) => (DEFAULT_SERIES, Some(file.clone())),
@@ -152,7 +179,7 @@ impl GuestOptions {
             Ok(manifest) => Some(manifest),
             // All that a manifest is needed for was given by hand.
             Err(_) if file.is_some() && self.initramfs.is_some() => None,
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
         let built = |path: fn(&Manifest) -> &PathBuf| manifest.as_ref().map(path).cloned().unwrap_or_default();
         // Our machine starts the ELF file as it is; a bzImage spends the first second, or several of an emulated
@@ -171,9 +198,9 @@ impl GuestOptions {
             vcpus: self.cpus,
             memory: self.memory,
             devices: (0..self.devices)
-                .map(|index| GpuSpec {
-                    vram: self.vram.unwrap_or(defaults.vram),
-                    trace: self.trace.as_deref().map(|path| self.trace_path(path, index)),
+                .map(|index| {
+                    let trace = self.trace.as_deref().map(|path| trace_path(path, index, self.devices.into()));
+                    GpuSpec { vram, bar, trace }
                 })
                 .collect(),
             timeout: self.timeout.map_or(defaults.limit, |limit| limit.0),
@@ -197,16 +224,28 @@ impl GuestOptions {
         }
         line
     }
+}
 
-    /// Where the trace of one GPU goes: into a folder by number; beside a file by number unless there is one GPU only.
-    fn trace_path(&self, path: &Path, index: u8) -> PathBuf {
-        if path.is_dir() {
-            return path.join(format!("gpu{index}.trace"));
-        }
-        if self.devices == 1 {
-            return path.to_owned();
-        }
-        with_suffix(path, &index.to_string())
+/// Where the trace of one GPU of so many goes: into a folder by number; beside a file by number unless it is the only one.
+pub fn trace_path(path: &Path, index: u8, devices: usize) -> PathBuf {
+    if path.is_dir() {
+        return path.join(format!("gpu{index}.trace"));
+    }
+    if devices == 1 {
+        return path.to_owned();
+    }
+    with_suffix(path, &index.to_string())
+}
+
+/// The size of BAR2 for so much VRAM: what `--bar` says, else all of it.
+///
+/// # Errors
+///
+/// If that is more than there is.
+pub fn bar_of(vram: u64, bar: Option<u64>) -> Result<u64, BarError> {
+    match bar {
+        Some(bar) if bar > vram => Err(BarError { bar, vram }),
+        bar => Ok(bar.unwrap_or(vram)),
     }
 }
 
@@ -221,7 +260,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Reads `--vram`.
+/// Reads `--vram` and `--bar`.
 ///
 /// # Errors
 ///
@@ -292,10 +331,17 @@ mod tests {
 
     #[test]
     fn each_gpu_gets_its_trace() {
-        assert_eq!(options(&[]).trace_path(Path::new("a/b.trace"), 0), Path::new("a/b.trace"));
-        let two = options(&["--devices", "2"]);
-        assert_eq!(two.trace_path(Path::new("a/b.trace"), 1), Path::new("a/b-1.trace"));
-        assert_eq!(two.trace_path(Path::new("b"), 0), Path::new("b-0"));
-        assert_eq!(two.trace_path(Path::new("/"), 1), Path::new("/gpu1.trace"));
+        assert_eq!(trace_path(Path::new("a/b.trace"), 0, 1), Path::new("a/b.trace"));
+        assert_eq!(trace_path(Path::new("a/b.trace"), 1, 2), Path::new("a/b-1.trace"));
+        assert_eq!(trace_path(Path::new("b"), 0, 2), Path::new("b-0"));
+        assert_eq!(trace_path(Path::new("/"), 1, 2), Path::new("/gpu1.trace"));
+    }
+
+    #[test]
+    fn a_bar_shows_all_of_vram_or_less() {
+        assert_eq!(bar_of(1 << 30, None), Ok(1 << 30));
+        assert_eq!(bar_of(1 << 30, options(&["--bar", "2M"]).bar), Ok(2 << 20));
+        let error = bar_of(1 << 30, Some(2 << 30)).unwrap_err();
+        assert!(error.to_string().contains("2G cannot show 1G"), "{error}");
     }
 }

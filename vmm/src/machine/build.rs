@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ersatz_device_model::dma::{DmaSpace, MappedSpace};
+use ersatz_device_model::dma::MappedSpace;
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
@@ -17,7 +17,7 @@ use super::exits::ExitCounters;
 use super::handle::MachineHandle;
 use super::interrupts::{Interrupts, MsixVectors};
 use super::layout::{FOUR_GIB, IDENTITY_MAP_PAGE, Layout, TASK_STATE_PAGES};
-use super::pci::{ConnectedFunction, PciBus};
+use super::pci::{ConnectedFunction, MemorySlots, PciBus, requester_ids};
 use super::platform::{Platform, SERIAL_GSI};
 use super::serial::SerialPort;
 use super::vcpu::{self, HostCpuid, Vcpu, VcpuControl};
@@ -57,8 +57,10 @@ pub fn build(
     let interrupts = Arc::new(Interrupts::new(Arc::clone(&vm))?);
 
     let serial = serial_port(&vm, console.output)?;
-    let functions = make_functions(functions, &memory)?;
-    let pci = PciBus::new(&vm, &layout, interrupts, functions, slots)?;
+    let dma = Arc::new(MappedSpace::from_memory(&memory)?);
+    let functions = make_functions(functions, &dma)?;
+    let memory_slots = MemorySlots::new(Arc::clone(&vm), slots, dma);
+    let pci = PciBus::new(&layout, interrupts, functions, memory_slots)?;
     let platform = Arc::new(Platform::new(Arc::clone(&serial), pci, memory.clone()));
 
     let (entry, mapped) = load(&config.payload, &memory, &layout)?;
@@ -135,15 +137,16 @@ fn serial_port(vm: &VmFd, output: Box<dyn std::io::Write + Send>) -> Result<Arc<
 /// Has each factory make its function.
 fn make_functions(
     factories: Vec<FunctionFactory>,
-    memory: &GuestMemoryMmap,
+    dma: &Arc<MappedSpace>,
 ) -> Result<Vec<ConnectedFunction>, MachineError> {
-    let dma: Arc<dyn DmaSpace> = Arc::new(MappedSpace::from_memory(memory)?);
     factories
         .into_iter()
         .enumerate()
-        .map(|(index, factory)| {
+        .zip(requester_ids())
+        .map(|((index, factory), requester_id)| {
             let msix = Arc::new(MsixVectors::default());
-            let connections = Connections { dma: Arc::clone(&dma), interrupts: Arc::clone(&msix) as _ };
+            let connections =
+                Connections { dma: Arc::clone(dma) as _, interrupts: Arc::clone(&msix) as _, requester_id };
             let function = factory(connections).map_err(|error| MachineError::Function(index, error))?;
             Ok((function, msix))
         })

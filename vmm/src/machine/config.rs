@@ -79,10 +79,12 @@ impl From<&GuestSpec> for MachineConfig {
 /// What a PCI function gets of the machine it is built for.
 #[derive(Clone)]
 pub struct Connections {
-    /// All of guest memory, by guest physical address.
+    /// What the function may do DMA to, by guest physical address: all of guest memory, and memory of BARs where they decode.
     pub dma: Arc<dyn DmaSpace>,
     /// Where the function's MSI-X messages go.
     pub interrupts: Arc<dyn InterruptSink>,
+    /// Bus, device and function number that the function will have.
+    pub requester_id: u16,
 }
 
 /// Why a function could not be made.

@@ -61,6 +61,7 @@ impl FunctionBackend {
     /// Gets ready for a client, which is told what is returned.
     pub fn meet_client(&mut self, client: Option<Peer>) -> Description {
         self.client = client;
+        self.mappings = self.function.mappings();
         Description::of(self.function.as_ref())
     }
 
@@ -100,10 +101,13 @@ impl FunctionBackend {
     }
 
     /// Carries out what is left of effects for a bus whose client keeps BAR addresses and the MSI-X table itself.
-    fn apply(&self, effects: Vec<Effect>) {
+    fn apply(&mut self, effects: Vec<Effect>) {
         for effect in effects {
-            if let Effect::MsixSend { vector } = effect {
-                self.interrupts.signal(vector);
+            match effect {
+                Effect::MsixSend { vector } => self.interrupts.signal(vector),
+                // A BAR may have another size now. The client's region has the one that it had when the client came.
+                Effect::BarMoved { .. } | Effect::Reset => self.mappings = self.function.mappings(),
+                Effect::MsixChanged { .. } | Effect::MsixControlChanged => {}
             }
         }
     }
@@ -147,11 +151,13 @@ impl ServerBackend for FunctionBackend {
 
     fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> io::Result<()> {
         if region == VFIO_PCI_CONFIG_REGION_INDEX {
-            self.apply(self.function.config_write(config_offset(offset)?, data));
+            let effects = self.function.config_write(config_offset(offset)?, data);
+            self.apply(effects);
         } else if let Some((file, at)) = self.mapped(region, offset, data.len()) {
             file.write_all_at(data, at)?;
         } else {
-            self.apply(self.function.bar_write(bar_index(region)?, offset, data));
+            let effects = self.function.bar_write(bar_index(region)?, offset, data);
+            self.apply(effects);
         }
         Ok(())
     }
@@ -192,7 +198,8 @@ impl ServerBackend for FunctionBackend {
     }
 
     fn reset(&mut self) -> io::Result<()> {
-        self.apply(self.function.reset());
+        let effects = self.function.reset();
+        self.apply(effects);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ersatz::gpu;
+use ersatz::gpu::{self, Place};
 use ersatz::spec::GpuSpec;
 use ersatz::supervisor::Event;
 use ersatz::vfio_user::server::{self, Clients, Socket, Until};
@@ -42,7 +42,7 @@ impl Served {
         let folder = tempfile::tempdir().unwrap();
         let stop = Event::new().unwrap();
         let socket = Socket::bind(&folder.path().join("gpu")).unwrap();
-        let backend = gpu::build_backend(&GpuSpec { vram: VRAM, trace: None }, 0, keep_vram).unwrap();
+        let backend = gpu::build_backend(&GpuSpec::new(VRAM), &Place::default(), keep_vram).unwrap();
         let stopped = stop.clone();
         let thread = thread::spawn(move || {
             server::serve(socket.listener(), backend, Until::Stopped, Clients::Anyone, &stopped).unwrap();

@@ -120,7 +120,7 @@ mod tests {
     use crate::qemu::Qemu;
 
     fn spec() -> GuestSpec {
-        let gpu = |trace: Option<&str>| GpuSpec { vram: 1 << 30, trace: trace.map(PathBuf::from) };
+        let gpu = |trace: Option<&str>| GpuSpec { trace: trace.map(PathBuf::from), ..GpuSpec::new(1 << 30) };
         GuestSpec {
             kernel: "/host/vmlinux".into(),
             initramfs: "/host/initramfs".into(),

@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn every_device_has_its_socket_and_memory_is_shared() {
-        let gpu = GpuSpec { vram: 1 << 30, trace: None };
+        let gpu = GpuSpec::new(1 << 30);
         let spec = GuestSpec {
             kernel: "/my kernel".into(),
             initramfs: "/i".into(),

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::{env, fs, io, process};
 
+use ersatz_device_model::fabric::{FABRIC_PORTS, Fabric};
 use rustix::fs::{Mode, OFlags, open};
 use thiserror::Error;
 
-use crate::gpu::{self, BuildError};
+use crate::gpu::{self, BuildError, Place};
 use crate::spec::GpuSpec;
 use crate::supervisor::Event;
 use crate::vfio_user::server::{self, Clients, ServeError, Until};
@@ -18,8 +19,8 @@ use crate::vfio_user::server::{self, Clients, ServeError, Until};
 /// Why there are no devices.
 #[derive(Debug, Error)]
 pub enum DeviceError {
-    /// There are more than can be numbered.
-    #[error("a guest may have at most 256 GPUs, not {0}")]
+    /// There are more than a fabric links.
+    #[error("a guest may have at most {FABRIC_PORTS} GPUs, not {0}")]
     TooMany(usize),
     /// One could not be made.
     #[error(transparent)]
@@ -54,9 +55,13 @@ impl Devices {
     pub(super) fn start(specs: &[GpuSpec]) -> Result<Self, DeviceError> {
         let stop = Event::new().map_err(|source| DeviceError::Serve { index: 0, source })?;
         let mut devices = Self { stop, servers: Vec::new() };
-        for (index, spec) in specs.iter().enumerate() {
-            let index = u8::try_from(index).map_err(|_| DeviceError::TooMany(specs.len()))?;
-            let backend = gpu::build_backend(spec, index, true)?;
+        if specs.len() > usize::from(FABRIC_PORTS) {
+            return Err(DeviceError::TooMany(specs.len()));
+        }
+        let fabric = Fabric::new();
+        for (index, spec) in (0..).zip(specs) {
+            let place = Place { index, fabric: fabric.clone(), requester_id: 0 };
+            let backend = gpu::build_backend(spec, &place, true)?;
             let started = listen(index).and_then(|(socket, listener)| {
                 let (ended, stop) = (Event::new()?, devices.stop.clone());
                 let at_end = ended.clone();

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What KVM serves of a BAR by itself: memory (VRAM) as memory slots, doorbells as ioeventfds.
+//! What KVM serves of a BAR by itself: memory (VRAM) as memory slots, doorbells as ioeventfds. What is memory to the guest is
+//! memory to the devices, too: they reach it by DMA where the BAR decodes.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ersatz_device_model::bus::{BarMapping, Doorbell};
+use ersatz_device_model::dma::{MapAccess, MappedSpace};
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vm_memory::{FileOffset, MmapRegion};
@@ -13,16 +15,17 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::AttachError;
 
-/// The machine's memory slots. Numbers are given out lowest first.
+/// The machine's memory slots, and what devices reach by DMA. Slot numbers are given out lowest first.
 pub struct MemorySlots {
     vm: Arc<VmFd>,
+    dma: Arc<MappedSpace>,
     used: Mutex<BTreeSet<u32>>,
 }
 
 impl MemorySlots {
-    /// The slots of `vm` from number `first` on.
-    pub fn new(vm: Arc<VmFd>, first: u32) -> Self {
-        Self { vm, used: Mutex::new((0..first).collect()) }
+    /// The slots of `vm` from number `first` on; `dma` is where its devices do DMA.
+    pub fn new(vm: Arc<VmFd>, first: u32, dma: Arc<MappedSpace>) -> Self {
+        Self { vm, dma, used: Mutex::new((0..first).collect()) }
     }
 
     fn used(&self) -> std::sync::MutexGuard<'_, BTreeSet<u32>> {
@@ -55,13 +58,13 @@ impl MemorySlots {
     }
 }
 
-/// Memory of a BAR, in the guest's address space for as long as this lives.
+/// Memory of a BAR, in the guest's address space and in reach of devices for as long as this lives.
 struct MappedMemory {
     slots: Arc<MemorySlots>,
     number: u32,
     address: u64,
     /// Unmapped after the slot is gone.
-    _memory: MmapRegion,
+    memory: Arc<MmapRegion>,
 }
 
 impl MappedMemory {
@@ -75,12 +78,22 @@ impl MappedMemory {
             slots.release(number);
             return Err(AttachError::Slot { address, length: mapping.length, source: error.into() });
         }
-        Ok(Self { slots: Arc::clone(slots), number, address, _memory: memory })
+        // From here on dropping it takes the slot away.
+        let mapped = Self { slots: Arc::clone(slots), number, address, memory: Arc::new(memory) };
+        slots
+            .dma
+            .map_region(address, Arc::clone(&mapped.memory), MapAccess::ReadWrite)
+            .map_err(|source| AttachError::Dma { address, source })?;
+        Ok(mapped)
     }
 }
 
 impl Drop for MappedMemory {
     fn drop(&mut self) {
+        // Waits for the DMA under way. No other map overlaps this one, so it is taken away whole or was never there.
+        if let Err(error) = self.slots.dma.unmap(self.address, self.memory.size() as u64) {
+            log::error!("devices still reach the memory at {:#x}: {error}", self.address);
+        }
         match self.slots.set(self.number, self.address, None) {
             Ok(()) => self.slots.release(self.number),
             // Do not use the number again. KVM removes a slot whatever state the guest is in.
@@ -158,7 +171,54 @@ fn place(range: &Range<u64>, offset: u64, length: u64) -> Result<u64, AttachErro
 
 #[cfg(test)]
 mod tests {
+    use ersatz_device_model::dma::{DmaError, DmaSpace};
+    use kvm_ioctls::Kvm;
+    use std::os::unix::fs::FileExt;
+
     use super::*;
+
+    const BAR: Range<u64> = 0x1_0000_0000..0x1_0040_0000;
+
+    fn mapping(offset: u64) -> BarMapping {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(2 << 20).unwrap();
+        file.write_all_at(&[1, 2, 3, 4], 0x1000).unwrap();
+        BarMapping { bar: 2, offset, length: 2 << 20, file: Arc::new(file), file_offset: 0 }
+    }
+
+    #[test]
+    fn devices_reach_the_memory_where_the_bar_decodes_and_while_it_does() {
+        let vm = Kvm::new().expect("these tests need /dev/kvm").create_vm().unwrap();
+        let dma = Arc::new(MappedSpace::new());
+        let slots = Arc::new(MemorySlots::new(Arc::new(vm), 0, dma.clone()));
+        let mapping = mapping(2 << 20);
+        let (attachment, errors) = Attachment::new(&slots, &BAR, std::slice::from_ref(&mapping), &[]);
+        assert!(errors.is_empty(), "{errors:?}");
+        let address = BAR.start + (2 << 20);
+        assert_eq!(dma.load_u32(address + 0x1000), Ok(0x0403_0201));
+        dma.store_u32(address + 0x2000, 7).unwrap();
+        let mut stored = [0; 4];
+        mapping.file.read_exact_at(&mut stored, 0x2000).unwrap();
+        assert_eq!(stored, [7, 0, 0, 0]);
+        assert_eq!(dma.load_u32(BAR.start), Err(DmaError::Unmapped(BAR.start)), "this part of the BAR is no memory");
+        drop(attachment);
+        assert_eq!(dma.load_u32(address), Err(DmaError::Unmapped(address)));
+        assert!(dma.is_empty() && slots.used().is_empty());
+    }
+
+    #[test]
+    fn memory_in_the_place_of_other_memory_is_refused() {
+        let vm = Kvm::new().expect("these tests need /dev/kvm").create_vm().unwrap();
+        let dma = Arc::new(MappedSpace::new());
+        let slots = Arc::new(MemorySlots::new(Arc::new(vm), 0, dma.clone()));
+        let (_first, _) = Attachment::new(&slots, &BAR, &[mapping(0)], &[]);
+        let overlapping = BAR.start - (1 << 20)..BAR.end;
+        let (second, errors) = Attachment::new(&slots, &overlapping, &[mapping(1 << 20)], &[]);
+        assert_eq!(errors.len(), 1);
+        drop(second);
+        assert_eq!(dma.load_u32(BAR.start + 0x1000), Ok(0x0403_0201), "the first is as it was");
+        assert_eq!(slots.used().len(), 1);
+    }
 
     #[test]
     fn parts_beyond_the_bar_are_refused() {

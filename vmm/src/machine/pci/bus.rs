@@ -4,7 +4,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ersatz_device_model::bus::{Effect, PciFunction};
-use kvm_ioctls::VmFd;
 
 use super::address::ConfigAddress;
 use super::attachment::MemorySlots;
@@ -30,6 +29,11 @@ struct Slot {
     config: Mutex<()>,
 }
 
+/// Bus, device and function numbers of the functions, in their order; device 0 is the host bridge.
+pub fn requester_ids() -> impl Iterator<Item = u16> {
+    (1..=MAX_FUNCTIONS as u16).map(|device| device << 3)
+}
+
 /// Bus 0. Any number of vCPU threads use it side by side.
 pub struct PciBus {
     /// By device number.
@@ -40,17 +44,16 @@ pub struct PciBus {
 
 impl PciBus {
     /// The bus with a host bridge and `functions`, each with the sink that it was given, as devices 1, 2 and so on.
-    /// BARs are placed, and decode nothing yet. Memory slots from `first_memory_slot` on are the bus's.
+    /// BARs are placed, and decode nothing yet.
     ///
     /// # Errors
     ///
     /// [`PciError`] if the functions do not fit.
     pub fn new(
-        vm: &Arc<VmFd>,
         layout: &Layout,
         interrupts: Arc<Interrupts>,
         functions: Vec<ConnectedFunction>,
-        first_memory_slot: u32,
+        memory_slots: MemorySlots,
     ) -> Result<Self, PciError> {
         if functions.len() > MAX_FUNCTIONS {
             return Err(PciError::TooManyFunctions(functions.len()));
@@ -61,8 +64,8 @@ impl PciBus {
                 .map_err(|source| PciError::Interrupts { device, source })?;
             slots.push(Slot { function, msix: Some(msix), config: Mutex::default() });
         }
-        let memory_slots = Arc::new(MemorySlots::new(Arc::clone(vm), first_memory_slot));
-        let bus = Self { slots, interrupts, decoder: RwLock::new(Decoder::new(layout.clone(), memory_slots)) };
+        let decoder = RwLock::new(Decoder::new(layout.clone(), Arc::new(memory_slots)));
+        let bus = Self { slots, interrupts, decoder };
         bus.place_bars(layout)?;
         Ok(bus)
     }

@@ -179,7 +179,7 @@ mod tests {
 
     fn decoder() -> Decoder {
         let vm = Kvm::new().expect("these tests need /dev/kvm").create_vm().unwrap();
-        Decoder::new(Layout::new(1 << 30, 40).unwrap(), Arc::new(MemorySlots::new(Arc::new(vm), 0)))
+        Decoder::new(Layout::new(1 << 30, 40).unwrap(), Arc::new(MemorySlots::new(Arc::new(vm), 0, Arc::default())))
     }
 
     /// Addresses that are likely to be in each other's way, and ones from everywhere.

@@ -3,7 +3,7 @@
 //!
 //! [`bus::PciBus`] drives the functions and carries out their effects; [`address`] says which function an access
 //! means, [`placement`] where BARs are at first, [`decode`] where they are now, and [`attachment`] what KVM serves of
-//! them without an exit.
+//! them without an exit, and other devices reach.
 
 pub mod address;
 mod attachment;
@@ -15,9 +15,11 @@ mod placement;
 use std::io;
 use std::ops::Range;
 
+use ersatz_device_model::dma::MapError;
 use thiserror::Error;
 
-pub use bus::{ConnectedFunction, PciBus};
+pub use attachment::MemorySlots;
+pub use bus::{ConnectedFunction, PciBus, requester_ids};
 
 use super::interrupts::InterruptError;
 
@@ -92,6 +94,15 @@ pub enum AttachError {
         /// What KVM said.
         #[source]
         source: io::Error,
+    },
+    /// The memory could not be given to the devices.
+    #[error("cannot let devices reach its memory at {address:#x}")]
+    Dma {
+        /// Guest physical address.
+        address: u64,
+        /// Why not.
+        #[source]
+        source: MapError,
     },
     /// KVM refused the doorbell.
     #[error("KVM refuses a doorbell at {address:#x}")]
