@@ -7,8 +7,12 @@ use std::sync::Arc;
 
 use ersatz_abi::command::{Cause, Location, Opcode};
 use ersatz_abi::error::ErrorCode;
+use ersatz_abi::fault::{AccessKind, FaultKind, FaultRecord};
+use ersatz_abi::mmu::PageSize;
 use ersatz_device_model::clock::Clock;
-use ersatz_device_model::trace::{Event, Identity, InterruptOutcome, TraceFile, TraceOptions, Tracer};
+use ersatz_device_model::trace::{
+    Event, Identity, InterruptOutcome, MmuEvent, NotificationEvent, TraceFile, TraceOptions, Tracer,
+};
 use serde_json::Value;
 
 fn ersatz(arguments: &[&str]) -> Output {
@@ -63,7 +67,7 @@ fn copy(page: u64, to_vram: bool, cause: Cause) -> Event {
 fn command(position: u32, cause: Cause, work: &[Event]) -> Vec<Event> {
     let (channel, engine, opcode, tag) = (0, 0, Opcode::Copy, 0);
     let fence = Some(u64::from(position) + 1);
-    let count = work.len() as u32;
+    let count = work.len() as u64;
     let start = Event::CommandStart {
         channel,
         engine,
@@ -71,7 +75,7 @@ fn command(position: u32, cause: Cause, work: &[Event]) -> Vec<Event> {
         opcode,
         cause,
         count,
-        list: 0x8000,
+        address: 0x8000,
         fence,
         interrupt: true,
         tag,
@@ -396,4 +400,58 @@ fn help_reads_well() {
         assert!(text.contains(part), "{arguments:?}: no {part:?} in {text}");
         assert!(text.lines().all(|line| line.chars().count() <= 120), "{arguments:?} has long lines: {text}");
     }
+}
+
+/// A log in which a kernel faults, is replayed, and reads a page.
+fn virtual_memory(path: &Path) {
+    let tracer = tracer(path, 0);
+    let (channel, engine, asid, address) = (1, 0, 7, 0x7f00_0000_0000);
+    let record = FaultRecord {
+        address,
+        asid,
+        channel,
+        engine,
+        access: AccessKind::Read,
+        kind: FaultKind::NotPresent,
+        level: 2,
+        timestamp: 5,
+        number: 1,
+    };
+    let page = Location::vram(0x3000);
+    let read =
+        MmuEvent::Access { channel, engine, asid, kind: AccessKind::Read, address, location: page, length: 4096 };
+    let size = PageSize::Small;
+    for event in [
+        NotificationEvent::FaultRecorded { record, position: 0 }.into(),
+        NotificationEvent::Replay { channels: 2 }.into(),
+        MmuEvent::Translation { engine, asid, address, page, size, write: false, atomic: false }.into(),
+        read.into(),
+        Event::DeviceDropped,
+    ] {
+        tracer.emit(event);
+    }
+}
+
+#[test]
+fn virtual_memory_is_shown_summed_up_and_filtered() {
+    let logs = Logs::new();
+    let path = logs.path("virtual.trace");
+    virtual_memory(&path);
+    let log = path.to_str().unwrap();
+    let summary = stdout(&["trace", "summary", log], 0);
+    for part in ["1 translation, 0 invalidations", "read vram 4 KiB", "1 (not-present 1)", "1 replay, 0 cancelled"] {
+        assert!(summary.contains(part), "no {part:?} in {summary}");
+    }
+    let figures = json(&stdout(&["trace", "summary", "--json", log], 0));
+    assert_eq!(figures["virtual_memory"]["faults"]["not-present"], 1);
+    let lines = |arguments: &[&str]| stdout(&[&["trace", "cat", log], arguments].concat(), 0).lines().count() - 1;
+    assert_eq!(lines(&["--asid", "7"]), 3);
+    assert_eq!(lines(&["--asid", "8"]), 0);
+    assert_eq!(lines(&["--address", "0x7f0000000fff"]), 2, "inside the page, but not where it faulted");
+    assert_eq!(lines(&["--address", "0x3000"]), 2, "where it led");
+    let text = stdout(&["trace", "cat", "--kind", "fault-recorded", "--channel", "1", log], 0);
+    assert!(text.contains("number 1  fault not-present  access read  asid 7  address 0x7f0000000000"), "{text}");
+    let access = json(&stdout(&["trace", "cat", "--json", "--kind", "access", log], 0));
+    assert_eq!(access["at"]["aperture"], "vram");
+    assert_eq!(access["channel"], 1);
 }

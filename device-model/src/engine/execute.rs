@@ -8,9 +8,7 @@
 use std::sync::Arc;
 
 use ersatz_abi::channel::{CONTROL_BLOCK_FENCE, CONTROL_BLOCK_GET, CONTROL_BLOCK_PUT};
-use ersatz_abi::command::{
-    COMMAND_BYTES, Command, CommandError, EntryError, LIST_ENTRY_BYTES, List, ListEntry, Operation,
-};
+use ersatz_abi::command::{COMMAND_BYTES, Command, CommandError, EntryError, LIST_ENTRY_BYTES, ListEntry, Operation};
 use ersatz_abi::counter::Counter;
 use ersatz_abi::error::ErrorCode;
 use ersatz_abi::list::ListError;
@@ -188,15 +186,15 @@ fn fail(context: &Context<'_>, turn: &Turn, fault: Fault) {
 }
 
 fn start_event(context: &Context<'_>, position: u32, command: &Command) -> Event {
-    let list = list_of(&command.operation);
+    let (address, count) = subject(&command.operation);
     Event::CommandStart {
         channel: context.number,
         engine: context.engine,
         position,
         opcode: command.operation.opcode(),
         cause: command.cause,
-        count: list.map_or(0, |list| list.count),
-        list: list.map_or(0, |list| list.address),
+        count,
+        address,
         fence: command.fence,
         interrupt: command.interrupt,
         tag: command.tag,
@@ -216,10 +214,19 @@ fn end_event(context: &Context<'_>, position: u32, command: &Command, error: Err
     }
 }
 
-fn list_of(operation: &Operation) -> Option<List> {
+/// Where an operation works, and how much: of a list, of an invalidation, of a kernel's first operand.
+fn subject(operation: &Operation) -> (u64, u64) {
     match *operation {
-        Operation::Nop | Operation::Invalidate(_) | Operation::Kernel(_) => None,
-        Operation::Copy(list) | Operation::Fill(list, _) | Operation::Digest(list) => Some(list),
+        Operation::Nop => (0, 0),
+        Operation::Copy(list) | Operation::Fill(list, _) | Operation::Digest(list) => (list.address, list.count.into()),
+        Operation::Invalidate(invalidation) => {
+            let (_, address, length) = invalidation.encode();
+            (address, length)
+        }
+        Operation::Kernel(kernel) => {
+            let words = kernel.encode();
+            (words.first, words.count)
+        }
     }
 }
 

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Which field of an event stands where in a record.
 
+mod mmu;
+mod notification;
+#[cfg(test)]
+mod tests;
+
 use ersatz_abi::command::{Aperture, Cause, Location, Opcode};
 use ersatz_abi::error::ErrorCode;
 
-use super::event::Event;
+use super::event::{Event, MmuEvent, NotificationEvent};
 use super::kind::{InterruptOutcome, Kind, ResetSource};
 use super::record::{Fields, NONE};
 
@@ -65,16 +70,16 @@ impl Event {
             Self::ChannelError { channel, error, position, entry, address } => {
                 Fields { channel, status: error as u8, address, length: entry.into(), id: position.into(), ..base }
             }
-            Self::CommandStart { channel, engine, position, opcode, cause, count, list, fence, interrupt, tag } => {
+            Self::CommandStart { channel, engine, position, opcode, cause, count, address, fence, interrupt, tag } => {
                 Fields {
                     detail: opcode as u8,
                     flags: (u8::from(fence.is_some()) * FLAG_FENCE) | (u8::from(interrupt) * FLAG_INTERRUPT),
                     cause: cause as u8,
                     channel,
                     engine,
-                    address: list,
+                    address,
                     second: position.into(),
-                    length: count.into(),
+                    length: count,
                     id: fence.unwrap_or(0),
                     tag,
                     ..base
@@ -145,6 +150,8 @@ impl Event {
                 Fields { flags: u8::from(writable) * FLAG, address, length, ..base }
             }
             Self::DmaUnmap { address, length } => Fields { address, length, ..base },
+            Self::Mmu(event) => event.to_fields(),
+            Self::Notification(event) => event.to_fields(),
         }
     }
 
@@ -187,8 +194,8 @@ impl Event {
                 position: fields.second.try_into().ok()?,
                 opcode: Opcode::from_raw(fields.detail)?,
                 cause: Cause::from_raw(fields.cause)?,
-                count: length.try_into().ok()?,
-                list: address,
+                count: length,
+                address,
                 fence: (fields.flags & FLAG_FENCE != 0).then_some(id),
                 interrupt: fields.flags & FLAG_INTERRUPT != 0,
                 tag,
@@ -240,6 +247,18 @@ impl Event {
             },
             Kind::DmaMap => Self::DmaMap { address, length, writable: flag },
             Kind::DmaUnmap => Self::DmaUnmap { address, length },
+            kind @ (Kind::AddressSpaceEnabled
+            | Kind::AddressSpaceDisabled
+            | Kind::Translation
+            | Kind::Access
+            | Kind::InvalidateRequested
+            | Kind::InvalidateAcknowledged) => Self::Mmu(MmuEvent::from_fields(kind, fields)?),
+            kind @ (Kind::FaultRecorded
+            | Kind::FaultLost
+            | Kind::Replay
+            | Kind::FaultCancelled
+            | Kind::HotRegion
+            | Kind::HotRegionLost) => Self::Notification(NotificationEvent::from_fields(kind, fields)?),
         })
     }
 }

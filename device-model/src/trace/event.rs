@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the device reports: one variant a kind, with the fields that kind has.
+//! What the device reports: one variant a kind, with the fields that kind has. Those about virtual memory are in
+//! [`MmuEvent`], those about faults and hot regions in [`NotificationEvent`].
+
+mod mmu;
+mod notification;
 
 use ersatz_abi::command::{Cause, Location, Opcode};
 use ersatz_abi::error::ErrorCode;
 
 use super::kind::{InterruptOutcome, Kind, ResetSource};
+pub use mmu::MmuEvent;
+pub use notification::NotificationEvent;
 
 /// One event. Addresses and lengths are in bytes; a bare address is a bus address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,10 +126,10 @@ pub enum Event {
         opcode: Opcode,
         /// Why.
         cause: Cause,
-        /// Entries of its list.
-        count: u32,
-        /// Address of the list.
-        list: u64,
+        /// Entries of its list; bytes of an invalidation; bytes, steps or updates of a kernel.
+        count: u64,
+        /// Address of the list; virtual address of an invalidation, or of a kernel's first operand.
+        address: u64,
         /// The fence value it is to signal.
         fence: Option<u64>,
         /// Whether it asks for an interrupt.
@@ -239,6 +245,10 @@ pub enum Event {
         /// How much.
         length: u64,
     },
+    /// Something about virtual memory.
+    Mmu(MmuEvent),
+    /// Something about faults or hot regions.
+    Notification(NotificationEvent),
 }
 
 impl Event {
@@ -268,6 +278,8 @@ impl Event {
             Self::Interrupt { .. } => Kind::Interrupt,
             Self::DmaMap { .. } => Kind::DmaMap,
             Self::DmaUnmap { .. } => Kind::DmaUnmap,
+            Self::Mmu(event) => event.kind(),
+            Self::Notification(event) => event.kind(),
         }
     }
 
@@ -286,6 +298,8 @@ impl Event {
             | Self::Digest { channel, .. }
             | Self::Fence { channel, .. } => Some(channel),
             Self::RegisterWrite { channel, .. } | Self::Interrupt { channel, .. } => channel,
+            Self::Mmu(event) => event.channel(),
+            Self::Notification(event) => event.channel(),
             Self::DeviceCreated { .. }
             | Self::DeviceDropped
             | Self::Reset { .. }
@@ -296,6 +310,14 @@ impl Event {
             | Self::Mark { .. }
             | Self::DmaMap { .. }
             | Self::DmaUnmap { .. } => None,
+        }
+    }
+    /// The address space this event is about.
+    pub const fn asid(&self) -> Option<u8> {
+        match self {
+            Self::Mmu(event) => event.asid(),
+            Self::Notification(event) => event.asid(),
+            _ => None,
         }
     }
 }

@@ -75,6 +75,46 @@ numbered! {
         DmaMap = 48 => "dma-map",
         /// [`Event::DmaUnmap`](super::Event::DmaUnmap).
         DmaUnmap = 49 => "dma-unmap",
+        /// [`MmuEvent::AddressSpaceEnabled`](super::MmuEvent::AddressSpaceEnabled).
+        AddressSpaceEnabled = 64 => "address-space-enabled",
+        /// [`MmuEvent::AddressSpaceDisabled`](super::MmuEvent::AddressSpaceDisabled).
+        AddressSpaceDisabled = 65 => "address-space-disabled",
+        /// [`MmuEvent::Translation`](super::MmuEvent::Translation).
+        Translation = 66 => "translation",
+        /// [`MmuEvent::Access`](super::MmuEvent::Access).
+        Access = 67 => "access",
+        /// [`MmuEvent::InvalidateRequested`](super::MmuEvent::InvalidateRequested).
+        InvalidateRequested = 68 => "invalidate-requested",
+        /// [`MmuEvent::InvalidateAcknowledged`](super::MmuEvent::InvalidateAcknowledged).
+        InvalidateAcknowledged = 69 => "invalidate-acknowledged",
+        /// [`NotificationEvent::FaultRecorded`](super::NotificationEvent::FaultRecorded).
+        FaultRecorded = 80 => "fault-recorded",
+        /// [`NotificationEvent::FaultLost`](super::NotificationEvent::FaultLost).
+        FaultLost = 81 => "fault-lost",
+        /// [`NotificationEvent::Replay`](super::NotificationEvent::Replay).
+        Replay = 82 => "replay",
+        /// [`NotificationEvent::FaultCancelled`](super::NotificationEvent::FaultCancelled).
+        FaultCancelled = 83 => "fault-cancelled",
+        /// [`NotificationEvent::HotRegion`](super::NotificationEvent::HotRegion).
+        HotRegion = 84 => "hot-region",
+        /// [`NotificationEvent::HotRegionLost`](super::NotificationEvent::HotRegionLost).
+        HotRegionLost = 85 => "hot-region-lost",
+    }
+}
+
+numbered! {
+    /// Why a record is not in its notification ring.
+    pub enum Loss {
+        /// The ring was full.
+        Overflow = 0 => "overflow",
+        /// The ring is not enabled.
+        Off = 1 => "off",
+        /// Guest memory could not be written there.
+        DmaError = 2 => "dma-error",
+        /// The function may not do DMA.
+        NotMaster = 3 => "not-master",
+        /// A prefetch fault, and the ring is more than half full.
+        HalfFull = 4 => "half-full",
     }
 }
 

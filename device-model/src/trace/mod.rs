@@ -49,9 +49,9 @@ pub mod summary;
 pub mod tracer;
 pub mod writer;
 
-pub use event::Event;
+pub use event::{Event, MmuEvent, NotificationEvent};
 pub use header::{Header, Identity};
-pub use kind::{InterruptOutcome, Kind, ResetSource};
+pub use kind::{InterruptOutcome, Kind, Loss, ResetSource};
 pub use reader::{ReadError, Records, TraceFile};
 pub use record::{Fields, RECORD_BYTES, Record};
 pub use summary::Summary;

@@ -17,7 +17,7 @@
 //! | 4 | 32–39 | second address |
 //! | 5 | 40–47 | length |
 //! | 6 | 48–55 | fence, fault or vector number |
-//! | 7 | 56–63 | tag |
+//! | 7 | 56–63 | tag; of kinds about virtual memory the address space |
 
 use super::event::Event;
 use super::kind::Kind;
@@ -40,7 +40,7 @@ pub struct Fields {
     pub flags: u8,
     /// Why the driver asked for this.
     pub cause: u8,
-    /// How it went.
+    /// How it went: an `ersatz_abi::error::ErrorCode`, or why a notification was lost.
     pub status: u8,
     /// The channel, or [`NONE`].
     pub channel: u8,
@@ -56,7 +56,7 @@ pub struct Fields {
     pub length: u64,
     /// Fence value, fault number, vector, or whatever identifies.
     pub id: u64,
-    /// The driver's own number.
+    /// The driver's own number: a tag, or the address space.
     pub tag: u64,
 }
 

@@ -3,16 +3,22 @@
 //!
 //! Figures are of payload: ring and list fetches, fences and GET updates are not counted as DMA.
 
+mod memory;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use ersatz_abi::command::{Aperture, Cause, Opcode};
 use ersatz_abi::error::ErrorCode;
+use ersatz_abi::fault::AccessKind;
 
-use super::event::Event;
+use super::event::{Event, MmuEvent};
 use super::header::Header;
 use super::kind::{InterruptOutcome, ResetSource};
 use super::reader::{ReadError, TraceFile};
 use super::record::Record;
+pub use memory::VirtualMemory;
 
 /// Size of the pages that are counted.
 pub const PAGE_BYTES: u64 = 4096;
@@ -164,6 +170,8 @@ pub struct Summary {
     pub marks: u64,
     /// DMA maps and unmaps, where the transport tells of them.
     pub dma_maps: u64,
+    /// Virtual memory.
+    pub memory: VirtualMemory,
     running: BTreeSet<u8>,
     active_since: u64,
 }
@@ -311,6 +319,15 @@ impl Summary {
             | Event::RegisterWrite { .. }
             | Event::ChannelEnabled { .. }
             | Event::ChannelDisabled { .. } => {}
+            Event::Mmu(event) => {
+                if let MmuEvent::Access { kind, location, length, .. } = event {
+                    let read = if kind == AccessKind::Write { 0 } else { length };
+                    let written = if kind == AccessKind::Read { 0 } else { length };
+                    self.add_dma(location.aperture, location.aperture, read, written);
+                }
+                self.memory.add_mmu(&event);
+            }
+            Event::Notification(event) => self.memory.add_notification(&event),
         }
     }
 
@@ -330,6 +347,3 @@ impl Summary {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

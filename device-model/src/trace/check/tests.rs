@@ -67,7 +67,7 @@ fn start(position: u32, fence: Option<u64>, interrupt: bool) -> Event {
         opcode: Opcode::Copy,
         cause: Cause::MigrateToDevice,
         count: 1,
-        list: 0x8000,
+        address: 0x8000,
         fence,
         interrupt,
         tag: 0,
@@ -265,7 +265,7 @@ fn findings_are_bounded() {
 
 proptest! {
     #[test]
-    fn any_records_are_survived(records in proptest::collection::vec((proptest::array::uniform8(any::<u64>()), 0u8..50), 0..200)) {
+    fn any_records_are_survived(records in proptest::collection::vec((proptest::array::uniform8(any::<u64>()), 0u8..96), 0..200)) {
         let mut checker = Checker::new(VRAM);
         let mut summary = crate::trace::Summary::default();
         for (words, kind) in &records {

@@ -110,7 +110,7 @@ proptest! {
     #[test]
     fn any_fields_that_are_an_event_are_that_event_again(
         words in proptest::array::uniform8(any::<u64>()),
-        kind in 0u8..64,
+        kind in 0u8..96,
         small in proptest::array::uniform4(0u8..8),
     ) {
         let mut record = Record::from_words(&words);

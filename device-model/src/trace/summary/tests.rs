@@ -2,9 +2,10 @@
 //! What each event adds to the figures.
 
 use ersatz_abi::command::Location;
+use ersatz_abi::fault::{FaultKind, FaultRecord};
 
 use super::*;
-use crate::trace::Identity;
+use crate::trace::{Identity, Loss, NotificationEvent};
 
 fn header(claimed: u64) -> Header {
     Header {
@@ -36,7 +37,7 @@ fn start(channel: u8) -> Event {
         opcode: Opcode::Copy,
         cause: Cause::CpuFault,
         count: 1,
-        list: 0,
+        address: 0,
         fence: None,
         interrupt: false,
         tag: 0,
@@ -119,4 +120,36 @@ fn a_released_interrupt_was_raised_before() {
         (3, interrupt(InterruptOutcome::Lost)),
     ]);
     assert_eq!(summary.interrupts_raised(), 2);
+}
+
+#[test]
+fn virtual_memory_has_its_figures() {
+    assert!(!summary(&[(0, start(0))]).memory.is_used());
+    let access = |kind, location| {
+        MmuEvent::Access { channel: 0, engine: 0, asid: 1, kind, address: 0, location, length: 100 }.into()
+    };
+    let record = FaultRecord {
+        address: 0,
+        asid: 1,
+        channel: 0,
+        engine: 0,
+        access: AccessKind::Prefetch,
+        kind: FaultKind::NotPresent,
+        level: 3,
+        timestamp: 0,
+        number: 1,
+    };
+    let summary = summary(&[
+        (0, access(AccessKind::Read, Location::system(0))),
+        (1, access(AccessKind::Atomic, Location::system(0))),
+        (2, access(AccessKind::Write, Location::vram(0))),
+        (3, NotificationEvent::FaultRecorded { record, position: 0 }.into()),
+        (4, NotificationEvent::FaultLost { record, loss: Loss::HalfFull }.into()),
+        (5, NotificationEvent::Replay { channels: 1 }.into()),
+    ]);
+    assert_eq!((summary.dma_read, summary.dma_written), (200, 100), "an atomic reads and writes");
+    let memory = summary.memory;
+    assert_eq!(memory.accessed[&(AccessKind::Write, Aperture::Vram)], 100);
+    assert_eq!((memory.faults_in_all(), memory.prefetch_faults, memory.replays), (1, 1, 1));
+    assert_eq!(memory.faults_lost, [(Loss::HalfFull, 1)].into());
 }

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What an event shows: its fields with their names, once, for text and for JSON.
 
-use ersatz_abi::command::{Aperture, Location};
-use ersatz_abi::regs::{CHANNEL_BASE, CHANNEL_REGISTERS, CHANNEL_STRIDE, DEVICE_REGISTERS};
+mod memory;
+mod register;
+
+use ersatz_abi::command::{Aperture, Location, Opcode};
 use ersatz_device_model::trace::{Event, Record};
 use serde_json::{Map, Value as Json, json};
 
@@ -42,7 +44,7 @@ pub fn fields(event: &Event) -> Vec<(&'static str, Value)> {
         }
         Event::RegisterWrite { offset, value, .. } => {
             let mut fields = vec![("offset", Address(offset.into())), ("value", Address(value))];
-            fields.extend(register_name(offset).map(|name| ("register", Name(name))));
+            fields.extend(register::name(offset).map(|name| ("register", Name(name))));
             fields
         }
         Event::BadAccess { bar, offset, width, write } => {
@@ -66,13 +68,15 @@ pub fn fields(event: &Event) -> Vec<(&'static str, Value)> {
             ("entry", Number(entry.into())),
             ("address", Address(address)),
         ],
-        Event::CommandStart { position, opcode, count, list, fence, interrupt, tag, .. } => {
-            let mut fields = vec![
-                ("opcode", Name(opcode.name())),
-                ("position", Number(position.into())),
-                ("entries", Number(count.into())),
-            ];
-            fields.push(("list", Address(list)));
+        Event::CommandStart { position, opcode, count, address, fence, interrupt, tag, .. } => {
+            let mut fields = vec![("opcode", Name(opcode.name())), ("position", Number(position.into()))];
+            fields.extend(match opcode {
+                Opcode::Nop | Opcode::Copy | Opcode::Fill | Opcode::Digest => {
+                    [("entries", Number(count)), ("list", Address(address))]
+                }
+                Opcode::Chase | Opcode::RandomUpdate => [("address", Address(address)), ("count", Number(count))],
+                _ => [("address", Address(address)), ("length", Bytes(count))],
+            });
             fields.extend(fence.map(|value| ("fence", Number(value))));
             fields.push(("interrupt", Flag(interrupt)));
             fields.push(("tag", Address(tag)));
@@ -111,16 +115,9 @@ pub fn fields(event: &Event) -> Vec<(&'static str, Value)> {
             vec![("address", Address(address)), ("length", Bytes(length)), ("writable", Flag(writable))]
         }
         Event::DmaUnmap { address, length } => vec![("address", Address(address)), ("length", Bytes(length))],
+        Event::Mmu(event) => memory::mmu(&event),
+        Event::Notification(event) => memory::notification(&event),
     }
-}
-
-/// The name of the register at an offset of BAR0.
-fn register_name(offset: u32) -> Option<&'static str> {
-    let (table, offset) = match offset.checked_sub(CHANNEL_BASE) {
-        Some(behind) => (CHANNEL_REGISTERS, behind % CHANNEL_STRIDE),
-        None => (DEVICE_REGISTERS, offset),
-    };
-    table.iter().find(|register| register.offset == offset).map(|register| register.name)
 }
 
 impl Value {

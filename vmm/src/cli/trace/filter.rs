@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Which events are wanted.
 
+mod memory;
+
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ersatz_abi::command::Cause;
@@ -20,7 +22,10 @@ pub struct Filter {
     /// Only events of these channels
     #[arg(long, value_name = "NUMBER", value_delimiter = ',')]
     channel: Vec<u8>,
-    /// Only events about these addresses, in any aperture or as the tag: 0x1000..0x3000, 0x1000+8K or 0x1000
+    /// Only events of these address spaces
+    #[arg(long, value_name = "NUMBER", value_delimiter = ',')]
+    asid: Vec<u8>,
+    /// Only events about these addresses, in any aperture, virtual, or as the tag: 0x1000..0x3000, 0x1000+8K or 0x1000
     #[arg(long, value_name = "RANGE", value_parser = range::addresses)]
     address: Option<Range>,
     /// Only events in this time from the first one on: 1.5ms..2s, ..10us or 3s..
@@ -43,10 +48,11 @@ impl Filter {
     pub fn wants(&self, record: &Record, time: u64) -> bool {
         let event = record.event();
         let event = event.as_ref();
-        let is_one_of = |wanted: &[u8], channel: Option<u8>| channel.is_some_and(|channel| wanted.contains(&channel));
+        let is_one_of = |wanted: &[u8], number: Option<u8>| number.is_some_and(|number| wanted.contains(&number));
         (self.kind.is_empty() || record.kind().is_some_and(|kind| self.kind.contains(&kind)))
             && (self.cause.is_empty() || event.and_then(cause).is_some_and(|cause| self.cause.contains(&cause)))
             && (self.channel.is_empty() || is_one_of(&self.channel, event.and_then(Event::channel)))
+            && (self.asid.is_empty() || is_one_of(&self.asid, event.and_then(Event::asid)))
             && self.time.is_none_or(|range| range.contains(time))
             && self.address.is_none_or(|range| event.is_some_and(|event| is_about(event, range)))
     }
@@ -75,7 +81,7 @@ fn is_about(event: &Event, range: Range) -> bool {
         Event::Digest { source, destination, length, tag, .. } => {
             touches(source.address, length) || touches(destination.address, 8) || touches(tag, length)
         }
-        Event::CommandStart { list, tag, .. } => range.contains(list) || range.contains(tag),
+        Event::CommandStart { address, tag, .. } => range.contains(address) || range.contains(tag),
         Event::CommandEnd { tag, .. } => range.contains(tag),
         Event::Fence { address, .. } | Event::ChannelError { address, .. } => range.contains(address),
         Event::BarMoved { address: Some(address), size, .. } => touches(address, size),
@@ -83,6 +89,8 @@ fn is_about(event: &Event, range: Range) -> bool {
         Event::ChannelEnabled { ring, control_block, .. } => range.contains(ring) || range.contains(control_block),
         Event::BadAccess { offset, .. } => range.contains(offset),
         Event::RegisterWrite { offset, .. } => range.contains(offset.into()),
+        Event::Mmu(event) => memory::is_about_mmu(&event, range),
+        Event::Notification(event) => memory::is_about_notification(&event, range),
         Event::BarMoved { address: None, .. }
         | Event::DeviceCreated { .. }
         | Event::DeviceDropped

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `ersatz trace summary`: what moved, why, how fast, and what went wrong.
 
+mod memory;
+
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -71,6 +73,7 @@ fn print(file: &TraceFile, summary: &Summary, out: &mut impl Write) -> io::Resul
     row(out, "DMA", &format!("read {}", dma(summary.dma_read)))?;
     row(out, "", &format!("written {}", dma(summary.dma_written)))?;
     print_commands(summary, out)?;
+    memory::print(&summary.memory, out)?;
     row(out, "Signals", &signals(summary))?;
     row(out, "Errors", &errors(summary))
 }
@@ -266,5 +269,6 @@ fn object(file: &TraceFile, summary: &Summary) -> Json {
         "resets": named(summary.resets.iter().map(|(source, number)| (source.name(), *number)).collect()),
         "channel_resets": summary.channel_resets,
         "marks": summary.marks,
+        "virtual_memory": memory::object(&summary.memory),
     })
 }
