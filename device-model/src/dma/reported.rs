@@ -50,12 +50,20 @@ impl DmaSpace for ReportedSpace {
         self.report(self.space.load_u32(address), address, size_of::<u32>(), false)
     }
 
+    fn load_u64(&self, address: u64) -> Result<u64, DmaError> {
+        self.report(self.space.load_u64(address), address, size_of::<u64>(), false)
+    }
+
     fn store_u32(&self, address: u64, value: u32) -> Result<(), DmaError> {
         self.report(self.space.store_u32(address, value), address, size_of::<u32>(), true)
     }
 
     fn store_u64(&self, address: u64, value: u64) -> Result<(), DmaError> {
         self.report(self.space.store_u64(address, value), address, size_of::<u64>(), true)
+    }
+
+    fn compare_exchange_u64(&self, address: u64, current: u64, new: u64) -> Result<Result<u64, u64>, DmaError> {
+        self.report(self.space.compare_exchange_u64(address, current, new), address, size_of::<u64>(), true)
     }
 
     fn trace_to(&self, tracer: &Tracer) {
