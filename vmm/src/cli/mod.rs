@@ -7,6 +7,7 @@
 pub mod artifacts;
 pub mod bench;
 pub mod boot_spec;
+pub mod caretaker;
 pub mod device;
 pub mod guest;
 pub mod limit;
@@ -61,6 +62,8 @@ enum Command {
     Device(device::DeviceOptions),
     #[command(name = crate::accel::nested::inside::COMMAND, hide = true)]
     BootSpec(boot_spec::BootSpecOptions),
+    #[command(name = caretaker::COMMAND, hide = true)]
+    Caretaker(caretaker::CaretakerOptions),
     Trace(trace::TraceArgs),
     Bench(bench::BenchOptions),
 }
@@ -88,6 +91,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Device(options) => device::run(&options),
         Command::BootSpec(options) => boot_spec::run(&options),
+        Command::Caretaker(options) => caretaker::run(&options),
         Command::Trace(options) => trace::run(&options),
         Command::Bench(options) => bench::run(&options),
     };

@@ -3,9 +3,9 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, parent_id};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{self, Child, Command, ExitStatus, Stdio};
 
 use thiserror::Error;
 
@@ -49,8 +49,9 @@ impl QemuProcess {
     pub fn start(qemu: &Qemu, mut command: Command, descriptors: Vec<OwnedFd>) -> Result<Self, QemuError> {
         let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let parent = process::id();
         let in_child = move || {
-            die_with_parent()?;
+            die_with_parent(parent)?;
             numbers.iter().try_for_each(|descriptor| inherit(*descriptor))
         };
         // SAFETY: between fork and exec the closure makes system calls only; it neither allocates nor takes a lock.
@@ -94,11 +95,12 @@ impl Drop for QemuProcess {
     }
 }
 
-/// Has the kernel kill this process when the thread that forked it ends.
-fn die_with_parent() -> io::Result<()> {
+/// Has the kernel kill this process when the thread that forked it ends; fails if the parent has ended already.
+fn die_with_parent(parent: u32) -> io::Result<()> {
     // SAFETY: a system call with integer arguments.
     match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
-        0 => Ok(()),
+        0 if parent_id() == parent => Ok(()),
+        0 => Err(io::ErrorKind::NotConnected.into()),
         _ => Err(io::Error::last_os_error()),
     }
 }

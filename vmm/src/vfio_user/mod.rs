@@ -7,7 +7,7 @@
 //!                                   wire          └────── ClientInterrupts  (SET_IRQS: an eventfd a vector)
 //! ```
 //!
-//! [`server`] takes clients, one at a time; [`session`] talks to one in the messages of [`wire`]; [`backend`] turns each request into
+//! [`socket`] is where clients come in, [`server`] takes them, one at a time; [`session`] talks to one in the messages of [`wire`]; [`backend`] turns each request into
 //! one call of the function. [`description`] is what the client is told of it, [`interrupts`] how it is
 //! interrupted, [`notifier`] how that is done without waiting. VRAM never passes here: the client maps its file.
 
@@ -18,4 +18,5 @@ pub mod notifier;
 pub mod peer;
 pub mod server;
 pub mod session;
+pub mod socket;
 pub mod wire;

@@ -2,13 +2,10 @@
 //! The listening end: one client at a time, each of which finds the device as new.
 
 use std::error::Error;
-use std::fs;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -18,66 +15,6 @@ use thiserror::Error;
 use super::backend::FunctionBackend;
 use super::peer::Peer;
 use super::session::{self, SessionError};
-
-/// Why the socket cannot be listened on.
-#[derive(Debug, Error)]
-pub enum ListenError {
-    /// A server listens there already.
-    #[error("{0} is in use by another server; end that one or name another socket")]
-    InUse(PathBuf),
-    /// There is something that is no socket.
-    #[error("{0} is there and is no socket; name another path")]
-    NotASocket(PathBuf),
-    /// The system refused.
-    #[error("cannot listen on {path}")]
-    Bind {
-        /// The path.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// A listening socket whose path goes away with it.
-#[derive(Debug)]
-pub struct Socket {
-    listener: UnixListener,
-    path: PathBuf,
-}
-
-impl Socket {
-    /// Listens on a path. A socket that nobody listens on any more is replaced.
-    ///
-    /// # Errors
-    ///
-    /// If something else is there, or the system refuses.
-    pub fn bind(path: &Path) -> Result<Self, ListenError> {
-        let failed = |source| ListenError::Bind { path: path.to_owned(), source };
-        if let Ok(metadata) = fs::symlink_metadata(path) {
-            if !metadata.file_type().is_socket() {
-                return Err(ListenError::NotASocket(path.to_owned()));
-            }
-            if UnixStream::connect(path).is_ok() {
-                return Err(ListenError::InUse(path.to_owned()));
-            }
-            fs::remove_file(path).map_err(failed)?;
-        }
-        Ok(Self { listener: UnixListener::bind(path).map_err(failed)?, path: path.to_owned() })
-    }
-
-    /// The listener.
-    pub fn listener(&self) -> &UnixListener {
-        &self.listener
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        // Somebody may have removed it already.
-        let _ = fs::remove_file(&self.path);
-    }
-}
 
 /// Why serving came to an end that nobody asked for.
 #[derive(Debug, Error)]

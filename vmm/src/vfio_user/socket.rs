@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The file of a listening socket: made, and removed again, without touching anybody else's.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, Stat, flock, fstat, lstat, open, openat};
+use thiserror::Error;
+
+/// Why the socket cannot be listened on, or removed.
+#[derive(Debug, Error)]
+pub enum SocketError {
+    /// A server listens there already.
+    #[error("{0} is in use by another server; end that one or name another socket")]
+    InUse(PathBuf),
+    /// There is something that is no socket.
+    #[error("{0} is there and is no socket; name another path")]
+    NotASocket(PathBuf),
+    /// The system refused to make it.
+    #[error("cannot listen on {path}")]
+    Bind {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The system refused to look at it or to remove it.
+    #[error("cannot remove the socket {path}")]
+    Remove {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A listening socket whose file goes away with it.
+#[derive(Debug)]
+pub struct Socket {
+    listener: UnixListener,
+    trace: Trace,
+}
+
+impl Socket {
+    /// Listens on a path. A socket that nobody listens on any more is replaced.
+    ///
+    /// # Errors
+    ///
+    /// If something else is there, or the system refuses.
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        let failed = |source| SocketError::Bind { path: path.to_owned(), source };
+        let _locked = lock_folder(path);
+        if let Ok(metadata) = fs::symlink_metadata(path) {
+            if !metadata.file_type().is_socket() {
+                return Err(SocketError::NotASocket(path.to_owned()));
+            }
+            if UnixStream::connect(path).is_ok() {
+                return Err(SocketError::InUse(path.to_owned()));
+            }
+            fs::remove_file(path).map_err(failed)?;
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        Ok(Self { listener, trace: Trace::of(path)? })
+    }
+
+    /// The listener.
+    pub fn listener(&self) -> &UnixListener {
+        &self.listener
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Err(error) = self.trace.remove() {
+            log::warn!("{error}");
+        }
+    }
+}
+
+/// The file of a socket, known again whatever becomes of the socket: its inode is held, so that no other file has its number.
+#[derive(Debug)]
+pub struct Trace {
+    path: PathBuf,
+    inode: OwnedFd,
+}
+
+impl Trace {
+    /// The file that is there now.
+    ///
+    /// # Errors
+    ///
+    /// If there is none.
+    pub fn of(path: &Path) -> Result<Self, SocketError> {
+        let inode = open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|source| SocketError::Remove { path: path.to_owned(), source: source.into() })?;
+        Ok(Self { path: path.to_owned(), inode })
+    }
+
+    /// Removes it, unless it is gone or another server has put its own in its place.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses.
+    pub fn remove(&self) -> Result<(), SocketError> {
+        let _locked = lock_folder(&self.path);
+        let same = |file: &Stat, held: &Stat| (file.st_dev, file.st_ino) == (held.st_dev, held.st_ino);
+        match (lstat(&self.path), fstat(&self.inode)) {
+            (Ok(file), Ok(held)) if same(&file, &held) => {
+                fs::remove_file(&self.path).map_err(|source| SocketError::Remove { path: self.path.clone(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Keeps other servers from replacing sockets in the folder for as long as the result lives. Where folders cannot be locked, two
+/// that start and end in the same instant may remove each other's.
+fn lock_folder(path: &Path) -> Option<File> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = openat(CWD, folder, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    flock(&folder, FlockOperation::LockExclusive).ok()?;
+    Some(folder.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_socket_is_replaced_and_a_living_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gpu");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "stale");
+        let socket = Socket::bind(&path).unwrap();
+        assert!(matches!(Socket::bind(&path), Err(SocketError::InUse(_))));
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes");
+        fs::write(&path, "dear diary").unwrap();
+        assert!(matches!(Socket::bind(&path), Err(SocketError::NotASocket(_))));
+        assert_eq!(fs::read(&path).unwrap(), b"dear diary");
+    }
+
+    #[test]
+    fn the_socket_of_whoever_came_next_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gpu");
+        drop(UnixListener::bind(&path).unwrap());
+        let old = Trace::of(&path).unwrap();
+        let _next = Socket::bind(&path).unwrap();
+        old.remove().unwrap();
+        assert!(path.exists());
+    }
+}
