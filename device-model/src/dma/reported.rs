@@ -9,7 +9,7 @@ use vm_memory::VolatileSlice;
 
 use super::{DmaError, DmaSpace};
 use crate::pci::aer::{ErrorLog, Refusal};
-use crate::pci::tlp::Request;
+use crate::pci::tlp::{Kind, Request};
 use crate::trace::Tracer;
 
 /// A space and where its refusals are recorded.
@@ -24,7 +24,7 @@ impl ReportedSpace {
     }
 
     /// Passes a result on. Requests begin anew at the first address that was refused, so that one is in the record.
-    fn report<T>(&self, result: Result<T, DmaError>, address: u64, length: usize, write: bool) -> Result<T, DmaError> {
+    fn report<T>(&self, result: Result<T, DmaError>, address: u64, length: usize, kind: Kind) -> Result<T, DmaError> {
         let (refusal, at) = match result {
             Err(DmaError::Unmapped(at)) => (Refusal::UnsupportedRequest, at),
             Err(DmaError::ReadOnly(at)) => (Refusal::CompleterAbort, at),
@@ -32,38 +32,39 @@ impl ReportedSpace {
             Ok(_) | Err(DmaError::Unaligned(_)) => return result,
         };
         let length = (length as u64).saturating_sub(at.saturating_sub(address));
-        self.errors.refused(refusal, &Request { address: at, length, write });
+        self.errors.refused(refusal, &Request { kind, address: at, length });
         result
     }
 }
 
 impl DmaSpace for ReportedSpace {
     fn read(&self, address: u64, target: &VolatileSlice<'_>) -> Result<(), DmaError> {
-        self.report(self.space.read(address, target), address, target.len(), false)
+        self.report(self.space.read(address, target), address, target.len(), Kind::Read)
     }
 
     fn write(&self, address: u64, source: &VolatileSlice<'_>) -> Result<(), DmaError> {
-        self.report(self.space.write(address, source), address, source.len(), true)
+        self.report(self.space.write(address, source), address, source.len(), Kind::Write)
     }
 
     fn load_u32(&self, address: u64) -> Result<u32, DmaError> {
-        self.report(self.space.load_u32(address), address, size_of::<u32>(), false)
+        self.report(self.space.load_u32(address), address, size_of::<u32>(), Kind::Read)
     }
 
     fn load_u64(&self, address: u64) -> Result<u64, DmaError> {
-        self.report(self.space.load_u64(address), address, size_of::<u64>(), false)
+        self.report(self.space.load_u64(address), address, size_of::<u64>(), Kind::Read)
     }
 
     fn store_u32(&self, address: u64, value: u32) -> Result<(), DmaError> {
-        self.report(self.space.store_u32(address, value), address, size_of::<u32>(), true)
+        self.report(self.space.store_u32(address, value), address, size_of::<u32>(), Kind::Write)
     }
 
     fn store_u64(&self, address: u64, value: u64) -> Result<(), DmaError> {
-        self.report(self.space.store_u64(address, value), address, size_of::<u64>(), true)
+        self.report(self.space.store_u64(address, value), address, size_of::<u64>(), Kind::Write)
     }
 
     fn compare_exchange_u64(&self, address: u64, current: u64, new: u64) -> Result<Result<u64, u64>, DmaError> {
-        self.report(self.space.compare_exchange_u64(address, current, new), address, size_of::<u64>(), true)
+        let result = self.space.compare_exchange_u64(address, current, new);
+        self.report(result, address, size_of::<u64>(), Kind::CompareAndSwap)
     }
 
     fn trace_to(&self, tracer: &Tracer) {

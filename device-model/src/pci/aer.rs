@@ -16,7 +16,7 @@
 use super::capability::{DEVICE_CONTROL, DEVICE_STATUS};
 use super::config::ConfigSpace;
 use super::function::{COMMAND, COMMAND_SERR, STATUS};
-use super::tlp::Request;
+use super::tlp::{Kind, Request};
 use crate::sync::Mutex;
 
 /// The capability's extended id.
@@ -128,7 +128,7 @@ impl ErrorLog {
         }
         if !state.sticky.logged {
             state.sticky.logged = true;
-            state.sticky.header = request.header(self.requester, state.packet_limit(request.write));
+            state.sticky.header = request.header(self.requester, state.packet_limit(request.kind));
         }
         // The error message that goes to the root port now, and sets this bit if it goes for the sake of SERR#.
         if state.command & COMMAND_SERR != 0 {
@@ -214,8 +214,9 @@ impl State {
     }
 
     /// Most bytes in one packet, by Device Control; its reserved values count as the largest.
-    fn packet_limit(&self, write: bool) -> u16 {
-        let field = if write { self.device_control >> 5 } else { self.device_control >> 12 } & 0b111;
+    fn packet_limit(&self, kind: Kind) -> u16 {
+        let shift = if kind == Kind::Read { 12 } else { 5 };
+        let field = self.device_control >> shift & 0b111;
         128 << field.min(5)
     }
 }

@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn errors_show_and_can_be_cleared() {
         let mut function = function();
-        let request = super::super::tlp::Request { address: 0x1000, length: 8, write: false };
+        let request = super::super::tlp::Request { kind: super::super::tlp::Kind::Read, address: 0x1000, length: 8 };
         function.errors.refused(super::super::aer::Refusal::UnsupportedRequest, &request);
         assert_eq!(dword(&function, COMMAND) >> 16, 1 << 13 | u32::from(STATUS_CAPABILITIES));
         assert_eq!(dword(&function, 0x104), 1 << 22);

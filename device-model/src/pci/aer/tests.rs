@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 use super::*;
 
-const READ: Request = Request { address: 0x1_2345_6000, length: 4096, write: false };
+const READ: Request = Request { kind: Kind::Read, address: 0x1_2345_6000, length: 4096 };
 
 fn dword(log: &ErrorLog, at: u16) -> u32 {
     let mut data = [0; 4];
@@ -68,7 +68,7 @@ fn the_first_header_stays_until_its_bit_is_cleared() {
     log.refused(Refusal::UnsupportedRequest, &READ);
     let first = header(&log);
     assert_eq!(first, [0x2000_0020, 0x0008_00ff, 1, 0x2345_6000]);
-    let write = Request { address: 0x8000, length: 8, write: true };
+    let write = Request { kind: Kind::Write, address: 0x8000, length: 8 };
     log.refused(Refusal::CompleterAbort, &write);
     assert_eq!(header(&log), first);
     log.write(UNCORRECTABLE_STATUS, &(!(1_u32 << 22)).to_le_bytes());
@@ -104,7 +104,7 @@ fn packets_are_as_large_as_device_control_lets_them_be() {
     log.refused(Refusal::UnsupportedRequest, &READ);
     assert_eq!(header(&log)[0], 0x2000_0000, "4096 bytes to read");
     log.write(UNCORRECTABLE_STATUS, &[0xff; 4]);
-    log.refused(Refusal::UnsupportedRequest, &Request { write: true, ..READ });
+    log.refused(Refusal::UnsupportedRequest, &Request { kind: Kind::Write, ..READ });
     assert_eq!(header(&log)[0], 0x6000_0040, "256 bytes to write");
 }
 
