@@ -16,6 +16,7 @@ use crate::dma::DmaSpace;
 use crate::engine::gate::Gate;
 use crate::fabric::Link;
 use crate::interrupt::InterruptSink;
+use crate::mmu::Mmu;
 use crate::pci::aer::ErrorLog;
 use crate::pci::msix::{Msix, Raised};
 use crate::sync::Mutex;
@@ -37,7 +38,8 @@ pub(crate) struct Device {
     pub(crate) link: Link,
     pub(crate) errors: Arc<ErrorLog>,
     pub(crate) channels: Box<[Channel]>,
-    pub(crate) counters: Counters,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) mmu: Mmu,
     pub(crate) msix: Msix,
     pub(crate) gate: Gate,
     /// One an engine: "look at all your channels".
@@ -60,13 +62,16 @@ impl Device {
     ) -> io::Result<Self> {
         let channels = (0..channels).map(|_| EventFd::new(EFD_NONBLOCK).map(Channel::new));
         let kicks = (0..engines).map(|_| EventFd::new(EFD_NONBLOCK));
+        let counters = Arc::new(Counters::new());
+        let mmu = Mmu::new(engines, counters.clone(), ports.tracer.clone());
         Ok(Self {
             ports,
             vram,
             link,
             errors,
             channels: channels.collect::<io::Result<_>>()?,
-            counters: Counters::new(),
+            mmu,
+            counters,
             msix: Msix::new(),
             gate: Gate::default(),
             kicks: kicks.collect::<io::Result<_>>()?,
@@ -103,6 +108,11 @@ impl Device {
 
     fn kick_all(&self) {
         self.kicks.iter().for_each(signal);
+    }
+
+    /// Carries out invalidations until [`Self::leave`].
+    pub(crate) fn run_mmu(&self) {
+        self.mmu.run(|| self.kick_all());
     }
 
     /// Rings a channel's doorbell for a bus that has no ioeventfd there.
@@ -160,6 +170,7 @@ impl Device {
     pub(crate) fn channel_was_reset(&self) {
         let mut resetting = self.resetting.lock();
         if *resetting && !self.channels.iter().any(Channel::is_resetting) {
+            self.mmu.reset();
             self.bad_access.store(false, Ordering::Relaxed);
             self.ports.tracer.emit(Event::Reset { source: ResetSource::Register });
             *resetting = false;
@@ -192,6 +203,7 @@ impl Device {
     /// Has the engines drop what they do and return.
     pub(crate) fn leave(&self) {
         self.leaving.store(true, Ordering::Release);
+        self.mmu.leave();
         for channel in &self.channels {
             channel.request_reset(ResetScope::Device);
         }

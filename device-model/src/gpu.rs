@@ -6,7 +6,7 @@ mod config;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 
 use ersatz_abi::counter::Counter;
 use ersatz_abi::pci as abi;
@@ -45,7 +45,7 @@ pub struct Gpu {
     /// How much of VRAM BAR2 shows in bytes: likewise.
     shown: AtomicU64,
     registers: Registers,
-    engines: Vec<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Gpu {
@@ -85,13 +85,16 @@ impl Gpu {
             answers: AtomicBool::new(false),
             shown: AtomicU64::new(bar_size),
             registers: Registers::default(),
-            engines: Vec::new(),
+            threads: Vec::new(),
         };
         for engine in 0..copy_engines {
             let thread =
                 engine::spawn(gpu.device.clone(), engine).map_err(|source| GpuError::Engine { engine, source })?;
-            gpu.engines.push(thread);
+            gpu.threads.push(thread);
         }
+        let device = gpu.device.clone();
+        let mmu = Builder::new().name("mmu".into()).spawn(move || device.run_mmu()).map_err(GpuError::Mmu)?;
+        gpu.threads.push(mmu);
         let ports = &gpu.device.ports;
         ports.tracer.emit(Event::DeviceCreated { vram: vram_size });
         ports.dma.trace_to(&ports.tracer);
@@ -319,9 +322,9 @@ impl Drop for Gpu {
     fn drop(&mut self) {
         self.device.link.unplug();
         self.device.leave();
-        for engine in self.engines.drain(..) {
+        for thread in self.threads.drain(..) {
             // A panic there has been printed, and there is nothing left to save.
-            let _ = engine.join();
+            let _ = thread.join();
         }
         self.device.ports.tracer.emit(Event::DeviceDropped);
     }

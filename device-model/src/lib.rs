@@ -13,13 +13,14 @@
 pub mod bus;
 mod channel;
 pub mod clock;
-mod counters;
+pub mod counters;
 mod device;
 pub mod dma;
 mod engine;
 pub mod fabric;
 pub mod gpu;
 pub mod interrupt;
+pub mod mmu;
 pub mod pci;
 mod registers;
 mod sync;

@@ -8,6 +8,7 @@
 mod channel;
 mod decode;
 mod device;
+mod mmu;
 
 use ersatz_abi::pci::BAR_REGISTERS;
 use ersatz_abi::regs::Access;
@@ -96,6 +97,7 @@ impl Registers {
             }
             Target::Device(register) => device::store(device, &self.mark_low, register, part, value),
             Target::Channel(number, register) => channel::store(device, number, register, part, value),
+            Target::AddressSpace(asid, register) => mmu::store_space(device, asid, register, part, value),
             Target::Counter(_) => false,
         }
     }
@@ -107,6 +109,7 @@ fn value_of(device: &Device, target: Target) -> u64 {
         Target::Channel(channel, register) => {
             device.channels.get(usize::from(channel)).map_or(0, |channel| channel::value(channel, register))
         }
+        Target::AddressSpace(asid, register) => mmu::space_value(device, asid, register),
         Target::Counter(counter) => device.counters.get(counter),
         Target::Doorbell(_) => 0,
     }

@@ -89,4 +89,7 @@ pub enum GpuError {
         #[source]
         source: io::Error,
     },
+    /// The thread could not be started.
+    #[error("cannot start the thread that invalidates translations")]
+    Mmu(#[source] io::Error),
 }

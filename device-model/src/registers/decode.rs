@@ -2,6 +2,7 @@
 //! From an offset and a length in BAR0 to a register, or to nothing.
 
 use ersatz_abi::counter::Counter;
+use ersatz_abi::mmu::ADDRESS_SPACES;
 use ersatz_abi::regs::{self, Access, Register};
 
 /// What an access goes to.
@@ -9,6 +10,7 @@ use ersatz_abi::regs::{self, Access, Register};
 pub(super) enum Target {
     Device(&'static Register),
     Channel(u8, &'static Register),
+    AddressSpace(u8, &'static Register),
     Counter(Counter),
     Doorbell(u8),
 }
@@ -24,7 +26,7 @@ pub(super) enum Part {
 impl Target {
     pub(super) fn access(self) -> Access {
         match self {
-            Self::Device(register) | Self::Channel(_, register) => register.access,
+            Self::Device(register) | Self::Channel(_, register) | Self::AddressSpace(_, register) => register.access,
             Self::Counter(_) => Access::ReadOnly,
             Self::Doorbell(_) => Access::WriteOnly,
         }
@@ -33,7 +35,7 @@ impl Target {
     pub(super) fn channel(self) -> Option<u8> {
         match self {
             Self::Channel(channel, _) | Self::Doorbell(channel) => Some(channel),
-            Self::Device(_) | Self::Counter(_) => None,
+            Self::Device(_) | Self::AddressSpace(..) | Self::Counter(_) => None,
         }
     }
 }
@@ -74,17 +76,25 @@ fn find(registers: &'static [Register], offset: u32, length: usize) -> Option<(&
     })
 }
 
+// Each number of eight bits is an address space.
+const _: () = assert!(ADDRESS_SPACES == 1 << u8::BITS);
+
 /// The register at `offset` of BAR0, for a device of so many channels.
 pub(super) fn locate(offset: u64, length: usize, channels: u8) -> Option<(Target, Part)> {
     let offset = u32::try_from(offset).ok()?;
-    let channel_at = |base: u32, stride: u32| {
+    let block_at = |base: u32, stride: u32| {
         let distance = offset.checked_sub(base)?;
-        let channel = u8::try_from(distance / stride).ok().filter(|channel| *channel < channels)?;
-        Some((channel, distance % stride))
+        Some((u8::try_from(distance / stride).ok()?, distance % stride))
     };
+    let channel_at = |base, stride| block_at(base, stride).filter(|(channel, _)| *channel < channels);
     if let Some((channel, offset)) = channel_at(regs::DOORBELL_BASE, regs::DOORBELL_STRIDE) {
         let whole = offset == 0 && length == regs::DOORBELL_WIDTH as usize;
         return whole.then_some((Target::Doorbell(channel), Part::Whole));
+    }
+    if offset >= regs::ADDRESS_SPACE_BASE {
+        let (asid, offset) = block_at(regs::ADDRESS_SPACE_BASE, regs::ADDRESS_SPACE_STRIDE)?;
+        let (register, part) = find(regs::ADDRESS_SPACE_REGISTERS, offset, length)?;
+        return Some((Target::AddressSpace(asid, register), part));
     }
     if offset >= regs::COUNTER_BASE {
         let distance = offset - regs::COUNTER_BASE;

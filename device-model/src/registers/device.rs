@@ -5,6 +5,7 @@ use ersatz_abi::pci::MSIX_VECTORS;
 use ersatz_abi::regs::{self, Configuration, Control, Register, Status};
 
 use super::decode::Part;
+use super::mmu;
 use crate::channel::Channel;
 use crate::device::Device;
 use crate::sync::Mutex;
@@ -18,7 +19,7 @@ pub(super) fn store(device: &Device, mark_low: &Mutex<u64>, register: &Register,
             true
         }
         offset if offset == regs::CONTROL.offset => control(device, value),
-        _ => false,
+        _ => mmu::store(device, register, part, value).unwrap_or(false),
     }
 }
 
@@ -42,7 +43,7 @@ pub(super) fn value(device: &Device, register: &Register) -> u64 {
         offset if offset == regs::VRAM_SIZE.offset => device.vram.size(),
         offset if offset == regs::CONTROL.offset => Control(0).with_reset(device.is_resetting()).0.into(),
         offset if offset == regs::TIMESTAMP.offset => device.ports.clock.now(),
-        _ => 0,
+        _ => mmu::value(device, register).unwrap_or(0),
     }
 }
 

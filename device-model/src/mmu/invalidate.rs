@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Invalidations: asked for without waiting, carried out by a thread, acknowledged by number.
+//!
+//! [`serve`] carries out all that was asked for since the last time. For each engine it takes the lock under which that engine
+//! translates *and* accesses, so what it has passed neither uses an old translation nor will. Only when it has passed
+//! all engines are the numbers acknowledged.
+
+use std::mem;
+use std::ops::RangeInclusive;
+
+use ersatz_abi::mmu::Invalidation;
+
+use super::tlb::Tlb;
+use crate::sync::Mutex;
+
+/// Invalidations that may be pending. Beyond that, all of them become a single one of everything, which is more than was asked
+/// for, and never wrong.
+const CAPACITY: usize = 64;
+
+/// A lock, so that the model checker runs the very code the device runs.
+pub(super) trait Lock<T> {
+    /// Runs `work` with the lock held.
+    fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R;
+}
+
+impl<T> Lock<T> for Mutex<T> {
+    fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+        work(&mut self.lock())
+    }
+}
+
+/// What was asked for, and how much of it is done. Numbers count from 1.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    pending: Vec<Invalidation>,
+    requested: u64,
+    acknowledged: u64,
+    /// How often this was reset.
+    generation: u64,
+    /// Nobody is to wait for more.
+    pub(super) leaving: bool,
+}
+
+/// Invalidations to carry out.
+#[derive(Debug)]
+struct Batch {
+    invalidations: Vec<Invalidation>,
+    /// Number of the last one.
+    last: u64,
+    generation: u64,
+}
+
+impl Requests {
+    /// Adds an invalidation; returns its number.
+    pub(super) fn add(&mut self, invalidation: Invalidation) -> u64 {
+        let covered = self.pending.last() == Some(&Invalidation::All);
+        if invalidation == Invalidation::All || self.pending.len() >= CAPACITY {
+            self.pending.clear();
+            self.pending.push(Invalidation::All);
+        } else if !covered {
+            self.pending.push(invalidation);
+        }
+        self.requested += 1;
+        self.requested
+    }
+
+    /// Whether there is nothing to carry out.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// All invalidations up to this number are complete.
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// Forgets everything; what is being carried out is not acknowledged.
+    pub(super) fn reset(&mut self) {
+        let generation = self.generation.wrapping_add(1);
+        *self = Self { generation, leaving: self.leaving, ..Self::default() };
+    }
+
+    fn take(&mut self) -> Option<Batch> {
+        if self.pending.is_empty() {
+            return None;
+        }
+        let invalidations = mem::take(&mut self.pending);
+        Some(Batch { invalidations, last: self.requested, generation: self.generation })
+    }
+
+    /// Acknowledges a batch, unless there was a reset; returns the numbers.
+    fn complete(&mut self, batch: &Batch, announce: impl FnOnce(RangeInclusive<u64>)) -> Option<RangeInclusive<u64>> {
+        if batch.generation != self.generation {
+            return None;
+        }
+        let done = self.acknowledged + 1..=batch.last;
+        announce(done.clone());
+        self.acknowledged = batch.last;
+        Some(done)
+    }
+}
+
+/// Carries out what is pending. Calls `announce` with the numbers it acknowledges, before anybody can see that, and returns them;
+/// `None` if there was nothing to do, or a reset came in between.
+pub(super) fn serve<T: Lock<Tlb>>(
+    requests: &impl Lock<Requests>,
+    tlbs: &[T],
+    announce: impl FnOnce(RangeInclusive<u64>),
+) -> Option<RangeInclusive<u64>> {
+    let batch = requests.with(Requests::take)?;
+    for tlb in tlbs {
+        tlb.with(|tlb| batch.invalidations.iter().for_each(|invalidation| tlb.forget(invalidation)));
+    }
+    requests.with(|requests| requests.complete(&batch, announce))
+}

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The MMU: from virtual addresses of an address space to memory, by page tables that a driver writes.
+//!
+//! [`space`] has the registers that say where tables begin; [`walk`] goes through them, in memory that it sees as a
+//! [`memory::TableMemory`]; a [`tlb`] an engine keeps what walks found. What it keeps goes stale when a driver changes its tables,
+//! until the driver has it forgotten: [`invalidate`].
+//!
+//! An engine translates, and accesses what it was led to, while it holds the lock of its TLB ([`Mmu::lock`]). An
+//! invalidation takes each of these locks in turn. So once it is acknowledged, no access through a translation from before it
+//! is under way or will begin.
+
+mod invalidate;
+pub mod memory;
+pub mod space;
+pub mod tlb;
+mod turnstile;
+pub mod walk;
+
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
+
+use ersatz_abi::counter::Counter;
+use ersatz_abi::fault::AccessKind;
+use ersatz_abi::list::Location;
+use ersatz_abi::mmu::{InvalidateScope, InvalidateTarget, Invalidation, Page, PageSize};
+
+use crate::counters::Counters;
+use crate::sync::Mutex;
+use crate::trace::{MmuEvent, Tracer};
+use invalidate::{Lock, Requests, serve};
+use memory::TableMemory;
+use space::{AddressSpace, AddressSpaces, Switched};
+use tlb::Tlb;
+use turnstile::Turnstile;
+use walk::{Fault, Walked, denied, modifies, walk};
+
+/// Where a virtual address leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// The byte it means: in VRAM, in system memory, or in a peer's VRAM. Whether there is such memory is for the access to find
+    /// out.
+    pub location: Location,
+    /// Bytes from there to the end of the page: all that may be accessed by this translation.
+    pub length: u64,
+    /// The size of the page.
+    pub size: PageSize,
+}
+
+/// Why a virtual address leads nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TranslateError {
+    /// The address space is not enabled.
+    SpaceDisabled,
+    /// The access faults.
+    Fault(Fault),
+}
+
+/// The MMU of a device.
+#[derive(Debug)]
+pub struct Mmu {
+    /// The registers of the address spaces.
+    pub spaces: AddressSpaces,
+    counters: Arc<Counters>,
+    tracer: Tracer,
+    /// One an engine.
+    tlbs: Box<[Turnstile<Tlb>]>,
+    window: Mutex<Window>,
+    requests: Mutex<Requests>,
+    /// Signalled when there is something to carry out, and when [`Self::run`] is to return.
+    wake: Condvar,
+}
+
+/// The registers by which invalidations are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    /// First address of the next range.
+    pub address: u64,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Number of the last invalidation asked for by register; zero if none was.
+    pub requested: u64,
+}
+
+impl Mmu {
+    /// No address space enabled, nothing cached by so many engines.
+    pub fn new(engines: u8, counters: Arc<Counters>, tracer: Tracer) -> Self {
+        Self {
+            spaces: AddressSpaces::new(),
+            counters,
+            tracer,
+            tlbs: (0..engines).map(|_| Turnstile::new(Tlb::new())).collect(),
+            window: Mutex::default(),
+            requests: Mutex::default(),
+            wake: Condvar::new(),
+        }
+    }
+
+    /// Has an engine translate. While it holds what this returns, invalidations wait: for one piece of work, that is, and what
+    /// was translated is accessed before it is dropped. The engine holds one of these at a time.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such engine.
+    pub fn lock(&self, engine: u8) -> Unit<'_> {
+        Unit { mmu: self, engine, tlb: self.tlbs[usize::from(engine)].enter() }
+    }
+
+    /// Has every engine forget translations, without waiting for it; returns the number by which that is acknowledged.
+    /// `channel` is the one whose command asks for it, if it is a command.
+    pub fn request(&self, invalidation: Invalidation, channel: Option<u8>) -> u64 {
+        let mut requests = self.requests.lock();
+        let number = requests.add(invalidation);
+        // Before it can be acknowledged.
+        self.tracer.emit(MmuEvent::InvalidateRequested { number, invalidation, channel }.into());
+        drop(requests);
+        self.wake.notify_one();
+        number
+    }
+
+    /// All invalidations up to this number are complete: no access through a translation that they mean, and that was made
+    /// before they were asked for, is under way or will begin.
+    pub fn acknowledged(&self) -> u64 {
+        self.requests.lock().acknowledged()
+    }
+
+    /// The registers by which invalidations are asked for.
+    pub fn window(&self) -> Window {
+        *self.window.lock()
+    }
+
+    /// Changes address and length of the next range.
+    pub fn set_window(&self, change: impl FnOnce(&mut Window)) {
+        change(&mut self.window.lock());
+    }
+
+    /// Asks for an invalidation by register; `false` if the target is none.
+    pub fn request_by_register(&self, target: InvalidateTarget) -> bool {
+        let mut window = self.window.lock();
+        let is_range = target.raw_scope() == InvalidateScope::Range as u64;
+        let (address, length) = if is_range { (window.address, window.length) } else { (0, 0) };
+        let Some(invalidation) = Invalidation::decode(target, address, length) else { return false };
+        window.requested = self.request(invalidation, None);
+        true
+    }
+
+    /// Carries out invalidations as they are asked for, until [`Self::leave`]; calls `acknowledged` each time that numbers
+    /// were acknowledged.
+    pub fn run(&self, acknowledged: impl Fn()) {
+        loop {
+            let idle = |requests: &mut Requests| requests.is_empty() && !requests.leaving;
+            let requests = self.wake.wait_while(self.requests.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+            if requests.leaving {
+                return;
+            }
+            drop(requests);
+            if serve(&self.requests, &self.tlbs, |done| self.announce(done)).is_some() {
+                acknowledged();
+            }
+        }
+    }
+
+    /// Counts and traces what is about to be acknowledged.
+    fn announce(&self, done: RangeInclusive<u64>) {
+        for number in done {
+            self.counters.add(Counter::Invalidations, 1);
+            self.tracer.emit(MmuEvent::InvalidateAcknowledged { number }.into());
+        }
+    }
+
+    /// Writes the control register of an address space; `false`, and no change, if [`AddressSpaces::set_control`] refuses.
+    pub fn set_control(&self, asid: u8, value: u32) -> bool {
+        let trace = |switched| match switched {
+            Switched::Enabled(AddressSpace { root, control }) => {
+                let event = MmuEvent::AddressSpaceEnabled { asid, root: root.0, control: control.0 };
+                self.tracer.emit(event.into());
+            }
+            Switched::Disabled => self.tracer.emit(MmuEvent::AddressSpaceDisabled { asid }.into()),
+            Switched::Unchanged => {}
+        };
+        self.spaces.set_control(asid, value, trace).is_some()
+    }
+
+    /// Has [`Self::run`] return, now or when it is called.
+    pub fn leave(&self) {
+        self.requests.lock().leaving = true;
+        self.wake.notify_all();
+    }
+
+    /// All as when it was made: address spaces disabled, nothing cached, nothing asked for, numbers counting from 1 again. No engine
+    /// translates meanwhile.
+    pub fn reset(&self) {
+        self.spaces.reset();
+        *self.window.lock() = Window::default();
+        self.requests.lock().reset();
+        for tlb in &self.tlbs {
+            tlb.with(|tlb| tlb.forget(&Invalidation::All));
+        }
+    }
+}
+
+/// What an engine translates with.
+pub struct Unit<'a> {
+    mmu: &'a Mmu,
+    engine: u8,
+    tlb: MutexGuard<'a, Tlb>,
+}
+
+impl Unit<'_> {
+    /// Where a virtual address leads; not with any other lock of the MMU held.
+    ///
+    /// # Errors
+    ///
+    /// Whatever [`TranslateError`] lists.
+    pub fn translate(
+        &mut self,
+        memory: &impl TableMemory,
+        asid: u8,
+        address: u64,
+        access: AccessKind,
+    ) -> Result<Translation, TranslateError> {
+        if let Some(Walked { page, clean }) = self.tlb.find(asid, address) {
+            let refused = denied(&page, access);
+            if refused.is_some() || !(clean && modifies(access)) {
+                self.mmu.counters.add(Counter::TlbHits, 1);
+                return match refused {
+                    Some(kind) => Err(TranslateError::Fault(Fault { kind, level: level_of(page.size) })),
+                    None => Ok(Translation::new(&page, address)),
+                };
+            }
+            // The dirty bit is to be set in the entry that is there now, whatever that says.
+            self.tlb.remove(asid, address);
+        }
+        let space = self.mmu.spaces.enabled(asid).ok_or(TranslateError::SpaceDisabled)?;
+        self.mmu.counters.add(Counter::TlbMisses, 1);
+        let walked = walk(memory, space, address, access).map_err(TranslateError::Fault)?;
+        self.tlb.insert(asid, address, walked);
+        let Page { location: page, size, write, atomic } = walked.page;
+        let first = address - address % size.bytes();
+        let event = MmuEvent::Translation { engine: self.engine, asid, address: first, page, size, write, atomic };
+        self.mmu.tracer.emit(event.into());
+        Ok(Translation::new(&walked.page, address))
+    }
+}
+
+impl Translation {
+    fn new(page: &Page, address: u64) -> Self {
+        let offset = address % page.size.bytes();
+        let location = Location { address: page.location.address + offset, ..page.location };
+        Self { location, length: page.size.bytes() - offset, size: page.size }
+    }
+}
+
+/// The level of the tables whose entries map pages of a size.
+fn level_of(size: PageSize) -> u8 {
+    match size {
+        PageSize::Small | PageSize::Big => 0,
+        PageSize::Huge => 1,
+    }
+}
