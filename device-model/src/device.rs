@@ -17,6 +17,7 @@ use crate::engine::gate::Gate;
 use crate::fabric::Link;
 use crate::interrupt::InterruptSink;
 use crate::mmu::Mmu;
+use crate::notification::{AccessCounters, FaultBuffer};
 use crate::pci::aer::ErrorLog;
 use crate::pci::msix::{Msix, Raised};
 use crate::sync::Mutex;
@@ -40,6 +41,8 @@ pub(crate) struct Device {
     pub(crate) channels: Box<[Channel]>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) mmu: Mmu,
+    pub(crate) faults: FaultBuffer,
+    pub(crate) access_counters: AccessCounters,
     pub(crate) msix: Msix,
     pub(crate) gate: Gate,
     /// One an engine: "look at all your channels".
@@ -71,6 +74,8 @@ impl Device {
             errors,
             channels: channels.collect::<io::Result<_>>()?,
             mmu,
+            faults: FaultBuffer::default(),
+            access_counters: AccessCounters::default(),
             counters,
             msix: Msix::new(),
             gate: Gate::default(),
@@ -171,6 +176,8 @@ impl Device {
         let mut resetting = self.resetting.lock();
         if *resetting && !self.channels.iter().any(Channel::is_resetting) {
             self.mmu.reset();
+            self.faults.reset();
+            self.access_counters.reset();
             self.bad_access.store(false, Ordering::Relaxed);
             self.ports.tracer.emit(Event::Reset { source: ResetSource::Register });
             *resetting = false;
@@ -194,6 +201,8 @@ impl Device {
             ResetSource::Conventional | ResetSource::Transport => self.errors.power_on(),
             ResetSource::FunctionLevel | ResetSource::Register => self.errors.reset(),
         }
+        self.faults.reset();
+        self.access_counters.reset();
         self.counters.reset();
         self.bad_access.store(false, Ordering::Relaxed);
         *resetting = false;

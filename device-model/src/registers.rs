@@ -8,7 +8,9 @@
 mod channel;
 mod decode;
 mod device;
+mod low_half;
 mod mmu;
+mod notification;
 
 use ersatz_abi::pci::BAR_REGISTERS;
 use ersatz_abi::regs::Access;
@@ -17,6 +19,7 @@ use crate::device::Device;
 use crate::sync::Mutex;
 use crate::trace::Event;
 use decode::{Part, Target, locate};
+use device::LowHalves;
 
 /// The value of a 64-bit register as its low half was read, kept for the high half.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,14 +33,14 @@ struct Latch {
 #[derive(Debug, Default)]
 pub(crate) struct Registers {
     read: Mutex<Latch>,
-    mark_low: Mutex<u64>,
+    written: LowHalves,
 }
 
 impl Registers {
     /// Back to the state after reset.
     pub(crate) fn reset(&self) {
         *self.read.lock() = Latch::default();
-        *self.mark_low.lock() = 0;
+        self.written.reset();
     }
 
     /// Reads `data.len()` bytes at `offset`.
@@ -95,9 +98,10 @@ impl Registers {
                 device.ring(channel);
                 true
             }
-            Target::Device(register) => device::store(device, &self.mark_low, register, part, value),
+            Target::Device(register) => device::store(device, &self.written, register, part, value),
             Target::Channel(number, register) => channel::store(device, number, register, part, value),
             Target::AddressSpace(asid, register) => mmu::store_space(device, asid, register, part, value),
+            Target::Notification(ring, register) => notification::store_ring(device, ring, register, part, value),
             Target::Counter(_) => false,
         }
     }
@@ -110,6 +114,7 @@ fn value_of(device: &Device, target: Target) -> u64 {
             device.channels.get(usize::from(channel)).map_or(0, |channel| channel::value(channel, register))
         }
         Target::AddressSpace(asid, register) => mmu::space_value(device, asid, register),
+        Target::Notification(ring, register) => notification::ring_value(device, ring, register),
         Target::Counter(counter) => device.counters.get(counter),
         Target::Doorbell(_) => 0,
     }

@@ -11,8 +11,16 @@ pub(super) enum Target {
     Device(&'static Register),
     Channel(u8, &'static Register),
     AddressSpace(u8, &'static Register),
+    Notification(RingName, &'static Register),
     Counter(Counter),
     Doorbell(u8),
+}
+
+/// One of the two notification rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RingName {
+    Faults,
+    AccessCounters,
 }
 
 /// Which part of a register an access covers.
@@ -26,7 +34,10 @@ pub(super) enum Part {
 impl Target {
     pub(super) fn access(self) -> Access {
         match self {
-            Self::Device(register) | Self::Channel(_, register) | Self::AddressSpace(_, register) => register.access,
+            Self::Device(register)
+            | Self::Channel(_, register)
+            | Self::AddressSpace(_, register)
+            | Self::Notification(_, register) => register.access,
             Self::Counter(_) => Access::ReadOnly,
             Self::Doorbell(_) => Access::WriteOnly,
         }
@@ -35,7 +46,7 @@ impl Target {
     pub(super) fn channel(self) -> Option<u8> {
         match self {
             Self::Channel(channel, _) | Self::Doorbell(channel) => Some(channel),
-            Self::Device(_) | Self::AddressSpace(..) | Self::Counter(_) => None,
+            Self::Device(_) | Self::AddressSpace(..) | Self::Notification(..) | Self::Counter(_) => None,
         }
     }
 }
@@ -105,6 +116,13 @@ pub(super) fn locate(offset: u64, length: usize, channels: u8) -> Option<(Target
         let (channel, offset) = channel_at(regs::CHANNEL_BASE, regs::CHANNEL_STRIDE)?;
         let (register, part) = find(regs::CHANNEL_REGISTERS, offset, length)?;
         return Some((Target::Channel(channel, register), part));
+    }
+    for (name, base) in [(RingName::Faults, regs::FAULT_RING_BASE), (RingName::AccessCounters, regs::ACCESS_RING_BASE)]
+    {
+        if let Some(offset) = offset.checked_sub(base).filter(|offset| *offset < regs::NOTIFICATION_STRIDE) {
+            let (register, part) = find(regs::NOTIFICATION_REGISTERS, offset, length)?;
+            return Some((Target::Notification(name, register), part));
+        }
     }
     let (register, part) = find(regs::DEVICE_REGISTERS, offset, length)?;
     Some((Target::Device(register), part))

@@ -5,21 +5,40 @@ use ersatz_abi::pci::MSIX_VECTORS;
 use ersatz_abi::regs::{self, Configuration, Control, Register, Status};
 
 use super::decode::Part;
-use super::mmu;
+use super::low_half::LowHalf;
+use super::{mmu, notification};
 use crate::channel::Channel;
 use crate::device::Device;
-use crate::sync::Mutex;
 use crate::trace::Event;
 
-/// Writes a register. `mark_low` keeps the low half of MARK until the high one comes.
-pub(super) fn store(device: &Device, mark_low: &Mutex<u64>, register: &Register, part: Part, value: u64) -> bool {
+/// The low halves of registers that do something when they are written.
+#[derive(Debug, Default)]
+pub(super) struct LowHalves {
+    mark: LowHalf,
+    access_counter_clear: LowHalf,
+}
+
+impl LowHalves {
+    /// Back to the state after reset.
+    pub(super) fn reset(&self) {
+        self.mark.reset();
+        self.access_counter_clear.reset();
+    }
+}
+
+/// Writes a register.
+pub(super) fn store(device: &Device, halves: &LowHalves, register: &Register, part: Part, value: u64) -> bool {
     match register.offset {
         offset if offset == regs::MARK.offset => {
-            mark(device, mark_low, part, value);
+            if let Some(value) = halves.mark.complete(part, value) {
+                device.ports.tracer.emit(Event::Mark { value });
+            }
             true
         }
         offset if offset == regs::CONTROL.offset => control(device, value),
-        _ => mmu::store(device, register, part, value).unwrap_or(false),
+        _ => mmu::store(device, register, part, value)
+            .or_else(|| notification::store(device, &halves.access_counter_clear, register, part, value))
+            .unwrap_or(false),
     }
 }
 
@@ -43,19 +62,7 @@ pub(super) fn value(device: &Device, register: &Register) -> u64 {
         offset if offset == regs::VRAM_SIZE.offset => device.vram.size(),
         offset if offset == regs::CONTROL.offset => Control(0).with_reset(device.is_resetting()).0.into(),
         offset if offset == regs::TIMESTAMP.offset => device.ports.clock.now(),
-        _ => mmu::value(device, register).unwrap_or(0),
-    }
-}
-
-/// Halves make up one mark, complete with the high one.
-fn mark(device: &Device, mark_low: &Mutex<u64>, part: Part, value: u64) {
-    let mut low = mark_low.lock();
-    let whole = part.put(*low, value);
-    if part == Part::Low {
-        *low = whole;
-    } else {
-        *low = 0;
-        device.ports.tracer.emit(Event::Mark { value: whole });
+        _ => mmu::value(device, register).or_else(|| notification::value(device, register)).unwrap_or(0),
     }
 }
 

@@ -139,8 +139,11 @@ impl Value {
     pub fn json(self) -> Json {
         match self {
             Self::Address(address) => json!(format!("{address:#x}")),
-            Self::Place(Location { aperture, peer, address }) => {
-                json!({ "aperture": aperture.name(), "peer": peer, "address": format!("{address:#x}") })
+            Self::Place(Location { aperture: Aperture::Peer, peer, address }) => {
+                json!({ "aperture": Aperture::Peer.name(), "peer": peer, "address": format!("{address:#x}") })
+            }
+            Self::Place(Location { aperture, address, .. }) => {
+                json!({ "aperture": aperture.name(), "address": format!("{address:#x}") })
             }
             Self::Number(number) | Self::Bytes(number) => json!(number),
             Self::Name(name) => json!(name),

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The access counters: count the accesses of regions of virtual memory, and tell the driver of the hot ones.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ersatz_abi::access_counter::{
+    ACCESS_SECTOR_BYTES, AccessCounterControl, AccessRecord, CLEAR_ALL_REGIONS, REGION_ORDER_MAX, REGION_ORDER_MIN,
+};
+use ersatz_abi::command::Aperture;
+use ersatz_abi::counter::Counter;
+use ersatz_abi::mmu::ADDRESS_SPACES;
+
+use super::regions::{Region, Regions};
+use super::ring::NotificationRing;
+use crate::counters::Counters;
+use crate::device::Ports;
+use crate::sync::Mutex;
+use crate::trace::NotificationEvent;
+
+/// An access through a translation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Access {
+    pub(crate) channel: u8,
+    pub(crate) engine: u8,
+    pub(crate) asid: u8,
+    /// The virtual address.
+    pub(crate) address: u64,
+    /// How many bytes; does not wrap.
+    pub(crate) length: u64,
+    /// Where it went.
+    pub(crate) aperture: Aperture,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    control: AccessCounterControl,
+    regions: Regions,
+}
+
+/// The counters and their ring.
+#[derive(Debug, Default)]
+pub(crate) struct AccessCounters {
+    pub(crate) ring: NotificationRing,
+    /// Whether anything is counted: a copy of the control's bit, for those who do not want the lock.
+    enabled: AtomicBool,
+    state: Mutex<State>,
+}
+
+impl AccessCounters {
+    /// Back to the state after reset.
+    pub(crate) fn reset(&self) {
+        let mut state = self.state.lock();
+        self.enabled.store(false, Ordering::Relaxed);
+        *state = State::default();
+        self.ring.reset();
+    }
+
+    /// Whether anything is counted.
+    #[inline]
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
+    }
+
+    /// What the control register reads as.
+    pub(crate) fn control(&self) -> AccessCounterControl {
+        self.state.lock().control
+    }
+
+    /// Writes the control register, which forgets every region; whether it took the value.
+    pub(crate) fn set_control(&self, control: AccessCounterControl) -> bool {
+        let can_count =
+            (REGION_ORDER_MIN..=REGION_ORDER_MAX).contains(&control.region_order()) && control.threshold() != 0;
+        if control.0 & AccessCounterControl::RESERVED != 0 || (control.enable() && !can_count) {
+            return false;
+        }
+        let mut state = self.state.lock();
+        state.control = control;
+        state.regions.clear_all();
+        self.enabled.store(control.enable(), Ordering::Relaxed);
+        true
+    }
+
+    /// Writes the clear register: an address with the address space in its low 16 bits, or [`CLEAR_ALL_REGIONS`]. Whether that is
+    /// a region.
+    pub(crate) fn clear(&self, value: u64) -> bool {
+        let mut state = self.state.lock();
+        if value == CLEAR_ALL_REGIONS {
+            state.regions.clear_all();
+            return true;
+        }
+        let Some(asid) = u8::try_from(value & 0xffff).ok().filter(|asid| u32::from(*asid) < ADDRESS_SPACES) else {
+            return false;
+        };
+        if state.control.enable() {
+            let address = region_of(value, state.control);
+            state.regions.clear(Region { asid, address });
+        }
+        true
+    }
+
+    /// Counts an access; the records of regions that became hot by it, which are few.
+    fn add(&self, access: &Access) -> Vec<AccessRecord> {
+        let Access { channel, engine, asid, address, length, aperture } = *access;
+        let mut hot = Vec::new();
+        let mut state = self.state.lock();
+        let control = state.control;
+        if !control.enable() || (aperture == Aperture::Vram && !control.local()) {
+            return hot;
+        }
+        let (mut at, mut left) = (address, length);
+        while left > 0 {
+            let region = region_of(at, control);
+            let here = left.min((1 << control.region_order()) - (at - region));
+            let key = Region { asid, address: region };
+            let sectors = here.div_ceil(ACCESS_SECTOR_BYTES);
+            if let Some(count) = state.regions.add(key, sectors, control.threshold().into()) {
+                hot.push(AccessRecord { region, asid, channel, engine, aperture, timestamp: 0, count });
+            }
+            left -= here;
+            at = at.saturating_add(here);
+        }
+        hot
+    }
+
+    /// Counts an access, writes the records of regions that became hot by it, and raises the interrupts that may be due.
+    /// `is_master`: whether the function may do DMA; the caller holds a pass of the gate.
+    pub(super) fn count(
+        &self,
+        ports: &Ports,
+        counters: &Counters,
+        is_master: bool,
+        access: &Access,
+        raise: impl Fn(u16),
+    ) {
+        for hot in self.add(access) {
+            let record = AccessRecord { timestamp: ports.clock.now(), ..hot };
+            let claim = self.ring.claim(is_master, false);
+            let written = claim.as_ref().map_err(|loss| *loss).and_then(|claim| {
+                self.ring.fill(&*ports.dma, claim, &record.encode())?;
+                Ok(claim.position)
+            });
+            let (counter, event) = match written {
+                Ok(position) => (Counter::AccessNotifications, NotificationEvent::HotRegion { record, position }),
+                Err(loss) => (Counter::AccessNotificationsDropped, NotificationEvent::HotRegionLost { record, loss }),
+            };
+            counters.add(counter, 1);
+            ports.tracer.emit(event.into());
+            if let Some(vector) = claim.ok().and_then(|claim| claim.interrupt) {
+                raise(vector);
+            }
+        }
+    }
+}
+
+/// First address of the region that an address is in.
+fn region_of(address: u64, control: AccessCounterControl) -> u64 {
+    address >> control.region_order() << control.region_order()
+}

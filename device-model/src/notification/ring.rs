@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A notification ring: its registers, and the way of a record to guest memory.
+
+use ersatz_abi::notification::{NotificationControl, NotificationStatus};
+use vm_memory::VolatileSlice;
+
+use super::publish::{RECORD_WORDS, Slot, publish};
+use super::state::{Acknowledged, Claim, Setup, State};
+use crate::dma::{DmaError, DmaSpace};
+use crate::sync::Mutex;
+use crate::trace::Loss;
+
+/// The registers of a ring as they read at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    pub(crate) setup: Setup,
+    pub(crate) control: NotificationControl,
+    pub(crate) status: NotificationStatus,
+    pub(crate) get: u32,
+    pub(crate) put: u32,
+}
+
+/// One of the device's two rings. The vectors that methods return are to be raised by the caller once they have returned.
+#[derive(Debug, Default)]
+pub(crate) struct NotificationRing {
+    state: Mutex<State>,
+}
+
+impl NotificationRing {
+    /// Back to the state after reset. Nobody is between [`Self::claim`] and [`Self::fill`].
+    pub(crate) fn reset(&self) {
+        *self.state.lock() = State::default();
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let state = self.state.lock();
+        Snapshot {
+            setup: state.setup(),
+            control: state.control(),
+            status: state.status(),
+            get: state.get(),
+            put: state.put(),
+        }
+    }
+
+    /// Changes the setup; whether the ring was disabled, as it must be.
+    pub(crate) fn set_up(&self, change: impl FnOnce(&mut Setup)) -> bool {
+        self.state.lock().set_up(change)
+    }
+
+    /// Enables or disables the ring; `false` while records claimed before it was disabled are under way.
+    pub(crate) fn switch(&self, enable: bool) -> bool {
+        self.state.lock().switch(enable)
+    }
+
+    /// Clears the given bits of the status.
+    pub(crate) fn clear_status(&self, bits: NotificationStatus) {
+        self.state.lock().clear_status(bits);
+    }
+
+    /// The driver has read up to `get`; `None` if it cannot have.
+    pub(crate) fn acknowledge(&self, get: u32) -> Option<Acknowledged> {
+        self.state.lock().acknowledge(get)
+    }
+
+    /// Moves PUT for a record; the claim must go to [`Self::fill`]. `is_master`: whether the function may do DMA; `may_drop`:
+    /// whether the record is left out of a ring that is more than half full.
+    pub(crate) fn claim(&self, is_master: bool, may_drop: bool) -> Result<Claim, Loss> {
+        self.state.lock().claim(is_master, may_drop)
+    }
+
+    /// Writes a record where a claim says. The claim's interrupt is due either way: it may be what announces a record of another
+    /// thread, behind this one.
+    pub(crate) fn fill(&self, dma: &dyn DmaSpace, claim: &Claim, record: &[u64; RECORD_WORDS]) -> Result<(), Loss> {
+        let written = publish(&GuestSlot { dma, address: claim.address }, record);
+        self.state.lock().settle(written.is_ok());
+        written.map_err(|_| Loss::DmaError)
+    }
+}
+
+/// A slot in guest memory.
+struct GuestSlot<'a> {
+    dma: &'a dyn DmaSpace,
+    address: u64,
+}
+
+impl GuestSlot<'_> {
+    fn address_of(&self, word: usize) -> u64 {
+        self.address + (word * size_of::<u64>()) as u64
+    }
+}
+
+impl Slot for GuestSlot<'_> {
+    type Error = DmaError;
+
+    fn write(&self, word: usize, value: u64) -> Result<(), DmaError> {
+        let mut bytes = value.to_le_bytes();
+        self.dma.write(self.address_of(word), &VolatileSlice::from(&mut bytes[..]))
+    }
+
+    fn release(&self, word: usize, value: u64) -> Result<(), DmaError> {
+        self.dma.store_u64(self.address_of(word), value)
+    }
+}
