@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 
 /// Whether this process is root.
 pub fn is_root() -> bool {
@@ -32,18 +32,29 @@ pub fn command() -> Command {
 
 /// Checks that commands can be run in namespaces on this machine.
 pub fn check() -> Result<()> {
-    let output = command().arg("true").stdin(Stdio::null()).output().context("cannot start setpriv (util-linux)")?;
-    if output.status.success() {
-        return Ok(());
+    // Where user namespaces are forbidden, an unshare that is to map ids leaves a process behind that waits for ever with our
+    // pipes in its hands; one that is not just fails.
+    let mut unmapped = Command::new("unshare");
+    unmapped.args(["--user", "--"]);
+    let trials = if is_root() { vec![command()] } else { vec![unmapped, command()] };
+    for mut trial in trials {
+        let output = trial.arg("true").stdin(Stdio::null()).output().context("cannot start programs of util-linux")?;
+        if !output.status.success() {
+            return Err(refused(String::from_utf8_lossy(&output.stderr).trim()));
+        }
     }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Ok(())
+}
+
+/// What the user can do about namespaces that cannot be made; `said` is why.
+fn refused(said: &str) -> Error {
     if is_root() {
-        bail!(
+        return anyhow!(
             "root cannot make namespaces here ({said}): in a container, start it with the capability CAP_SYS_ADMIN \
              (docker: --privileged)"
         );
     }
-    bail!(
+    anyhow!(
         "this user cannot make namespaces ({said}): let root allow it (sysctl kernel.unprivileged_userns_clone=1, \
          user.max_user_namespaces above 0) and give the user subordinate ids (usermod --add-subuids 100000-165535 \
          --add-subgids 100000-165535 USER), or run as root"
