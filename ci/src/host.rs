@@ -71,14 +71,15 @@ pub fn install_packages(progress: &Progress, log: &Path) -> Result<()> {
         return Ok(());
     }
     let names = packages.join(" ");
-    let by_hand = format!("apt-get install --no-install-recommends {names}");
+    let install = format!("apt-get install --no-install-recommends {names}");
+    let by_hand = format!("apt-get update && {install}");
     if !on_path("apt-get") {
         bail!("this machine lacks {names} and has no apt-get: install these by its own means, then run this again");
     }
     let sudo: &[&str] = match way(namespace::is_root(), on_path("sudo"), can_sudo) {
         Way::Root => &[],
         Way::Sudo => {
-            progress.say(&format!("Debian packages: installing by sudo: {by_hand}"));
+            progress.say(&format!("Debian packages: installing by sudo: {install}"));
             &["sudo"]
         }
         Way::Ask => bail!("some Debian packages are missing; as root, type: {by_hand}"),
@@ -92,11 +93,11 @@ pub fn install_packages(progress: &Progress, log: &Path) -> Result<()> {
         command.args(&words[1..]);
         command
     };
-    let install = [&["install", "--no-install-recommends"], packages.as_slice()].concat();
+    let arguments = [&["install", "--no-install-recommends"], packages.as_slice()].concat();
     // A fresh machine knows no packages at all, and one that slept long knows wrong versions.
-    let installed = log.run("apt-get install", &mut apt_get(&install)).or_else(|_| {
+    let installed = log.run("apt-get install", &mut apt_get(&arguments)).or_else(|_| {
         log.run("apt-get update", &mut apt_get(&["update"]))?;
-        log.run("apt-get install", &mut apt_get(&install))
+        log.run("apt-get install", &mut apt_get(&arguments))
     });
     installed
         .with_context(|| format!("Debian packages:\n{}  what to do: as root, type: {by_hand}", tail(log.path())))?;

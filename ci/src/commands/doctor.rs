@@ -45,6 +45,9 @@ fn packages() -> Result<String> {
 }
 
 fn namespaces() -> Result<String> {
+    if !host::missing_packages().is_empty() {
+        bail!("cannot tell before the packages are there");
+    }
     namespace::check()?;
     Ok(if namespace::is_root() { "as root".into() } else { "in a user namespace".into() })
 }
