@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::kmod::{DeleteModuleFlags, delete_module};
 
 use crate::device::Device;
+use crate::pattern::PAGE;
 use crate::region::map_for_reading;
 
 const MODULE: &CStr = c"ersatz";
@@ -92,6 +93,14 @@ impl Function {
             .open(&path)
             .and_then(|mut file| io::Write::write_all(&mut file, name))
             .unwrap_or_else(|error| panic!("cannot write to {}: {error}", path.display()));
+    }
+
+    /// Has the driver leave the function by `leave`, and asserts that the device copied at least so many pages for that.
+    pub fn evacuate(&self, pages: u64, leave: impl FnOnce()) {
+        let before = Device::open().count(Counter::BytesUnbind);
+        leave();
+        let copied = self.counter(Counter::BytesUnbind).saturating_sub(before) / PAGE as u64;
+        assert!(copied >= pages, "the device copied {copied} of {pages} pages because the driver left it");
     }
 
     /// A counter read from the device's registers with no driver in between. The kernel permits that while none is bound.

@@ -127,6 +127,15 @@ impl Device {
         self.info().vram_free / crate::pattern::PAGE as u64
     }
 
+    /// Waits until nothing uses exactly so many pages of VRAM: pages are freed a moment after their last use.
+    pub fn assert_free(&self, pages: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.free_pages() != pages {
+            assert!(Instant::now() < deadline, "{} pages of VRAM free, not {pages}", self.free_pages());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// `ERSATZ_IOC_MIGRATE` with any arguments.
     pub fn try_migrate_raw(&self, mut request: Migrate) -> Result<Migrate, Errno> {
         // SAFETY: the structure is the one the ioctl reads and writes, and lives through the call. The range in it
@@ -263,6 +272,11 @@ impl Device {
         Watch { device: self, before: self.counters() }
     }
 
+    /// One of the device's own counters, from its start.
+    pub fn count(&self, counter: Counter) -> u64 {
+        self.counters().values[usize::from(counter as u8)]
+    }
+
     fn counters(&self) -> Counters {
         self.try_counters().unwrap_or_else(|error| panic!("ERSATZ_IOC_COUNTERS: {error}"))
     }
@@ -302,8 +316,7 @@ pub struct Watch<'a> {
 impl Watch<'_> {
     /// How far a counter has come.
     pub fn count(&self, counter: Counter) -> u64 {
-        let index = usize::from(counter as u8);
-        let (before, now) = (self.before.values[index], self.device.counters().values[index]);
+        let (before, now) = (self.before.values[usize::from(counter as u8)], self.device.count(counter));
         now.checked_sub(before).unwrap_or_else(|| panic!("counter {} went back from {before} to {now}", counter.name()))
     }
 

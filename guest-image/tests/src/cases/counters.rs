@@ -21,6 +21,7 @@ test_list! { "counters":
     marks_disturb_nothing;
 }
 
+/// The device itself has nothing to do for this, and its counters nothing to tell.
 fn info_describes_the_device() {
     let device = Device::open();
     let info = device.info();

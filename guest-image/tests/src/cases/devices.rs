@@ -84,6 +84,7 @@ fn evicting_one_leaves_the_other() {
     region.check(pattern);
 }
 
+/// The devices themselves have nothing to do for this, and their counters nothing to tell.
 fn unlike_addresses() {
     let (first, second) = (Device::open().info(), Device::open_second().info());
     assert_ne!(first.pci_address, second.pci_address, "two devices at one PCI address");

@@ -8,7 +8,7 @@ use ersatz_uapi::{Digest, Direction, IOC_INFO, IOC_MAGIC, Migrate, Residency};
 use nix::errno::Errno;
 use nix::libc;
 
-use super::fixture::on_device;
+use super::fixture::{assert_idle, on_device};
 use crate::device::{Device, PATH};
 use crate::pattern::{PAGE, Pattern};
 use crate::region::Region;
@@ -26,7 +26,6 @@ test_list! { "errors":
     ranges_beyond_user_space;
     a_huge_range_with_little_in_it;
     reading_and_writing_the_file;
-    refusals_cost_the_device_nothing;
 }
 
 const BYTES: u64 = PAGE as u64;
@@ -46,15 +45,17 @@ fn residency(address: u64, length: u64, states: u64) -> Result<(), Errno> {
     unsafe { Device::open().try_residency_raw(Residency { address, length, states }) }
 }
 
-/// Asserts that all requests with a range refuse this one.
+/// Asserts that all requests with a range refuse this one, and give the device nothing to do.
 fn assert_range_refused(address: u64, length: u64) {
-    let mut array = [0_u64; 64];
-    let pointer = array.as_mut_ptr().addr() as u64;
-    let range = format!("range {address:#x}+{length:#x}");
-    assert_eq!(migrate(address, length).unwrap_err(), Errno::EINVAL, "migrate, {range}");
-    assert_eq!(digest(address, length, pointer).unwrap_err(), Errno::EINVAL, "digest, {range}");
-    assert_eq!(residency(address, length, pointer).unwrap_err(), Errno::EINVAL, "residency, {range}");
-    assert_eq!(array, [0; 64], "a refused request wrote its array");
+    assert_idle(&Device::open(), || {
+        let mut array = [0_u64; 64];
+        let pointer = array.as_mut_ptr().addr() as u64;
+        let range = format!("range {address:#x}+{length:#x}");
+        assert_eq!(migrate(address, length).unwrap_err(), Errno::EINVAL, "migrate, {range}");
+        assert_eq!(digest(address, length, pointer).unwrap_err(), Errno::EINVAL, "digest, {range}");
+        assert_eq!(residency(address, length, pointer).unwrap_err(), Errno::EINVAL, "residency, {range}");
+        assert_eq!(array, [0; 64], "a refused request wrote its array");
+    });
 }
 
 fn unaligned_ranges() {
@@ -84,12 +85,14 @@ fn unknown_directions_and_flags() {
     let region = Region::filled(2, pattern);
     let span = region.span();
     let good = Migrate { address: span.address, length: span.length, ..Migrate::default() };
-    for direction in [2, 3, u32::MAX] {
-        assert_eq!(device.try_migrate_raw(Migrate { direction, ..good }).unwrap_err(), Errno::EINVAL);
-    }
-    for flags in [1, 1 << 31] {
-        assert_eq!(device.try_migrate_raw(Migrate { flags, ..good }).unwrap_err(), Errno::EINVAL);
-    }
+    assert_idle(&device, || {
+        for direction in [2, 3, u32::MAX] {
+            assert_eq!(device.try_migrate_raw(Migrate { direction, ..good }).unwrap_err(), Errno::EINVAL);
+        }
+        for flags in [1, 1 << 31] {
+            assert_eq!(device.try_migrate_raw(Migrate { flags, ..good }).unwrap_err(), Errno::EINVAL);
+        }
+    });
     assert_eq!(device.on_device(span), 0);
     region.check(pattern);
 }
@@ -104,9 +107,11 @@ fn unknown_requests() {
     let device = Device::open();
     let magic = u32::from(IOC_MAGIC) << 8;
     // Another letter, another number, another size, no direction.
-    for request in [IOC_INFO ^ 0x100, IOC_INFO | 0xf0, IOC_INFO + (8 << 16), magic | 1] {
-        assert_eq!(raw(&device, request, 0).unwrap_err(), Errno::ENOTTY, "request {request:#x}");
-    }
+    assert_idle(&device, || {
+        for request in [IOC_INFO ^ 0x100, IOC_INFO | 0xf0, IOC_INFO + (8 << 16), magic | 1] {
+            assert_eq!(raw(&device, request, 0).unwrap_err(), Errno::ENOTTY, "request {request:#x}");
+        }
+    });
 }
 
 fn pointers_to_nowhere() {
@@ -115,12 +120,14 @@ fn pointers_to_nowhere() {
     let gap = Region::new(1);
     gap.unmap(0..1);
     let requests = [IOC_INFO, IOC_MIGRATE, IOC_RESIDENCY, IOC_DIGEST, IOC_COUNTERS, IOC_EVICT, IOC_MARK];
-    for request in requests {
-        for pointer in [0, gap.span().address, u64::MAX << 47] {
-            let refusal = raw(&device, request, pointer).unwrap_err();
-            assert_eq!(refusal, Errno::EFAULT, "request {request:#x} at {pointer:#x}");
+    assert_idle(&device, || {
+        for request in requests {
+            for pointer in [0, gap.span().address, u64::MAX << 47] {
+                let refusal = raw(&device, request, pointer).unwrap_err();
+                assert_eq!(refusal, Errno::EFAULT, "request {request:#x} at {pointer:#x}");
+            }
         }
-    }
+    });
 }
 
 fn arrays_that_cannot_be_written() {
@@ -147,15 +154,17 @@ fn digest_of_a_gap() {
 }
 
 fn ranges_beyond_user_space() {
-    for address in [1 << 47, u64::MAX << 47, 0_u64.wrapping_sub(2 * BYTES)] {
-        match migrate(address, BYTES) {
-            Ok(done) => assert_eq!((done.moved, done.left), (0, 1), "at {address:#x}"),
-            Err(error) => assert!([Errno::EINVAL, Errno::EFAULT].contains(&error), "{error} at {address:#x}"),
+    assert_idle(&Device::open(), || {
+        for address in [1 << 47, u64::MAX << 47, 0_u64.wrapping_sub(2 * BYTES)] {
+            match migrate(address, BYTES) {
+                Ok(done) => assert_eq!((done.moved, done.left), (0, 1), "at {address:#x}"),
+                Err(error) => assert!([Errno::EINVAL, Errno::EFAULT].contains(&error), "{error} at {address:#x}"),
+            }
+            let mut array = [0_u64];
+            let pointer = array.as_mut_ptr().addr() as u64;
+            assert!(digest(address, BYTES, pointer).is_err(), "the device read kernel memory at {address:#x}");
         }
-        let mut array = [0_u64];
-        let pointer = array.as_mut_ptr().addr() as u64;
-        assert!(digest(address, BYTES, pointer).is_err(), "the device read kernel memory at {address:#x}");
-    }
+    });
 }
 
 fn a_huge_range_with_little_in_it() {
@@ -178,19 +187,10 @@ fn no_reserve() -> nix::sys::mman::MapFlags {
 
 fn reading_and_writing_the_file() {
     use std::io::{Read, Write};
-    let mut file = File::options().read(true).write(true).open(PATH).expect("open the device");
-    let mut byte = [0];
-    assert!(file.read(&mut byte).is_err(), "the device file could be read");
-    assert!(file.write(&byte).is_err(), "the device file could be written");
-}
-
-fn refusals_cost_the_device_nothing() {
-    let device = Device::open();
-    let region = Region::filled(2, Pattern::new(1));
-    let watch = device.watch();
-    assert_range_refused(region.span().address + 1, BYTES);
-    assert_range_refused(region.span().address, 0);
-    for counter in [Counter::Doorbells, Counter::Commands, Counter::ChannelErrors, Counter::BadAccesses] {
-        assert_eq!(watch.count(counter), 0, "{}", counter.name());
-    }
+    assert_idle(&Device::open(), || {
+        let mut file = File::options().read(true).write(true).open(PATH).expect("open the device");
+        let mut byte = [0];
+        assert!(file.read(&mut byte).is_err(), "the device file could be read");
+        assert!(file.write(&byte).is_err(), "the device file could be written");
+    });
 }

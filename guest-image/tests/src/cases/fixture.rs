@@ -5,7 +5,8 @@ use ersatz_abi::counter::Counter;
 use ersatz_uapi::PageState;
 
 use crate::device::{Device, Watch};
-use crate::pattern::Pattern;
+use crate::pattern::{PAGE, Pattern};
+use crate::process::{Child, Event};
 use crate::region::Region;
 
 /// Memory with content, all of it on the device; the device's counters say that it copied every page.
@@ -34,6 +35,52 @@ pub fn assert_touched(device: &Device, watch: &Watch<'_>, region: &Region, touch
         assert!(gone >= touched, "of {touched} touched pages only {gone} left the device");
     }
     watch.assert_pages(Counter::BytesCpuFault, gone);
+}
+
+/// Asserts that the device works as a whole: content goes there, is read there, and comes back.
+pub fn assert_works() {
+    let (device, pattern) = (Device::open(), Pattern::new(99));
+    let region = on_device(&device, 32, pattern);
+    device.assert_digests(region.span(), 32, |index| pattern.digest(index));
+    let watch = device.watch();
+    device.to_system(region.span());
+    watch.assert_pages(Counter::BytesMigratedToSystem, 32);
+    region.check(pattern);
+}
+
+/// Asserts that the device is given nothing to do meanwhile.
+pub fn assert_idle(device: &Device, body: impl FnOnce()) {
+    let watch = device.watch();
+    body();
+    for counter in [Counter::Doorbells, Counter::Commands, Counter::ChannelErrors, Counter::BadAccesses] {
+        assert_eq!(watch.count(counter), 0, "{}", counter.name());
+    }
+}
+
+/// Calls `visit` while other processes have so many pages each on the device, and none in this one has it open. What they
+/// have there is the same afterwards.
+pub fn beside_owners(processes: usize, pages: usize, visit: impl FnOnce()) {
+    let (ready, go) = (Event::new(), Event::new());
+    let start = |tag| {
+        let (ready, go) = (&ready, &go);
+        Child::spawn(move || {
+            let pattern = Pattern::new(tag);
+            let region = Region::filled(pages, pattern);
+            Device::open().to_device(region.span());
+            ready.signal();
+            go.wait();
+            region.check(pattern);
+        })
+    };
+    // Not by a file that stays open: the children would inherit it.
+    let migrated = || Device::open().count(Counter::BytesMigratedToDevice) / PAGE as u64;
+    let before = migrated();
+    let children: Vec<Child> = (1..).map(start).take(processes).collect();
+    children.iter().for_each(|_| ready.wait());
+    assert_eq!(migrated() - before, (processes * pages) as u64, "pages that the device copied for them");
+    visit();
+    children.iter().for_each(|_| go.signal());
+    children.into_iter().for_each(Child::succeed);
 }
 
 /// Where the CPU finds a page after touching it on the device.

@@ -83,8 +83,9 @@ fn between_written_pages() {
 fn written_on_the_device() {
     let (device, pattern) = (Device::open(), Pattern::new(1));
     let region = Region::new(16);
-    device.to_device(region.span());
     let watch = device.watch();
+    device.to_device(region.span());
+    watch.assert_pages(Counter::BytesFilled, 16);
     region.fill(pattern);
     assert_touched(&device, &watch, &region, 16);
     device.to_device(region.span());

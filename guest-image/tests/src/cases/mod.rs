@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The tests, a file a topic.
+//! The tests, a file a topic. Each asserts by the device's own counters that the device did the work, or that it had none.
 
 mod counters;
 mod devices;

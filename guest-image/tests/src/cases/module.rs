@@ -3,11 +3,10 @@
 
 use nix::errno::Errno;
 
-use super::fixture::on_device;
-use crate::bus::{load, unload, wait_for_device};
+use super::fixture::{assert_works, beside_owners, on_device, send};
+use crate::bus::{Function, load, unload, wait_for_device};
 use crate::device::Device;
 use crate::pattern::Pattern;
-use crate::process::{Child, Event};
 use crate::region::Region;
 use crate::suite::test_list;
 
@@ -17,14 +16,6 @@ test_list! { "module":
     pages_of_other_processes_survive_unloading.disruptive().patience(2);
     reloading_five_times.disruptive().patience(3);
     parameters_survive_reloading.disruptive().patience(2);
-}
-
-fn assert_works() {
-    let (device, pattern) = (Device::open(), Pattern::new(99));
-    let region = on_device(&device, 32, pattern);
-    device.assert_digests(region.span(), 32, |index| pattern.digest(index));
-    device.to_system(region.span());
-    region.check(pattern);
 }
 
 fn reload() {
@@ -43,9 +34,10 @@ fn an_open_file_keeps_it() {
 
 fn pages_survive_unloading() {
     let (device, pattern) = (Device::open(), Pattern::new(1));
+    let function = Function::of(&device);
     let region = on_device(&device, 200, pattern);
     drop(device);
-    unload().expect("unloading the driver");
+    function.evacuate(200, || unload().expect("unloading the driver"));
     region.check(pattern);
     wait_for_device(false);
     load();
@@ -54,23 +46,8 @@ fn pages_survive_unloading() {
 }
 
 fn pages_of_other_processes_survive_unloading() {
-    let (ready, go) = (Event::new(), Event::new());
-    let start = |tag| {
-        let (ready, go) = (&ready, &go);
-        Child::spawn(move || {
-            let pattern = Pattern::new(tag);
-            let region = Region::filled(64, pattern);
-            Device::open().to_device(region.span());
-            ready.signal();
-            go.wait();
-            region.check(pattern);
-        })
-    };
-    let children = [start(1), start(2)];
-    children.iter().for_each(|_| ready.wait());
-    unload().expect("unloading the driver");
-    children.iter().for_each(|_| go.signal());
-    children.into_iter().for_each(Child::succeed);
+    let function = Function::of(&Device::open());
+    beside_owners(2, 64, || function.evacuate(128, || unload().expect("unloading the driver")));
     load();
     assert_works();
 }
@@ -80,7 +57,7 @@ fn reloading_five_times() {
     let region = Region::filled(64, pattern);
     for _ in 0..5 {
         let device = Device::open();
-        device.to_device(region.span());
+        send(&device, &region);
         device.assert_digests(region.span(), 64, |index| pattern.digest(index));
         drop(device);
         reload();

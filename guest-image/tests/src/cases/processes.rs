@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Several processes use the device, and end in every way.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ersatz_abi::counter::Counter;
 use ersatz_uapi::Direction;
@@ -26,22 +26,13 @@ test_list! { "processes":
     four_processes_at_once.patience(2);
 }
 
-/// Waits until so many pages of VRAM are free: a process's pages are freed a moment after its end.
-fn assert_free(device: &Device, pages: u64) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while device.free_pages() != pages {
-        assert!(Instant::now() < deadline, "{} pages of VRAM free, not {pages}", device.free_pages());
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
 fn exit_frees_vram() {
     let device = Device::open();
     let free = device.free_pages();
     let watch = device.watch();
     Child::spawn(|| std::mem::forget(on_device(&Device::open(), 100, Pattern::new(1)))).succeed();
     watch.assert_pages(Counter::BytesMigratedToDevice, 100);
-    assert_free(&device, free);
+    device.assert_free(free);
     watch.assert_pages(Counter::BytesToSystem, 0);
 }
 
@@ -58,7 +49,7 @@ fn sigkill_frees_vram() {
     assert_eq!(device.free_pages(), free - 100);
     child.signal(Signal::SIGKILL);
     child.die_of(Signal::SIGKILL);
-    assert_free(&device, free);
+    device.assert_free(free);
 }
 
 fn sigkill_during_migrations() {
@@ -82,7 +73,7 @@ fn sigkill_during_migrations() {
         child.die_of(Signal::SIGKILL);
     }
     assert!(watch.pages(Counter::BytesMigratedToDevice) > 0, "no migration was under way in any round");
-    assert_free(&device, free);
+    device.assert_free(free);
 }
 
 fn exec_frees_vram() {
@@ -98,7 +89,7 @@ fn exec_frees_vram() {
     })
     .succeed();
     watch.assert_pages(Counter::BytesMigratedToDevice, 50);
-    assert_free(&device, free);
+    device.assert_free(free);
 }
 
 fn pages_outlive_the_file() {
@@ -117,6 +108,7 @@ fn an_inherited_file_serves_the_caller() {
     let (device, parents, childs) = (Device::open(), Pattern::new(1), Pattern::new(2));
     let region = Region::filled(16, parents);
     let (sent, looked) = (Event::new(), Event::new());
+    let watch = device.watch();
     let child = Child::spawn(|| {
         region.fill(childs);
         device.to_device(region.span());
@@ -125,6 +117,7 @@ fn an_inherited_file_serves_the_caller() {
         looked.wait();
     });
     sent.wait();
+    watch.assert_pages(Counter::BytesMigratedToDevice, 16);
     assert_eq!(device.on_device(region.span()), 0, "the child's ioctl moved the parent's pages");
     device.assert_digests(region.span(), 0, |index| parents.digest(index));
     looked.signal();

@@ -82,6 +82,7 @@ fn with_remote(before: Pattern, after: Pattern, visit: impl FnOnce(&Device, &Reg
     let device = Device::open();
     let region = Region::new(16);
     let (ready, go) = (Event::new(), Event::new());
+    let watch = device.watch();
     let child = Child::spawn(|| {
         let device = Device::open();
         region.fill(before);
@@ -93,7 +94,7 @@ fn with_remote(before: Pattern, after: Pattern, visit: impl FnOnce(&Device, &Reg
         device.assert_digests(region.span(), 16, |index| after.digest(index));
     });
     ready.wait();
-    let watch = device.watch();
+    watch.assert_pages(Counter::BytesMigratedToDevice, 16);
     visit(&device, &region, child.pid());
     let faulted = watch.pages(Counter::BytesCpuFault);
     assert_eq!(faulted, if device.is_coherent() { 0 } else { 16 }, "pages that came back for another process");
@@ -181,7 +182,9 @@ fn a_futex_on_the_device() {
     let device = Device::open();
     let region = Region::new(1);
     let turn = region.atomic(0);
+    let watch = device.watch();
     device.to_device(region.span());
+    watch.assert_pages(Counter::BytesFilled, 1);
     let futex = |operation: libc::c_int, value: u32| {
         // SAFETY: the word stays mapped; a futex call does not write it.
         unsafe { libc::syscall(libc::SYS_futex, turn.as_ptr(), operation | libc::FUTEX_PRIVATE_FLAG, value, 0, 0, 0) }

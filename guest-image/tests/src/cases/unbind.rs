@@ -8,11 +8,10 @@ use ersatz_abi::counter::Counter;
 use ersatz_uapi::Direction;
 use nix::errno::Errno;
 
-use super::fixture::on_device;
+use super::fixture::{assert_works, beside_owners, on_device, send};
 use crate::bus::Function;
 use crate::device::Device;
 use crate::pattern::Pattern;
-use crate::process::{Child, Event};
 use crate::region::Region;
 use crate::suite::test_list;
 
@@ -25,23 +24,12 @@ test_list! { "unbind":
     a_file_open_across_it_stays_dead.disruptive().patience(2);
 }
 
-/// Sends content to the device, and asserts that a device bound anew works as a whole.
-fn assert_works() {
-    let (device, pattern) = (Device::open(), Pattern::new(99));
-    let region = on_device(&device, 32, pattern);
-    device.assert_digests(region.span(), 32, |index| pattern.digest(index));
-    device.to_system(region.span());
-    region.check(pattern);
-}
-
 fn pages_come_back_to_system_memory() {
     let (device, pattern) = (Device::open(), Pattern::new(1));
     let function = Function::of(&device);
     let region = on_device(&device, 200, pattern);
     drop(device);
-    function.unbind();
-    let copied = function.counter(Counter::BytesUnbind) / crate::pattern::PAGE as u64;
-    assert!(copied >= 200, "the device copied {copied} pages for the unbind");
+    function.evacuate(200, || function.unbind());
     region.check(pattern);
     function.bind();
     region.check(pattern);
@@ -52,7 +40,7 @@ fn open_files_are_told() {
     let (device, pattern) = (Device::open(), Pattern::new(1));
     let function = Function::of(&device);
     let region = on_device(&device, 64, pattern);
-    function.unbind();
+    function.evacuate(64, || function.unbind());
     assert_eq!(device.try_info().unwrap_err(), Errno::ENODEV);
     assert_eq!(device.try_counters().unwrap_err(), Errno::ENODEV);
     assert_eq!(device.try_migrate(region.span(), Direction::ToDevice).unwrap_err(), Errno::ENODEV);
@@ -65,24 +53,7 @@ fn open_files_are_told() {
 
 fn pages_of_other_processes_come_back() {
     let function = Function::of(&Device::open());
-    let (ready, go) = (Event::new(), Event::new());
-    let start = |tag| {
-        let (ready, go) = (&ready, &go);
-        Child::spawn(move || {
-            let pattern = Pattern::new(tag);
-            let region = Region::filled(64, pattern);
-            Device::open().to_device(region.span());
-            ready.signal();
-            go.wait();
-            region.check(pattern);
-        })
-    };
-    let children = [start(1), start(2), start(3)];
-    children.iter().for_each(|_| ready.wait());
-    function.unbind();
-    assert!(function.counter(Counter::BytesUnbind) >= 192 * crate::pattern::PAGE as u64);
-    children.iter().for_each(|_| go.signal());
-    children.into_iter().for_each(Child::succeed);
+    beside_owners(3, 64, || function.evacuate(192, || function.unbind()));
     function.bind();
     assert_works();
 }
@@ -93,7 +64,7 @@ fn ten_times() {
     let region = Region::filled(48, pattern);
     for _ in 0..10 {
         let device = Device::open();
-        device.to_device(region.span());
+        send(&device, &region);
         device.assert_digests(region.span(), 48, |index| pattern.digest(index));
         drop(device);
         function.unbind();
@@ -109,6 +80,7 @@ fn during_migrations() {
     for _ in 0..3 {
         let device = Device::open();
         let function = Function::of(&device);
+        let before = device.count(Counter::BytesMigratedToDevice);
         let started = AtomicBool::new(false);
         thread::scope(|scope| {
             let migrations = scope.spawn(|| {
@@ -124,6 +96,8 @@ fn during_migrations() {
                 thread::yield_now();
             }
             function.unbind();
+            let migrated = function.counter(Counter::BytesMigratedToDevice);
+            assert!(migrated > before, "nothing went to the device before it was unbound");
             assert_eq!(migrations.join().expect("the thread that migrates"), Errno::ENODEV);
         });
         region.check(pattern);

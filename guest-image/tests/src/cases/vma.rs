@@ -25,22 +25,13 @@ test_list! { "vma":
     populate_advice_on_the_device;
 }
 
-/// Waits until so many pages of VRAM are free: pages are freed a moment after their last use.
-fn assert_free(device: &Device, pages: u64) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while device.free_pages() != pages {
-        assert!(std::time::Instant::now() < deadline, "{} pages of VRAM free, not {pages}", device.free_pages());
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-}
-
 fn unmapping_frees_vram() {
     let device = Device::open();
     let free = device.free_pages();
     let region = on_device(&device, 100, Pattern::new(1));
     let watch = device.watch();
     drop(region);
-    assert_free(&device, free);
+    device.assert_free(free);
     watch.assert_pages(Counter::BytesToSystem, 0);
 }
 
@@ -49,7 +40,7 @@ fn unmapping_a_part_keeps_the_rest() {
     let free = device.free_pages();
     let region = on_device(&device, 60, pattern);
     region.unmap(20..40);
-    assert_free(&device, free - 40);
+    device.assert_free(free - 40);
     device.assert_digests(region.part(0..20), 20, |index| pattern.digest(index));
     device.assert_digests(region.part(40..60), 20, |index| pattern.digest(40 + index));
     region.check_part(0..20, pattern);
@@ -63,7 +54,7 @@ fn unmapping_every_other_page() {
     for index in (0..40).step_by(2) {
         region.unmap(index..index + 1);
     }
-    assert_free(&device, free - 20);
+    device.assert_free(free - 20);
     for index in (1..40).step_by(2) {
         region.check_part(index..index + 1, pattern);
     }
@@ -86,7 +77,7 @@ fn shrinking_by_remap_frees_vram() {
     let (device, pattern) = (Device::open(), Pattern::new(1));
     let free = device.free_pages();
     let region = on_device(&device, 50, pattern).resize(10);
-    assert_free(&device, free - 10);
+    device.assert_free(free - 10);
     device.assert_digests(region.span(), 10, |index| pattern.digest(index));
     region.check(pattern);
 }
@@ -110,7 +101,7 @@ fn moving_onto_device_pages_frees_those() {
     let free = device.free_pages();
     let target = on_device(&device, 24, replaced);
     let region = on_device(&device, 24, kept).move_onto(target);
-    assert_free(&device, free - 24);
+    device.assert_free(free - 24);
     device.assert_digests(region.span(), 24, |index| kept.digest(index));
     region.check(kept);
 }
@@ -121,7 +112,7 @@ fn unneeded_pages_read_as_zero() {
     let region = on_device(&device, 30, pattern);
     let watch = device.watch();
     region.advise(10..20, MmapAdvise::MADV_DONTNEED).expect("MADV_DONTNEED");
-    assert_free(&device, free - 20);
+    device.assert_free(free - 20);
     device.assert_all(region.part(10..20), PageState::None);
     watch.assert_pages(Counter::BytesToSystem, 0);
     region.check_zero(10..20);
