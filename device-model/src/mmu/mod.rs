@@ -9,51 +9,33 @@
 //! invalidation takes each of these locks in turn. So once it is acknowledged, no access through a translation from before it
 //! is under way or will begin.
 
+#[cfg(test)]
+mod fixture;
 mod invalidate;
 pub mod memory;
+#[cfg(test)]
+#[path = "../../tests/host/page_tables.rs"]
+mod page_tables;
 pub mod space;
 pub mod tlb;
+mod translate;
 mod turnstile;
 pub mod walk;
 
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, PoisonError};
 
 use ersatz_abi::counter::Counter;
-use ersatz_abi::fault::AccessKind;
-use ersatz_abi::list::Location;
-use ersatz_abi::mmu::{InvalidateScope, InvalidateTarget, Invalidation, Page, PageSize};
+use ersatz_abi::mmu::{InvalidateScope, InvalidateTarget, Invalidation};
 
 use crate::counters::Counters;
 use crate::sync::Mutex;
 use crate::trace::{MmuEvent, Tracer};
 use invalidate::{Lock, Requests, serve};
-use memory::TableMemory;
 use space::{AddressSpace, AddressSpaces, Switched};
 use tlb::Tlb;
+pub use translate::{TranslateError, Translation, Unit};
 use turnstile::Turnstile;
-use walk::{Fault, Walked, denied, modifies, walk};
-
-/// Where a virtual address leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Translation {
-    /// The byte it means: in VRAM, in system memory, or in a peer's VRAM. Whether there is such memory is for the access to find
-    /// out.
-    pub location: Location,
-    /// Bytes from there to the end of the page: all that may be accessed by this translation.
-    pub length: u64,
-    /// The size of the page.
-    pub size: PageSize,
-}
-
-/// Why a virtual address leads nowhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TranslateError {
-    /// The address space is not enabled.
-    SpaceDisabled,
-    /// The access faults.
-    Fault(Fault),
-}
 
 /// The MMU of a device.
 #[derive(Debug)]
@@ -195,65 +177,5 @@ impl Mmu {
         for tlb in &self.tlbs {
             tlb.with(|tlb| tlb.forget(&Invalidation::All));
         }
-    }
-}
-
-/// What an engine translates with.
-pub struct Unit<'a> {
-    mmu: &'a Mmu,
-    engine: u8,
-    tlb: MutexGuard<'a, Tlb>,
-}
-
-impl Unit<'_> {
-    /// Where a virtual address leads; not with any other lock of the MMU held.
-    ///
-    /// # Errors
-    ///
-    /// Whatever [`TranslateError`] lists.
-    pub fn translate(
-        &mut self,
-        memory: &impl TableMemory,
-        asid: u8,
-        address: u64,
-        access: AccessKind,
-    ) -> Result<Translation, TranslateError> {
-        if let Some(Walked { page, clean }) = self.tlb.find(asid, address) {
-            let refused = denied(&page, access);
-            if refused.is_some() || !(clean && modifies(access)) {
-                self.mmu.counters.add(Counter::TlbHits, 1);
-                return match refused {
-                    Some(kind) => Err(TranslateError::Fault(Fault { kind, level: level_of(page.size) })),
-                    None => Ok(Translation::new(&page, address)),
-                };
-            }
-            // The dirty bit is to be set in the entry that is there now, whatever that says.
-            self.tlb.remove(asid, address);
-        }
-        let space = self.mmu.spaces.enabled(asid).ok_or(TranslateError::SpaceDisabled)?;
-        self.mmu.counters.add(Counter::TlbMisses, 1);
-        let walked = walk(memory, space, address, access).map_err(TranslateError::Fault)?;
-        self.tlb.insert(asid, address, walked);
-        let Page { location: page, size, write, atomic } = walked.page;
-        let first = address - address % size.bytes();
-        let event = MmuEvent::Translation { engine: self.engine, asid, address: first, page, size, write, atomic };
-        self.mmu.tracer.emit(event.into());
-        Ok(Translation::new(&walked.page, address))
-    }
-}
-
-impl Translation {
-    fn new(page: &Page, address: u64) -> Self {
-        let offset = address % page.size.bytes();
-        let location = Location { address: page.location.address + offset, ..page.location };
-        Self { location, length: page.size.bytes() - offset, size: page.size }
-    }
-}
-
-/// The level of the tables whose entries map pages of a size.
-fn level_of(size: PageSize) -> u8 {
-    match size {
-        PageSize::Small | PageSize::Big => 0,
-        PageSize::Huge => 1,
     }
 }

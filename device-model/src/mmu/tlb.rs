@@ -117,10 +117,8 @@ impl Tlb {
         self.0.iter_mut().find_map(|cache| cache.find(asid, address))
     }
 
-    /// Holds what a walk found for an address, instead of whatever is held for it. If there is no room, an older
-    /// translation goes.
+    /// Holds what a walk found for an address, for which nothing is held now. If there is no room, an older translation goes.
     pub fn insert(&mut self, asid: u8, address: u64, walked: Walked) {
-        self.remove(asid, address);
         self.0[walked.page.size as usize].insert(asid, address, walked);
     }
 

@@ -115,3 +115,6 @@ pub(super) fn denied(page: &Page, access: AccessKind) -> Option<FaultKind> {
         AccessKind::Read | AccessKind::Write | AccessKind::Atomic | AccessKind::Prefetch => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
