@@ -113,3 +113,6 @@ pub(super) fn serve<T: Lock<Tlb>>(
     }
     requests.with(|requests| requests.complete(&batch, announce))
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,7 +31,7 @@ struct Key {
 #[derive(Clone, Copy, Debug, Default)]
 struct Set {
     ways: [Option<(Key, Walked)>; WAYS],
-    /// The way that goes next, when all are taken.
+    /// The way that goes when all are taken.
     next: usize,
 }
 
@@ -63,8 +63,9 @@ impl Cache {
     fn insert(&mut self, asid: u8, address: u64, walked: Walked) {
         let (key, set) = self.place(asid, address);
         let way = set.ways.iter().position(Option::is_none).unwrap_or_else(|| {
+            let oldest = set.next;
             set.next = (set.next + 1) % WAYS;
-            set.next
+            oldest
         });
         set.ways[way] = Some((key, walked));
     }
@@ -136,3 +137,6 @@ impl Tlb {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,7 @@ impl Driver {
             let allocate: Box<dyn FnMut() -> Location> = Box::new(move || {
                 // The low bits keep tables apart, whatever the place.
                 let place = places[number as usize % places.len()];
-                let address = (place % (1 << 40) << 12) & !0xffff_f000 | number << 12;
+                let address = (((place % (1 << 40)) << 12) & !0xffff_f000) | (number << 12);
                 number += 1;
                 let at = if place >> 63 == 0 { Location::vram(address) } else { Location::system(address) };
                 memory.add_table(at);
@@ -120,7 +120,7 @@ fn any_layout() -> impl Strategy<Value = Layout> {
         |(five_levels, regions, places, pages)| {
             let bits = if five_levels { 57 } else { 48 };
             // Whole 8 MiB, and the last one of the address space among them.
-            let mut regions: Vec<u64> = regions.iter().map(|base| base % (1 << bits) & !((8 << 20) - 1)).collect();
+            let mut regions: Vec<u64> = regions.iter().map(|base| (base % (1 << bits)) & !((8 << 20) - 1)).collect();
             regions[0] = (1 << bits) - (8 << 20);
             Layout { five_levels, regions, places, pages }
         },
@@ -198,7 +198,7 @@ proptest! {
                 let word = words[(index % 8) as usize] ^ index << 12;
                 // Mostly near: valid, in VRAM, among these very tables.
                 let word = if word >> 62 == 0 { word } else { word & 0x300f | 1 };
-                memory.store(Location::vram(frame << 12 | index * 8), word);
+                memory.store(Location::vram((frame << 12) | (index * 8)), word);
             }
         }
         let root = PageTableEntry(if root >> 62 == 0 { root } else { root & 0x3000 | 1 });
