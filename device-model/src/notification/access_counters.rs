@@ -156,3 +156,6 @@ impl AccessCounters {
 fn region_of(address: u64, control: AccessCounterControl) -> u64 {
     address >> control.region_order() << control.region_order()
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,3 +80,6 @@ impl FaultBuffer {
         written.map(|_| record)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,3 +27,6 @@ pub(crate) fn publish<S: Slot>(slot: &S, record: &[u64; RECORD_WORDS]) -> Result
     }
     slot.release(RECORD_VALID_WORD, record[RECORD_VALID_WORD])
 }
+
+#[cfg(test)]
+mod tests;

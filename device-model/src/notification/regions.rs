@@ -74,3 +74,6 @@ impl Regions {
         self.by_use.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,3 +102,6 @@ impl Slot for GuestSlot<'_> {
         self.dma.store_u64(self.address_of(word), value)
     }
 }
+
+#[cfg(test)]
+mod tests;
