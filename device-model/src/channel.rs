@@ -13,7 +13,8 @@ mod state;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ersatz_abi::channel::ChannelState;
+use ersatz_abi::channel::{ChannelState, Priority};
+use ersatz_abi::error::ErrorCode;
 use ersatz_abi::regs::ChannelStatus;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -77,11 +78,11 @@ impl Channel {
         allowed
     }
 
-    /// The enable bit was written. Enabling checks the setup. `tell` is called before anybody can see what has become of it:
+    /// The enable bit was written. Enabling checks the setup, for a device with so many engines. `tell` is called before anybody can see what has become of it:
     /// the trace has it before its consequences.
-    pub(crate) fn switch(&self, enable: bool, tell: impl FnOnce(&Switched)) -> Switched {
+    pub(crate) fn switch(&self, enable: bool, engines: u8, tell: impl FnOnce(&Switched)) -> Switched {
         let mut state = self.state.lock();
-        let switched = state.switch(enable);
+        let switched = state.switch(enable, engines);
         tell(&switched);
         switched
     }
@@ -115,10 +116,10 @@ impl Channel {
         self.epoch.load(Ordering::Acquire) == turn.epoch
     }
 
-    /// The engine takes up the channel. `tell` is called as for [`Self::switch`].
-    pub(crate) fn take_up(&self, tell: impl FnOnce(&Found)) -> Found {
+    /// An engine takes up the channel. `tell` is called as for [`Self::switch`].
+    pub(crate) fn take_up(&self, engine: u8, tell: impl FnOnce(&Found)) -> Found {
         let mut state = self.state.lock();
-        let found = state.take_up(self.epoch.load(Ordering::Acquire));
+        let found = state.take_up(engine, self.epoch.load(Ordering::Acquire));
         tell(&found);
         found
     }
@@ -144,9 +145,51 @@ impl Channel {
         self.advance(turn, |state| {
             state.get = turn.get;
             state.fence = turn.fence;
+            state.under_way = false;
             go_on = state.enable;
         });
         go_on
+    }
+
+    /// The command under way waits for something; false if a reset was faster.
+    pub(crate) fn hold(&self, turn: &Turn) -> bool {
+        self.advance(turn, |state| state.under_way = true)
+    }
+
+    /// The access under way faulted: the channel waits for a replay, `fault` is the error it ends with if that is cancelled.
+    /// `tell` is called as for [`Self::switch`]: no replay comes between. False if a reset was faster.
+    pub(crate) fn suspend(&self, turn: &Turn, fault: Fault, tell: impl FnOnce()) -> bool {
+        self.advance(turn, |state| {
+            tell();
+            state.suspend(fault);
+        })
+    }
+
+    /// Whether the channel waits at a fault.
+    pub(crate) fn is_faulted(&self) -> bool {
+        self.state.lock().faulted.is_some()
+    }
+
+    /// Has a channel that waits at a fault try again; whether it did wait.
+    pub(crate) fn replay(&self) -> bool {
+        self.state.lock().replay()
+    }
+
+    /// Puts a channel that waits at a fault in error. `tell` is called as for [`Self::switch`], with what is wrong, the ring position and the
+    /// vector to tell; false if it did not wait.
+    pub(crate) fn cancel(&self, tell: impl FnOnce(Fault, u32, Option<u16>)) -> bool {
+        let mut state = self.state.lock();
+        let Some(fault) = state.faulted else { return false };
+        let fault = Fault { code: ErrorCode::FaultCancelled, ..fault };
+        tell(fault, state.get, state.setup.usable_vector());
+        state.fail(fault);
+        self.move_on();
+        true
+    }
+
+    /// Whose turn it is, compared with other channels.
+    pub(crate) fn priority(&self) -> Priority {
+        self.state.lock().checked.map_or(Priority::Low, |checked| checked.priority)
     }
 
     /// Puts the channel in error; false if a reset was faster.

@@ -32,8 +32,8 @@ impl Counters {
         self.0[counter as usize].fetch_add(amount, Ordering::Relaxed);
     }
 
-    /// Accounts for one list entry of a copy.
-    pub fn add_copy(&self, source: Aperture, destination: Aperture, cause: Cause, length: u64) {
+    /// Accounts for a piece of a copy, by where it really was.
+    pub fn add_direction(&self, source: Aperture, destination: Aperture, length: u64) {
         let direction = match (source, destination) {
             (Aperture::System, Aperture::Vram) => Counter::BytesToVram,
             (Aperture::Vram, Aperture::System) => Counter::BytesToSystem,
@@ -44,6 +44,10 @@ impl Counters {
             (Aperture::Virtual, _) | (_, Aperture::Virtual) => return,
         };
         self.add(direction, length);
+    }
+
+    /// Accounts for a list entry of a copy that is complete.
+    pub fn add_entry(&self, cause: Cause, length: u64) {
         self.add(Counter::CopyEntries, 1);
         let reason = match cause {
             Cause::MigrateToDevice => Counter::BytesMigratedToDevice,

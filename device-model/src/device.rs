@@ -13,10 +13,12 @@ use crate::channel::{Channel, ResetScope};
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::dma::DmaSpace;
+use crate::engine::doorbells::Doorbells;
 use crate::engine::gate::Gate;
 use crate::fabric::Link;
 use crate::interrupt::InterruptSink;
 use crate::mmu::Mmu;
+use crate::mmu::memory::DeviceTables;
 use crate::notification::{AccessCounters, FaultBuffer};
 use crate::pci::aer::ErrorLog;
 use crate::pci::msix::{Msix, Raised};
@@ -32,6 +34,23 @@ pub(crate) struct Ports {
     pub(crate) tracer: Tracer,
 }
 
+/// How many there are of what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Units {
+    pub(crate) channels: u8,
+    pub(crate) copy_engines: u8,
+    pub(crate) compute_engines: u8,
+}
+
+/// What an engine does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EngineKind {
+    /// Lists of pages.
+    Copy,
+    /// Kernels over virtual addresses.
+    Compute,
+}
+
 /// The device.
 pub(crate) struct Device {
     pub(crate) ports: Ports,
@@ -45,8 +64,9 @@ pub(crate) struct Device {
     pub(crate) access_counters: AccessCounters,
     pub(crate) msix: Msix,
     pub(crate) gate: Gate,
-    /// One an engine: "look at all your channels".
-    kicks: Box<[EventFd]>,
+    /// One an engine: first the copy engines, then the compute engines.
+    engines: Box<[Doorbells]>,
+    copy_engines: u8,
     bad_access: AtomicBool,
     /// A reset asked for by register is under way. Locked before any channel is.
     resetting: Mutex<bool>,
@@ -54,20 +74,20 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// `channels` and `engines` are at least one and fit in eight bits.
+    /// There is at least one channel and one copy engine.
     pub(crate) fn new(
         ports: Ports,
         vram: Arc<Vram>,
         link: Link,
         errors: Arc<ErrorLog>,
-        channels: u8,
-        engines: u8,
+        units: Units,
     ) -> io::Result<Self> {
+        let Units { channels, copy_engines, compute_engines } = units;
         let channels = (0..channels).map(|_| EventFd::new(EFD_NONBLOCK).map(Channel::new));
-        let kicks = (0..engines).map(|_| EventFd::new(EFD_NONBLOCK));
+        let doorbells = (0..usize::from(copy_engines) + usize::from(compute_engines)).map(|_| Doorbells::new());
         let counters = Arc::new(Counters::new());
-        let mmu = Mmu::new(engines, counters.clone(), ports.tracer.clone());
-        Ok(Self {
+        let mmu = Mmu::new(copy_engines + compute_engines, counters.clone(), ports.tracer.clone());
+        let device = Self {
             ports,
             vram,
             link,
@@ -79,11 +99,16 @@ impl Device {
             counters,
             msix: Msix::new(),
             gate: Gate::default(),
-            kicks: kicks.collect::<io::Result<_>>()?,
+            engines: doorbells.collect::<io::Result<_>>()?,
+            copy_engines,
             bad_access: AtomicBool::new(false),
             resetting: Mutex::new(false),
             leaving: AtomicBool::new(false),
-        })
+        };
+        for (number, channel) in (0..).zip(&device.channels) {
+            device.engines[0].bind(number, &channel.doorbell)?;
+        }
+        Ok(device)
     }
 
     /// Number of channels.
@@ -93,26 +118,54 @@ impl Device {
 
     /// Number of engines.
     pub(crate) fn engine_count(&self) -> u8 {
-        u8::try_from(self.kicks.len()).unwrap_or(u8::MAX)
+        u8::try_from(self.engines.len()).unwrap_or(u8::MAX)
     }
 
-    /// The numbers of the channels that an engine works for.
-    pub(crate) fn channels_of(&self, engine: u8) -> impl Iterator<Item = u8> + use<> {
-        (engine..self.channel_count()).step_by(self.kicks.len())
+    /// Number of copy engines.
+    pub(crate) fn copy_engine_count(&self) -> u8 {
+        self.copy_engines
     }
 
-    /// What wakes an engine for other reasons than a doorbell.
-    pub(crate) fn kick_event(&self, engine: u8) -> &EventFd {
-        &self.kicks[usize::from(engine)]
+    /// What an engine does.
+    pub(crate) fn engine_kind(&self, engine: u8) -> EngineKind {
+        if engine < self.copy_engines { EngineKind::Copy } else { EngineKind::Compute }
+    }
+
+    /// What wakes an engine.
+    pub(crate) fn doorbells(&self, engine: u8) -> &Doorbells {
+        &self.engines[usize::from(engine)]
+    }
+
+    /// Has an engine work for a channel, and no other one. Called with the channel's lock held.
+    pub(crate) fn bind(&self, channel: u8, engine: u8) {
+        let doorbell = &self.channels[usize::from(channel)].doorbell;
+        let rebind = || {
+            if self.doorbells(engine).is_bound(channel) {
+                return Ok(());
+            }
+            for other in self.engines.iter().filter(|other| other.is_bound(channel)) {
+                other.unbind(channel, doorbell)?;
+            }
+            self.doorbells(engine).bind(channel, doorbell)
+        };
+        if let Err(error) = rebind() {
+            log::error!("engine {engine} cannot hear the doorbell of channel {channel}: {error}");
+        }
     }
 
     /// Has the engine of a channel look at it.
     pub(crate) fn kick(&self, channel: u8) {
-        signal(self.kick_event(channel % self.engine_count()));
+        self.engines.iter().filter(|engine| engine.is_bound(channel)).for_each(Doorbells::kick);
     }
 
-    fn kick_all(&self) {
-        self.kicks.iter().for_each(signal);
+    /// The memory that page tables are in.
+    pub(crate) fn tables(&self) -> DeviceTables<'_, impl Fn(u8) -> bool + '_> {
+        DeviceTables { vram: &self.vram, system: &*self.ports.dma, has_peer: |peer| self.link.peer(peer).is_some() }
+    }
+
+    /// Has every engine look at its channels.
+    pub(crate) fn kick_all(&self) {
+        self.engines.iter().for_each(Doorbells::kick);
     }
 
     /// Carries out invalidations until [`Self::leave`].
@@ -196,6 +249,7 @@ impl Device {
             channel.reset(ResetScope::Device);
             drain(&channel.doorbell);
         }
+        self.mmu.reset();
         self.msix.reset();
         match source {
             ResetSource::Conventional | ResetSource::Transport => self.errors.power_on(),
@@ -225,7 +279,7 @@ impl Device {
     }
 }
 
-fn signal(event: &EventFd) {
+pub(crate) fn signal(event: &EventFd) {
     // It can only refuse when the count is about to overflow, and then its reader is being woken already.
     let _ = event.write(1);
 }

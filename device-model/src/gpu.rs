@@ -15,7 +15,7 @@ use vm_memory::VolatileSlice;
 
 use crate::bus::{BarInfo, BarMapping, Doorbell, Effect, MsixMessage, PciFunction};
 use crate::clock::Clock;
-use crate::device::{Device, Ports};
+use crate::device::{Device, Ports, Units};
 use crate::dma::{DmaSpace, ReportedSpace};
 use crate::engine;
 use crate::fabric::{Link, PeerVram};
@@ -28,7 +28,7 @@ use crate::registers::Registers;
 use crate::sync::Mutex;
 use crate::trace::{Event, InterruptOutcome, ResetSource};
 use crate::vram::Vram;
-pub use config::{GpuConfig, GpuError};
+pub use config::{GpuConfig, GpuError, MAX_ENGINES};
 
 /// The GPU.
 ///
@@ -60,12 +60,13 @@ impl Gpu {
         interrupts: Arc<dyn InterruptSink>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, GpuError> {
-        let GpuConfig { vram_size, bar_size, channels, copy_engines, serial, requester_id, fabric, tracer } = config;
+        let GpuConfig { vram_size, bar_size, serial, requester_id, fabric, tracer, .. } = config;
+        let GpuConfig { channels, copy_engines, compute_engines, .. } = config;
         if channels == 0 || u32::from(channels) > regs::MAX_CHANNELS {
             return Err(GpuError::Channels(channels));
         }
-        if copy_engines == 0 || copy_engines > channels {
-            return Err(GpuError::CopyEngines { engines: copy_engines, channels });
+        if !(1..=MAX_ENGINES).contains(&copy_engines) || compute_engines > MAX_ENGINES {
+            return Err(GpuError::Engines { copy: copy_engines, compute: compute_engines });
         }
         let vram = Arc::new(Vram::new(vram_size)?);
         let bar = ResizableBar { bar: abi::BAR_VRAM, smallest: abi::VRAM_MIN, largest: vram_size };
@@ -77,8 +78,8 @@ impl Gpu {
         let dma = Arc::new(ReportedSpace::new(dma, errors.clone()));
         let ports = Ports { dma, interrupts, clock, tracer };
         let function = new_function(bar, bar_size, serial, errors.clone());
-        let device =
-            Arc::new(Device::new(ports, vram, link, errors, channels, copy_engines).map_err(GpuError::Events)?);
+        let units = Units { channels, copy_engines, compute_engines };
+        let device = Arc::new(Device::new(ports, vram, link, errors, units).map_err(GpuError::Events)?);
         let mut gpu = Self {
             device,
             function: Mutex::new(function),
@@ -87,7 +88,7 @@ impl Gpu {
             registers: Registers::default(),
             threads: Vec::new(),
         };
-        for engine in 0..copy_engines {
+        for engine in 0..gpu.device.engine_count() {
             let thread =
                 engine::spawn(gpu.device.clone(), engine).map_err(|source| GpuError::Engine { engine, source })?;
             gpu.threads.push(thread);

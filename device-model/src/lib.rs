@@ -21,8 +21,6 @@ pub mod fabric;
 pub mod gpu;
 pub mod interrupt;
 pub mod mmu;
-// Engines call it once they work with virtual addresses.
-#[allow(dead_code)]
 mod notification;
 pub mod pci;
 mod registers;

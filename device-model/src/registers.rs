@@ -8,6 +8,7 @@
 mod channel;
 mod decode;
 mod device;
+mod fault;
 mod low_half;
 mod mmu;
 mod notification;

@@ -56,7 +56,7 @@ fn logging() -> Host {
 
 /// Copies, which fails in this way.
 fn fail(host: &mut Host, entry: ListEntry, error: ErrorCode) {
-    host.put = 0;
+    host.put[0] = 0;
     host.enable(0, 1);
     let list = host.list(LISTS, &[entry]);
     host.submit(command(Operation::Copy(list)));

@@ -117,13 +117,13 @@ fn the_ring_wraps_many_times() {
             host.push_words(Command { fence: Some(fence), ..command(Operation::Nop) }.encode());
         }
         host.ring_doorbell(0);
-        host.wait_until("the batch", |host| host.get() == host.put);
+        host.wait_until("the batch", |host| host.get() == host.put[0]);
         assert_eq!(host.fence(), fence);
     }
-    assert!(host.put > 4 << ORDER);
+    assert!(host.put[0] > 4 << ORDER);
     assert_eq!(host.counter(Counter::Commands), fence);
     assert_eq!(host.counter(Counter::Fences), fence);
-    assert_eq!(host.read32(reg(0, regs::GET)), host.put);
+    assert_eq!(host.read32(reg(0, regs::GET)), host.put[0]);
 }
 
 #[test]

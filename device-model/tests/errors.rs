@@ -324,7 +324,7 @@ fn only_a_reset_leads_out() {
     assert_eq!(host.status(0).state(), Some(ChannelState::Disabled));
     assert_eq!(host.read64(reg(0, regs::ERROR_ADDRESS)), 0);
     assert!(!Status(host.read32(regs::STATUS.offset)).channel_error());
-    host.put = 0;
+    host.put[0] = 0;
     host.enable(0, 9);
     host.execute(Operation::Nop, 1);
 }

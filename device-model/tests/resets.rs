@@ -41,7 +41,7 @@ fn busy() -> Host {
 }
 
 fn works_again(host: &mut Host) {
-    host.put = 0;
+    host.put[0] = 0;
     host.start();
     host.enable(0, 1);
     let list = host.list(LISTS, &[entry(system(DATA), vram(0), 4096)]);
@@ -294,7 +294,7 @@ fn no_access_follows_a_function_reset() {
 fn resets_race_with_work_and_with_each_other() {
     let mut host = Host::new();
     for round in 0..200_u32 {
-        host.put = 0;
+        host.put[0] = 0;
         host.start();
         host.enable(0, 1);
         let list = host.list(LISTS, &[entry(system(DATA), vram(0), 65_536); 8]);

@@ -207,7 +207,7 @@ fn races_leave_a_log_in_good_order() {
     let mut traced = Traced::new();
     let list = traced.host.list(LISTS, &[entry(system(DATA), vram(0), 2 << 20); 4]);
     for round in 0..60_u64 {
-        traced.host.put = 0;
+        traced.host.put[0] = 0;
         traced.host.start();
         traced.host.enable(0, 1);
         for fence in 1..=4 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a driver sets up before it enables a channel, and what of it can be checked without touching memory.
 
-use ersatz_abi::channel::{RING_ORDER_MAX, RING_ORDER_MIN, SHARED_ALIGNMENT};
+use ersatz_abi::channel::{Priority, RING_ORDER_MAX, RING_ORDER_MIN, SHARED_ALIGNMENT};
 use ersatz_abi::command::COMMAND_BYTES;
 use ersatz_abi::error::ErrorCode;
 use ersatz_abi::pci::MSIX_VECTORS;
@@ -15,6 +15,9 @@ pub(crate) struct Setup {
     pub(crate) control_block: u64,
     pub(crate) ring_order: u32,
     pub(crate) vector: u32,
+    pub(crate) engine: u32,
+    pub(crate) asid: u32,
+    pub(crate) priority: u32,
 }
 
 /// A setup that can work.
@@ -23,11 +26,15 @@ pub(crate) struct CheckedSetup {
     pub(crate) ring: Ring,
     pub(crate) control_block: u64,
     pub(crate) vector: u16,
+    pub(crate) engine: u8,
+    pub(crate) asid: u8,
+    pub(crate) priority: Priority,
 }
 
 impl Setup {
-    /// Checks what can be checked without touching memory; the address of an error is that of the part that is wrong.
-    pub(super) fn check(&self) -> Result<CheckedSetup, Fault> {
+    /// Checks, for a device with so many engines, what can be checked without touching memory; the address of an error is that
+    /// of the part that is wrong.
+    pub(super) fn check(&self, engines: u8) -> Result<CheckedSetup, Fault> {
         let bad = |address| Fault { code: ErrorCode::BadSetup, entry: 0, address };
         if !(RING_ORDER_MIN..=RING_ORDER_MAX).contains(&self.ring_order) {
             return Err(bad(0));
@@ -40,7 +47,20 @@ impl Setup {
             return Err(bad(self.control_block));
         }
         let vector = self.usable_vector().ok_or_else(|| bad(0))?;
-        Ok(CheckedSetup { ring: Ring::new(self.ring_base, commands), control_block: self.control_block, vector })
+        let small = |value: u32| u8::try_from(value).map_err(|_| bad(0));
+        let engine = small(self.engine)?;
+        if engine >= engines {
+            return Err(bad(0));
+        }
+        let priority = Priority::from_raw(small(self.priority)?).ok_or_else(|| bad(0))?;
+        Ok(CheckedSetup {
+            ring: Ring::new(self.ring_base, commands),
+            control_block: self.control_block,
+            vector,
+            engine,
+            asid: small(self.asid)?,
+            priority,
+        })
     }
 
     pub(super) fn usable_vector(&self) -> Option<u16> {

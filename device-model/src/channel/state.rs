@@ -25,6 +25,11 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
+    /// Whether this turn began where that one did, with no reset in between.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (self.epoch, self.get) == (other.epoch, other.get)
+    }
+
     /// This turn once the command at its GET is complete and has signalled `fence`.
     pub(crate) fn completed(self, fence: Option<u64>) -> Self {
         Self { get: self.get.wrapping_add(1), fence: fence.unwrap_or(self.fence), ..self }
@@ -40,6 +45,8 @@ pub(crate) enum Found {
     Reset,
     /// The driver disabled the channel, and now it is.
     Stopped,
+    /// Another engine works for it.
+    Elsewhere,
     /// Nothing to do.
     Nothing,
 }
@@ -62,6 +69,10 @@ pub(crate) enum Switched {
 pub(super) struct State {
     pub(super) setup: Setup,
     pub(super) checked: Option<CheckedSetup>,
+    /// A command was begun, and waits for something: it ends before the channel is disabled.
+    pub(super) under_way: bool,
+    /// What the channel waits at, in [`ChannelState::Faulted`].
+    pub(super) faulted: Option<Fault>,
     pub(super) enable: bool,
     pub(super) reset: Option<ResetScope>,
     pub(super) state: ChannelState,
@@ -74,8 +85,10 @@ pub(super) struct State {
 
 impl State {
     pub(super) const INITIAL: Self = Self {
-        setup: Setup { ring_base: 0, control_block: 0, ring_order: 0, vector: 0 },
+        setup: Setup { ring_base: 0, control_block: 0, ring_order: 0, vector: 0, engine: 0, asid: 0, priority: 0 },
         checked: None,
+        under_way: false,
+        faulted: None,
         enable: false,
         reset: None,
         state: ChannelState::Disabled,
@@ -93,13 +106,31 @@ impl State {
 
     pub(super) fn fail(&mut self, fault: Fault) {
         self.enable = false;
+        self.under_way = false;
+        self.faulted = None;
         self.state = ChannelState::Error;
         self.error = fault.code;
         self.position = u64::from(self.get) | u64::from(fault.entry) << 32;
         self.address = fault.address;
     }
 
-    pub(super) fn switch(&mut self, enable: bool) -> Switched {
+    /// The access under way faulted, and the channel waits.
+    pub(super) fn suspend(&mut self, fault: Fault) {
+        self.under_way = true;
+        self.faulted = Some(fault);
+        self.state = ChannelState::Faulted;
+    }
+
+    /// Whether the channel waited at a fault, and tries again now.
+    pub(super) fn replay(&mut self) -> bool {
+        let waited = self.faulted.take().is_some();
+        if waited {
+            self.state = ChannelState::Busy;
+        }
+        waited
+    }
+
+    pub(super) fn switch(&mut self, enable: bool, engines: u8) -> Switched {
         if self.reset.is_some() || self.state == ChannelState::Error || self.enable == enable {
             return Switched::Unchanged;
         }
@@ -107,7 +138,7 @@ impl State {
             self.enable = false;
             return Switched::Stopping;
         }
-        match self.setup.check() {
+        match self.setup.check(engines) {
             Ok(checked) => {
                 self.enable = true;
                 // Enabled again before the engine let go: it goes on with the setup it has, which is this one.
@@ -124,16 +155,17 @@ impl State {
         }
     }
 
-    pub(super) fn take_up(&mut self, epoch: u64) -> Found {
+    pub(super) fn take_up(&mut self, engine: u8, epoch: u64) -> Found {
         if let Some(scope) = self.reset {
             self.reset(scope);
             return Found::Reset;
         }
         match (self.state, self.checked) {
-            (ChannelState::Idle | ChannelState::Busy, _) if !self.enable => {
+            (ChannelState::Idle | ChannelState::Busy, _) if !self.enable && !self.under_way => {
                 self.state = ChannelState::Disabled;
                 Found::Stopped
             }
+            (ChannelState::Idle | ChannelState::Busy, Some(setup)) if setup.engine != engine => Found::Elsewhere,
             (ChannelState::Idle | ChannelState::Busy, Some(setup)) => {
                 Found::Turn(Turn { setup, get: self.get, fence: self.fence, epoch })
             }

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How an engine gets at the bus on behalf of a channel, and the two reasons why it must stop.
+//! How an engine gets leave to act on behalf of a channel, and the reasons why it must stop.
 
+use ersatz_abi::command::{CommandError, EntryError};
 use ersatz_abi::error::ErrorCode;
+use ersatz_abi::fault::{AccessKind, FaultKind};
+use ersatz_abi::list::ListError;
 use vm_memory::VolatileSlice;
 
 use crate::channel::{Channel, Fault, Turn};
 use crate::device::Device;
 use crate::dma::DmaError;
+use crate::engine::gate::Pass;
+use crate::notification::FaultReport;
 
 /// Why a turn ends early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,11 +20,49 @@ pub(crate) enum Stop {
     Reset,
     /// The channel is to stop with an error.
     Fault(Fault),
+    /// A virtual address could not be accessed.
+    Page(PageFault),
+    /// The command waits for something that will wake the engine.
+    Wait,
+}
+
+/// An access that the MMU refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PageFault {
+    pub(crate) address: u64,
+    pub(crate) access: AccessKind,
+    pub(crate) kind: FaultKind,
+    pub(crate) level: u8,
+    /// List entry, 0 if there is none.
+    pub(crate) entry: u32,
 }
 
 impl Stop {
     pub(crate) fn fault(code: ErrorCode, entry: u32, address: u64) -> Self {
         Self::Fault(Fault { code, entry, address })
+    }
+
+    /// The command at the bus address `place` is none.
+    pub(crate) fn command(error: CommandError, place: u64, words: &[u64; 8]) -> Self {
+        match error {
+            CommandError::Unknown => Self::fault(ErrorCode::BadCommand, 0, place),
+            CommandError::Reserved => Self::fault(ErrorCode::ReservedBits, 0, place),
+            CommandError::List(ListError::Count) => Self::fault(ErrorCode::BadCount, 0, place),
+            CommandError::List(ListError::Address) => Self::fault(ErrorCode::BadListAddress, 0, words[2]),
+            CommandError::Invalidation => Self::fault(ErrorCode::BadInvalidation, 0, place),
+            CommandError::Operand(operand) => Self::fault(ErrorCode::BadOperand, 0, operand),
+        }
+    }
+
+    /// The list entry at the bus address `place` is none.
+    pub(crate) fn entry(error: EntryError, entry: u32, place: u64) -> Self {
+        let code = match error {
+            EntryError::Reserved => ErrorCode::ReservedBits,
+            EntryError::Aperture => ErrorCode::BadAperture,
+            EntryError::Alignment => ErrorCode::BadAlignment,
+            EntryError::Length => ErrorCode::BadLength,
+        };
+        Self::fault(code, entry, place)
     }
 
     /// Reading guest memory failed.
@@ -39,11 +82,12 @@ fn refused_address(error: DmaError) -> u64 {
     }
 }
 
-/// Who works for which channel.
+/// Who works for which channel, and at what.
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     pub(crate) device: &'a Device,
     pub(crate) channel: &'a Channel,
+    pub(crate) turn: Turn,
     /// The number of that channel.
     pub(crate) number: u8,
     /// The number of the engine.
@@ -53,21 +97,28 @@ pub(crate) struct Context<'a> {
 impl Context<'_> {
     /// Does something on the bus, provided that the channel was not reset and the function is master; `address` and
     /// `entry` are for the error if it is not.
-    pub(crate) fn access<R>(&self, turn: &Turn, entry: u32, address: u64, work: impl FnOnce() -> R) -> Result<R, Stop> {
+    pub(crate) fn access<R>(&self, entry: u32, address: u64, work: impl FnOnce(&Pass<'_>) -> R) -> Result<R, Stop> {
         let pass = self.device.gate.enter();
-        if !self.channel.is_current(turn) {
+        if !self.channel.is_current(&self.turn) {
             return Err(Stop::Reset);
         }
         if !pass.is_master() {
             return Err(Stop::fault(ErrorCode::NotMaster, entry, address));
         }
-        Ok(work())
+        Ok(work(&pass))
+    }
+
+    /// Tells the driver of an access that faulted; if the record is lost, counters and trace say so.
+    pub(crate) fn report(&self, pass: &Pass<'_>, fault: &PageFault) {
+        let PageFault { address, access, kind, level, .. } = *fault;
+        let Self { number: channel, engine, .. } = *self;
+        let fault = FaultReport { channel, engine, asid: self.turn.setup.asid, address, access, kind, level };
+        let _ = self.device.record_fault(pass, &fault);
     }
 
     /// Reads `items` of `size` bytes each into `buffer`; returns how many could be read, at least one.
     pub(crate) fn fetch(
         &self,
-        turn: &Turn,
         entry: u32,
         address: u64,
         items: u64,
@@ -78,7 +129,7 @@ impl Context<'_> {
         loop {
             let length = usize::try_from(items * size).unwrap_or(usize::MAX).min(buffer.len());
             let target = VolatileSlice::from(&mut buffer[..length]);
-            match self.access(turn, entry, address, || self.device.ports.dma.read(address, &target))? {
+            match self.access(entry, address, |_| self.device.ports.dma.read(address, &target))? {
                 Ok(()) => return Ok(items),
                 Err(error) => {
                     let whole = refused_address(error).saturating_sub(address) / size;

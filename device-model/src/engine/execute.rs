@@ -1,23 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Fetching commands and lists, executing them, and telling the driver.
+//! Fetching commands and lists, executing them, and putting aside those that must wait.
 //!
 //! All that is fetched is copied first and looked at after, so a guest that changes it meanwhile changes nothing. Commands
 //! and entries before one that cannot be fetched or executed have been executed, and the error says exactly which one it
 //! was.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use ersatz_abi::channel::{CONTROL_BLOCK_FENCE, CONTROL_BLOCK_GET, CONTROL_BLOCK_PUT};
-use ersatz_abi::command::{COMMAND_BYTES, Command, CommandError, EntryError, LIST_ENTRY_BYTES, ListEntry, Operation};
-use ersatz_abi::counter::Counter;
+use ersatz_abi::channel::{CONTROL_BLOCK_FENCE, CONTROL_BLOCK_PUT};
+use ersatz_abi::command::{COMMAND_BYTES, Command, LIST_ENTRY_BYTES, List, ListEntry, Operation};
 use ersatz_abi::error::ErrorCode;
-use ersatz_abi::list::ListError;
+use ersatz_abi::mmu::Invalidation;
 
-use super::context::{Context, Stop, words_at};
+use super::bus::Bus;
+use super::context::{Context, PageFault, Stop, words_at};
+use super::kernel::{Lanes, in_flight};
+use super::signal::{end_event, fail, finish, start_event};
+use super::task::{Part, Task};
 use super::transfer::{Item, Transfer, Work};
 use crate::channel::{Fault, Turn};
-use crate::device::Device;
-use crate::trace::Event;
+use crate::device::{Device, EngineKind};
 
 /// Commands fetched at once, and executed before other channels have their turn.
 const COMMANDS_AT_ONCE: u32 = 16;
@@ -33,220 +36,198 @@ pub(crate) struct Executor {
     engine: u8,
     commands: Box<[u8]>,
     entries: Box<[u8]>,
-    transfer: Transfer,
+    work: Unit,
+    /// The commands that wait, by channel, each with the turn it belongs to.
+    waiting: HashMap<u8, (Turn, Task)>,
+}
+
+/// What the engine works with.
+enum Unit {
+    Copy(Transfer),
+    Compute(Lanes),
 }
 
 impl Executor {
     pub(crate) fn new(device: Arc<Device>, engine: u8) -> Self {
         let batch = || vec![0; BATCH_BYTES].into_boxed_slice();
-        Self { device, engine, commands: batch(), entries: batch(), transfer: Transfer::new() }
+        let work = match device.engine_kind(engine) {
+            EngineKind::Copy => Unit::Copy(Transfer::new()),
+            EngineKind::Compute => Unit::Compute(Lanes::new()),
+        };
+        Self { device, engine, commands: batch(), entries: batch(), work, waiting: HashMap::new() }
     }
 
-    /// Executes up to [`COMMANDS_AT_ONCE`] commands of a channel; whether it should have another turn.
-    pub(crate) fn run(&mut self, number: u8, mut turn: Turn) -> bool {
+    /// Goes on with the command of a channel that waited, or executes up to [`COMMANDS_AT_ONCE`] new ones; whether it should
+    /// have another turn without being woken.
+    pub(crate) fn run(&mut self, number: u8, turn: Turn) -> bool {
         let device = self.device.clone();
         let channel = &device.channels[usize::from(number)];
-        let context = Context { device: &device, channel, number, engine: self.engine };
-        match self.run_batch(&context, &mut turn) {
-            Ok(more) => return more,
-            Err(Stop::Reset) => {}
-            Err(Stop::Fault(fault)) => fail(&context, &turn, fault),
+        let mut context = Context { device: &device, channel, turn, number, engine: self.engine };
+        match self.run_batch(&mut context) {
+            Ok(more) => more,
+            Err(Stop::Wait) => false,
+            Err(Stop::Fault(fault)) => {
+                fail(&context, fault);
+                true
+            }
+            Err(Stop::Reset | Stop::Page(_)) => true,
         }
-        true
     }
 
-    fn run_batch(&mut self, context: &Context<'_>, turn: &mut Turn) -> Result<bool, Stop> {
-        let ring = turn.setup.ring;
-        let put_address = turn.setup.control_block + CONTROL_BLOCK_PUT;
+    fn run_batch(&mut self, context: &mut Context<'_>) -> Result<bool, Stop> {
+        if let Some((_, task)) = self.waiting.remove(&context.number).filter(|(turn, _)| turn.is_same(&context.turn)) {
+            return self.proceed(context, task);
+        }
+        let ring = context.turn.setup.ring;
+        let put_address = context.turn.setup.control_block + CONTROL_BLOCK_PUT;
         let put = context
-            .access(turn, 0, put_address, || context.device.ports.dma.load_u32(put_address))?
+            .access(0, put_address, |_| context.device.ports.dma.load_u32(put_address))?
             .map_err(|error| Stop::read(0, error))?;
-        let Some(waiting) = ring.waiting(turn.get, put) else {
+        let Some(waiting) = ring.waiting(context.turn.get, put) else {
             return Err(Stop::fault(ErrorCode::BadPut, 0, put_address));
         };
-        context.channel.set_busy(turn, waiting > 0);
+        context.channel.set_busy(&context.turn, waiting > 0);
         if waiting == 0 {
             return Ok(false);
         }
-        let run = ring.contiguous(turn.get, waiting, COMMANDS_AT_ONCE);
-        let fetched = context.fetch(turn, 0, run.address, run.count.into(), COMMAND_BYTES, &mut self.commands)?;
+        let run = ring.contiguous(context.turn.get, waiting, COMMANDS_AT_ONCE);
+        let fetched = context.fetch(0, run.address, run.count.into(), COMMAND_BYTES, &mut self.commands)?;
         for slot in 0..fetched as usize {
             let words = words_at::<8>(&self.commands, slot);
-            if !self.execute(context, turn, &words)? {
+            if !self.execute(context, &words)? {
                 break;
             }
         }
         Ok(true)
     }
 
-    /// Executes the command at the turn's GET, and moves that on; whether to go on with the next.
-    fn execute(&mut self, context: &Context<'_>, turn: &mut Turn, words: &[u64; 8]) -> Result<bool, Stop> {
-        let command = Command::decode(words).map_err(|error| command_fault(error, turn, words))?;
+    /// Begins the command at the turn's GET; as [`Self::proceed`].
+    fn execute(&mut self, context: &mut Context<'_>, words: &[u64; 8]) -> Result<bool, Stop> {
+        let turn = context.turn;
+        let command =
+            Command::decode(words).map_err(|error| Stop::command(error, turn.setup.ring.address(turn.get), words))?;
         if command.fence.is_some_and(|value| value <= turn.fence) {
             return Err(Stop::fault(ErrorCode::FenceOrder, 0, turn.setup.control_block + CONTROL_BLOCK_FENCE));
         }
         // With leave to go on, so that no command begins in the trace behind the reset that drops it.
-        context.access(turn, 0, turn.setup.ring.address(turn.get), || {
-            context.device.ports.tracer.emit(start_event(context, turn.get, &command));
+        context.access(0, turn.setup.ring.address(turn.get), |_| {
+            context.device.ports.tracer.emit(start_event(context, &command));
         })?;
-        let mut bytes = 0;
-        let result = self.execute_list(context, turn, &command, &mut bytes);
-        let result = result.and_then(|()| finish(context, turn, &command, bytes));
-        if let Err(Stop::Fault(fault)) = result {
-            let _pass = context.device.gate.enter();
-            if context.channel.is_current(turn) {
-                let event = end_event(context, turn.get, &command, fault.code, bytes);
-                context.device.ports.tracer.emit(event);
-            }
-        }
-        result
+        self.proceed(context, Task::new(command))
     }
 
-    fn execute_list(
-        &mut self,
-        context: &Context<'_>,
-        turn: &Turn,
-        command: &Command,
-        bytes: &mut u64,
-    ) -> Result<(), Stop> {
-        let (list, work) = match command.operation {
-            Operation::Nop => return Ok(()),
-            Operation::Copy(list) => (list, Work::Copy),
-            Operation::Fill(list, pattern) => (list, Work::Fill(pattern)),
-            Operation::Digest(list) => (list, Work::Digest),
-            Operation::Invalidate(_) | Operation::Kernel(_) => {
-                return Err(Stop::fault(ErrorCode::WrongEngine, 0, turn.setup.ring.address(turn.get)));
+    /// Takes a command to its end and moves the turn's GET on, or puts it aside if it must wait. Whether to go on with the next
+    /// one.
+    fn proceed(&mut self, context: &mut Context<'_>, mut task: Task) -> Result<bool, Stop> {
+        let result = self.perform(context, &mut task).and_then(|()| finish(context, &task));
+        let stop = match result {
+            Ok(go_on) => {
+                context.turn = context.turn.completed(task.command.fence);
+                return Ok(go_on);
+            }
+            Err(Stop::Page(fault)) => self.suspend(context, &task, fault),
+            Err(Stop::Wait) if context.channel.hold(&context.turn) => Stop::Wait,
+            Err(Stop::Wait) => Stop::Reset,
+            Err(stop) => stop,
+        };
+        match stop {
+            Stop::Wait => {
+                self.waiting.insert(context.number, (context.turn, task));
+            }
+            Stop::Fault(fault) => {
+                let _pass = context.device.gate.enter();
+                if context.channel.is_current(&context.turn) {
+                    context.device.ports.tracer.emit(end_event(context, &task, fault.code));
+                }
+            }
+            Stop::Reset | Stop::Page(_) => {}
+        }
+        Err(stop)
+    }
+
+    /// Does what the command says, from where it has come to.
+    fn perform(&mut self, context: &Context<'_>, task: &mut Task) -> Result<(), Stop> {
+        let Task { command, bytes, cursor } = task;
+        let (list, work) = match (command.operation, &mut self.work) {
+            (Operation::Nop, _) => return Ok(()),
+            (Operation::Invalidate(invalidation), _) => {
+                return invalidate(context, invalidation, &mut cursor.invalidation);
+            }
+            (Operation::Kernel(kernel), Unit::Compute(lanes)) => return lanes.run(context, &kernel, cursor, bytes),
+            (Operation::Copy(list), Unit::Copy(_)) => (list, Work::Copy),
+            (Operation::Fill(list, pattern), Unit::Copy(_)) => (list, Work::Fill(pattern)),
+            (Operation::Digest(list), Unit::Copy(_)) => (list, Work::Digest),
+            _ => {
+                let place = context.turn.setup.ring.address(context.turn.get);
+                return Err(Stop::fault(ErrorCode::WrongEngine, 0, place));
             }
         };
-        let mut next = 0;
-        while next < list.count {
-            let address = list.address + u64::from(next) * LIST_ENTRY_BYTES;
-            let wanted = u64::from(list.count - next).min(ENTRIES_AT_ONCE);
-            let fetched = context.fetch(turn, next, address, wanted, LIST_ENTRY_BYTES, &mut self.entries)?;
+        self.perform_list(context, list, work, task)
+    }
+
+    fn perform_list(&mut self, context: &Context<'_>, list: List, work: Work, task: &mut Task) -> Result<(), Stop> {
+        let Self { entries, work: Unit::Copy(transfer), .. } = self else { return Ok(()) };
+        let Task { command, bytes, cursor } = task;
+        let mut run = |part: &mut Option<Part>, done: u32| {
+            let Some(under_way) = part else { return Ok(()) };
+            transfer.run(context, work, Item { index: done, cause: command.cause }, under_way)?;
+            *bytes += u64::from(under_way.entry.length);
+            *part = None;
+            Ok(())
+        };
+        if cursor.part.is_some() {
+            run(&mut cursor.part, cursor.entries)?;
+            cursor.entries += 1;
+        }
+        while cursor.entries < list.count {
+            let address = list.address + u64::from(cursor.entries) * LIST_ENTRY_BYTES;
+            let wanted = u64::from(list.count - cursor.entries).min(ENTRIES_AT_ONCE);
+            let fetched = context.fetch(cursor.entries, address, wanted, LIST_ENTRY_BYTES, entries)?;
             for slot in 0..fetched as usize {
-                let words = words_at::<4>(&self.entries, slot);
+                let words = words_at::<4>(entries, slot);
                 let place = address + slot as u64 * LIST_ENTRY_BYTES;
-                let entry =
-                    ListEntry::decode(&words).map_err(|error| Stop::fault(entry_error_code(error), next, place))?;
-                let item = Item { entry: &entry, index: next, cause: command.cause };
-                self.transfer.run(context, turn, work, &item)?;
-                *bytes += u64::from(entry.length);
-                next += 1;
+                let entry = ListEntry::decode(&words).map_err(|error| Stop::entry(error, cursor.entries, place))?;
+                cursor.part = Some(Part { entry, offset: 0, digest: 0 });
+                run(&mut cursor.part, cursor.entries)?;
+                cursor.entries += 1;
             }
         }
         Ok(())
     }
-}
 
-/// Tells the driver that the command at the turn's GET is done: fence, GET, interrupt, in this order. Whether to go on with
-/// the next command.
-fn finish(context: &Context<'_>, turn: &mut Turn, command: &Command, bytes: u64) -> Result<bool, Stop> {
-    let device = context.device;
-    let done = turn.completed(command.fence);
-    let block = turn.setup.control_block;
-    let go_on = context.access(turn, 0, block + CONTROL_BLOCK_GET, || {
-        let write = |error| Stop::write(0, error);
-        // Counted before the driver can see it: who waits for the fence may look at the counters next.
-        device.counters.add(Counter::Commands, 1);
-        if let Some(value) = command.fence {
-            let address = block + CONTROL_BLOCK_FENCE;
-            device.counters.add(Counter::Fences, 1);
-            let event = Event::Fence { channel: context.number, engine: context.engine, value, address };
-            device.ports.tracer.emit(event);
-            device.ports.dma.store_u64(address, value).map_err(write)?;
+    /// An access of the command faulted: has the channel wait for a replay, if its address space wants that.
+    fn suspend(&self, context: &Context<'_>, task: &Task, first: PageFault) -> Stop {
+        let device = context.device;
+        let PageFault { entry, address, .. } = first;
+        let space = device.mmu.spaces.enabled(context.turn.setup.asid);
+        if !space.is_some_and(|space| space.control.replayable()) {
+            return Stop::fault(ErrorCode::MmuFault, entry, address);
         }
-        device.ports.dma.store_u32(block + CONTROL_BLOCK_GET, done.get).map_err(write)?;
-        let go_on = context.channel.complete(&done);
-        device.ports.tracer.emit(end_event(context, turn.get, command, ErrorCode::None, bytes));
-        if command.interrupt {
-            device.raise(turn.setup.vector, Some(context.number));
+        let mut faults = vec![first];
+        if let Operation::Kernel(kernel) = &task.command.operation {
+            let more = Bus::open(context, 0, address, true, |bus| Ok(in_flight(bus, kernel, &task.cursor, &first)));
+            match more {
+                Ok(more) => faults.extend(more),
+                Err(stop) => return stop,
+            }
         }
-        Ok(go_on)
-    })??;
-    *turn = done;
-    Ok(go_on)
-}
-
-/// Stops the channel with an error and tells the driver, unless it was reset.
-fn fail(context: &Context<'_>, turn: &Turn, fault: Fault) {
-    let device = context.device;
-    // With a pass, so that no interrupt comes behind the reset of the function.
-    let _pass = device.gate.enter();
-    if context.channel.fail(turn, fault) {
-        device.counters.add(Counter::ChannelErrors, 1);
-        device.ports.tracer.emit(Event::ChannelError {
-            channel: context.number,
-            error: fault.code,
-            position: turn.get,
-            entry: fault.entry,
-            address: fault.address,
+        let waits = context.access(entry, address, |pass| {
+            let fault = Fault { code: ErrorCode::MmuFault, entry, address };
+            context
+                .channel
+                .suspend(&context.turn, fault, || faults.iter().for_each(|fault| context.report(pass, fault)))
         });
-        device.raise(turn.setup.vector, Some(context.number));
-    }
-}
-
-fn start_event(context: &Context<'_>, position: u32, command: &Command) -> Event {
-    let (address, count) = subject(&command.operation);
-    Event::CommandStart {
-        channel: context.number,
-        engine: context.engine,
-        position,
-        opcode: command.operation.opcode(),
-        cause: command.cause,
-        count,
-        address,
-        fence: command.fence,
-        interrupt: command.interrupt,
-        tag: command.tag,
-    }
-}
-
-fn end_event(context: &Context<'_>, position: u32, command: &Command, error: ErrorCode, bytes: u64) -> Event {
-    Event::CommandEnd {
-        channel: context.number,
-        engine: context.engine,
-        position,
-        opcode: command.operation.opcode(),
-        cause: command.cause,
-        error,
-        bytes,
-        tag: command.tag,
-    }
-}
-
-/// Where an operation works, and how much: of a list, of an invalidation, of a kernel's first operand.
-fn subject(operation: &Operation) -> (u64, u64) {
-    match *operation {
-        Operation::Nop => (0, 0),
-        Operation::Copy(list) | Operation::Fill(list, _) | Operation::Digest(list) => (list.address, list.count.into()),
-        Operation::Invalidate(invalidation) => {
-            let (_, address, length) = invalidation.encode();
-            (address, length)
-        }
-        Operation::Kernel(kernel) => {
-            let words = kernel.encode();
-            (words.first, words.count)
+        match waits {
+            Ok(true) => Stop::Wait,
+            Ok(false) => Stop::Reset,
+            Err(stop) => stop,
         }
     }
 }
 
-fn command_fault(error: CommandError, turn: &Turn, words: &[u64; 8]) -> Stop {
-    let command = turn.setup.ring.address(turn.get);
-    match error {
-        CommandError::Unknown => Stop::fault(ErrorCode::BadCommand, 0, command),
-        CommandError::Reserved => Stop::fault(ErrorCode::ReservedBits, 0, command),
-        CommandError::List(ListError::Count) => Stop::fault(ErrorCode::BadCount, 0, command),
-        CommandError::List(ListError::Address) => Stop::fault(ErrorCode::BadListAddress, 0, words[2]),
-        CommandError::Invalidation => Stop::fault(ErrorCode::BadInvalidation, 0, command),
-        CommandError::Operand(operand) => Stop::fault(ErrorCode::BadOperand, 0, operand),
-    }
-}
-
-fn entry_error_code(error: EntryError) -> ErrorCode {
-    match error {
-        EntryError::Reserved => ErrorCode::ReservedBits,
-        EntryError::Aperture => ErrorCode::BadAperture,
-        EntryError::Alignment => ErrorCode::BadAlignment,
-        EntryError::Length => ErrorCode::BadLength,
-    }
+/// Asks for an invalidation, and waits until it is acknowledged.
+fn invalidate(context: &Context<'_>, invalidation: Invalidation, number: &mut Option<u64>) -> Result<(), Stop> {
+    let mmu = &context.device.mmu;
+    let number = *number.get_or_insert_with(|| mmu.request(invalidation, Some(context.number)));
+    if mmu.acknowledged() >= number { Ok(()) } else { Err(Stop::Wait) }
 }

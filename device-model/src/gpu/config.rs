@@ -10,6 +10,9 @@ use crate::fabric::{FabricError, FabricPort};
 use crate::trace::Tracer;
 use crate::vram::VramError;
 
+/// Most engines of one kind.
+pub const MAX_ENGINES: u8 = 8;
+
 /// What a GPU is to be. Make one with [`GpuConfig::new`] and change what should differ.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -21,8 +24,10 @@ pub struct GpuConfig {
     pub bar_size: u64,
     /// Number of channels, 1 to [`regs::MAX_CHANNELS`].
     pub channels: u8,
-    /// Number of copy engines, each a thread, 1 to the number of channels.
+    /// Number of copy engines, each a thread, 1 to [`MAX_ENGINES`].
     pub copy_engines: u8,
+    /// Number of compute engines, each a thread, 0 to [`MAX_ENGINES`].
+    pub compute_engines: u8,
     /// PCIe device serial number, which tells devices apart.
     pub serial: u64,
     /// Bus, device and function number: whom error reports name as the sender of a request.
@@ -34,13 +39,15 @@ pub struct GpuConfig {
 }
 
 impl GpuConfig {
-    /// All of VRAM in BAR2, one channel, one copy engine, serial number and requester id zero, no fabric, no trace.
+    /// All of VRAM in BAR2, sixteen channels, two copy engines, one compute engine, serial number and requester id zero, no
+    /// fabric, no trace.
     pub const fn new(vram_size: u64) -> Self {
         Self {
             vram_size,
             bar_size: vram_size,
-            channels: 1,
-            copy_engines: 1,
+            channels: 16,
+            copy_engines: 2,
+            compute_engines: 1,
             serial: 0,
             requester_id: 0,
             fabric: None,
@@ -69,19 +76,22 @@ pub enum GpuError {
     /// The number of channels is out of range.
     #[error("a device with {0} channels: there must be 1 to {max}", max = regs::MAX_CHANNELS)]
     Channels(u8),
-    /// The number of copy engines is out of range.
-    #[error("a device with {engines} copy engines: there must be 1 to {channels}, one a channel at most")]
-    CopyEngines {
-        /// As configured.
-        engines: u8,
-        /// The number of channels.
-        channels: u8,
+    /// A number of engines is out of range.
+    #[error(
+        "a device with {copy} copy engines and {compute} compute engines: there must be 1 to {MAX_ENGINES} of the former, \
+         0 to {MAX_ENGINES} of the latter"
+    )]
+    Engines {
+        /// Copy engines as configured.
+        copy: u8,
+        /// Compute engines as configured.
+        compute: u8,
     },
     /// An event descriptor could not be made.
     #[error("cannot make the device's event descriptors; raise the limit on open files (ulimit -n)?")]
     Events(#[source] io::Error),
     /// A thread could not be started.
-    #[error("cannot start copy engine {engine}")]
+    #[error("cannot start engine {engine}")]
     Engine {
         /// Number of the engine.
         engine: u8,

@@ -35,6 +35,9 @@ pub(super) fn value(channel: &Channel, register: &Register) -> u64 {
         offset if offset == regs::ERROR_POSITION.offset => now.position,
         offset if offset == regs::ERROR_ADDRESS.offset => now.address,
         offset if offset == regs::GET.offset => now.get.into(),
+        offset if offset == regs::ENGINE.offset => now.setup.engine.into(),
+        offset if offset == regs::ASID.offset => now.setup.asid.into(),
+        offset if offset == regs::PRIORITY.offset => now.setup.priority.into(),
         _ => 0,
     }
 }
@@ -45,7 +48,10 @@ fn change_setup(setup: &mut Setup, register: &Register, part: Part, value: u64) 
         offset if offset == regs::RING_BASE.offset => setup.ring_base = part.put(setup.ring_base, value),
         offset if offset == regs::CONTROL_BLOCK.offset => setup.control_block = part.put(setup.control_block, value),
         offset if offset == regs::RING_ORDER.offset => setup.ring_order = low,
-        _ => setup.vector = low,
+        offset if offset == regs::VECTOR.offset => setup.vector = low,
+        offset if offset == regs::ENGINE.offset => setup.engine = low,
+        offset if offset == regs::ASID.offset => setup.asid = low,
+        _ => setup.priority = low,
     }
 }
 
@@ -63,7 +69,7 @@ fn control(device: &Device, number: u8, channel: &Channel, value: u64) -> bool {
     if channel.is_resetting() {
         return false;
     }
-    match channel.switch(control.enable(), |switched| trace_switched(device, number, switched)) {
+    match channel.switch(control.enable(), device.engine_count(), |switched| carry_out(device, number, switched)) {
         Switched::Enabled(_) | Switched::Stopping => device.kick(number),
         Switched::Refused(_, vector) => {
             device.counters.add(Counter::ChannelErrors, 1);
@@ -74,15 +80,19 @@ fn control(device: &Device, number: u8, channel: &Channel, value: u64) -> bool {
     true
 }
 
-fn trace_switched(device: &Device, number: u8, switched: &Switched) {
+/// What must have been done before anybody sees the channel enabled.
+fn carry_out(device: &Device, number: u8, switched: &Switched) {
     match switched {
-        Switched::Enabled(setup) => device.ports.tracer.emit(Event::ChannelEnabled {
-            channel: number,
-            ring: setup.ring.address(0),
-            control_block: setup.control_block,
-            commands: setup.ring.commands().into(),
-            vector: setup.vector,
-        }),
+        Switched::Enabled(setup) => {
+            device.bind(number, setup.engine);
+            device.ports.tracer.emit(Event::ChannelEnabled {
+                channel: number,
+                ring: setup.ring.address(0),
+                control_block: setup.control_block,
+                commands: setup.ring.commands().into(),
+                vector: setup.vector,
+            });
+        }
         Switched::Refused(fault, _) => device.ports.tracer.emit(Event::ChannelError {
             channel: number,
             error: fault.code,

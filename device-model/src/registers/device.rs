@@ -6,7 +6,7 @@ use ersatz_abi::regs::{self, Configuration, Control, Register, Status};
 
 use super::decode::Part;
 use super::low_half::LowHalf;
-use super::{mmu, notification};
+use super::{fault, mmu, notification};
 use crate::channel::Channel;
 use crate::device::Device;
 use crate::trace::Event;
@@ -36,7 +36,8 @@ pub(super) fn store(device: &Device, halves: &LowHalves, register: &Register, pa
             true
         }
         offset if offset == regs::CONTROL.offset => control(device, value),
-        _ => mmu::store(device, register, part, value)
+        _ => fault::store(device, register, value)
+            .or_else(|| mmu::store(device, register, part, value))
             .or_else(|| notification::store(device, &halves.access_counter_clear, register, part, value))
             .unwrap_or(false),
     }
@@ -49,7 +50,7 @@ pub(super) fn value(device: &Device, register: &Register) -> u64 {
         offset if offset == regs::VERSION.offset => ersatz_abi::ABI_VERSION.into(),
         offset if offset == regs::CONFIGURATION.offset => Configuration(0)
             .with_channels(device.channel_count().into())
-            .with_copy_engines(device.engine_count().into())
+            .with_copy_engines(device.copy_engine_count().into())
             .with_vectors(MSIX_VECTORS.into())
             .0
             .into(),
@@ -62,7 +63,10 @@ pub(super) fn value(device: &Device, register: &Register) -> u64 {
         offset if offset == regs::VRAM_SIZE.offset => device.vram.size(),
         offset if offset == regs::CONTROL.offset => Control(0).with_reset(device.is_resetting()).0.into(),
         offset if offset == regs::TIMESTAMP.offset => device.ports.clock.now(),
-        _ => mmu::value(device, register).or_else(|| notification::value(device, register)).unwrap_or(0),
+        _ => fault::value(device, register)
+            .or_else(|| mmu::value(device, register))
+            .or_else(|| notification::value(device, register))
+            .unwrap_or(0),
     }
 }
 

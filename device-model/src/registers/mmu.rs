@@ -43,7 +43,13 @@ pub(super) fn value(device: &Device, register: &Register) -> Option<u64> {
     let mmu = &device.mmu;
     Some(match register.offset {
         offset if offset == regs::MMU_CONFIGURATION.offset => {
-            MmuConfiguration(0).with_address_spaces(ADDRESS_SPACES).with_peers(FABRIC_PORTS.into()).0.into()
+            let compute_engines = device.engine_count() - device.copy_engine_count();
+            MmuConfiguration(0)
+                .with_address_spaces(ADDRESS_SPACES)
+                .with_compute_engines(compute_engines.into())
+                .with_peers(FABRIC_PORTS.into())
+                .0
+                .into()
         }
         offset if offset == regs::INVALIDATE_ADDRESS.offset => mmu.window().address,
         offset if offset == regs::INVALIDATE_LENGTH.offset => mmu.window().length,

@@ -4,6 +4,8 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
+pub mod tables;
+
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -91,7 +93,8 @@ pub struct Host {
     pub space: Arc<MappedSpace>,
     pub interrupts: Arc<Interrupts>,
     pub gpu: Gpu,
-    pub put: u32,
+    /// PUT of each channel.
+    pub put: [u32; 16],
 }
 
 impl Host {
@@ -105,7 +108,7 @@ impl Host {
         let space = Arc::new(MappedSpace::from_memory(&memory).unwrap());
         let interrupts = Arc::new(interrupts);
         let gpu = Gpu::new(config, space.clone(), interrupts.clone(), Arc::new(HostClock::new())).unwrap();
-        let host = Self { memory, space, interrupts, gpu, put: 0 };
+        let host = Self { memory, space, interrupts, gpu, put: [0; 16] };
         host.start();
         host
     }
@@ -175,18 +178,30 @@ impl Host {
 
     /// Puts raw words into channel 0's ring and moves PUT, without the doorbell.
     pub fn push_words(&mut self, words: [u64; 8]) {
-        let slot = u64::from(self.put % (1 << ORDER));
+        self.push_words_to(0, words);
+    }
+
+    /// Puts raw words into a channel's ring and moves PUT, without the doorbell.
+    pub fn push_words_to(&mut self, channel: u32, words: [u64; 8]) {
+        let away = u64::from(channel) * CHANNEL_MEMORY;
+        let put = &mut self.put[channel as usize];
+        let slot = RING + away + u64::from(*put % (1 << ORDER)) * COMMAND_BYTES;
         for (number, word) in (0..).zip(words) {
-            self.memory.write_obj(word, GuestAddress(RING + slot * COMMAND_BYTES + number * 8)).unwrap();
+            self.memory.write_obj(word, GuestAddress(slot + number * 8)).unwrap();
         }
-        self.put = self.put.wrapping_add(1);
-        self.memory.write_obj(self.put, GuestAddress(BLOCK + CONTROL_BLOCK_PUT)).unwrap();
+        *put = put.wrapping_add(1);
+        self.memory.write_obj(*put, GuestAddress(BLOCK + away + CONTROL_BLOCK_PUT)).unwrap();
     }
 
     /// Puts a command into channel 0's ring and rings.
     pub fn submit(&mut self, command: Command) {
-        self.push_words(command.encode());
-        self.ring_doorbell(0);
+        self.submit_to(0, command);
+    }
+
+    /// Puts a command into a channel's ring and rings.
+    pub fn submit_to(&mut self, channel: u32, command: Command) {
+        self.push_words_to(channel, command.encode());
+        self.ring_doorbell(channel);
     }
 
     /// Writes a list to guest memory.
@@ -201,7 +216,12 @@ impl Host {
     }
 
     pub fn fence(&self) -> u64 {
-        self.memory.read_obj(GuestAddress(BLOCK + CONTROL_BLOCK_FENCE)).unwrap()
+        self.fence_of(0)
+    }
+
+    pub fn fence_of(&self, channel: u32) -> u64 {
+        let away = u64::from(channel) * CHANNEL_MEMORY;
+        self.memory.read_obj(GuestAddress(BLOCK + away + CONTROL_BLOCK_FENCE)).unwrap()
     }
 
     pub fn get(&self) -> u32 {

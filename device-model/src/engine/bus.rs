@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Memory as an engine reaches it: VRAM, the system's by DMA, a peer's over the fabric, and any of these by virtual address.
+//!
+//! A [`Bus`] is leave for one piece of work. While it is held the function is not reset, and, if the piece has virtual
+//! addresses, the engine's TLB is locked: an invalidation is not acknowledged before the piece is done.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ersatz_abi::error::ErrorCode;
+use ersatz_abi::fault::AccessKind;
+use ersatz_abi::list::{Aperture, Location};
+use vm_memory::{VolatileMemory, VolatileSlice};
+
+use super::context::{Context, PageFault, Stop};
+use super::gate::Pass;
+use crate::fabric::PeerPass;
+use crate::mmu::{TranslateError, Unit};
+use crate::notification::Access;
+use crate::trace::MmuEvent;
+
+/// Leave for one piece of work on behalf of a channel.
+pub(crate) struct Bus<'a> {
+    context: &'a Context<'a>,
+    pass: &'a Pass<'a>,
+    /// List entry, for errors.
+    entry: u32,
+    /// The engine's TLB, locked.
+    unit: Option<Unit<'a>>,
+}
+
+/// Where an address leads, and how far.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// Not virtual.
+    pub(crate) location: Location,
+    /// Bytes from there on that lie in one piece, at most as many as were asked for.
+    pub(crate) length: u64,
+    /// The virtual address that led here, and for what.
+    virtual_address: Option<(u64, AccessKind)>,
+}
+
+impl Bus<'_> {
+    /// Has `work` do a piece of work with leave, which it may have at once or must stop. `address` and `entry` are for the error
+    /// if there is no leave; `translates` says that the piece has virtual addresses.
+    pub(crate) fn open<R>(
+        context: &Context<'_>,
+        entry: u32,
+        address: u64,
+        translates: bool,
+        work: impl FnOnce(&mut Bus<'_>) -> Result<R, Stop>,
+    ) -> Result<R, Stop> {
+        context.access(entry, address, |pass| {
+            let unit = translates.then(|| context.device.mmu.lock(context.engine));
+            work(&mut Bus { context, pass, entry, unit })
+        })?
+    }
+
+    /// Where a location leads, for an access of up to `length` bytes.
+    pub(crate) fn resolve(&mut self, location: Location, length: u64, access: AccessKind) -> Result<Place, Stop> {
+        if location.aperture != Aperture::Virtual {
+            return Ok(Place { location, length, virtual_address: None });
+        }
+        let (address, entry) = (location.address, self.entry);
+        let asid = self.context.turn.setup.asid;
+        let tables = self.context.device.tables();
+        let Some(unit) = &mut self.unit else {
+            return Err(Stop::fault(ErrorCode::AddressSpace, entry, address));
+        };
+        match unit.translate(&tables, asid, address, access) {
+            Ok(found) => Ok(Place {
+                location: found.location,
+                length: found.length.min(length),
+                virtual_address: Some((address, access)),
+            }),
+            Err(TranslateError::SpaceDisabled) => Err(Stop::fault(ErrorCode::AddressSpace, entry, address)),
+            Err(TranslateError::Fault(fault)) => {
+                Err(Stop::Page(PageFault { address, access, kind: fault.kind, level: fault.level, entry }))
+            }
+        }
+    }
+
+    /// `length` bytes of a place were accessed: what virtual addresses are concerned, trace and access counters learn of it.
+    pub(crate) fn accessed(&self, place: &Place, length: u64) {
+        let Some((address, kind)) = place.virtual_address else { return };
+        let Context { device, number: channel, engine, turn, .. } = *self.context;
+        let asid = turn.setup.asid;
+        let location = place.location;
+        device.ports.tracer.emit(MmuEvent::Access { channel, engine, asid, kind, address, location, length }.into());
+        let access = Access { channel, engine, asid, address, length, aperture: location.aperture };
+        device.count_access(self.pass, &access);
+    }
+
+    /// Copies between places that do not overlap; `buffer` has room for `length` bytes if both are in the system.
+    pub(crate) fn copy(&self, from: Location, to: Location, length: u64, buffer: &mut [u8]) -> Result<(), Stop> {
+        let dma = &self.context.device.ports.dma;
+        match (from.aperture == Aperture::System, to.aperture == Aperture::System) {
+            (true, true) => {
+                let buffer = VolatileSlice::from(&mut buffer[..length as usize]);
+                dma.read(from.address, &buffer).map_err(|error| Stop::read(self.entry, error))?;
+                dma.write(to.address, &buffer).map_err(|error| Stop::write(self.entry, error))
+            }
+            (true, false) => self.with_slice(to, length, |target| {
+                dma.read(from.address, &target).map_err(|error| Stop::read(self.entry, error))
+            }),
+            (false, true) => self.with_slice(from, length, |source| {
+                dma.write(to.address, &source).map_err(|error| Stop::write(self.entry, error))
+            }),
+            (false, false) => self.with_slice(from, length, |source| {
+                self.with_slice(to, length, |target| {
+                    source.copy_to_volatile_slice(target);
+                    Ok(())
+                })
+            }),
+        }
+    }
+
+    /// Reads all of `target` from a place.
+    pub(crate) fn read(&self, from: Location, target: &mut [u8]) -> Result<(), Stop> {
+        let length = target.len() as u64;
+        let target = VolatileSlice::from(target);
+        if from.aperture == Aperture::System {
+            let dma = &self.context.device.ports.dma;
+            return dma.read(from.address, &target).map_err(|error| Stop::read(self.entry, error));
+        }
+        self.with_slice(from, length, |source| {
+            source.copy_to_volatile_slice(target);
+            Ok(())
+        })
+    }
+
+    /// Writes all of `source` to a place.
+    pub(crate) fn write(&self, to: Location, source: &mut [u8]) -> Result<(), Stop> {
+        let length = source.len() as u64;
+        let source = VolatileSlice::from(source);
+        if to.aperture == Aperture::System {
+            let dma = &self.context.device.ports.dma;
+            return dma.write(to.address, &source).map_err(|error| Stop::write(self.entry, error));
+        }
+        self.with_slice(to, length, |target| {
+            source.copy_to_volatile_slice(target);
+            Ok(())
+        })
+    }
+
+    /// Changes an aligned word in one step, for CPUs and engines alike; returns what it was. `change` says what it becomes, or
+    /// that it stays.
+    pub(crate) fn update(&self, at: Location, change: impl Fn(u64) -> Option<u64>) -> Result<u64, Stop> {
+        if at.aperture == Aperture::System {
+            return self.update_system(at.address, change);
+        }
+        let unaligned = Stop::fault(ErrorCode::BadAlignment, self.entry, at.address);
+        self.with_slice(at, 8, |slice| {
+            let word = slice.get_atomic_ref::<AtomicU64>(0).map_err(|_| unaligned)?;
+            let change = |old| change(u64::from_le(old)).map(u64::to_le);
+            let (Ok(old) | Err(old)) = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
+            Ok(u64::from_le(old))
+        })
+    }
+
+    fn update_system(&self, address: u64, change: impl Fn(u64) -> Option<u64>) -> Result<u64, Stop> {
+        let dma = &self.context.device.ports.dma;
+        let mut old = dma.load_u64(address).map_err(|error| Stop::read(self.entry, error))?;
+        while let Some(new) = change(old) {
+            let exchanged = dma.compare_exchange_u64(address, old, new);
+            match exchanged.map_err(|error| Stop::write(self.entry, error))? {
+                Ok(_) => break,
+                Err(other) => old = other,
+            }
+        }
+        Ok(old)
+    }
+
+    /// Runs `work` on memory of this device or of a peer.
+    fn with_slice<R>(
+        &self,
+        at: Location,
+        length: u64,
+        work: impl FnOnce(VolatileSlice<'_>) -> Result<R, Stop>,
+    ) -> Result<R, Stop> {
+        let device = self.context.device;
+        let fault = |code| Stop::fault(code, self.entry, at.address);
+        if at.aperture == Aperture::Peer {
+            let peer = device.link.peer(at.peer).ok_or_else(|| fault(ErrorCode::PeerUnavailable))?;
+            let pass: PeerPass<'_> = peer.enter().ok_or_else(|| fault(ErrorCode::PeerUnavailable))?;
+            let slice = pass.slice(at.address, length).ok_or_else(|| fault(ErrorCode::PeerRange))?;
+            return work(slice);
+        }
+        work(device.vram.slice(at.address, length).ok_or_else(|| fault(ErrorCode::VramRange))?)
+    }
+
+    /// Tells the driver of an access that faulted.
+    pub(crate) fn report(&self, fault: &PageFault) {
+        self.context.report(self.pass, fault);
+    }
+
+    /// Whether all of a place is there, as far as the device can tell: nobody knows what is behind bus addresses.
+    pub(crate) fn check(&self, at: Location, length: u64) -> Result<(), Stop> {
+        match at.aperture {
+            Aperture::Vram | Aperture::Peer => self.with_slice(at, length, |_| Ok(())),
+            Aperture::System | Aperture::Virtual => Ok(()),
+        }
+    }
+}

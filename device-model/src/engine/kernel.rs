@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The kernels of compute engines, over virtual addresses.
+//!
+//! A kernel runs in strides, each under one leave of the bus and each done whole or not at all: the cursor moves when what it
+//! counts has been done. So a kernel that faults goes on exactly where it was, however often it faults.
+
+mod scattered;
+
+use ersatz_abi::counter::Counter;
+use ersatz_abi::fault::AccessKind;
+use ersatz_abi::kernel::{Kernel, WORD_BYTES};
+use ersatz_abi::list::Location;
+use ersatz_abi::mmu::PageSize;
+
+use super::bus::{Bus, Place};
+use super::context::{Context, Stop};
+use super::task::Cursor;
+pub(super) use scattered::in_flight;
+use scattered::{STRIDE_ACCESSES, atomic_add, chase, random_update};
+
+/// Most bytes of one stride.
+const STRIDE_BYTES: u64 = 32 << 10;
+
+/// Executes kernels.
+pub(crate) struct Lanes {
+    /// Room for a stride of each of two operands.
+    first: Box<[u8]>,
+    second: Box<[u8]>,
+}
+
+impl Lanes {
+    pub(crate) fn new() -> Self {
+        let room = || vec![0; STRIDE_BYTES as usize].into_boxed_slice();
+        Self { first: room(), second: room() }
+    }
+
+    /// Runs a kernel to its end, from where it has come to. `bytes` counts what it accessed.
+    pub(crate) fn run(
+        &mut self,
+        context: &Context<'_>,
+        kernel: &Kernel,
+        cursor: &mut Cursor,
+        bytes: &mut u64,
+    ) -> Result<(), Stop> {
+        let steps = steps(kernel);
+        while cursor.done < steps {
+            let Stride { read, written, atomics } =
+                Bus::open(context, 0, address_of(kernel), true, |bus| self.stride(bus, kernel, cursor))?;
+            *bytes += read + written + atomics * WORD_BYTES;
+            context.device.counters.add(Counter::KernelBytesRead, read);
+            context.device.counters.add(Counter::KernelBytesWritten, written);
+            context.device.counters.add(Counter::KernelAtomics, atomics);
+        }
+        let Some(result) = result_of(kernel) else { return Ok(()) };
+        Bus::open(context, 0, result, true, |bus| {
+            let to = bus.resolve(Location::virtual_address(result), WORD_BYTES, AccessKind::Write)?;
+            bus.write(to.location, &mut cursor.carry.to_le_bytes())?;
+            bus.accessed(&to, WORD_BYTES);
+            Ok(())
+        })?;
+        *bytes += WORD_BYTES;
+        context.device.counters.add(Counter::KernelBytesWritten, WORD_BYTES);
+        Ok(())
+    }
+
+    fn stride(&mut self, bus: &mut Bus<'_>, kernel: &Kernel, cursor: &mut Cursor) -> Result<Stride, Stop> {
+        match *kernel {
+            Kernel::Read { source, length } => {
+                let (_, read) = self.read(bus, source, length, cursor)?;
+                Ok(Stride { read, ..Stride::default() })
+            }
+            Kernel::Sum { source, length, .. } => {
+                let (bytes, read) = self.read(bus, source, length, cursor)?;
+                cursor.carry = words(bytes).fold(cursor.carry, u64::wrapping_add);
+                Ok(Stride { read, ..Stride::default() })
+            }
+            Kernel::Write { destination, length, seed } => {
+                self.write(bus, destination, length, cursor, |number| seed.wrapping_add(number))
+            }
+            Kernel::Set { destination, length, pattern } => self.write(bus, destination, length, cursor, |_| pattern),
+            Kernel::Saxpy { x, y, length, factor } => self.saxpy(bus, (x, y), length, f32::from_bits(factor), cursor),
+            Kernel::AtomicAdd { target, length, addend } => atomic_add(bus, target, length, addend, cursor),
+            Kernel::CompareAndSwap { target, expected, replacement, .. } => {
+                let at = bus.resolve(Location::virtual_address(target), WORD_BYTES, AccessKind::Atomic)?;
+                cursor.carry = bus.update(at.location, |old| (old == expected).then_some(replacement))?;
+                bus.accessed(&at, WORD_BYTES);
+                cursor.done = 1;
+                Ok(Stride { atomics: 1, ..Stride::default() })
+            }
+            Kernel::Chase { start, steps, .. } => chase(bus, start, steps, cursor),
+            Kernel::RandomUpdate { table, length, seed, updates } => {
+                random_update(bus, (table, length), seed, updates, cursor)
+            }
+            Kernel::Prefetch { address, length } => {
+                prefetch(bus, address, length, cursor);
+                Ok(Stride::default())
+            }
+        }
+    }
+
+    /// Reads what comes next of a range; returns it, and how much it is.
+    fn read(&mut self, bus: &mut Bus<'_>, source: u64, length: u64, cursor: &mut Cursor) -> Result<(&[u8], u64), Stop> {
+        let from = next_of(bus, source, length, cursor, AccessKind::Read)?;
+        let bytes = &mut self.first[..from.length as usize];
+        bus.read(from.location, bytes)?;
+        bus.accessed(&from, from.length);
+        cursor.done += from.length;
+        Ok((bytes, from.length))
+    }
+
+    /// Writes what comes next of a range: word *n* as `value(n)`.
+    fn write(
+        &mut self,
+        bus: &mut Bus<'_>,
+        destination: u64,
+        length: u64,
+        cursor: &mut Cursor,
+        value: impl Fn(u64) -> u64,
+    ) -> Result<Stride, Stop> {
+        let to = next_of(bus, destination, length, cursor, AccessKind::Write)?;
+        let bytes = &mut self.first[..to.length as usize];
+        for (number, word) in (cursor.done / WORD_BYTES..).zip(bytes.chunks_exact_mut(WORD_BYTES as usize)) {
+            word.copy_from_slice(&value(number).to_le_bytes());
+        }
+        bus.write(to.location, bytes)?;
+        bus.accessed(&to, to.length);
+        cursor.done += to.length;
+        Ok(Stride { written: to.length, ..Stride::default() })
+    }
+
+    fn saxpy(
+        &mut self,
+        bus: &mut Bus<'_>,
+        (x, y): (u64, u64),
+        length: u64,
+        factor: f32,
+        cursor: &mut Cursor,
+    ) -> Result<Stride, Stop> {
+        let from = next_of(bus, x, length, cursor, AccessKind::Read)?;
+        let both = next_of(bus, y, cursor.done + from.length, cursor, AccessKind::Write)?;
+        let count = both.length;
+        let (xs, ys) = (&mut self.first[..count as usize], &mut self.second[..count as usize]);
+        bus.read(from.location, xs)?;
+        bus.read(both.location, ys)?;
+        for (x, y) in xs.chunks_exact(4).zip(ys.chunks_exact_mut(4)) {
+            let single = |bytes: &[u8]| bytes.try_into().map_or(0.0, f32::from_le_bytes);
+            let product = factor * single(x);
+            let sum = product + single(y);
+            y.copy_from_slice(&sum.to_le_bytes());
+        }
+        bus.write(both.location, ys)?;
+        bus.accessed(&from, count);
+        bus.accessed(&both, count);
+        cursor.done += count;
+        Ok(Stride { read: 2 * count, written: count, atomics: 0 })
+    }
+}
+
+/// What one stride did.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stride {
+    read: u64,
+    written: u64,
+    atomics: u64,
+}
+
+/// What the cursor counts up to.
+fn steps(kernel: &Kernel) -> u64 {
+    match *kernel {
+        Kernel::Read { length, .. }
+        | Kernel::Write { length, .. }
+        | Kernel::Set { length, .. }
+        | Kernel::Sum { length, .. }
+        | Kernel::Saxpy { length, .. }
+        | Kernel::AtomicAdd { length, .. }
+        | Kernel::Prefetch { length, .. } => length,
+        Kernel::CompareAndSwap { .. } => 1,
+        Kernel::Chase { steps, .. } => steps,
+        Kernel::RandomUpdate { updates, .. } => updates,
+    }
+}
+
+/// The address to name when nothing may be accessed.
+fn address_of(kernel: &Kernel) -> u64 {
+    kernel.encode().first
+}
+
+fn result_of(kernel: &Kernel) -> Option<u64> {
+    match *kernel {
+        Kernel::Sum { result, .. } | Kernel::CompareAndSwap { result, .. } | Kernel::Chase { result, .. } => {
+            Some(result)
+        }
+        _ => None,
+    }
+}
+
+fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    bytes.chunks_exact(WORD_BYTES as usize).map(|word| word.try_into().map_or(0, u64::from_le_bytes))
+}
+
+/// Where the next part of a range is.
+fn next_of(bus: &mut Bus<'_>, start: u64, length: u64, cursor: &Cursor, access: AccessKind) -> Result<Place, Stop> {
+    let wanted = STRIDE_BYTES.min(length - cursor.done);
+    bus.resolve(Location::virtual_address(start + cursor.done), wanted, access)
+}
+
+/// Translates what comes next of a range; a fault is reported, and passed over.
+fn prefetch(bus: &mut Bus<'_>, address: u64, length: u64, cursor: &mut Cursor) {
+    for _ in 0..STRIDE_ACCESSES {
+        if cursor.done >= length {
+            return;
+        }
+        let at = address + cursor.done;
+        let to_page_end = PageSize::Small.bytes() - at % PageSize::Small.bytes();
+        let step = match bus.resolve(Location::virtual_address(at), length - cursor.done, AccessKind::Prefetch) {
+            Ok(place) => place.length,
+            Err(Stop::Page(fault)) => {
+                bus.report(&fault);
+                to_page_end
+            }
+            Err(_) => to_page_end,
+        };
+        cursor.done += step.min(length - cursor.done);
+    }
+}

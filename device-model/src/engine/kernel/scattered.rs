@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Kernels that access single words, here and there; and what else of a kernel is in flight when an access faults.
+
+use ersatz_abi::error::ErrorCode;
+use ersatz_abi::fault::AccessKind;
+use ersatz_abi::kernel::{Kernel, WORD_BYTES, next_random};
+use ersatz_abi::list::Location;
+use ersatz_abi::mmu::PageSize;
+
+use super::{Stride, next_of};
+use crate::engine::bus::Bus;
+use crate::engine::context::{PageFault, Stop};
+use crate::engine::task::Cursor;
+
+/// Most single accesses of one stride.
+pub(super) const STRIDE_ACCESSES: u64 = 128;
+/// How many accesses a kernel has in flight: what is reported at once when one of them faults.
+const ACCESSES_IN_FLIGHT: u64 = 4;
+
+fn behind(location: Location, offset: u64) -> Location {
+    Location { address: location.address + offset, ..location }
+}
+
+pub(super) fn atomic_add(
+    bus: &mut Bus<'_>,
+    target: u64,
+    length: u64,
+    addend: u64,
+    cursor: &mut Cursor,
+) -> Result<Stride, Stop> {
+    let at = next_of(bus, target, length, cursor, AccessKind::Atomic)?;
+    let count = (at.length / WORD_BYTES).min(STRIDE_ACCESSES);
+    let mut atomics = 0;
+    while atomics < count {
+        bus.update(behind(at.location, atomics * WORD_BYTES), |old| Some(old.wrapping_add(addend)))?;
+        atomics += 1;
+        // One by one: should the next word fail, this one has been done.
+        cursor.done += WORD_BYTES;
+    }
+    bus.accessed(&at, count * WORD_BYTES);
+    Ok(Stride { atomics, ..Stride::default() })
+}
+
+pub(super) fn chase(bus: &mut Bus<'_>, start: u64, steps: u64, cursor: &mut Cursor) -> Result<Stride, Stop> {
+    let mut read = 0;
+    while cursor.done < steps && read < STRIDE_ACCESSES * WORD_BYTES {
+        let pointer = if cursor.done == 0 { start } else { cursor.carry };
+        if pointer % WORD_BYTES != 0 {
+            return Err(Stop::fault(ErrorCode::BadOperand, 0, pointer));
+        }
+        let from = match bus.resolve(Location::virtual_address(pointer), WORD_BYTES, AccessKind::Read) {
+            // What has been read is counted; the fault comes again.
+            Err(_) if read > 0 => break,
+            from => from?,
+        };
+        let mut word = [0; WORD_BYTES as usize];
+        bus.read(from.location, &mut word)?;
+        bus.accessed(&from, WORD_BYTES);
+        cursor.carry = u64::from_le_bytes(word);
+        cursor.done += 1;
+        read += WORD_BYTES;
+    }
+    Ok(Stride { read, ..Stride::default() })
+}
+
+pub(super) fn random_update(
+    bus: &mut Bus<'_>,
+    (table, length): (u64, u64),
+    seed: u64,
+    updates: u64,
+    cursor: &mut Cursor,
+) -> Result<Stride, Stop> {
+    let mut atomics = 0;
+    while cursor.done < updates && atomics < STRIDE_ACCESSES {
+        let state = if cursor.done == 0 { seed } else { cursor.carry };
+        let (random, address) = update_after(state, table, length);
+        let at = match bus.resolve(Location::virtual_address(address), WORD_BYTES, AccessKind::Atomic) {
+            Err(_) if atomics > 0 => break,
+            at => at?,
+        };
+        bus.update(at.location, |old| Some(old ^ random))?;
+        bus.accessed(&at, WORD_BYTES);
+        cursor.carry = random;
+        cursor.done += 1;
+        atomics += 1;
+    }
+    Ok(Stride { atomics, ..Stride::default() })
+}
+
+/// The random number after a state, and the word it chooses.
+fn update_after(state: u64, table: u64, length: u64) -> (u64, u64) {
+    let random = next_random(state);
+    // The length is a power of two.
+    (random, table + random % (length / WORD_BYTES) * WORD_BYTES)
+}
+
+/// The accesses that a kernel has in flight behind the one that faulted, and that fault, too. As on hardware, several may
+/// be of one page.
+pub(crate) fn in_flight(bus: &mut Bus<'_>, kernel: &Kernel, cursor: &Cursor, first: &PageFault) -> Vec<PageFault> {
+    let later = |step: u64| match *kernel {
+        Kernel::RandomUpdate { table, length, seed, updates } => {
+            let remaining = updates - cursor.done;
+            let mut state = if cursor.done == 0 { seed } else { cursor.carry };
+            let mut address = 0;
+            for _ in 0..=step {
+                (state, address) = update_after(state, table, length);
+            }
+            (step < remaining).then_some(address)
+        }
+        Kernel::Read { source: start, length }
+        | Kernel::Sum { source: start, length, .. }
+        | Kernel::Write { destination: start, length, .. }
+        | Kernel::Set { destination: start, length, .. }
+        | Kernel::AtomicAdd { target: start, length, .. }
+            if cursor.done < length =>
+        {
+            let page = (first.address & !(PageSize::Small.bytes() - 1)).checked_add(step * PageSize::Small.bytes())?;
+            (page < start + length).then_some(page)
+        }
+        _ => None,
+    };
+    (1..ACCESSES_IN_FLIGHT)
+        .filter_map(later)
+        .filter_map(|address| match bus.resolve(Location::virtual_address(address), WORD_BYTES, first.access) {
+            Err(Stop::Page(fault)) => Some(fault),
+            _ => None,
+        })
+        .collect()
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The registers by which faults are answered.
+
+use ersatz_abi::counter::Counter;
+use ersatz_abi::pci::VECTOR_ERROR;
+use ersatz_abi::regs::{self, Register};
+
+use crate::channel::Fault;
+use crate::device::Device;
+use crate::trace::{Event, NotificationEvent};
+
+/// Writes a register; `None` if it is not one of these.
+pub(super) fn store(device: &Device, register: &Register, value: u64) -> Option<bool> {
+    match register.offset {
+        offset if offset == regs::FAULT_REPLAY.offset => Some(replay(device, value)),
+        offset if offset == regs::FAULT_CANCEL.offset => Some(cancel(device, value)),
+        _ => None,
+    }
+}
+
+/// What a register reads as; `None` if it is not one of these.
+pub(super) fn value(device: &Device, register: &Register) -> Option<u64> {
+    (register.offset == regs::FAULTED_CHANNELS.offset).then(|| faulted_channels(device))
+}
+
+fn faulted_channels(device: &Device) -> u64 {
+    let faulted = (0..).zip(&device.channels).filter(|(_, channel)| channel.is_faulted());
+    faulted.fold(0, |mask, (number, _)| mask | 1 << number)
+}
+
+/// Has the channels that wait at a fault try again. Those that come to wait meanwhile are not meant.
+fn replay(device: &Device, value: u64) -> bool {
+    if value != 1 {
+        return false;
+    }
+    let channels = faulted_channels(device);
+    device.counters.add(Counter::Replays, 1);
+    device.ports.tracer.emit(NotificationEvent::Replay { channels }.into());
+    for (number, channel) in (0..).zip(&device.channels) {
+        if channels & (1 << number) != 0 && channel.replay() {
+            device.kick(number);
+        }
+    }
+    true
+}
+
+/// Ends the waiting of a channel with an error; one that does not wait stays as it is.
+fn cancel(device: &Device, value: u64) -> bool {
+    let Some((number, channel)) =
+        u8::try_from(value).ok().and_then(|number| Some((number, device.channels.get(usize::from(number))?)))
+    else {
+        return false;
+    };
+    let mut told = None;
+    let cancelled = channel.cancel(|fault, position, vector| {
+        let Fault { code, entry, address } = fault;
+        device.ports.tracer.emit(NotificationEvent::FaultCancelled { channel: number }.into());
+        device.ports.tracer.emit(Event::ChannelError { channel: number, error: code, position, entry, address });
+        told = vector;
+    });
+    if cancelled {
+        device.counters.add(Counter::FaultsCancelled, 1);
+        device.counters.add(Counter::ChannelErrors, 1);
+        device.raise(told.unwrap_or(VECTOR_ERROR), Some(number));
+    }
+    true
+}
