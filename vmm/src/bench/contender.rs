@@ -16,6 +16,8 @@ use crate::qemu::Tail;
 
 /// How long a boot may take.
 const LIMIT: Duration = Duration::from_secs(180);
+/// How long the messages of a process that closed its console are waited for.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long init sleeps before memory is looked at: what the VMM frees after a boot is free by then.
 const SETTLE: Duration = Duration::from_millis(500);
 /// The end of the console to show when a boot fails.
@@ -97,14 +99,19 @@ impl Contender {
         if let Some(console) = child.0.stdout.take() {
             std::thread::spawn(move || watch(console, |result| drop(sender.send(result))));
         }
-        let messages = || messages.last_lines(8).join("; ");
+        let messages = |patience| {
+            messages.wait_for_end(patience);
+            messages.last_lines(8).join("; ")
+        };
         let up = match receiver.recv_timeout(LIMIT) {
             Ok(Ok(up)) => up,
-            Ok(Err(console)) => return Err(ContenderError::Ended { console, messages: messages() }),
+            Ok(Err(console)) => return Err(ContenderError::Ended { console, messages: messages(LAST_WORDS) }),
             Err(RecvTimeoutError::Disconnected) => {
-                return Err(ContenderError::Ended { console: String::new(), messages: messages() });
+                return Err(ContenderError::Ended { console: String::new(), messages: messages(LAST_WORDS) });
             }
-            Err(RecvTimeoutError::Timeout) => return Err(ContenderError::TooLong { messages: messages() }),
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(ContenderError::TooLong { messages: messages(Duration::ZERO) });
+            }
         };
         std::thread::sleep(SETTLE);
         Ok(Sample { boot: up.saturating_duration_since(start), own_bytes: own_bytes(child.0.id(), self.memory)? })

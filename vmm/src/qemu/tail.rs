@@ -3,14 +3,28 @@
 
 use std::collections::VecDeque;
 use std::io::Read;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Bytes kept.
 const LIMIT: usize = 64 << 10;
 
 /// Collects the end of a stream on a thread of its own.
 #[derive(Clone, Debug, Default)]
-pub struct Tail(Arc<Mutex<VecDeque<u8>>>);
+pub struct Tail(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    kept: Mutex<Kept>,
+    ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    bytes: VecDeque<u8>,
+    /// The stream has ended: nothing more will come.
+    ended: bool,
+}
 
 impl Tail {
     /// Reads a stream to its end; the thread ends with it.
@@ -22,24 +36,33 @@ impl Tail {
             while let Ok(length @ 1..) = stream.read(&mut buffer) {
                 writer.push(&buffer[..length]);
             }
+            writer.kept().ended = true;
+            writer.0.ended.notify_all();
         });
         tail
     }
 
-    fn bytes(&self) -> MutexGuard<'_, VecDeque<u8>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn push(&self, bytes: &[u8]) {
-        let mut kept = self.bytes();
+        let kept = &mut self.kept().bytes;
         kept.extend(bytes);
         let surplus = kept.len().saturating_sub(LIMIT);
         kept.drain(..surplus);
     }
 
+    /// Waits until a followed stream has ended, for the time given at most: whoever has it open may not be the one that is
+    /// known to have ended.
+    pub fn wait_for_end(&self, limit: Duration) {
+        let waited = self.0.ended.wait_timeout_while(self.kept(), limit, |kept| !kept.ended);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// All that is kept, as lines without control characters.
     pub fn lines(&self) -> Vec<String> {
-        let bytes: Vec<u8> = self.bytes().iter().copied().collect();
+        let bytes: Vec<u8> = self.kept().bytes.iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
         text.lines().map(|line| line.chars().filter(|c| !c.is_control()).collect()).collect()
     }
@@ -62,8 +85,15 @@ mod tests {
         for i in 0..20_000 {
             tail.push(format!("line {i}\r\n").as_bytes());
         }
-        assert!(tail.bytes().len() <= LIMIT);
+        assert!(tail.kept().bytes.len() <= LIMIT);
         assert_eq!(tail.last_lines(2), ["line 19998", "line 19999"]);
+    }
+
+    #[test]
+    fn a_stream_that_ended_has_said_it_all() {
+        let tail = Tail::follow(&b"the last words\n"[..]);
+        tail.wait_for_end(Duration::from_secs(60));
+        assert_eq!(tail.last_lines(1), ["the last words"]);
     }
 
     #[test]
