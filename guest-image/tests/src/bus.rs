@@ -56,14 +56,24 @@ pub struct Function {
 impl Function {
     /// The function behind an open device.
     pub fn of(device: &Device) -> Self {
-        let address = device.info().pci_address;
-        let name =
-            format!("{:04x}:{:02x}:{:02x}.{}", address >> 16, address >> 8 & 0xff, address >> 3 & 0x1f, address & 7);
-        let folder = Path::new("/sys/bus/pci/devices").join(name);
+        let function = Self::at(device.info().pci_address);
+        let folder = function.folder();
         let id = fs::read_to_string(folder.join("device"))
             .unwrap_or_else(|error| panic!("ERSATZ_IOC_INFO names PCI function {}: {error}", folder.display()));
         assert_eq!(id.trim(), format!("{:#06x}", pci::DEVICE_ID), "PCI device id in {}", folder.display());
-        Self { folder }
+        function
+    }
+
+    /// The function at an address as `ERSATZ_IOC_INFO` has it, there or not.
+    pub fn at(address: u32) -> Self {
+        let name =
+            format!("{:04x}:{:02x}:{:02x}.{}", address >> 16, address >> 8 & 0xff, address >> 3 & 0x1f, address & 7);
+        Self { folder: Path::new("/sys/bus/pci/devices").join(name) }
+    }
+
+    /// Its folder in sysfs.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Whether the driver is bound to it.

@@ -19,6 +19,7 @@ mod region;
 mod runner;
 mod stuck;
 mod suite;
+mod vram_bar;
 
 use std::io;
 use std::process::ExitCode;

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use ersatz_uapi::{Info, MemoryType};
 
+use crate::bus::Function;
 use crate::cases;
+use crate::vram_bar::VramBar;
 
 /// What a test needs of the guest to make sense; without it the test is skipped, and says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub enum Need {
     HugePages,
     /// A second device.
     SecondDevice,
+    /// A BAR2 that the guest can give another size.
+    ResizableBar,
 }
 
 impl Need {
@@ -43,6 +47,10 @@ impl Need {
                 Some("this kernel has no transparent huge pages on request".into())
             }
             Self::SecondDevice if !crate::device::Device::second_exists() => Some("there is one device".into()),
+            Self::ResizableBar => {
+                let sizes = VramBar::of(&Function::at(info.pci_address)).sizes().len();
+                (sizes < 2).then(|| "this machine offers its guest no other size of BAR2".into())
+            }
             _ => None,
         }
     }

@@ -4,6 +4,7 @@
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
+use ersatz::spec::GpuSpec;
 use ersatz_abi::channel::ChannelState;
 use ersatz_abi::pci::{BAR_MSIX, BAR_REGISTERS, BAR_VRAM, DEVICE_ID, MSIX_VECTORS, REGISTERS_BAR_SIZE, VENDOR_ID};
 use ersatz_abi::regs;
@@ -62,6 +63,40 @@ fn vram_is_mapped_by_the_client_and_reached_through_the_socket_too() {
     let mut data = [0; 3];
     file.read_exact_at(&mut data, VRAM - 3).unwrap();
     assert_eq!(&data, b"end");
+}
+
+#[test]
+fn the_bar_has_the_size_that_a_client_found_for_as_long_as_it_stays() {
+    let shown = VRAM / 2;
+    let served = Served::with(&GpuSpec { bar: shown, ..GpuSpec::new(VRAM) }, false);
+    let bar = u32::from(BAR_VRAM);
+    {
+        let mut driver = Driver::new(served.connect());
+        let region = driver.client.region(bar).unwrap();
+        assert_eq!((region.size, region.sparse_areas[0].size), (shown, shown));
+        let read = |driver: &mut Driver, offset| {
+            let mut data = [0; 4];
+            driver.client.region_read(bar, offset, &mut data).unwrap();
+            u32::from_le_bytes(data)
+        };
+        assert_eq!(read(&mut driver, shown - 4), 0);
+        driver.copy(&[entry(system(DATA), vram(VRAM - 4096), 4096)], 1);
+        wait_for("the engine reaches all of it", || (driver.fence() == 1).then_some(()));
+
+        // As a driver resizes. The client's region does not follow; what the BAR does not show of it reads as ones.
+        let resize = |driver: &mut Driver, order: u8| {
+            for (offset, data) in [(4, [0, 0]), (0x169, [order, 0]), (4, [6, 0])] {
+                let length = if offset == 4 { 2 } else { 1 };
+                driver.client.region_write(CONFIG, offset, &data[..length]).unwrap();
+            }
+        };
+        resize(&mut driver, 1);
+        assert_eq!([read(&mut driver, (2 << 20) - 4), read(&mut driver, 2 << 20)], [0, u32::MAX]);
+        resize(&mut driver, u8::try_from(VRAM.ilog2() - 20).unwrap());
+        assert_eq!([read(&mut driver, 2 << 20), read(&mut driver, shown - 4)], [0, 0]);
+        assert_eq!(driver.client.region(bar).unwrap().size, shown);
+    }
+    assert_eq!(served.connect().region(bar).unwrap().size, shown, "the next client finds the first size");
 }
 
 #[test]

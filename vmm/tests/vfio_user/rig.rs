@@ -40,10 +40,14 @@ pub struct Served {
 
 impl Served {
     pub fn new(keep_vram: bool) -> Self {
+        Self::with(&GpuSpec::new(VRAM), keep_vram)
+    }
+
+    pub fn with(spec: &GpuSpec, keep_vram: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let stop = Event::new().unwrap();
         let socket = Socket::bind(&folder.path().join("gpu")).unwrap();
-        let backend = gpu::build_backend(&GpuSpec::new(VRAM), &Place::default(), keep_vram).unwrap();
+        let backend = gpu::build_backend(spec, &Place::default(), keep_vram).unwrap();
         let stopped = stop.clone();
         let thread = thread::spawn(move || {
             server::serve(socket.listener(), backend, Until::Stopped, Clients::Anyone, &stopped).unwrap();

@@ -16,6 +16,7 @@ mod proc_view;
 mod processes;
 mod protection;
 mod random;
+mod resize;
 mod roundtrip;
 mod stay;
 mod syscalls;
@@ -46,5 +47,6 @@ pub const TOPICS: &[&[Test]] = &[
     random::TESTS,
     devices::TESTS,
     unbind::TESTS,
+    resize::TESTS,
     module::TESTS,
 ];
