@@ -179,3 +179,6 @@ impl Mmu {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
