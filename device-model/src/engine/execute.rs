@@ -76,7 +76,8 @@ impl Executor {
 
     fn run_batch(&mut self, context: &mut Context<'_>) -> Result<bool, Stop> {
         if let Some((_, task)) = self.waiting.remove(&context.number).filter(|(turn, _)| turn.is_same(&context.turn)) {
-            return self.proceed(context, task);
+            self.proceed(context, task)?;
+            return Ok(true);
         }
         let ring = context.turn.setup.ring;
         let put_address = context.turn.setup.control_block + CONTROL_BLOCK_PUT;
