@@ -80,12 +80,12 @@ impl Device {
         vram: Arc<Vram>,
         link: Link,
         errors: Arc<ErrorLog>,
+        counters: Arc<Counters>,
         units: Units,
     ) -> io::Result<Self> {
         let Units { channels, copy_engines, compute_engines } = units;
         let channels = (0..channels).map(|_| EventFd::new(EFD_NONBLOCK).map(Channel::new));
         let doorbells = (0..usize::from(copy_engines) + usize::from(compute_engines)).map(|_| Doorbells::new());
-        let counters = Arc::new(Counters::new());
         let mmu = Mmu::new(copy_engines + compute_engines, counters.clone(), ports.tracer.clone());
         let device = Self {
             ports,

@@ -15,6 +15,7 @@ use vm_memory::VolatileSlice;
 
 use crate::bus::{BarInfo, BarMapping, Doorbell, Effect, MsixMessage, PciFunction};
 use crate::clock::Clock;
+use crate::counters::Counters;
 use crate::device::{Device, Ports, Units};
 use crate::dma::{DmaSpace, ReportedSpace};
 use crate::engine;
@@ -75,11 +76,12 @@ impl Gpu {
         }
         let link = Link::new(vram.clone(), fabric)?;
         let errors = Arc::new(ErrorLog::new(requester_id));
-        let dma = Arc::new(ReportedSpace::new(dma, errors.clone()));
+        let counters = Arc::new(Counters::new());
+        let dma = Arc::new(ReportedSpace::new(dma, errors.clone(), counters.clone()));
         let ports = Ports { dma, interrupts, clock, tracer };
         let function = new_function(bar, bar_size, serial, errors.clone());
         let units = Units { channels, copy_engines, compute_engines };
-        let device = Arc::new(Device::new(ports, vram, link, errors, units).map_err(GpuError::Events)?);
+        let device = Arc::new(Device::new(ports, vram, link, errors, counters, units).map_err(GpuError::Events)?);
         let mut gpu = Self {
             device,
             function: Mutex::new(function),

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The memory a device masters, with each refusal put on record in the function's config space.
+//! The memory a device masters, with each refusal counted, and put on record in the function's config space.
 //!
 //! All of a device's requests go through here, so no engine has to think of it.
 
 use std::sync::Arc;
 
+use ersatz_abi::counter::Counter;
 use vm_memory::VolatileSlice;
 
 use super::{DmaError, DmaSpace};
+use crate::counters::Counters;
 use crate::pci::aer::{ErrorLog, Refusal};
 use crate::pci::tlp::{Kind, Request};
 use crate::trace::Tracer;
@@ -16,11 +18,12 @@ use crate::trace::Tracer;
 pub(crate) struct ReportedSpace {
     space: Arc<dyn DmaSpace>,
     errors: Arc<ErrorLog>,
+    counters: Arc<Counters>,
 }
 
 impl ReportedSpace {
-    pub(crate) fn new(space: Arc<dyn DmaSpace>, errors: Arc<ErrorLog>) -> Self {
-        Self { space, errors }
+    pub(crate) fn new(space: Arc<dyn DmaSpace>, errors: Arc<ErrorLog>, counters: Arc<Counters>) -> Self {
+        Self { space, errors, counters }
     }
 
     /// Passes a result on. Requests begin anew at the first address that was refused, so that one is in the record.
@@ -32,6 +35,7 @@ impl ReportedSpace {
             Ok(_) | Err(DmaError::Unaligned(_)) => return result,
         };
         let length = (length as u64).saturating_sub(at.saturating_sub(address));
+        self.counters.add(Counter::DmaErrors, 1);
         self.errors.refused(refusal, &Request { kind, address: at, length });
         result
     }
