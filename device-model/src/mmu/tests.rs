@@ -206,7 +206,7 @@ proptest! {
     /// what is not there is never remembered.
     #[test]
     fn stale_until_acknowledged(
-        acts in prop::collection::vec(any_act(), 1..300),
+        acts in prop::collection::vec(any_act(), 1..120),
         track: bool,
         five_levels: bool,
     ) {
