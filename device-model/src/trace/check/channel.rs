@@ -4,7 +4,7 @@
 use ersatz_abi::error::ErrorCode;
 
 use super::{Rule, Site};
-use crate::trace::event::Event;
+use crate::trace::event::{Event, MmuEvent, NotificationEvent};
 
 /// What the log has told of a channel so far. What it has not told yet is not held against anybody.
 #[derive(Debug)]
@@ -101,7 +101,10 @@ impl Channel {
                 self.end(channel, position, error, site);
                 self.last_work = site.sequence;
             }
-            Event::Copy { channel, .. } | Event::Fill { channel, .. } | Event::Digest { channel, .. } => {
+            Event::Copy { channel, .. }
+            | Event::Fill { channel, .. }
+            | Event::Digest { channel, .. }
+            | Event::Mmu(MmuEvent::Access { channel, .. }) => {
                 if self.command.is_none() && self.state != State::Unknown {
                     let kind = event.kind().name();
                     site.report(Rule::WorkInCommand, format!("channel {channel}: {kind} outside of any command"));
@@ -124,6 +127,9 @@ impl Channel {
                         format!("channel {channel}: fence {value:#x} was signalled, and no command asked for it"),
                     );
                 }
+                self.last_work = site.sequence;
+            }
+            Event::Notification(NotificationEvent::FaultRecorded { .. } | NotificationEvent::FaultLost { .. }) => {
                 self.last_work = site.sequence;
             }
             Event::Interrupt { .. } => self.due.interrupt = false,

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use ersatz_abi::command::{Aperture, Location};
+use ersatz_abi::fault::AccessKind;
 
 use super::{Rule, Site};
-use crate::trace::event::Event;
+use crate::trace::event::{Event, MmuEvent};
 use crate::trace::kind::ResetSource;
 
 /// Most maps that are followed; no transport has as many.
@@ -95,6 +96,10 @@ impl DmaRules {
             Event::Fill { destination, length, .. } => [None, Some((destination, length, true))],
             Event::Digest { source, destination, length, .. } => {
                 [Some((source, length, false)), Some((destination, size_of::<u64>() as u64, true))]
+            }
+            Event::Mmu(MmuEvent::Access { kind, location, length, .. }) => {
+                let is_write = matches!(kind, AccessKind::Write | AccessKind::Atomic);
+                [None, Some((location, length, is_write))]
             }
             Event::Fence { address, .. } => [None, Some((Location::system(address), size_of::<u64>() as u64, true))],
             _ => return,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The protocol oracle: reads a log and says where device or driver broke the contract between them.
 //!
-//! `channel` has the rules about commands, fences and interrupts, `dma` those about where and when the device may do DMA.
+//! `channel` has the rules about commands, fences and interrupts, `dma` those about where and when the device may do DMA,
+//! `translation` that of virtual addresses, `fault` that of the driver's answers.
 //! A rule never blames what threads may do to each other in good order: an event is written when its work is done, so
 //! another thread's event may stand between the work and its record. A piece of work is late only if what forbids it
 //! stands before the same channel's *previous* event.
@@ -11,8 +12,10 @@
 
 mod channel;
 mod dma;
+mod fault;
 #[cfg(test)]
 mod tests;
+mod translation;
 
 use std::collections::BTreeMap;
 
@@ -22,6 +25,8 @@ use super::reader::{ReadError, TraceFile};
 use super::record::Record;
 use channel::Channel;
 use dma::DmaRules;
+use fault::Faults;
+use translation::Translations;
 
 /// Most findings that are kept; the rest are counted.
 pub const MAX_FINDINGS: usize = 1000;
@@ -49,6 +54,10 @@ pub enum Rule {
     DmaMapped,
     /// VRAM accesses stay in VRAM.
     VramRange,
+    /// Virtual addresses are accessed through translations that no acknowledged invalidation means.
+    StaleTranslation,
+    /// Every fault the driver is told of gets an answer.
+    FaultAnswered,
 }
 
 impl Rule {
@@ -65,6 +74,8 @@ impl Rule {
             Self::BusMaster => "bus-master",
             Self::DmaMapped => "dma-mapped",
             Self::VramRange => "vram-range",
+            Self::StaleTranslation => "stale-translation",
+            Self::FaultAnswered => "fault-answered",
         }
     }
 }
@@ -97,6 +108,8 @@ pub struct Verdict {
     pub closed: bool,
     /// Commands under way when the device went away, or where a log that was not closed ends: cut short, not broken.
     pub under_way: u64,
+    /// Faults without an answer where a log ends that has no end of the device.
+    pub unanswered: u64,
 }
 
 impl Verdict {
@@ -127,6 +140,8 @@ pub struct Checker {
     verdict: Verdict,
     channels: BTreeMap<u8, Channel>,
     dma: DmaRules,
+    translations: Translations,
+    faults: Faults,
     vram: u64,
     /// Record behind the last hole in the log; 0: there was none.
     hole: u64,
@@ -161,6 +176,8 @@ impl Checker {
             site.report(Rule::Complete, format!("{gap} records before this one are missing"));
             self.channels.clear();
             self.dma = DmaRules::unknown();
+            self.translations = Translations::unknown();
+            self.faults = Faults::default();
             self.hole = record.sequence;
         }
         self.previous = record.sequence;
@@ -175,6 +192,8 @@ impl Checker {
             site.verdict.commands += 1;
         }
         self.dma.look(&event, record.sequence, &mut site);
+        self.translations.look(&event, &mut site);
+        self.faults.look(&event, &mut site);
         if let Event::Reset { .. } = event {
             self.channels.values_mut().for_each(Channel::reset);
         }
@@ -195,6 +214,7 @@ impl Checker {
     pub fn finish(mut self, header: &Header) -> Verdict {
         let verdict = &mut self.verdict;
         verdict.closed = header.closed;
+        verdict.unanswered = self.faults.unanswered();
         if header.dropped > 0 {
             let message =
                 format!("{} events found no room in the log (of {} records)", header.dropped, header.capacity);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Each rule: kept, broken, and not broken by what only looks like it.
 
+mod memory;
+
 use ersatz_abi::command::{Cause, Location, Opcode};
 use ersatz_abi::error::ErrorCode;
 use proptest::prelude::*;

@@ -17,7 +17,8 @@ const STATUS_BROKEN: u8 = 1;
 /// Check that device and driver kept their contract
 ///
 /// Looks for commands that never end, fences that fall or never come, DMA after bus mastering was switched off or
-/// outside of mapped memory, work outside of commands, and holes in the log.
+/// outside of mapped memory, work outside of commands, accesses through translations whose invalidation was acknowledged,
+/// faults without an answer, and holes in the log.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit status: 0 if every log is in order, 1 if a rule is broken, 2 if a file is no log.")]
 pub struct CheckArgs {
@@ -71,6 +72,9 @@ fn print_text(file: &TraceFile, verdict: &Verdict, out: &mut impl Write) -> std:
     if verdict.under_way > 0 {
         writeln!(out, "  note: {} cut short by the end of the device", units::counted(verdict.under_way, "command"))?;
     }
+    if verdict.unanswered > 0 {
+        writeln!(out, "  note: {} without an answer where the log ends", units::counted(verdict.unanswered, "fault"))?;
+    }
     Ok(())
 }
 
@@ -94,6 +98,7 @@ fn print_json(file: &TraceFile, verdict: &Verdict, out: &mut impl Write) -> std:
         "commands": verdict.commands,
         "closed": verdict.closed,
         "under_way": verdict.under_way,
+        "unanswered": verdict.unanswered,
         "broken": verdict.total,
         "findings": findings,
     });
