@@ -8,7 +8,7 @@ use ersatz_abi::command::{Aperture, Cause, Opcode};
 use ersatz_abi::counter::Counter;
 use ersatz_abi::error::ErrorCode;
 use ersatz_abi::fault::{AccessKind, FaultKind};
-use ersatz_abi::mmu::{InvalidateScope, PageSize};
+use ersatz_abi::mmu::{InvalidateScope, PageSize, PageTableEntry};
 use ersatz_abi::regs::{self, Access, Register};
 
 const MANUAL: &str = include_str!("../MANUAL.md");
@@ -60,4 +60,31 @@ fn every_table_is_that_of_the_abi() {
         let row = format!("| {} | {} |", *error as u8, error.name());
         assert!(MANUAL.contains(&row), "device-model/MANUAL.md has no error row: {row}");
     }
+}
+
+#[test]
+fn the_bits_of_page_table_entries_are_those_of_the_abi() {
+    const ALL: u64 = u64::MAX;
+    let none = PageTableEntry(0);
+    let fields = [
+        ("0", "valid", none.with_valid(true)),
+        ("1", "write", none.with_write(true)),
+        ("2", "atomic", none.with_atomic(true)),
+        ("3", "leaf", none.with_leaf(true)),
+        ("4", "big", none.with_big(true)),
+        ("5", "accessed", none.with_accessed(true)),
+        ("6", "dirty", none.with_dirty(true)),
+        ("9:8", "aperture", none.with_raw_aperture(ALL)),
+        ("51:12", "frame", none.with_frame(ALL)),
+        ("54:52", "peer", none.with_peer(ALL)),
+    ];
+    let mut used = 0;
+    for (bits, name, entry) in fields {
+        let (high, low) = bits.split_once(':').unwrap_or((bits, bits));
+        let (high, low): (u32, u32) = (high.parse().unwrap(), low.parse().unwrap());
+        assert_eq!(entry.0, (ALL >> (63 - high)) & (ALL << low), "{name}");
+        assert!(MANUAL.contains(&format!("| {bits} | {name} |")), "device-model/MANUAL.md has no row for {name}");
+        used |= entry.0;
+    }
+    assert_eq!(used, !PageTableEntry::RESERVED);
 }

@@ -62,7 +62,7 @@ impl AddressSpaces {
     }
 
     /// Writes the control register, and calls `trace` with what that changed before any walk sees it. `None`, and no change,
-    /// if a reserved bit is set, or if anything but `enable` would change while the address space is enabled.
+    /// if a reserved bit is set, or if the address space is enabled and would stay so with other bits changed.
     pub fn set_control(&self, asid: u8, value: u32, trace: impl FnOnce(Switched)) -> Option<Switched> {
         let control = AddressSpaceControl(value);
         if value & AddressSpaceControl::RESERVED != 0 {
@@ -70,7 +70,7 @@ impl AddressSpaces {
         }
         let mut space = self.0[usize::from(asid)].write();
         let before = space.control;
-        if before.enable() && control.with_enable(true) != before {
+        if before.enable() && control.enable() && control != before {
             return None;
         }
         space.control = control;
@@ -123,11 +123,12 @@ mod tests {
         }
         let enabled = control().with_enable(true);
         spaces.set_control(0, enabled.0, |_| ()).unwrap();
-        for other in [enabled.with_track(true), enabled.with_five_levels(true), control().with_replayable(true)] {
+        for other in [enabled.with_track(true), enabled.with_five_levels(true), enabled.with_replayable(true)] {
             assert_eq!(spaces.set_control(0, other.0, |_| panic!("no change")), None, "{other:?}");
         }
         assert_eq!(spaces.get(0).control, enabled);
         assert_eq!(spaces.set_control(0, enabled.0, |_| ()), Some(Switched::Unchanged));
+        assert_eq!(spaces.set_control(0, control().with_track(true).0, |_| ()), Some(Switched::Disabled));
     }
 
     #[test]
