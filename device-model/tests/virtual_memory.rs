@@ -34,7 +34,7 @@ const COMPUTE: u32 = 2;
 const BASE: u64 = 0x7f00_0000_0000;
 const PAGES: u64 = 16;
 /// Where the rings of faults and of hot regions are, and how long.
-const RINGS: [(u32, u64, u32); 2] = [(FAULT_RING_BASE, 0x2_0000, 5), (ACCESS_RING_BASE, 0x3_0000, 4)];
+const RINGS: [(u32, u64, u32); 2] = [(FAULT_RING_BASE, 0x2_0000, 6), (ACCESS_RING_BASE, 0x3_0000, 4)];
 const FAULTS: usize = 0;
 const HOT_REGIONS: usize = 1;
 
@@ -111,6 +111,12 @@ impl Traced {
 
     fn map(&mut self, number: u64, location: Location) {
         self.space.map(&self.host, BASE + number * 4096, page(location, PageSize::Small));
+    }
+
+    /// Unmaps a page, and has it forgotten.
+    fn take_away(&mut self, number: u64, invalidation: Invalidation) {
+        self.space.unmap(&self.host, BASE + number * 4096, PageSize::Small);
+        self.host.invalidate(invalidation);
     }
 
     /// The device goes; what remains is its log.
@@ -194,7 +200,11 @@ fn busy_life() -> (PathBuf, tempfile::TempDir, Vec<u64>) {
     let mut present = [false; PAGES as usize];
     for fence in 1..=25 {
         let length = PAGES * 4096;
-        let prefetch = kernel(Kernel::Prefetch { address: BASE, length }, fence);
+        // Nothing runs: what is taken away now is missed, and the page behind the last one is never there.
+        traced.faults();
+        traced.take_away(fence % PAGES, Invalidation::AddressSpace(ASID));
+        present[(fence % PAGES) as usize] = false;
+        let prefetch = kernel(Kernel::Prefetch { address: BASE, length: length + 4096 }, fence);
         let add = kernel(Kernel::AtomicAdd { target: BASE, length, addend: 1 }, fence);
         traced.host.submit_to(0, if fence % 5 == 0 { prefetch } else { add });
         traced
@@ -209,13 +219,9 @@ fn busy_life() -> (PathBuf, tempfile::TempDir, Vec<u64>) {
             random = next_random(random);
             if random % 3 == 0 {
                 let number = random >> 8 & (PAGES - 1);
-                traced.space.unmap(&traced.host, BASE + number * 4096, PageSize::Small);
+                let range = Invalidation::Range { asid: ASID, address: BASE + number * 4096 + 9, length: 1 };
+                traced.take_away(number, if random >> 16 & 3 == 0 { Invalidation::All } else { range });
                 present[number as usize] = false;
-                traced.host.invalidate(match random >> 16 & 3 {
-                    0 => Invalidation::All,
-                    1 => Invalidation::AddressSpace(ASID),
-                    _ => Invalidation::Range { asid: ASID, address: BASE + number * 4096 + 9, length: 1 },
-                });
             }
             traced.faults();
             for number in (0..PAGES).filter(|number| random >> (20 + number) & 1 == 1) {
