@@ -171,7 +171,7 @@ fn talk(backend: &mut FunctionBackend, speak: impl FnOnce(&UnixStream)) -> Vec<u
     let (client, server) = UnixStream::pair().unwrap();
     let description = backend.meet_client(None);
     let heard = thread::scope(|scope| {
-        scope.spawn(|| {
+        let server = scope.spawn(|| {
             let _ = session::serve(server, &description, backend);
         });
         let listener = scope.spawn(|| {
@@ -181,7 +181,10 @@ fn talk(backend: &mut FunctionBackend, speak: impl FnOnce(&UnixStream)) -> Vec<u
         });
         speak(&client);
         let _ = client.shutdown(Shutdown::Write);
-        listener.join().unwrap()
+        let heard = listener.join().unwrap();
+        // The scope would not wait for the very end of the thread, which a check for leaks in between takes for one.
+        server.join().unwrap();
+        heard
     });
     backend.forget_client();
     heard

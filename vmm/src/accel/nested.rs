@@ -92,7 +92,7 @@ pub fn run(
     progress: &mut dyn FnMut(&str),
 ) -> Result<Outcome, NestedError> {
     let outcome = tempfile::NamedTempFile::new().map_err(NestedError::Scratch)?;
-    let job = inside::job(spec, ground, outcome.path(), console.is_terminal())?;
+    let job = inside::job(spec, ground, outcome.path(), console)?;
     let vram = spec.devices.iter().fold(0, |sum: u64, gpu| sum.saturating_add(gpu.vram));
     let memory = outer_memory(spec.memory, vram);
     let limit = spec.timeout.map(|limit| limit.saturating_add(GRACE));

@@ -14,9 +14,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::json;
 use thiserror::Error;
@@ -25,6 +25,8 @@ use self::arguments::Connections;
 use self::devices::{DeviceError, Devices};
 use crate::console::output::ConsoleOutput;
 use crate::machine::End;
+use crate::machine::platform::PORT_SERIAL;
+use crate::machine::serial::{INTERRUPT_ENABLE, listens};
 use crate::outcome::Outcome;
 use crate::qemu::{Monitor, Qemu, QemuError, QemuProcess, QmpError};
 use crate::spec::GuestSpec;
@@ -32,6 +34,8 @@ use crate::supervisor::{Controls, Event, Watch, supervise};
 
 /// How long QEMU may take to end once it has closed the console, or lost its device.
 const FAREWELL: Duration = Duration::from_secs(3);
+/// How often QEMU is asked, while there is input, whether the guest listens yet.
+const LISTEN_TICK: Duration = Duration::from_millis(50);
 /// Lines of QEMU's own messages to show when it failed.
 const LAST_LINES: usize = 8;
 
@@ -110,7 +114,8 @@ pub fn run(
     let process = QemuProcess::start(qemu, command, inherited)?;
     console.set_nonblocking(true)?;
     let controls = QemuControls { monitor: Mutex::new(Monitor::new(monitor)?), stop: Event::new()? };
-    let guest = Guest { process, devices, console, status, output, unsent: Vec::new(), stop: controls.stop.clone() };
+    let guest =
+        Guest { process, devices, console, status, output, unsent: Vec::new(), listens: false, controls: &controls };
     supervise(watch, &controls, || guest.talk(input))
 }
 
@@ -133,6 +138,18 @@ struct QemuControls {
 }
 
 impl QemuControls {
+    /// Whether the guest's driver takes interrupts for what the serial port receives.
+    fn guest_listens(&self) -> bool {
+        let register = PORT_SERIAL + u16::from(INTERRUPT_ENABLE);
+        match self.ask(|monitor| monitor.port_byte(register)) {
+            Ok(enabled) => listens(enabled),
+            Err(error) => {
+                log::warn!("cannot see whether the guest listens ({error}): the first bytes of its input may be lost");
+                true
+            }
+        }
+    }
+
     fn ask<T>(&self, question: impl FnOnce(&mut Monitor) -> Result<T, QmpError>) -> Result<T, QmpError> {
         question(&mut self.monitor.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -158,21 +175,28 @@ impl Controls for QemuControls {
 }
 
 /// A running guest. Dropping it kills QEMU first, then ends the devices.
-struct Guest {
+struct Guest<'a> {
     process: QemuProcess,
     devices: Devices,
     console: UnixStream,
     status: UnixStream,
     output: ConsoleOutput,
     unsent: Vec<u8>,
-    stop: Event,
+    /// The guest's driver has started the serial port, which clears what the port has received before.
+    listens: bool,
+    controls: &'a QemuControls,
 }
 
-impl Guest {
+impl Guest<'_> {
     /// Passes bytes back and forth until the guest has ended.
     fn talk(mut self, mut input: Option<File>) -> Result<End, TcgError> {
+        let mut asked = Instant::now();
         loop {
             let ready = self.wait(input.as_ref())?;
+            if input.is_some() && !self.listens && asked.elapsed() >= LISTEN_TICK {
+                self.listens = self.controls.guest_listens();
+                asked = Instant::now();
+            }
             if ready.input {
                 let mut typed = [0; 1024];
                 match input.as_mut().map(|file| file.read(&mut typed)) {
@@ -207,15 +231,16 @@ impl Guest {
         let mut events = vec![
             PollFd::new(&self.console, PollFlags::IN | sending),
             PollFd::new(&self.status, PollFlags::IN),
-            PollFd::new(&self.stop, PollFlags::IN),
+            PollFd::new(&self.controls.stop, PollFlags::IN),
         ];
         events.extend(self.devices.ends().map(|end| PollFd::from_borrowed_fd(end, PollFlags::IN)));
-        // Input stays where it is while the guest does not take what it has got.
-        if let Some(file) = input.filter(|_| self.unsent.is_empty()) {
+        // Input stays where it is until the guest listens, and while it does not take what it has got.
+        if let Some(file) = input.filter(|_| self.listens && self.unsent.is_empty()) {
             events.push(PollFd::from_borrowed_fd(file.as_fd(), PollFlags::IN));
         }
+        let tick = (input.is_some() && !self.listens).then(|| Timespec::try_from(LISTEN_TICK).ok()).flatten();
         loop {
-            match poll(&mut events, None) {
+            match poll(&mut events, tick.as_ref()) {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(io::Error::from(error).into()),
                 Ok(_) => break,
@@ -276,13 +301,13 @@ impl Guest {
 
     /// A device has no client any more: because QEMU is ending, or because they lost each other.
     fn lost(mut self, index: usize) -> Result<End, TcgError> {
-        let patience = std::time::Instant::now() + FAREWELL;
-        while std::time::Instant::now() < patience {
+        let patience = Instant::now() + FAREWELL;
+        while Instant::now() < patience {
             if self.process.try_wait()?.is_some() {
                 self.receive()?;
                 return self.ended();
             }
-            if self.stop.wait(Duration::from_millis(20)) {
+            if self.controls.stop.wait(Duration::from_millis(20)) {
                 return Ok(End::Stopped);
             }
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `ersatz boot-spec`: the end of `--accel nested` that runs in the outer machine. Not for people to type.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -14,6 +14,9 @@ use crate::launch::{Carrier, Connection, launch};
 /// Run a guest by its description, on KVM
 #[derive(Debug, Args)]
 pub struct BootSpecOptions {
+    /// Pass standard input on to the guest
+    #[arg(long)]
+    input: bool,
     /// The guest's description, as JSON
     spec: PathBuf,
     /// Where to write how it ended, as JSON
@@ -29,7 +32,7 @@ pub fn run(options: &BootSpecOptions) -> Result<u8, CommandError> {
     let spec = read_spec(&options.spec)?;
     let connection = Connection {
         sink: Some(Box::new(io::stdout())),
-        interactive: io::stdin().is_terminal(),
+        interactive: options.input,
         // The host's end has taken what is meant for us.
         keys: false,
         progress: Box::new(say),

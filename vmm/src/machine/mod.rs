@@ -38,8 +38,8 @@ mod interrupts;
 mod layout;
 mod memory;
 mod pci;
-mod platform;
-mod serial;
+pub(crate) mod platform;
+pub(crate) mod serial;
 mod vcpu;
 
 use std::fs::File;

@@ -80,6 +80,19 @@ impl Monitor {
         Ok(printed.as_str().unwrap_or_default().to_owned())
     }
 
+    /// Reads a byte from an I/O port of the guest, as its processor would.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::execute`], or if what QEMU prints is no such byte.
+    pub fn port_byte(&mut self, port: u16) -> Result<u8, QmpError> {
+        let line = format!("i /b {port:#x}");
+        let printed = self.human(&line)?;
+        // portb[0x03f9] = 0x05
+        let value = printed.rsplit("0x").next().and_then(|digits| u8::from_str_radix(digits.trim(), 16).ok());
+        value.ok_or(QmpError::Unanswered(line))
+    }
+
     fn command(&mut self, command: &str, arguments: &Value) -> Result<Value, QmpError> {
         let mut line = json!({ "execute": command, "arguments": arguments }).to_string();
         line.push('\n');
@@ -132,6 +145,14 @@ mod tests {
         );
         assert_eq!(monitor.human("info registers -a").unwrap(), "RIP=1");
         assert!(monitor.execute("inject-nmi", &json!({})).is_ok());
+    }
+
+    #[test]
+    fn a_port_is_read_off_what_is_printed() {
+        let mut good = monitor("{\"QMP\": {}}\n{\"return\": {}}\n{\"return\": \"portb[0x03f9] = 0x05\\r\\n\"}\n");
+        assert_eq!(good.port_byte(0x3f9).unwrap(), 5);
+        let mut bad = monitor("{\"QMP\": {}}\n{\"return\": {}}\n{\"return\": \"unknown command: 'i'\"}\n");
+        assert!(bad.port_byte(0x3f9).is_err());
     }
 
     #[test]

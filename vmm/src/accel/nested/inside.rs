@@ -6,13 +6,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Ground, NestedError, OuterJob, Source};
+use super::{Console, Ground, NestedError, OuterJob, Source};
 use crate::outcome::{Outcome, STATUS_FAILED};
 use crate::spec::{GpuSpec, GuestSpec};
 
-/// The hidden command that runs a guest by its description: `ersatz boot-spec SPEC OUTCOME`.
+/// The hidden command that runs a guest by its description: `ersatz boot-spec [--input] SPEC OUTCOME`.
 pub const COMMAND: &str = "boot-spec";
 
+/// Its option for a guest that gets what is said to it.
+const INPUT: &str = "--input";
 const VMM: &str = "/ersatz/vmm";
 const KERNEL: &str = "/ersatz/kernel";
 const INITRAMFS: &str = "/ersatz/initramfs";
@@ -20,7 +22,13 @@ const SPEC: &str = "/ersatz/spec.json";
 const OUTCOME: &str = "/ersatz/outcome.json";
 
 /// What runs a guest in the outer machine and brings back its outcome, to `outcome`, and its traces.
-pub(super) fn job(spec: &GuestSpec, ground: &Ground, outcome: &Path, terminal: bool) -> Result<OuterJob, NestedError> {
+/// `console` is what the guest is to be connected to.
+pub(super) fn job(
+    spec: &GuestSpec,
+    ground: &Ground,
+    outcome: &Path,
+    console: &Console,
+) -> Result<OuterJob, NestedError> {
     let mut collect = vec![(PathBuf::from(OUTCOME), outcome.to_owned())];
     let devices = spec.devices.iter().enumerate().map(|(index, gpu)| {
         let trace = gpu.trace.as_ref().map(|target| {
@@ -33,9 +41,10 @@ pub(super) fn job(spec: &GuestSpec, ground: &Ground, outcome: &Path, terminal: b
     let inside =
         GuestSpec { kernel: KERNEL.into(), initramfs: INITRAMFS.into(), devices: devices.collect(), ..spec.clone() };
     let text = serde_json::to_vec(&inside).map_err(|error| NestedError::Scratch(error.into()))?;
+    let words = [VMM, COMMAND].into_iter().chain(console.input.as_ref().map(|_| INPUT)).chain([SPEC, OUTCOME]);
     Ok(OuterJob {
-        command: [VMM, COMMAND, SPEC, OUTCOME].map(str::to_owned).to_vec(),
-        terminal,
+        command: words.map(str::to_owned).collect(),
+        terminal: console.is_terminal(),
         files: vec![
             (VMM.to_owned(), Source::File(ground.vmm.clone())),
             (KERNEL.to_owned(), Source::File(spec.kernel.clone())),
@@ -114,6 +123,8 @@ pub fn write_outcome(path: &Path, outcome: &Outcome) -> Result<(), BootSpecError
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::io;
     use std::time::Duration;
 
     use super::*;
@@ -137,9 +148,22 @@ mod tests {
         Ground { qemu: Qemu::Host("/qemu".into()), kernel: "/k".into(), initramfs: "/i".into(), vmm: "/v".into() }
     }
 
+    fn console(input: Option<File>) -> Console {
+        Console { input, output: Box::new(io::sink()), errors: Box::new(io::sink()), terminal: None }
+    }
+
+    #[test]
+    fn a_guest_gets_input_only_if_there_is_some() {
+        let input = File::open("/dev/null").unwrap();
+        let job = job(&spec(), &ground(), Path::new("/tmp/o"), &console(Some(input))).unwrap();
+        assert_eq!(job.command, [VMM, COMMAND, INPUT, SPEC, OUTCOME]);
+        assert!(!job.terminal, "a file is no terminal");
+    }
+
     #[test]
     fn a_guest_is_described_with_the_paths_of_the_outer_machine() {
-        let job = job(&spec(), &ground(), Path::new("/tmp/o"), false).unwrap();
+        let job = job(&spec(), &ground(), Path::new("/tmp/o"), &console(None)).unwrap();
+        assert_eq!(job.command, [VMM, COMMAND, SPEC, OUTCOME]);
         let Some((_, Source::Bytes(text))) = job.files.iter().find(|(path, _)| path == SPEC) else { panic!() };
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("spec.json");
