@@ -3,12 +3,14 @@
 
 use std::fmt::Write;
 
+use ersatz_abi::access_counter::{AccessCounterControl, AccessWord};
 use ersatz_abi::channel::{ChannelState, Priority};
 use ersatz_abi::command::{Aperture, Cause, Opcode};
 use ersatz_abi::counter::Counter;
 use ersatz_abi::error::ErrorCode;
-use ersatz_abi::fault::{AccessKind, FaultKind};
+use ersatz_abi::fault::{AccessKind, FaultKind, FaultWord};
 use ersatz_abi::mmu::{InvalidateScope, PageSize, PageTableEntry};
+use ersatz_abi::notification::NotificationStatus;
 use ersatz_abi::regs::{self, Access, Register};
 
 const MANUAL: &str = include_str!("../MANUAL.md");
@@ -78,13 +80,65 @@ fn the_bits_of_page_table_entries_are_those_of_the_abi() {
         ("51:12", "frame", none.with_frame(ALL)),
         ("54:52", "peer", none.with_peer(ALL)),
     ];
-    let mut used = 0;
-    for (bits, name, entry) in fields {
+    assert_rows("", &fields.map(|(bits, name, entry)| (bits, name, entry.0)), !PageTableEntry::RESERVED);
+}
+
+/// That these fields have these bits, and that the manual says so, in rows that begin with `before`. There are no others.
+fn assert_rows(before: &str, fields: &[(&str, &str, u64)], defined: u64) {
+    for (bits, name, field) in fields {
         let (high, low) = bits.split_once(':').unwrap_or((bits, bits));
         let (high, low): (u32, u32) = (high.parse().unwrap(), low.parse().unwrap());
-        assert_eq!(entry.0, (ALL >> (63 - high)) & (ALL << low), "{name}");
-        assert!(MANUAL.contains(&format!("| {bits} | {name} |")), "device-model/MANUAL.md has no row for {name}");
-        used |= entry.0;
+        assert_eq!(*field, (u64::MAX >> (63 - high)) & (u64::MAX << low), "{name}");
+        let row = format!("| {before}{bits} | {name}");
+        assert!(MANUAL.contains(&row), "device-model/MANUAL.md has no row: {row}");
     }
-    assert_eq!(used, !PageTableEntry::RESERVED);
+    assert_eq!(fields.iter().fold(0, |used, (.., field)| used | field), defined);
+}
+
+#[test]
+fn the_bits_of_faults_and_access_counters_are_those_of_the_abi() {
+    const ALL: u64 = u64::MAX;
+    let fault = FaultWord(0);
+    let fields = [
+        ("15:0", "the address space", fault.with_asid(ALL)),
+        ("23:16", "the channel", fault.with_channel(ALL)),
+        ("31:24", "the engine", fault.with_engine(ALL)),
+        ("35:32", "how it was accessed", fault.with_raw_access(ALL)),
+        ("39:36", "why it faulted", fault.with_raw_kind(ALL)),
+        ("43:40", "level of the table", fault.with_level(ALL)),
+        ("63", "valid", fault.with_valid(true)),
+    ];
+    assert_rows("1 | ", &fields.map(|(bits, name, field)| (bits, name, field.0)), !FaultWord::RESERVED);
+    let access = AccessWord(0);
+    let fields = [
+        ("15:0", "the address space", access.with_asid(ALL)),
+        ("23:16", "the channel whose access reached the threshold", access.with_channel(ALL)),
+        ("31:24", "the engine", access.with_engine(ALL)),
+        ("35:32", "the aperture", access.with_raw_aperture(ALL)),
+        ("63", "valid", access.with_valid(true)),
+    ];
+    assert_rows("1 | ", &fields.map(|(bits, name, field)| (bits, name, field.0)), !AccessWord::RESERVED);
+    let control = AccessCounterControl(0);
+    let fields = [
+        ("0", "enable", control.with_enable(true)),
+        ("1", "local", control.with_local(true)),
+        ("13:8", "region order", control.with_region_order(u32::MAX)),
+        ("31:16", "threshold", control.with_threshold(u32::MAX)),
+    ];
+    assert_rows(
+        "",
+        &fields.map(|(bits, name, field)| (bits, name, field.0.into())),
+        (!AccessCounterControl::RESERVED).into(),
+    );
+    let status = NotificationStatus(0);
+    let fields = [
+        ("0", "overflow", status.with_overflow(true)),
+        ("1", "dma_error", status.with_dma_error(true)),
+        ("2", "bad_setup", status.with_bad_setup(true)),
+    ];
+    assert_rows(
+        "",
+        &fields.map(|(bits, name, field)| (bits, name, field.0.into())),
+        (!NotificationStatus::RESERVED).into(),
+    );
 }

@@ -20,7 +20,8 @@ pub const RECORD_VALID_WORD: usize = 1;
 bitfield! {
     /// Value of [`NOTIFICATION_CONTROL`](super::regs::NOTIFICATION_CONTROL).
     pub struct NotificationControl(u32) {
-        /// Records are written. Enabling starts with PUT and GET at zero.
+        /// Records are written. Enabling starts with PUT and GET at zero. Cleared, it reads as one until the records under way
+        /// are written.
         enable / with_enable: 0..=0 as flag;
     }
 }
