@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Memory as an engine reaches it: VRAM, the system's by DMA, a peer's over the fabric, and any of these by virtual address.
 //!
-//! A [`Bus`] is leave for one piece of work. While it is held the function is not reset, and, if the piece has virtual
-//! addresses, the engine's TLB is locked: an invalidation is not acknowledged before the piece is done.
+//! A [`Bus`] is leave for a piece of work of bounded size. While it is held the function is not reset, and, from the first virtual
+//! address on, the engine's TLB is locked: an invalidation is not acknowledged before the piece is done.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,8 +22,8 @@ use crate::trace::MmuEvent;
 pub(crate) struct Bus<'a> {
     context: &'a Context<'a>,
     pass: &'a Pass<'a>,
-    /// List entry, for errors.
-    entry: u32,
+    /// List entry under way, for errors.
+    pub(super) entry: u32,
     /// The engine's TLB, locked.
     unit: Option<Unit<'a>>,
 }
@@ -41,18 +41,14 @@ pub(crate) struct Place {
 
 impl Bus<'_> {
     /// Has `work` do a piece of work with leave, which it may have at once or must stop. `address` and `entry` are for the error
-    /// if there is no leave; `translates` says that the piece has virtual addresses.
+    /// if there is no leave.
     pub(crate) fn open<R>(
         context: &Context<'_>,
         entry: u32,
         address: u64,
-        translates: bool,
         work: impl FnOnce(&mut Bus<'_>) -> Result<R, Stop>,
     ) -> Result<R, Stop> {
-        context.access(entry, address, |pass| {
-            let unit = translates.then(|| context.device.mmu.lock(context.engine));
-            work(&mut Bus { context, pass, entry, unit })
-        })?
+        context.access(entry, address, |pass| work(&mut Bus { context, pass, entry, unit: None }))?
     }
 
     /// Where a location leads, for an access of up to `length` bytes.
@@ -63,9 +59,7 @@ impl Bus<'_> {
         let (address, entry) = (location.address, self.entry);
         let asid = self.context.turn.setup.asid;
         let tables = self.context.device.tables();
-        let Some(unit) = &mut self.unit else {
-            return Err(Stop::fault(ErrorCode::AddressSpace, entry, address));
-        };
+        let unit = self.unit.get_or_insert_with(|| self.context.device.mmu.lock(self.context.engine));
         match unit.translate(&tables, asid, address, access) {
             Ok(found) => Ok(Place {
                 location: found.location,

@@ -13,12 +13,13 @@ use ersatz_abi::command::{COMMAND_BYTES, Command, LIST_ENTRY_BYTES, List, ListEn
 use ersatz_abi::error::ErrorCode;
 use ersatz_abi::mmu::Invalidation;
 
+use super::PIECE_BYTES;
 use super::bus::Bus;
 use super::context::{Context, PageFault, Stop, words_at};
 use super::kernel::{Lanes, in_flight};
 use super::signal::{end_event, fail, finish, start_event};
 use super::task::{Part, Task};
-use super::transfer::{Item, Transfer, Work};
+use super::transfer::{Transfer, Work};
 use crate::channel::{Fault, Turn};
 use crate::device::{Device, EngineKind};
 
@@ -26,6 +27,8 @@ use crate::device::{Device, EngineKind};
 const COMMANDS_AT_ONCE: u32 = 16;
 /// List entries fetched at once.
 const ENTRIES_AT_ONCE: u64 = 128;
+/// What an entry counts at least, in bytes, so that many small ones are no longer under way than few large ones.
+const ENTRY_COST: u64 = 2048;
 
 const BATCH_BYTES: usize = (ENTRIES_AT_ONCE * LIST_ENTRY_BYTES) as usize;
 const _: () = assert!(COMMANDS_AT_ONCE as u64 * COMMAND_BYTES <= BATCH_BYTES as u64);
@@ -39,6 +42,38 @@ pub(crate) struct Executor {
     work: Unit,
     /// The commands that wait, by channel, each with the turn it belongs to.
     waiting: HashMap<u8, (Turn, Task)>,
+}
+
+/// Entries of a list, as they were fetched.
+struct Batch<'a> {
+    entries: &'a mut [u8],
+    /// Place in the list of the first.
+    first: u32,
+    fetched: u32,
+}
+
+impl Batch<'_> {
+    fn has(&self, entry: u32) -> bool {
+        entry.checked_sub(self.first).is_some_and(|slot| slot < self.fetched)
+    }
+
+    /// Has an entry of the list be there.
+    fn fetch(&mut self, context: &Context<'_>, list: List, entry: u32) -> Result<(), Stop> {
+        if !self.has(entry) {
+            let address = list.address + u64::from(entry) * LIST_ENTRY_BYTES;
+            let wanted = u64::from(list.count - entry).min(ENTRIES_AT_ONCE);
+            self.first = entry;
+            self.fetched = context.fetch(entry, address, wanted, LIST_ENTRY_BYTES, self.entries)? as u32;
+        }
+        Ok(())
+    }
+
+    /// An entry that is there.
+    fn decode(&self, list: List, entry: u32) -> Result<Part, Stop> {
+        let words = words_at::<4>(self.entries, (entry - self.first) as usize);
+        let place = list.address + u64::from(entry) * LIST_ENTRY_BYTES;
+        ListEntry::decode(&words).map(Part::new).map_err(|error| Stop::entry(error, entry, place))
+    }
 }
 
 /// What the engine works with.
@@ -169,29 +204,36 @@ impl Executor {
     fn perform_list(&mut self, context: &Context<'_>, list: List, work: Work, task: &mut Task) -> Result<(), Stop> {
         let Self { entries, work: Unit::Copy(transfer), .. } = self else { return Ok(()) };
         let Task { command, bytes, cursor } = task;
-        let mut run = |part: &mut Option<Part>, done: u32| {
-            let Some(under_way) = part else { return Ok(()) };
-            transfer.run(context, work, Item { index: done, cause: command.cause }, under_way)?;
-            *bytes += u64::from(under_way.entry.length);
-            *part = None;
-            Ok(())
-        };
-        if cursor.part.is_some() {
-            run(&mut cursor.part, cursor.entries)?;
-            cursor.entries += 1;
-        }
-        while cursor.entries < list.count {
-            let address = list.address + u64::from(cursor.entries) * LIST_ENTRY_BYTES;
-            let wanted = u64::from(list.count - cursor.entries).min(ENTRIES_AT_ONCE);
-            let fetched = context.fetch(cursor.entries, address, wanted, LIST_ENTRY_BYTES, entries)?;
-            for slot in 0..fetched as usize {
-                let words = words_at::<4>(entries, slot);
-                let place = address + slot as u64 * LIST_ENTRY_BYTES;
-                let entry = ListEntry::decode(&words).map_err(|error| Stop::entry(error, cursor.entries, place))?;
-                cursor.part = Some(Part { entry, offset: 0, digest: 0 });
-                run(&mut cursor.part, cursor.entries)?;
-                cursor.entries += 1;
-            }
+        let mut batch = Batch { entries, first: cursor.entries, fetched: 0 };
+        while cursor.part.is_some() || cursor.entries < list.count {
+            let address = match &cursor.part {
+                Some(part) => part.address(),
+                None => {
+                    batch.fetch(context, list, cursor.entries)?;
+                    cursor.part.insert(batch.decode(list, cursor.entries)?).address()
+                }
+            };
+            // One leave for as many entries as make up a piece: asking for it costs as much as a small copy.
+            Bus::open(context, cursor.entries, address, |bus| {
+                let mut budget = PIECE_BYTES;
+                while let Some(part) = &mut cursor.part {
+                    bus.entry = cursor.entries;
+                    let done = transfer.step(context, bus, work, command.cause, part, budget)?;
+                    budget = budget.saturating_sub(done.max(ENTRY_COST));
+                    if part.finished {
+                        *bytes += u64::from(part.entry.length);
+                        cursor.entries += 1;
+                        cursor.part = None;
+                    }
+                    if budget == 0 {
+                        break;
+                    }
+                    if cursor.part.is_none() && batch.has(cursor.entries) {
+                        cursor.part = Some(batch.decode(list, cursor.entries)?);
+                    }
+                }
+                Ok(())
+            })?;
         }
         Ok(())
     }
@@ -206,7 +248,7 @@ impl Executor {
         }
         let mut faults = vec![first];
         if let Operation::Kernel(kernel) = &task.command.operation {
-            let more = Bus::open(context, 0, address, true, |bus| Ok(in_flight(bus, kernel, &task.cursor, &first)));
+            let more = Bus::open(context, 0, address, |bus| Ok(in_flight(bus, kernel, &task.cursor, &first)));
             match more {
                 Ok(more) => faults.extend(more),
                 Err(stop) => return stop,

@@ -45,14 +45,14 @@ impl Lanes {
         let steps = steps(kernel);
         while cursor.done < steps {
             let Stride { read, written, atomics } =
-                Bus::open(context, 0, address_of(kernel), true, |bus| self.stride(bus, kernel, cursor))?;
+                Bus::open(context, 0, address_of(kernel), |bus| self.stride(bus, kernel, cursor))?;
             *bytes += read + written + atomics * WORD_BYTES;
             context.device.counters.add(Counter::KernelBytesRead, read);
             context.device.counters.add(Counter::KernelBytesWritten, written);
             context.device.counters.add(Counter::KernelAtomics, atomics);
         }
         let Some(result) = result_of(kernel) else { return Ok(()) };
-        Bus::open(context, 0, result, true, |bus| {
+        Bus::open(context, 0, result, |bus| {
             let to = bus.resolve(Location::virtual_address(result), WORD_BYTES, AccessKind::Write)?;
             bus.write(to.location, &mut cursor.carry.to_le_bytes())?;
             bus.accessed(&to, WORD_BYTES);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A command under way, and how far it has come: what is kept while it waits, and makes it go on at the very access that faulted.
 
-use ersatz_abi::command::{Command, ListEntry};
+use ersatz_abi::command::{Aperture, Command, ListEntry};
 
 /// A command that was begun.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,21 @@ pub(crate) struct Part {
     pub(crate) offset: u64,
     /// Digest of these.
     pub(crate) digest: u32,
+    /// There is nothing left to do.
+    pub(crate) finished: bool,
+}
+
+impl Part {
+    /// An entry that was not begun.
+    pub(crate) fn new(entry: ListEntry) -> Self {
+        Self { entry, offset: 0, digest: 0, finished: false }
+    }
+
+    /// The address to name when nothing may be accessed: the system's, if there is one.
+    pub(crate) fn address(&self) -> u64 {
+        let ListEntry { source, destination, .. } = self.entry;
+        if source.aperture == Aperture::System { source.address } else { destination.address }
+    }
 }
 
 impl Task {
