@@ -402,27 +402,28 @@ fn help_reads_well() {
     }
 }
 
+const FAULT: FaultRecord = FaultRecord {
+    address: 0x7f00_0000_0000,
+    asid: 7,
+    channel: 1,
+    engine: 0,
+    access: AccessKind::Read,
+    kind: FaultKind::NotPresent,
+    level: 2,
+    timestamp: 5,
+    number: 1,
+};
+
 /// A log in which a kernel faults, is replayed, and reads a page.
 fn virtual_memory(path: &Path) {
     let tracer = tracer(path, 0);
-    let (channel, engine, asid, address) = (1, 0, 7, 0x7f00_0000_0000);
-    let record = FaultRecord {
-        address,
-        asid,
-        channel,
-        engine,
-        access: AccessKind::Read,
-        kind: FaultKind::NotPresent,
-        level: 2,
-        timestamp: 5,
-        number: 1,
-    };
+    let FaultRecord { channel, engine, asid, address, .. } = FAULT;
     let page = Location::vram(0x3000);
     let read =
         MmuEvent::Access { channel, engine, asid, kind: AccessKind::Read, address, location: page, length: 4096 };
     let size = PageSize::Small;
     for event in [
-        NotificationEvent::FaultRecorded { record, position: 0 }.into(),
+        NotificationEvent::FaultRecorded { record: FAULT, position: 0 }.into(),
         NotificationEvent::Replay { channels: 2 }.into(),
         MmuEvent::Translation { engine, asid, address, page, size, write: false, atomic: false }.into(),
         read.into(),
@@ -454,4 +455,26 @@ fn virtual_memory_is_shown_summed_up_and_filtered() {
     let access = json(&stdout(&["trace", "cat", "--json", "--kind", "access", log], 0));
     assert_eq!(access["at"]["aperture"], "vram");
     assert_eq!(access["channel"], 1);
+}
+
+#[test]
+fn check_tells_faults_that_wait_from_those_that_were_forgotten() {
+    let logs = Logs::new();
+    let log = |name: &str, events: &[Event]| {
+        let path = logs.path(name);
+        let tracer = tracer(&path, 0);
+        events.iter().for_each(|event| tracer.emit(*event));
+        path.to_str().unwrap().to_owned()
+    };
+    let fault = NotificationEvent::FaultRecorded { record: FAULT, position: 0 }.into();
+    let forgotten = log("forgotten.trace", &[fault, Event::DeviceDropped]);
+    let text = stdout(&["trace", "check", &forgotten], 1);
+    assert!(text.contains("fault-answered") && text.contains("channel 1: fault 1 at 0x7f0000000000"), "{text}");
+    let waiting = log("waiting.trace", &[fault, fault]);
+    let text = stdout(&["trace", "check", &waiting], 0);
+    assert!(text.contains("note: 2 faults without an answer where the log ends"), "{text}");
+    assert_eq!(json(&stdout(&["trace", "check", "--json", &waiting], 0))["unanswered"], 2);
+    let cancelled =
+        log("cancelled.trace", &[fault, NotificationEvent::FaultCancelled { channel: 1 }.into(), Event::DeviceDropped]);
+    assert_eq!(json(&stdout(&["trace", "check", "--json", &cancelled], 0))["unanswered"], 0);
 }
