@@ -21,7 +21,7 @@ use super::pci::{ConnectedFunction, MemorySlots, PciBus, requester_ids};
 use super::platform::{Platform, SERIAL_GSI};
 use super::serial::SerialPort;
 use super::vcpu::{self, HostCpuid, Vcpu, VcpuControl};
-use super::{Machine, acpi, memory};
+use super::{Machine, acpi, memory, pci};
 
 /// Most vCPUs: their numbers are APIC ids of 8 bits, of which 255 means all.
 const MAX_VCPUS: usize = 254;
@@ -59,9 +59,10 @@ pub fn build(
     let serial = serial_port(&vm, console.output)?;
     let dma = Arc::new(MappedSpace::from_memory(&memory)?);
     let functions = make_functions(functions, &dma)?;
+    let layout = pci::choose_window(layout, &pci::bar_requests(&functions));
     let memory_slots = MemorySlots::new(Arc::clone(&vm), slots, dma);
-    let pci = PciBus::new(&layout, interrupts, functions, memory_slots)?;
-    let platform = Arc::new(Platform::new(Arc::clone(&serial), pci, memory.clone()));
+    let bus = PciBus::new(&layout, interrupts, functions, memory_slots)?;
+    let platform = Arc::new(Platform::new(Arc::clone(&serial), bus, memory.clone()));
 
     let (entry, mapped) = load(&config.payload, &memory, &layout)?;
     acpi::write_tables(&memory, &layout, config.vcpus)?;

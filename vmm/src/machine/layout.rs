@@ -11,7 +11,10 @@
 //! | 0xe000_0000 | 0xe010_0000 | ECAM of bus 0 |
 //! | 0xfec0_0000 | 4 GiB | interrupt controllers, pages of KVM's own |
 //! | 4 GiB | | the rest of RAM |
-//! | above RAM | end of the physical address space | PCI window for 64-bit BARs |
+//! | above RAM | | PCI window for 64-bit BARs: half of the address space if they fit into that |
+//!
+//! The other half is for the guest kernel, which takes the pfns of device-private pages from where neither RAM nor a PCI
+//! window is.
 
 use std::ops::Range;
 
@@ -97,7 +100,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Lays out `memory` bytes of RAM in an address space of `physical_bits` bits.
+    /// Lays out `memory` bytes of RAM in an address space of `physical_bits` bits. All that is above is window.
     ///
     /// # Errors
     ///
@@ -116,6 +119,20 @@ impl Layout {
             }
             _ => Err(LayoutError::PhysicalAddressBits { memory, end: high_ram_end, bits: physical_bits }),
         }
+    }
+
+    /// The same layout with the 64-bit window in the lower half of the address space, in the upper half, in all of it: the
+    /// smaller the better, and low addresses are within reach of every kernel.
+    pub fn by_window(&self) -> impl Iterator<Item = Self> + use<> {
+        let whole = self.window_64.clone();
+        let middle = 1u64.checked_shl(self.physical_bits.into()).unwrap_or(u64::MAX) / 2;
+        let lower = whole.start..middle;
+        let upper = whole.start.max(middle)..whole.end;
+        let layout = self.clone();
+        [lower, upper, whole]
+            .into_iter()
+            .filter(|window| !window.is_empty())
+            .map(move |window_64| Self { window_64, ..layout.clone() })
     }
 
     /// Whether a BAR may decode all of these addresses: they are in one of the windows.
@@ -154,6 +171,17 @@ mod tests {
         assert_eq!(Layout::new((4 << 20) + 1, 40), Err(LayoutError::Memory((4 << 20) + 1)));
         assert!(matches!(Layout::new(64 << 30, 36), Err(LayoutError::PhysicalAddressBits { bits: 36, .. })));
         assert!(Layout::new(!(PAGE - 1), 52).is_err());
+    }
+
+    #[test]
+    fn a_window_of_half_the_space_leaves_the_other_half() {
+        let windows = |memory, bits| {
+            Layout::new(memory, bits).unwrap().by_window().map(|layout| layout.window_64).collect::<Vec<_>>()
+        };
+        let (start, middle, end) = (FOUR_GIB, 1 << 45, 1 << 46);
+        assert_eq!(windows(1 << 30, 46), [start..middle, middle..end, start..end]);
+        let start = 0xa_0000_0000;
+        assert_eq!(windows(39 << 30, 36), [start..1 << 36, start..1 << 36], "RAM fills the lower half");
     }
 
     proptest! {

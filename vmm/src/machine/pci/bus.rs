@@ -34,6 +34,14 @@ pub fn requester_ids() -> impl Iterator<Item = u16> {
     (1..=MAX_FUNCTIONS as u16).map(|device| device << 3)
 }
 
+/// The BARs of functions that are to be devices 1, 2 and so on.
+pub fn bar_requests(functions: &[ConnectedFunction]) -> Vec<BarRequest> {
+    let numbered = functions.iter().zip(1..=u8::MAX);
+    numbered
+        .flat_map(|((function, _), device)| function.bars().into_iter().map(move |info| BarRequest { device, info }))
+        .collect()
+}
+
 /// Bus 0. Any number of vCPU threads use it side by side.
 pub struct PciBus {
     /// By device number.
@@ -58,6 +66,7 @@ impl PciBus {
         if functions.len() > MAX_FUNCTIONS {
             return Err(PciError::TooManyFunctions(functions.len()));
         }
+        let requests = bar_requests(&functions);
         let mut slots = vec![Slot { function: Arc::new(HostBridge::new()), msix: None, config: Mutex::default() }];
         for ((function, msix), device) in functions.into_iter().zip(1..) {
             msix.connect(&interrupts, function.msix_vectors())
@@ -66,19 +75,13 @@ impl PciBus {
         }
         let decoder = RwLock::new(Decoder::new(layout.clone(), Arc::new(memory_slots)));
         let bus = Self { slots, interrupts, decoder };
-        bus.place_bars(layout)?;
+        bus.place_bars(layout, &requests)?;
         Ok(bus)
     }
 
     /// Gives each BAR an address.
-    fn place_bars(&self, layout: &Layout) -> Result<(), PciError> {
-        let requests: Vec<_> = self
-            .slots
-            .iter()
-            .zip(0..)
-            .flat_map(|(slot, device)| slot.function.bars().into_iter().map(move |info| BarRequest { device, info }))
-            .collect();
-        for Placement { device, info, address } in place(layout, &requests)? {
+    fn place_bars(&self, layout: &Layout, requests: &[BarRequest]) -> Result<(), PciError> {
+        for Placement { device, info, address } in place(layout, requests)? {
             log::debug!("BAR{} of 00:{device:02x}.0, {:#x} bytes, is at {address:#x}", info.bar, info.size);
             let offset = BAR0 + 4 * u16::from(info.bar);
             let bytes = address.to_le_bytes();

@@ -19,7 +19,8 @@ use ersatz_device_model::dma::MapError;
 use thiserror::Error;
 
 pub use attachment::MemorySlots;
-pub use bus::{ConnectedFunction, PciBus, requester_ids};
+pub use bus::{ConnectedFunction, PciBus, bar_requests, requester_ids};
+pub use placement::choose_window;
 
 use super::interrupts::InterruptError;
 

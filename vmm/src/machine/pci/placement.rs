@@ -32,6 +32,12 @@ pub struct Placement {
     pub address: u64,
 }
 
+/// The layout with the 64-bit window that suits these BARs best. If they fit into none it is the largest, in which
+/// placing them says so.
+pub fn choose_window(layout: Layout, bars: &[BarRequest]) -> Layout {
+    layout.by_window().find(|layout| place(layout, bars).is_ok()).unwrap_or(layout)
+}
+
 /// Places all BARs.
 ///
 /// # Errors
@@ -97,6 +103,17 @@ mod tests {
         assert_eq!(address(2, 2), 1 << 40);
         assert_eq!(address(1, 2), 2 << 40);
         assert_eq!(address(1, 0), WINDOW_32.start);
+    }
+
+    #[test]
+    fn half_of_the_address_space_stays_free_if_it_can() {
+        let window = |bits, bars: &[BarRequest]| choose_window(Layout::new(1 << 30, bits).unwrap(), bars).window_64;
+        let low = 4 << 30;
+        assert_eq!(window(46, &[vram(1, 1 << 40), vram(2, 1 << 40)]), low..1 << 45);
+        assert_eq!(window(41, &[vram(1, 1 << 40)]), 1 << 40..1 << 41);
+        assert_eq!(window(40, &[vram(1, 1 << 39), vram(2, 1 << 38)]), low..1 << 40);
+        assert_eq!(window(40, &[vram(1, 1 << 40)]), low..1 << 40, "for the error to come");
+        assert_eq!(window(40, &[]), low..1 << 39);
     }
 
     #[test]
