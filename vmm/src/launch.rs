@@ -46,6 +46,9 @@ pub enum LaunchError {
     /// The QEMU that was named will not do.
     #[error(transparent)]
     Unfit(#[from] UnfitError),
+    /// Exits were to be counted where there are none.
+    #[error("--exit-counts counts exits to our VMM, and under --accel tcg the guest has none; use nested or kvm")]
+    NoExits,
     /// On KVM.
     #[error(transparent)]
     Kvm(#[from] KvmRunError),
@@ -126,7 +129,7 @@ pub struct Connection {
     pub interactive: bool,
     /// Whether Ctrl-A x ends the guest; only if interactive.
     pub keys: bool,
-    /// Hears of the steps of a long start.
+    /// Hears of the steps of a long start, and of exit counts.
     pub progress: Box<dyn FnMut(&str)>,
 }
 
@@ -159,7 +162,8 @@ pub fn launch(
     let output = ConsoleOutput::new(log.clone(), connection.sink.take(), style);
     let watch = Watch { log: log.clone(), limit: spec.timeout, stop };
     let outcome = match carrier {
-        Carrier::Kvm => kvm::run(spec, output, input, &watch)?,
+        Carrier::Kvm => kvm::run(spec, output, input, &watch, &mut connection.progress)?,
+        Carrier::Tcg(_) if spec.exit_counts => return Err(LaunchError::NoExits),
         Carrier::Tcg(qemu) => tcg::run(spec, qemu, output, input, &watch)?,
         Carrier::Nested(ground) => {
             let mut console = nested::Console {

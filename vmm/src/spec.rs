@@ -25,6 +25,8 @@ pub struct GuestSpec {
     pub devices: Vec<GpuSpec>,
     /// How long the guest may run.
     pub timeout: Option<Duration>,
+    /// Whether to say at the end how often its processors exited to the VMM.
+    pub exit_counts: bool,
 }
 
 /// One GPU.

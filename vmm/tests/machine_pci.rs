@@ -298,6 +298,15 @@ fn a_doorbell_is_an_event_and_follows_the_bar() {
 }
 
 #[test]
+fn what_kvm_does_not_serve_is_counted_as_an_exit_of_its_own_kind() {
+    let card = Card::new();
+    // Only writes of its own width ring a doorbell.
+    let code = decode_on().load32(REGISTERS + DOORBELL).out8(0xf4, 0);
+    let (_, exits) = run(&[&card], code);
+    assert_eq!((exits.of(ExitKind::MappedBar), exits.of(ExitKind::Bar)), (1, 0), "{exits}");
+}
+
+#[test]
 fn a_function_level_reset_stops_decoding() {
     let card = Card::new();
     // Device control of the PCI Express capability, wherever that is.

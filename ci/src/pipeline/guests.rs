@@ -20,14 +20,18 @@ use crate::store::Store;
 const ACCELERATORS: &[&str] = &["nested", "tcg"];
 /// The accelerator whose logs the protocol oracle looks at: of the two, the one that writes them straight to a file.
 const TRACED: &str = "tcg";
-/// VRAM of the guests: enough for every test, and soon filled by those that fill it, even where a processor is emulated twice.
-const VRAM: &str = "16M";
+/// The accelerator under which it is our VMM that the guest's processors exit to.
+const COUNTED: &str = "nested";
+/// VRAM enough for every test, and soon filled by those that fill it, even where a processor is emulated twice.
+const SMALL: &str = "16M";
+/// The largest there is, of which the driver uses what it finds memory for `struct page`s for.
+const LARGE: &str = "1T";
 /// What is run under each accelerator, a boot each: all tests with one GPU, then those for two that skipped themselves.
 const SUITES: &[Suite] = &[
-    Suite { mode: "private", gpus: 1, filter: None },
-    Suite { mode: "coherent", gpus: 1, filter: None },
-    Suite { mode: "private", gpus: 2, filter: Some("devices.") },
-    Suite { mode: "coherent", gpus: 2, filter: Some("devices.") },
+    Suite { mode: "private", gpus: 1, vram: SMALL, filter: None },
+    Suite { mode: "coherent", gpus: 1, vram: SMALL, filter: None },
+    Suite { mode: "private", gpus: 2, vram: LARGE, filter: Some("devices.") },
+    Suite { mode: "coherent", gpus: 2, vram: LARGE, filter: Some("devices.") },
 ];
 
 /// One boot.
@@ -36,6 +40,8 @@ struct Suite {
     mode: &'static str,
     /// Number of GPUs.
     gpus: usize,
+    /// VRAM of each.
+    vram: &'static str,
     /// Which tests.
     filter: Option<&'static str>,
 }
@@ -86,10 +92,12 @@ impl Suite {
         if traced {
             fs::create_dir_all(&traces).with_context(|| format!("cannot make {}", traces.display()))?;
         }
+        let counted = accelerator == COUNTED;
         let mut child = Command::new(ersatz)
             .args(["test", "--format", "ktap", "--kernel", series, "--accel", accelerator, "--mode", self.mode])
-            .args(["--vram", VRAM, "--devices", &self.gpus.to_string()])
+            .args(["--vram", self.vram, "--devices", &self.gpus.to_string()])
             .args(traced.then_some([OsStr::new("--trace"), traces.as_os_str()]).into_iter().flatten())
+            .args(counted.then_some("--exit-counts"))
             .args(self.filter)
             .env("ERSATZ_GUEST", store.root())
             .stdin(Stdio::null())
@@ -109,11 +117,21 @@ impl Suite {
             ));
         }
         let mut sum = tally.with_end(tally.is_good());
+        if counted {
+            sum += Tally::check(vram_caused_no_exit(&fs::read_to_string(&messages)?, &stage));
+        }
         for gpu in (0..self.gpus).filter(|_| traced) {
             sum += hold_against_protocol(ersatz, &traces.join(format!("gpu{gpu}.trace")), &stage)?;
         }
         Ok(sum)
     }
+}
+
+/// Whether, in the counts the VMM gave of a guest's exits, none is an access to VRAM or a doorbell.
+fn vram_caused_no_exit(messages: &str, stage: &Stage<'_>) -> bool {
+    let counts = messages.lines().find_map(|line| line.split_once("exits to the VMM: ")).map(|(_, counts)| counts);
+    stage.say(&format!("exits to the VMM: {}", counts.unwrap_or("not counted")));
+    counts.is_some_and(|counts| counts.split_whitespace().any(|count| count == "mapped-bar=0"))
 }
 
 /// Keeps a report, and shows what it says: each result at a glance, and why a test failed.

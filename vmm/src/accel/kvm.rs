@@ -31,7 +31,8 @@ pub enum KvmRunError {
 
 /// Runs a guest.
 ///
-/// Its console goes to `output`; `input` is read whenever it is readable, to its end.
+/// Its console goes to `output`; `input` is read whenever it is readable, to its end. `said` hears of its exit counts, if
+/// they are wanted.
 ///
 /// # Errors
 ///
@@ -41,6 +42,7 @@ pub fn run(
     output: ConsoleOutput,
     input: Option<File>,
     watch: &Watch,
+    said: &mut dyn FnMut(&str),
 ) -> Result<Outcome, KvmRunError> {
     if spec.devices.len() > usize::from(FABRIC_PORTS) {
         return Err(KvmRunError::TooMany(spec.devices.len()));
@@ -49,7 +51,11 @@ pub fn run(
     let functions = (0..).zip(&spec.devices).map(|(index, gpu)| factory(gpu.clone(), index, fabric.clone())).collect();
     let machine = Machine::new(spec, functions, Console { output: Box::new(output), input })?;
     let handle = machine.handle();
-    supervise(watch, &handle, || Ok(machine.run()?))
+    let outcome = supervise::<KvmRunError>(watch, &handle, || Ok(machine.run()?))?;
+    if spec.exit_counts {
+        said(&format!("exits to the VMM: {}", handle.exits()));
+    }
+    Ok(outcome)
 }
 
 /// What makes one GPU once its machine has memory and interrupts.

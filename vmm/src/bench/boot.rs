@@ -69,6 +69,7 @@ fn guest(places: &Places, kernel: &Path, memory: u64) -> GuestSpec {
         vcpus: 1,
         memory,
         devices: vec![GpuSpec::new(VRAM)],
+        exit_counts: false,
         timeout: None,
     }
 }

@@ -96,6 +96,9 @@ pub struct GuestOptions {
     /// Write what the device sees to FILE (or to gpu0.trace, gpu1.trace... in the folder DIR)
     #[arg(long, value_name = "FILE|DIR", help_heading = "Device")]
     pub trace: Option<PathBuf>,
+    /// Say at the end how often the guest's processors exited to the VMM, by cause (kvm and nested)
+    #[arg(long)]
+    pub exit_counts: bool,
     /// QEMU for tcg and nested, instead of the toolchain root's
     #[arg(long, value_name = "PATH")]
     pub qemu: Option<PathBuf>,
@@ -203,6 +206,7 @@ impl GuestOptions {
                     GpuSpec { vram, bar, trace }
                 })
                 .collect(),
+            exit_counts: self.exit_counts,
             timeout: self.timeout.map_or(defaults.limit, |limit| limit.0),
         };
         Ok(Guest { spec, manifest })

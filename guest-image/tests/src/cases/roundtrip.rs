@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Content survives every way there and back.
 
+use std::sync::atomic::Ordering;
+
 use ersatz_abi::counter::Counter;
 use ersatz_uapi::{Direction, PageState};
 
 use super::fixture::{assert_touched, on_device, send, state_after_touch};
 use crate::device::Device;
-use crate::pattern::Pattern;
+use crate::pattern::{PAGE, Pattern};
 use crate::region::Region;
 use crate::suite::{Need, test_list};
 
@@ -24,6 +26,7 @@ test_list! { "roundtrip":
     to_system_of_system_memory_is_idle;
     a_private_page_comes_back_alone.needs(&[Need::Private]);
     the_device_sees_cpu_writes_in_place.needs(&[Need::Coherent]);
+    many_touches_in_place.needs(&[Need::Coherent]);
     sixteen_mebibytes.needs(&[Need::VramPages(4096)]);
 }
 
@@ -178,4 +181,20 @@ fn the_device_sees_cpu_writes_in_place() {
     watch.assert_pages(Counter::BytesToVram, 0);
     watch.assert_pages(Counter::BytesToSystem, 0);
     watch.assert_pages(Counter::BytesDigested, 320);
+}
+
+/// Our VMM counts the exits of a guest's processors: what the CPU does here must not be among them.
+fn many_touches_in_place() {
+    const ROUNDS: u64 = 2000;
+    let device = Device::open();
+    let region = on_device(&device, 64, Pattern::new(1));
+    let word = |page: usize| region.atomic(page * PAGE + 8 * page);
+    (0..64).for_each(|page| word(page).store(0, Ordering::Relaxed));
+    let watch = device.watch();
+    for _ in 0..ROUNDS {
+        (0..64).for_each(|page| _ = word(page).fetch_add(1, Ordering::Relaxed));
+    }
+    assert_touched(&device, &watch, &region, 64);
+    watch.assert_pages(Counter::BytesToSystem, 0);
+    (0..64).for_each(|page| assert_eq!(word(page).load(Ordering::Relaxed), ROUNDS, "additions to page {page}"));
 }

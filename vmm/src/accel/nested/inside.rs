@@ -140,6 +140,7 @@ mod tests {
             vcpus: 2,
             memory: 1 << 30,
             devices: vec![gpu(None), gpu(Some("/host/t"))],
+            exit_counts: true,
             timeout: Some(Duration::from_millis(1500)),
         }
     }

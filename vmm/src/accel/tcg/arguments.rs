@@ -102,6 +102,7 @@ mod tests {
             vcpus: 2,
             memory: 1 << 30,
             devices: vec![gpu.clone(), gpu],
+            exit_counts: false,
             timeout: None,
         };
         let devices = vec![7, 8];
