@@ -19,6 +19,8 @@ pub(super) fn finish(context: &Context<'_>, task: &Task) -> Result<bool, Stop> {
     let block = context.turn.setup.control_block;
     context.access(0, block + CONTROL_BLOCK_GET, |_| {
         let write = |error| Stop::write(0, error);
+        // GET as it is: a control block that cannot be written is found out before anything is counted or traced.
+        device.ports.dma.store_u32(block + CONTROL_BLOCK_GET, context.turn.get).map_err(write)?;
         // Counted before the driver can see it: who waits for the fence may look at the counters next.
         device.counters.add(Counter::Commands, 1);
         if let Some(value) = command.fence {
