@@ -12,6 +12,7 @@
 
 use std::sync::{Arc, RwLockReadGuard, Weak};
 
+use ersatz_abi::mmu::MAX_PEERS;
 use thiserror::Error;
 use vm_memory::VolatileSlice;
 
@@ -19,7 +20,7 @@ use crate::sync::RwLock;
 use crate::vram::Vram;
 
 /// Number of ports of a fabric; peers are numbered from zero.
-pub const FABRIC_PORTS: u8 = 8;
+pub const FABRIC_PORTS: u8 = MAX_PEERS;
 
 /// Why a GPU cannot be plugged in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -31,6 +32,9 @@ pub enum FabricError {
     #[error("fabric port {0} has a GPU already; give each GPU a port of its own")]
     Taken(u8),
 }
+
+// A mask of peers has a bit for each.
+const _: () = assert!(FABRIC_PORTS as u32 <= u8::BITS);
 
 type Ports = [Weak<Endpoint>; FABRIC_PORTS as usize];
 
