@@ -3,6 +3,7 @@
 
 mod control;
 mod cpuid;
+mod delivery;
 mod registers;
 mod trouble;
 
@@ -15,6 +16,7 @@ pub use cpuid::HostCpuid;
 pub use registers::{set_boot_state, set_msrs, write_descriptors};
 pub use trouble::VcpuError;
 
+use self::delivery::FalseDeliveries;
 use super::config::End;
 use super::exits::{ExitCounters, ExitKind};
 use super::handle::VcpuState;
@@ -59,6 +61,7 @@ impl Vcpu {
     pub fn run(mut self) -> Result<Option<End>, VcpuError> {
         let control = Arc::clone(&self.control);
         let _running = control.enter();
+        let mut deliveries = FalseDeliveries::default();
         loop {
             let requests = control.take();
             if requests.stop {
@@ -74,7 +77,8 @@ impl Vcpu {
                 }
             }
             match self.enter()? {
-                Next::Enter => {}
+                Next::Enter => deliveries.progress(),
+                Next::Fail(ExitFailure::InternalError) if self.is_excused(&mut deliveries) => {}
                 Next::End(end) => return Ok(Some(end)),
                 Next::Fail(failure) => return Err(self.describe(failure)),
             }
@@ -116,6 +120,12 @@ impl Vcpu {
         };
         self.exits.count(kind);
         Ok(next)
+    }
+
+    /// Whether KVM's internal error is none that keeps the guest from going on.
+    fn is_excused(&mut self, deliveries: &mut FalseDeliveries) -> bool {
+        let suberror = trouble::suberror(self.fd.get_kvm_run());
+        self.fd.get_vcpu_events().is_ok_and(|events| deliveries.excuse(suberror, &events))
     }
 
     /// Where the vCPU is.

@@ -94,6 +94,12 @@ impl fmt::Display for InstructionBytes {
     }
 }
 
+/// Which `KVM_EXIT_INTERNAL_ERROR` is in `run`.
+pub fn suberror(run: &kvm_run) -> u32 {
+    // SAFETY: plain numbers, valid whatever the union holds.
+    unsafe { run.__bindgen_anon_1.internal.suberror }
+}
+
 /// What `KVM_EXIT_INTERNAL_ERROR` in `run` means.
 pub fn internal_error(run: &kvm_run, state: VcpuState) -> VcpuError {
     // SAFETY: plain numbers, valid whatever the union holds.
