@@ -2,8 +2,8 @@
 //! A channel: its registers and its state machine ([`setup`], [`state`]), and the arithmetic of its [`ring`].
 //!
 //! Register writes come from vCPU threads, the work is done by an engine; the lock here is held for a few instructions by
-//! either. A reset asked for by register takes effect when the engine lets go of the channel: it sees at its next access
-//! that the channel's *epoch* has moved on, drops what it was doing, and completes the reset. A reset of the whole
+//! either. A reset asked for by register is complete at once, unless an engine has the channel: that sees at its next access
+//! that the channel's *epoch* has moved on, drops what it was doing, lets go, and completes the reset. A reset of the whole
 //! function completes at once, with the gate closed.
 
 pub(crate) mod ring;
@@ -21,7 +21,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::sync::Mutex;
 pub(crate) use setup::{Fault, Setup};
 use state::State;
-pub(crate) use state::{Found, ResetScope, Switched, Turn};
+pub(crate) use state::{Found, ResetScope, Settled, Switched, Turn};
 
 /// One channel.
 #[derive(Debug)]
@@ -87,12 +87,26 @@ impl Channel {
         switched
     }
 
-    /// Asks for a reset; the engine completes it. A wider reset takes the place of a narrower one.
-    pub(crate) fn request_reset(&self, scope: ResetScope) {
+    /// Asks for a reset. It is complete at once if no engine works for the channel (`tell` is called then as for
+    /// [`Self::switch`], and the result is true), else when the engine lets go. A wider reset takes the place of a narrower one.
+    pub(crate) fn request_reset(&self, scope: ResetScope, tell: impl FnOnce()) -> bool {
         let mut state = self.state.lock();
         state.reset = state.reset.max(Some(scope));
         state.enable = false;
         self.move_on();
+        let complete = state.settle().is_some();
+        if complete {
+            tell();
+        }
+        complete
+    }
+
+    /// The engine lets go of the channel, which it had for this turn.
+    pub(crate) fn let_go(&self, turn: &Turn) {
+        let mut state = self.state.lock();
+        if state.held == Some(turn.epoch) {
+            state.held = None;
+        }
     }
 
     /// Resets at once. The gate must be closed, or the channel's engine be the caller.

@@ -214,17 +214,21 @@ impl Device {
         *self.resetting.lock()
     }
 
-    /// Starts the reset that the CONTROL register asks for. The engines complete it.
+    /// Starts the reset that the CONTROL register asks for. Engines complete it that have channels.
     pub(crate) fn request_reset(&self) {
         let mut resetting = self.resetting.lock();
         *resetting = true;
-        for channel in &self.channels {
-            channel.request_reset(ResetScope::Device);
+        for (channel, number) in self.channels.iter().zip(0..) {
+            channel.request_reset(ResetScope::Device, || {
+                self.ports.tracer.emit(Event::ChannelReset { channel: number });
+            });
         }
+        drop(resetting);
         self.kick_all();
+        self.channel_was_reset();
     }
 
-    /// An engine completed the reset of a channel; the last one completes that of the device.
+    /// The reset of a channel is complete; the last one completes that of the device.
     pub(crate) fn channel_was_reset(&self) {
         let mut resetting = self.resetting.lock();
         if *resetting && !self.channels.iter().any(Channel::is_resetting) {
@@ -268,7 +272,7 @@ impl Device {
         self.leaving.store(true, Ordering::Release);
         self.mmu.leave();
         for channel in &self.channels {
-            channel.request_reset(ResetScope::Device);
+            channel.request_reset(ResetScope::Device, || ());
         }
         self.kick_all();
     }

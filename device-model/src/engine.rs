@@ -23,7 +23,7 @@ use std::thread::{Builder, JoinHandle};
 
 use ersatz_abi::counter::Counter;
 
-use crate::channel::Found;
+use crate::channel::{Found, Settled};
 use crate::device::{Device, EngineKind, drain};
 use crate::trace::Event;
 use doorbells::Wake;
@@ -98,13 +98,17 @@ impl Engine {
     fn turn(&mut self, number: u8) -> bool {
         let tracer = &self.device.ports.tracer;
         let found = self.device.channels[usize::from(number)].take_up(self.number, |found| match found {
-            Found::Reset => tracer.emit(Event::ChannelReset { channel: number }),
-            Found::Stopped => tracer.emit(Event::ChannelDisabled { channel: number }),
+            Found::Settled(Settled::Reset) => tracer.emit(Event::ChannelReset { channel: number }),
+            Found::Settled(Settled::Stopped) => tracer.emit(Event::ChannelDisabled { channel: number }),
             Found::Turn(_) | Found::Elsewhere | Found::Nothing => {}
         });
         match found {
-            Found::Turn(turn) => self.executor.run(number, turn),
-            Found::Reset => {
+            Found::Turn(turn) => {
+                let again = self.executor.run(number, turn);
+                self.device.channels[usize::from(number)].let_go(&turn);
+                again
+            }
+            Found::Settled(Settled::Reset) => {
                 self.device.channel_was_reset();
                 false
             }
@@ -113,7 +117,7 @@ impl Engine {
                 self.device.kick(number);
                 false
             }
-            Found::Stopped | Found::Nothing => false,
+            Found::Settled(Settled::Stopped) | Found::Nothing => false,
         }
     }
 }

@@ -398,3 +398,22 @@ fn higher_priorities_come_first() {
     }
     assert_eq!(host.interrupts.wait_for(3), [13, 12, 11]);
 }
+
+/// However much a channel of high priority has to do, one of low priority is reset and disabled when its driver wants that.
+#[test]
+fn a_reset_waits_for_no_priority() {
+    let (mut host, _space) = with_buffer(replayable());
+    bind(&host, 0, COPY, Priority::High);
+    bind(&host, 1, COPY, Priority::Low);
+    let entries: Vec<_> = (0..512).map(|_| entry(Location::system(DATA), Location::vram(0), 2 << 20)).collect();
+    let list = host.list(LISTS, &entries);
+    for round in 1..=60 {
+        host.submit(Command { fence: Some(round), ..command(Operation::Copy(list)) });
+    }
+    host.write32(reg(1, regs::CHANNEL_CONTROL), 0);
+    host.wait_until("disabled", |host| host.status(1).state() == Some(ChannelState::Disabled));
+    host.write32(reg(1, regs::CHANNEL_CONTROL), 2);
+    host.wait_until("the reset", |host| host.read32(reg(1, regs::CHANNEL_CONTROL)) == 0);
+    assert!(host.fence() < 60, "the other one has not ended meanwhile");
+    host.write32(reg(0, regs::CHANNEL_CONTROL), 2);
+}

@@ -41,14 +41,21 @@ impl Turn {
 pub(crate) enum Found {
     /// Commands may be executed.
     Turn(Turn),
-    /// A reset that was asked for is complete now.
-    Reset,
-    /// The driver disabled the channel, and now it is.
-    Stopped,
+    /// See there.
+    Settled(Settled),
     /// Another engine works for it.
     Elsewhere,
     /// Nothing to do.
     Nothing,
+}
+
+/// What was waiting for the engine to let go, and is done now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// A reset that was asked for.
+    Reset,
+    /// The driver disabled the channel, and now it is.
+    Stopped,
 }
 
 /// What became of a request to enable or disable.
@@ -56,6 +63,8 @@ pub(crate) enum Found {
 pub(crate) enum Switched {
     /// It accepts commands now.
     Enabled(CheckedSetup),
+    /// It is disabled.
+    Stopped,
     /// It will be disabled once the engine lets go.
     Stopping,
     /// The setup cannot work: the channel is in error now. The vector is the one to tell, if it has a usable one.
@@ -75,6 +84,8 @@ pub(super) struct State {
     pub(super) faulted: Option<Fault>,
     pub(super) enable: bool,
     pub(super) reset: Option<ResetScope>,
+    /// The epoch of the turn that an engine has.
+    pub(super) held: Option<u64>,
     pub(super) state: ChannelState,
     pub(super) error: ErrorCode,
     pub(super) position: u64,
@@ -91,6 +102,7 @@ impl State {
         faulted: None,
         enable: false,
         reset: None,
+        held: None,
         state: ChannelState::Disabled,
         error: ErrorCode::None,
         position: 0,
@@ -136,7 +148,7 @@ impl State {
         }
         if !enable {
             self.enable = false;
-            return Switched::Stopping;
+            return if self.settle().is_some() { Switched::Stopped } else { Switched::Stopping };
         }
         match self.setup.check(engines) {
             Ok(checked) => {
@@ -155,18 +167,30 @@ impl State {
         }
     }
 
-    pub(super) fn take_up(&mut self, engine: u8, epoch: u64) -> Found {
+    /// Does what was asked for, and waits for nothing but an engine to let go, if none has the channel.
+    pub(super) fn settle(&mut self) -> Option<Settled> {
+        if self.held.is_some() {
+            return None;
+        }
         if let Some(scope) = self.reset {
             self.reset(scope);
-            return Found::Reset;
+            return Some(Settled::Reset);
+        }
+        let stops = !self.enable && !self.under_way && matches!(self.state, ChannelState::Idle | ChannelState::Busy);
+        stops.then(|| {
+            self.state = ChannelState::Disabled;
+            Settled::Stopped
+        })
+    }
+
+    pub(super) fn take_up(&mut self, engine: u8, epoch: u64) -> Found {
+        if let Some(settled) = self.settle() {
+            return Found::Settled(settled);
         }
         match (self.state, self.checked) {
-            (ChannelState::Idle | ChannelState::Busy, _) if !self.enable && !self.under_way => {
-                self.state = ChannelState::Disabled;
-                Found::Stopped
-            }
             (ChannelState::Idle | ChannelState::Busy, Some(setup)) if setup.engine != engine => Found::Elsewhere,
             (ChannelState::Idle | ChannelState::Busy, Some(setup)) => {
+                self.held = Some(epoch);
                 Found::Turn(Turn { setup, get: self.get, fence: self.fence, epoch })
             }
             _ => Found::Nothing,

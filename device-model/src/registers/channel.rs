@@ -62,8 +62,12 @@ fn control(device: &Device, number: u8, channel: &Channel, value: u64) -> bool {
         return false;
     }
     if control.reset() {
-        channel.request_reset(ResetScope::Channel);
-        device.kick(number);
+        let tell = || device.ports.tracer.emit(Event::ChannelReset { channel: number });
+        if channel.request_reset(ResetScope::Channel, tell) {
+            device.channel_was_reset();
+        } else {
+            device.kick(number);
+        }
         return true;
     }
     if channel.is_resetting() {
@@ -75,7 +79,7 @@ fn control(device: &Device, number: u8, channel: &Channel, value: u64) -> bool {
             device.counters.add(Counter::ChannelErrors, 1);
             device.raise(vector.unwrap_or(VECTOR_ERROR), Some(number));
         }
-        Switched::Unchanged => {}
+        Switched::Stopped | Switched::Unchanged => {}
     }
     true
 }
@@ -100,6 +104,7 @@ fn carry_out(device: &Device, number: u8, switched: &Switched) {
             entry: fault.entry,
             address: fault.address,
         }),
+        Switched::Stopped => device.ports.tracer.emit(Event::ChannelDisabled { channel: number }),
         Switched::Stopping | Switched::Unchanged => {}
     }
 }
