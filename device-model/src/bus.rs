@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a PCI function is to the bus it sits on.
 //!
-//! The VMM's PCIe bus, the vfio-user server and the tests all drive a function through [`PciFunction`]; the GPU
-//! model and a passed-through VFIO device both implement it. Every method takes `&self`: vCPU threads come in
-//! side by side.
+//! Whatever a function sits on drives it through [`PciFunction`]: the bus of a virtual machine, a server for buses elsewhere,
+//! the tests. The GPU implements it, and so can hardware that is passed through. Every method takes `&self`: vCPU threads
+//! come in side by side.
 
 use std::fs::File;
 use std::sync::Arc;

@@ -7,7 +7,7 @@ pub trait InterruptSink: Send + Sync {
     /// Sends the message of an MSI-X vector.
     fn signal(&self, vector: u16);
 
-    /// Whether the transport keeps the MSI-X table and its masks itself (vfio-user: the client does). If so the
+    /// Whether the transport keeps the MSI-X table and its masks itself, or its client does. If so the
     /// device calls [`Self::signal`] without looking at its own table, which nobody programs.
     fn keeps_table(&self) -> bool {
         false

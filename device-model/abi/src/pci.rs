@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 OR BSD-3-Clause
 //! PCI identity and the layout of the BARs.
 
-/// Vendor id: the one QEMU and Bochs use for devices that no vendor owns.
+/// Vendor id: the one that emulators use for devices that no vendor owns.
 pub const VENDOR_ID: u16 = 0x1234;
 /// Device id of the Ersatz GPU.
 pub const DEVICE_ID: u16 = 0xe52a;

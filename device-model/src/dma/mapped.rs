@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Guest memory that is mapped into this process.
 //!
-//! [`MappedSpace`] is the [`DmaSpace`] of both front ends: the VMM gives it the guest's RAM once, the vfio-user server
-//! adds and removes maps as its client says. A transfer holds the table's read lock, so [`MappedSpace::unmap`] returns
+//! [`MappedSpace`] is the [`DmaSpace`] of most embedders: one gives it the guest's RAM once, another adds and removes maps as
+//! its client says. A transfer holds the table's read lock, so [`MappedSpace::unmap`] returns
 //! only when no access through the removed maps is under way.
 
 mod error;
@@ -29,7 +29,7 @@ use table::{Map, MapTable, check_aligned, with_word};
 
 /// Addresses, lengths and file offsets of maps are multiples of this many bytes.
 pub const MAP_ALIGNMENT: u64 = 4096;
-/// Most maps one space holds, which bounds what a client can make the table cost; VFIO's own limit.
+/// Most maps one space holds, which bounds what a client can make the table cost: as many as there are 16-bit numbers to name them.
 pub const MAX_MAPS: usize = 65_535;
 
 /// What the device may do with a map.

@@ -3,7 +3,7 @@
 //!
 //! A message goes out when MSI-X is on, neither the function nor the vector is masked, and the function is bus master.
 //! While a mask or the lack of mastership holds it back, its pending bit is set; when the last obstacle goes, the bus is
-//! told to send it ([`Effect::MsixSend`]). Where the transport keeps the table (vfio-user), only mastership counts.
+//! told to send it ([`Effect::MsixSend`]). Where the transport keeps the table, only mastership counts.
 
 use ersatz_abi::pci::{MSIX_BAR_SIZE, MSIX_PBA_OFFSET, MSIX_TABLE_OFFSET, MSIX_VECTORS};
 

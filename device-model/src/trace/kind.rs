@@ -127,7 +127,7 @@ numbered! {
         FunctionLevel = 1 => "flr",
         /// The reset bit of the CONTROL register.
         Register = 2 => "register",
-        /// The transport's own reset (vfio-user's DEVICE_RESET, a client that left).
+        /// The transport's own reset, as when its client asks for one, or leaves.
         Transport = 3 => "transport",
     }
 }
