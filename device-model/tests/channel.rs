@@ -7,11 +7,13 @@ use ersatz_abi::channel::ChannelState;
 use ersatz_abi::command::{Aperture, Cause, Command, List, ListEntry, Location, MAX_ENTRY_BYTES, Operation};
 use ersatz_abi::counter::Counter;
 use ersatz_abi::error::ErrorCode;
+use ersatz_abi::mmu::{AddressSpaceControl, Page, PageSize};
 use ersatz_abi::regs;
 use ersatz_device_model::bus::PciFunction;
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
+use host::tables::{Space, page};
 use host::{DATA, Host, LISTS, ORDER, command, entry, reg, system, vram};
 
 fn pattern(seed: u8, length: usize) -> Vec<u8> {
@@ -176,11 +178,16 @@ fn the_cause_decides_what_is_counted() {
     }
 }
 
-/// The smallest machine that could have done the same: two arrays of bytes.
+/// The smallest machine that could have done the same: three arrays of bytes.
 struct Model {
     vram: Vec<u8>,
     system: Vec<u8>,
+    /// What is mapped from [`VIRTUAL`] on, wherever that really is.
+    mapped: Vec<u8>,
 }
+
+const VIRTUAL: u64 = 0x1234_5678_8000;
+const ASID: u8 = 1;
 
 const WINDOW: u64 = 1 << 16;
 
@@ -189,7 +196,8 @@ impl Model {
         match location.aperture {
             Aperture::Vram => &mut self.vram[location.address as usize..],
             Aperture::System => &mut self.system[(location.address - DATA) as usize..],
-            Aperture::Peer | Aperture::Virtual => unreachable!("the strategy makes none"),
+            Aperture::Virtual => &mut self.mapped[(location.address - VIRTUAL) as usize..],
+            Aperture::Peer => unreachable!("the strategy makes none"),
         }
     }
 
@@ -213,10 +221,32 @@ impl Model {
 }
 
 fn location() -> impl Strategy<Value = Location> {
-    (any::<bool>(), 0..WINDOW / 16).prop_map(|(in_vram, slot)| match in_vram {
-        true => vram(slot * 8),
-        false => system(DATA + slot * 8),
+    (0..3_u8, 0..WINDOW / 16).prop_map(|(aperture, slot)| match aperture {
+        0 => vram(slot * 8),
+        1 => system(DATA + slot * 8),
+        _ => Location::virtual_address(VIRTUAL + slot * 8),
     })
+}
+
+/// The pages of the virtual window, with their addresses: it begins in the middle of a 64 KiB page, and goes on in 4 KiB pages, by turns in
+/// VRAM and in the system. None of this memory is in the other two windows.
+fn pages() -> impl Iterator<Item = (u64, Page)> {
+    let big = page(Location::system(DATA + (2 << 20)), PageSize::Big);
+    let small = (0..8).map(|number| {
+        let away = (3 << 20) + number * 5 % 8 * 4096;
+        let home = if number % 2 == 0 { Location::vram(away) } else { Location::system(DATA + away) };
+        (VIRTUAL + 0x8000 + number * 4096, page(home, PageSize::Small))
+    });
+    std::iter::once((VIRTUAL - 0x8000, big)).chain(small)
+}
+
+/// What is in the virtual window.
+fn mapped(host: &Host) -> Vec<u8> {
+    let content = pages().flat_map(|(_, Page { location: Location { aperture, address, .. }, size, .. })| {
+        let length = size.bytes() as usize;
+        if aperture == Aperture::Vram { in_vram(host, address, length) } else { ram(host, address, length) }
+    });
+    content.skip(0x8000).collect()
 }
 
 fn work() -> impl Strategy<Value = (u8, u64, Vec<ListEntry>)> {
@@ -233,9 +263,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn lists_do_what_two_arrays_would(commands in proptest::collection::vec(work(), 1..6)) {
-        let mut host = enabled();
-        let mut model = Model { vram: vec![0; WINDOW as usize], system: pattern(9, WINDOW as usize) };
+    fn lists_do_what_three_arrays_would(commands in proptest::collection::vec(work(), 1..6)) {
+        let mut host = Host::new();
+        let mut space = Space::new(&host, ASID, AddressSpaceControl(0), vram(32 << 20));
+        pages().for_each(|(address, page)| space.map(&host, address, page));
+        host.write32(reg(0, regs::ASID), ASID.into());
+        host.enable(0, 1);
+        let zeros = || vec![0; WINDOW as usize];
+        let mut model = Model { vram: zeros(), system: pattern(9, WINDOW as usize), mapped: zeros() };
         host.memory.write_slice(&model.system, GuestAddress(DATA)).unwrap();
         for (fence, (operation, pattern, entries)) in (1..).zip(&commands) {
             let list: List = host.list(LISTS, entries);
@@ -251,5 +286,6 @@ proptest! {
         }
         prop_assert!(ram(&host, DATA, WINDOW as usize) == model.system);
         prop_assert!(in_vram(&host, 0, WINDOW as usize) == model.vram);
+        prop_assert!(mapped(&host) == model.mapped);
     }
 }
