@@ -7,9 +7,13 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use ersatz_abi::channel::{CONTROL_BLOCK_PUT, ChannelState};
-use ersatz_abi::command::{COMMAND_BYTES, Cause, Command, LIST_ENTRY_BYTES, List, ListEntry, Location, Operation};
+use ersatz_abi::command::{
+    Aperture, COMMAND_BYTES, Cause, Command, LIST_ENTRY_BYTES, List, ListEntry, Location, Operation,
+};
 use ersatz_abi::kernel::Kernel;
-use ersatz_abi::mmu::{InvalidateTarget, Invalidation, PageTableEntry, TABLE_BYTES};
+use ersatz_abi::mmu::{
+    AddressSpaceControl, InvalidateTarget, Invalidation, Page, PageSize, PageTableEntry, TABLE_BYTES,
+};
 use ersatz_abi::pci::BAR_VRAM;
 use ersatz_abi::regs;
 use ersatz_device_model::bus::PciFunction;
@@ -23,8 +27,14 @@ const RINGS: [u64; 2] = [0x1000, 0x3000];
 const SLOTS: u64 = 16;
 /// The list of channel 1.
 const LIST: u64 = 0x6000;
+/// The fault buffer, one page.
+const FAULTS: u64 = 0x7000;
+/// See [`FAULTS`].
+const FAULT_ORDER: u32 = 7;
 /// Tables in RAM; in VRAM they begin at zero.
 const TABLES: u64 = 0x8000;
+/// Words of all the small pages.
+const PAGES_WORDS: u16 = 16 * 512 - 1;
 /// Tables in either memory.
 const TABLE_COUNT: u64 = 8;
 
@@ -91,7 +101,7 @@ impl Address {
             Self::Near { indices, page, offset } => {
                 let upper = (0..).zip(indices).map(|(level, set)| u64::from(set) << (12 + 9 * level)).sum::<u64>();
                 // To the end of a page, and over it.
-                upper + (u64::from(page % 20) << 12) + u64::from(offset) * 16
+                upper + (u64::from(page % 40) << 12) + u64::from(offset) * 16
             }
         }
     }
@@ -181,12 +191,13 @@ enum Step {
     Cancel(u8),
 }
 
+/// All zero is an enabled address space with tables that lead to pages: [`Guest::build`]. What is wrong comes on top of that.
 #[derive(Arbitrary, Debug)]
 struct Input {
-    control: u8,
-    root: Value,
-    /// The first entry of each table: a way to the bottom, unless it says otherwise.
-    first: [Option<Value>; TABLE_COUNT as usize],
+    five_levels: bool,
+    no_track: bool,
+    not_replayable: bool,
+    root: Option<Value>,
     steps: Vec<Step>,
 }
 
@@ -198,11 +209,32 @@ struct Guest<'a> {
 
 impl Guest<'_> {
     fn store(&self, at: Location, value: u64) {
-        if at.aperture == ersatz_abi::list::Aperture::Vram {
+        if at.aperture == Aperture::Vram {
             self.machine.gpu.bar_write(BAR_VRAM, at.address, &value.to_le_bytes());
         } else {
             self.machine.memory.write_obj(value.to_le(), GuestAddress(at.address)).expect("RAM");
         }
+    }
+
+    /// Tables, in RAM and VRAM by turns, the first entry of each pointing to the next; in the last one pages of RAM and of the tables
+    /// themselves, some of 64 KiB, and beside that one a page of 2 MiB: all of VRAM.
+    fn build(&self, levels: u8) {
+        for number in 0..levels - 1 {
+            let next = PageTableEntry::table(table(number + 1, number % 2 == 0));
+            self.store(table(number, number % 2 != 0), next.0);
+        }
+        let entry_at = |number: u8, index: u64| {
+            let table = table(number, number % 2 != 0);
+            Location { address: table.address + index * 8, ..table }
+        };
+        let page = |location, size| PageTableEntry::page(Page { location, size, write: true, atomic: true }).0;
+        for index in 0..16 {
+            let small = Location::system(RAM / 2 + index * TABLE_BYTES);
+            self.store(entry_at(levels - 1, index), page(small, PageSize::Small));
+            let big = if index < 8 { Location::vram(0) } else { Location::system(0) };
+            self.store(entry_at(levels - 1, 16 + index), page(big, PageSize::Big));
+        }
+        self.store(entry_at(levels - 2, 1), page(Location::vram(0), PageSize::Huge));
     }
 
     fn enable(&self, channel: u32, engine: u32) {
@@ -264,15 +296,15 @@ impl Guest<'_> {
                 let target = InvalidateTarget(0).with_raw_scope(scope.into()).with_asid((scope & 1).into());
                 machine.write32(regs::INVALIDATE.offset, target.0 as u32);
             }
-            Step::Switch { control } => self.switch(control),
+            Step::Switch { control } => self.switch(control.into()),
             Step::Replay => machine.write32(regs::FAULT_REPLAY.offset, 1),
             Step::Cancel(channel) => machine.write32(regs::FAULT_CANCEL.offset, u32::from(channel) % 3),
         }
     }
 
-    fn switch(&self, control: u8) {
+    fn switch(&self, control: u32) {
         let register = regs::address_space_register(1, regs::ADDRESS_SPACE_CONTROL).expect("an address space");
-        self.machine.write32(register, control.into());
+        self.machine.write32(register, control);
     }
 }
 
@@ -281,21 +313,37 @@ fuzz_target!(|input: Input| {
     machine.switch_on();
     let mut guest = Guest { machine: &machine, put: [0; 2], entries: 0 };
     let configuration = regs::Configuration(machine.read32(regs::CONFIGURATION.offset));
-    for (number, first) in (0..).zip(input.first) {
-        let next = Value::Table { number: number + 1, vram: number % 2 == 0 };
-        guest.store(table(number, number % 2 != 0), first.unwrap_or(next).entry());
-    }
+    guest.build(if input.five_levels { 5 } else { 4 });
     let root = regs::address_space_register(1, regs::ADDRESS_SPACE_ROOT).expect("an address space");
-    machine.write64(root, input.root.entry());
-    guest.switch(input.control);
+    machine.write64(root, input.root.unwrap_or(Value::Table { number: 0, vram: false }).entry());
+    let control = AddressSpaceControl(0)
+        .with_enable(true)
+        .with_five_levels(input.five_levels)
+        .with_track(!input.no_track)
+        .with_replayable(!input.not_replayable);
+    guest.switch(control.0);
+    let fault_ring = |register: regs::Register| regs::FAULT_RING_BASE + register.offset;
+    machine.write64(fault_ring(regs::NOTIFICATION_BASE), FAULTS);
+    machine.write32(fault_ring(regs::NOTIFICATION_ORDER), FAULT_ORDER);
+    machine.write32(fault_ring(regs::NOTIFICATION_CONTROL), 1);
     guest.enable(0, configuration.copy_engines());
     guest.enable(1, 0);
+    // Something is cached when the steps begin, and whatever they leave behind is gone through once more.
+    let start = Address::Near { indices: [false; 5], page: 0, offset: 0 };
+    guest.submit(0, Work::Read(start, PAGES_WORDS).operation());
     for step in input.steps.iter().take(64) {
         guest.step(*step);
     }
-    machine.within(Duration::from_millis(2), |machine| {
-        [0, 1].iter().all(|channel| machine.status(*channel).state() != Some(ChannelState::Busy))
-    });
+    guest.submit(0, Work::AtomicAdd(start, PAGES_WORDS).operation());
+    guest.copy(start, Address::Near { indices: [false; 5], page: 16, offset: 0 }, 0x2000);
+    let rests = |machine: &Machine, channel: u32, put: u32| {
+        let stopped =
+            [Some(ChannelState::Error), Some(ChannelState::Faulted)].contains(&machine.status(channel).state());
+        stopped || machine.read32(reg(channel, regs::GET)) == put
+    };
+    let puts = guest.put;
+    machine
+        .within(Duration::from_millis(5), |machine| (0..).zip(puts).all(|(channel, put)| rests(machine, channel, put)));
     machine.check();
     // Whatever the tables say, invalidations are acknowledged.
     machine.write32(regs::INVALIDATE.offset, 0);
