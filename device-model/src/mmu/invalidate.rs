@@ -35,6 +35,8 @@ pub(super) struct Requests {
     pending: Vec<Invalidation>,
     requested: u64,
     acknowledged: u64,
+    /// One of those pending is a command's.
+    awaited: bool,
     /// How often this was reset.
     generation: u64,
     /// Nobody is to wait for more.
@@ -47,12 +49,22 @@ struct Batch {
     invalidations: Vec<Invalidation>,
     /// Number of the last one.
     last: u64,
+    awaited: bool,
     generation: u64,
 }
 
+/// What is acknowledged at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Done {
+    /// The numbers.
+    pub(super) numbers: RangeInclusive<u64>,
+    /// A command waits for one of them.
+    pub(super) awaited: bool,
+}
+
 impl Requests {
-    /// Adds an invalidation; returns its number.
-    pub(super) fn add(&mut self, invalidation: Invalidation) -> u64 {
+    /// Adds an invalidation, for which a command waits or nobody does; returns its number.
+    pub(super) fn add(&mut self, invalidation: Invalidation, awaited: bool) -> u64 {
         let covered = self.pending.last() == Some(&Invalidation::All);
         if invalidation == Invalidation::All || self.pending.len() >= CAPACITY {
             self.pending.clear();
@@ -60,6 +72,7 @@ impl Requests {
         } else if !covered {
             self.pending.push(invalidation);
         }
+        self.awaited |= awaited;
         self.requested += 1;
         self.requested
     }
@@ -84,29 +97,29 @@ impl Requests {
         if self.pending.is_empty() {
             return None;
         }
-        let invalidations = mem::take(&mut self.pending);
-        Some(Batch { invalidations, last: self.requested, generation: self.generation })
+        let (invalidations, awaited) = (mem::take(&mut self.pending), mem::take(&mut self.awaited));
+        Some(Batch { invalidations, last: self.requested, awaited, generation: self.generation })
     }
 
-    /// Acknowledges a batch, unless there was a reset; returns the numbers.
-    fn complete(&mut self, batch: &Batch, announce: impl FnOnce(RangeInclusive<u64>)) -> Option<RangeInclusive<u64>> {
+    /// Acknowledges a batch, unless there was a reset.
+    fn complete(&mut self, batch: &Batch, announce: impl FnOnce(&Done)) -> Option<Done> {
         if batch.generation != self.generation {
             return None;
         }
-        let done = self.acknowledged + 1..=batch.last;
-        announce(done.clone());
+        let done = Done { numbers: self.acknowledged + 1..=batch.last, awaited: batch.awaited };
+        announce(&done);
         self.acknowledged = batch.last;
         Some(done)
     }
 }
 
-/// Carries out what is pending. Calls `announce` with the numbers it acknowledges, before anybody can see that, and returns them;
+/// Carries out what is pending. Calls `announce` with what it acknowledges, before anybody can see that, and returns the same;
 /// `None` if there was nothing to do, or a reset came in between.
 pub(super) fn serve<T: Lock<Tlb>>(
     requests: &impl Lock<Requests>,
     tlbs: &[T],
-    announce: impl FnOnce(RangeInclusive<u64>),
-) -> Option<RangeInclusive<u64>> {
+    announce: impl FnOnce(&Done),
+) -> Option<Done> {
     let batch = requests.with(Requests::take)?;
     for tlb in tlbs {
         tlb.with(|tlb| batch.invalidations.iter().for_each(|invalidation| tlb.forget(invalidation)));

@@ -22,7 +22,6 @@ mod translate;
 mod turnstile;
 pub mod walk;
 
-use std::ops::RangeInclusive;
 use std::sync::{Arc, Condvar, PoisonError};
 
 use ersatz_abi::counter::Counter;
@@ -31,7 +30,7 @@ use ersatz_abi::mmu::{InvalidateScope, InvalidateTarget, Invalidation};
 use crate::counters::Counters;
 use crate::sync::Mutex;
 use crate::trace::{MmuEvent, Tracer};
-use invalidate::{Lock, Requests, serve};
+use invalidate::{Done, Lock, Requests, serve};
 use space::{AddressSpace, AddressSpaces, Switched};
 use tlb::Tlb;
 pub use translate::{TranslateError, Translation, Unit};
@@ -91,7 +90,7 @@ impl Mmu {
     /// `channel` is the one whose command asks for it, if it is a command.
     pub fn request(&self, invalidation: Invalidation, channel: Option<u8>) -> u64 {
         let mut requests = self.requests.lock();
-        let number = requests.add(invalidation);
+        let number = requests.add(invalidation, channel.is_some());
         // Before it can be acknowledged.
         self.tracer.emit(MmuEvent::InvalidateRequested { number, invalidation, channel }.into());
         drop(requests);
@@ -125,9 +124,9 @@ impl Mmu {
         true
     }
 
-    /// Carries out invalidations as they are asked for, until [`Self::leave`]; calls `acknowledged` each time that numbers
-    /// were acknowledged.
-    pub fn run(&self, acknowledged: impl Fn()) {
+    /// Carries out invalidations as they are asked for, until [`Self::leave`]; calls `wake` each time that some were
+    /// acknowledged for which commands wait.
+    pub fn run(&self, wake: impl Fn()) {
         loop {
             let idle = |requests: &mut Requests| requests.is_empty() && !requests.leaving;
             let requests = self.wake.wait_while(self.requests.lock(), idle).unwrap_or_else(PoisonError::into_inner);
@@ -135,15 +134,16 @@ impl Mmu {
                 return;
             }
             drop(requests);
-            if serve(&self.requests, &self.tlbs, |done| self.announce(done)).is_some() {
-                acknowledged();
+            let done = serve(&self.requests, &self.tlbs, |done| self.announce(done));
+            if done.is_some_and(|done| done.awaited) {
+                wake();
             }
         }
     }
 
     /// Counts and traces what is about to be acknowledged.
-    fn announce(&self, done: RangeInclusive<u64>) {
-        for number in done {
+    fn announce(&self, done: &Done) {
+        for number in done.numbers.clone() {
             self.counters.add(Counter::Invalidations, 1);
             self.tracer.emit(MmuEvent::InvalidateAcknowledged { number }.into());
         }

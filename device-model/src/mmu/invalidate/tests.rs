@@ -20,8 +20,8 @@ fn page(address: u64) -> Page {
     Page { location: Location::system(address), size: PageSize::Small, write: true, atomic: true }
 }
 
-fn numbers(done: Option<RangeInclusive<u64>>) -> Option<(u64, u64)> {
-    done.map(RangeInclusive::into_inner)
+fn done(first: u64, last: u64, awaited: bool) -> Option<Done> {
+    Some(Done { numbers: first..=last, awaited })
 }
 
 #[test]
@@ -29,14 +29,14 @@ fn numbers_count_from_one_and_are_acknowledged_together() {
     let requests = Mutex::new(Requests::default());
     let tlbs: [Mutex<Tlb>; 2] = Default::default();
     assert_eq!(serve(&requests, &tlbs, |_| panic!("nothing to announce")), None);
-    assert_eq!([(); 3].map(|()| requests.lock().add(RANGE)), [1, 2, 3]);
+    assert_eq!([false, true, false].map(|awaited| requests.lock().add(RANGE, awaited)), [1, 2, 3]);
     assert_eq!(requests.lock().acknowledged(), 0);
     let mut announced = None;
-    let done = serve(&requests, &tlbs, |done| announced = Some(done));
-    assert_eq!((numbers(done), numbers(announced)), (Some((1, 3)), Some((1, 3))));
+    let acknowledged = serve(&requests, &tlbs, |done| announced = Some(done.clone()));
+    assert_eq!((acknowledged, announced), (done(1, 3, true), done(1, 3, true)));
     assert_eq!(requests.lock().acknowledged(), 3);
-    assert_eq!(requests.lock().add(Invalidation::All), 4);
-    assert_eq!(numbers(serve(&requests, &tlbs, |_| ())), Some((4, 4)));
+    assert_eq!(requests.lock().add(Invalidation::All, false), 4);
+    assert_eq!(serve(&requests, &tlbs, |_| ()), done(4, 4, false));
 }
 
 #[test]
@@ -46,15 +46,15 @@ fn more_than_can_wait_becomes_everything() {
     let other = |asid| tlbs[0].lock().find(asid, 0).is_some();
     tlbs[0].lock().insert(7, 0, Walked { page: page(0), clean: false });
     for _ in 0..CAPACITY {
-        requests.lock().add(RANGE);
+        requests.lock().add(RANGE, false);
     }
     assert!(serve(&requests, &tlbs, |_| ()).is_some() && other(7), "all of them had room");
     for _ in 0..1000 * CAPACITY {
-        requests.lock().add(RANGE);
+        requests.lock().add(RANGE, false);
     }
     assert!(requests.lock().pending.capacity() <= 2 * CAPACITY);
     let last = 1001 * CAPACITY as u64;
-    assert_eq!(numbers(serve(&requests, &tlbs, |_| ())), Some((CAPACITY as u64 + 1, last)));
+    assert_eq!(serve(&requests, &tlbs, |_| ()), done(CAPACITY as u64 + 1, last, false));
     assert!(!other(7));
 }
 
@@ -62,7 +62,7 @@ fn more_than_can_wait_becomes_everything() {
 #[test]
 fn nothing_is_added_to_everything() {
     let mut requests = Requests::default();
-    assert_eq!([RANGE, Invalidation::All, RANGE].map(|request| requests.add(request)), [1, 2, 3]);
+    assert_eq!([RANGE, Invalidation::All, RANGE].map(|request| requests.add(request, false)), [1, 2, 3]);
     assert_eq!(requests.pending, [Invalidation::All]);
     assert_eq!(requests.take().unwrap().last, 3);
     assert!(requests.take().is_none());
@@ -71,13 +71,14 @@ fn nothing_is_added_to_everything() {
 #[test]
 fn a_reset_starts_numbers_again() {
     let mut requests = Requests::default();
-    requests.add(RANGE);
+    requests.add(RANGE, true);
     let batch = requests.take().unwrap();
-    requests.add(RANGE);
+    requests.add(RANGE, true);
     requests.reset();
     assert_eq!(requests.complete(&batch, |_| panic!("not acknowledged")), None);
     assert!(requests.is_empty() && requests.acknowledged() == 0);
-    assert_eq!(requests.add(RANGE), 1);
+    assert_eq!(requests.add(RANGE, false), 1);
+    assert!(!requests.take().unwrap().awaited, "that was before the reset");
 }
 
 impl<T> Lock<T> for LoomMutex<T> {
@@ -144,7 +145,7 @@ impl World {
     /// The driver moves the page, and gives the old one away if it sees the acknowledgement; whether it did.
     fn move_page(&self) -> bool {
         self.entry.store(PageTableEntry::page(page(NEW)).0, Ordering::Release);
-        let number = self.requests.with(|requests| requests.add(RANGE));
+        let number = self.requests.with(|requests| requests.add(RANGE, false));
         let acknowledged = self.requests.with(|requests| requests.acknowledged()) >= number;
         if acknowledged {
             self.freed.store(true, Ordering::Relaxed);
@@ -204,14 +205,14 @@ fn a_reset_while_invalidations_are_carried_out() {
     loom::model(|| {
         let world = World::new();
         world.tlbs[0].with(|tlb| world.translate(tlb));
-        world.requests.with(|requests| requests.add(Invalidation::AddressSpace(1)));
+        world.requests.with(|requests| requests.add(Invalidation::AddressSpace(1), true));
         let other = world.clone();
         let server = thread::spawn(move || {
             serve(&other.requests, &other.tlbs, |_| ());
             serve(&other.requests, &other.tlbs, |_| ());
         });
         world.requests.with(Requests::reset);
-        let number = world.requests.with(|requests| requests.add(RANGE));
+        let number = world.requests.with(|requests| requests.add(RANGE, false));
         assert_eq!(number, 1);
         if world.requests.with(|requests| requests.acknowledged()) >= number {
             assert!(world.tlbs[0].with(|tlb| tlb.find(0, 0)).is_none(), "acknowledged, but not forgotten");
