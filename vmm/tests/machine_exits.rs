@@ -117,8 +117,9 @@ fn a_running_guest_says_where_it_is_and_can_be_stopped() {
 fn console_input_reaches_the_guest() {
     let (mut writer, reader) = UnixStream::pair().unwrap();
     io::Write::write_all(&mut writer, b"*").unwrap();
-    // Waits for the data-ready bit of the line status register, then ends with the byte.
-    let code = Code::new().wait_port(0x3fd, 1).in8(0x3f8).exit_with_al();
+    // Asks for interrupts for received data, without which input waits; waits for the data-ready bit of the line status register;
+    // ends with the byte.
+    let code = Code::new().out8(0x3f9, 1).wait_port(0x3fd, 1).in8(0x3f8).exit_with_al();
     let console = Console { output: Box::new(io::sink()), input: Some(File::from(OwnedFd::from(reader))) };
     assert_eq!(machine_with(code, console).run().unwrap(), End::Exited(b'*'));
 }
