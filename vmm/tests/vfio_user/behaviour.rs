@@ -4,10 +4,13 @@
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
+use ersatz::gpu::Place;
 use ersatz::spec::GpuSpec;
 use ersatz_abi::channel::ChannelState;
+use ersatz_abi::list::Location;
 use ersatz_abi::pci::{BAR_MSIX, BAR_REGISTERS, BAR_VRAM, DEVICE_ID, MSIX_VECTORS, REGISTERS_BAR_SIZE, VENDOR_ID};
 use ersatz_abi::regs;
+use ersatz_device_model::fabric::Fabric;
 use vfio_user::Client;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -111,6 +114,25 @@ fn the_device_copies_both_ways_and_interrupts() {
     assert_eq!(event.read().unwrap(), 1);
     assert_eq!(driver.fence(), 1);
     assert_eq!(driver.memory.read(DATA + 0x10000, 8192), content);
+}
+
+#[test]
+fn gpus_of_one_process_copy_into_each_other() {
+    let fabric = Fabric::new();
+    let [zero, one] = [0, 1].map(|index| {
+        let place = Place { index, fabric: fabric.clone(), requester_id: 0 };
+        Served::at(&GpuSpec::new(VRAM), &place, false)
+    });
+    let mut driver = Driver::new(zero.connect());
+    driver.memory.write(DATA, b"over the fabric.");
+    driver.copy(&[entry(system(DATA), Location::peer(1, 0x8000), 16)], 1);
+    wait_for("the fence", || (driver.fence() == 1).then_some(()));
+    let mut client = one.connect();
+    let mut found = [0; 16];
+    client.region_read(BAR_VRAM.into(), 0x8000, &mut found).unwrap();
+    assert_eq!(&found, b"over the fabric.");
+    driver.copy(&[entry(system(DATA), Location::peer(2, 0x8000), 16)], 2);
+    wait_for("an error", || (driver.status().state() == Some(ChannelState::Error)).then_some(()));
 }
 
 #[test]
