@@ -110,6 +110,11 @@ impl Link {
         Some(PeerVram { endpoint })
     }
 
+    /// The number of this GPU's own port, if it has one.
+    pub(crate) fn number(&self) -> Option<u8> {
+        self.port.as_ref().map(|port| port.number)
+    }
+
     /// The peers that are plugged in: bit *n* for number *n*.
     pub(crate) fn peers(&self) -> u8 {
         (0..FABRIC_PORTS).filter(|number| self.peer(*number).is_some()).fold(0, |mask, number| mask | 1 << number)

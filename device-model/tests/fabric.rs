@@ -33,6 +33,8 @@ fn a_gpu_reaches_the_other_ones_vram() {
     let fabric = Fabric::new();
     let (zero, one) = (plugged(&fabric, 0), plugged(&fabric, 1));
     assert_eq!((zero.gpu.peers(), one.gpu.peers()), (0b10, 0b01));
+    let told = [&zero, &one, &Host::new()].map(|host| host.read32(regs::PEERS.offset));
+    assert_eq!(told, [0x1002, 0x1101, 0], "peers, own number, plugged");
     let peer = zero.gpu.peer(1).unwrap();
     assert_eq!(peer.size(), 4 << 20);
     peer.enter().unwrap().slice(0x1000, 4).unwrap().write_obj(77_u32, 0).unwrap();

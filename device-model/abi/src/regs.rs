@@ -58,6 +58,7 @@ register_map! {
     TIMESTAMP @ 0x020, 8, ReadOnly, "The device's clock in nanoseconds: monotonic, the one of the trace log.";
     MARK @ 0x028, 8, WriteOnly, "Puts the written value into the trace log, to find one's place there.";
     MMU_CONFIGURATION @ 0x030, 4, ReadOnly, "What the device has for virtual memory ([`MmuConfiguration`]).";
+    PEERS @ 0x034, 4, ReadOnly, "Which other GPUs this one is linked with ([`Peers`]).";
     INVALIDATE_ADDRESS @ 0x040, 8, ReadWrite, "First virtual address of the next invalidation of a range.";
     INVALIDATE_LENGTH @ 0x048, 8, ReadWrite, "Its length in bytes.";
     INVALIDATE @ 0x050, 4, WriteOnly, "Starts an invalidation ([`super::mmu::InvalidateTarget`]).";
@@ -94,6 +95,18 @@ bitfield! {
         compute_engines / with_compute_engines: 23..=16 as field;
         /// Number of peers this device may have.
         peers / with_peers: 31..=24 as field;
+    }
+}
+
+bitfield! {
+    /// Value of [`PEERS`].
+    pub struct Peers(u32) {
+        /// One bit for each peer that is there, by its number. One that sleeps or is being reset is there.
+        linked / with_linked: 7..=0 as field;
+        /// The number by which peers name this device; zero if it is not plugged into a fabric.
+        own / with_own: 11..=8 as field;
+        /// The device is plugged into a fabric.
+        plugged / with_plugged: 12..=12 as flag;
     }
 }
 

@@ -2,7 +2,7 @@
 //! The registers of the device as a whole.
 
 use ersatz_abi::pci::MSIX_VECTORS;
-use ersatz_abi::regs::{self, Configuration, Control, Register, Status};
+use ersatz_abi::regs::{self, Configuration, Control, Peers, Register, Status};
 
 use super::decode::Part;
 use super::low_half::LowHalf;
@@ -62,6 +62,12 @@ pub(super) fn value(device: &Device, register: &Register) -> u64 {
             .into(),
         offset if offset == regs::VRAM_SIZE.offset => device.vram.size(),
         offset if offset == regs::CONTROL.offset => Control(0).with_reset(device.is_resetting()).0.into(),
+        offset if offset == regs::PEERS.offset => Peers(0)
+            .with_linked(device.link.peers().into())
+            .with_own(device.link.number().unwrap_or(0).into())
+            .with_plugged(device.link.number().is_some())
+            .0
+            .into(),
         offset if offset == regs::TIMESTAMP.offset => device.ports.clock.now(),
         _ => fault::value(device, register)
             .or_else(|| mmu::value(device, register))
