@@ -8,4 +8,6 @@
 pub mod keys;
 pub mod log;
 pub mod output;
+#[cfg(test)]
+pub(crate) mod recorder;
 pub mod terminal;

@@ -57,23 +57,8 @@ impl Write for ConsoleOutput {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Shared {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::console::recorder::Recorder;
 
     struct Broken;
 
@@ -89,10 +74,10 @@ mod tests {
 
     #[test]
     fn text_has_the_line_ends_of_files() {
-        let sink = Shared::default();
+        let sink = Recorder::default();
         let mut output = ConsoleOutput::new(ConsoleLog::new(), Some(Box::new(sink.clone())), Style::Text);
         output.write_all(b"a\r\nb\r\n").unwrap();
-        assert_eq!(*sink.0.lock().unwrap(), b"a\nb\n");
+        assert_eq!(sink.text(), "a\nb\n");
     }
 
     #[test]

@@ -120,22 +120,8 @@ impl SerialPort {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::console::recorder::Recorder;
 
     #[test]
     fn input_waits_until_the_guest_listens() {
@@ -158,11 +144,11 @@ mod tests {
 
     #[test]
     fn output_goes_to_the_sink_and_input_to_the_guest() {
-        let sink = Sink::default();
+        let sink = Recorder::default();
         let interrupt = EventFd::new(EFD_NONBLOCK).unwrap();
         let port = SerialPort::new(interrupt.try_clone().unwrap(), Box::new(sink.clone())).unwrap();
         port.write(0, b'x');
-        assert_eq!(*sink.0.lock().unwrap(), b"x");
+        assert_eq!(sink.text(), "x");
 
         port.write(1, 1); // interrupt when data is there
         let room = port.input_room();

@@ -141,28 +141,14 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Shared {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::console::recorder::Recorder;
 
     fn shown(style: Style) -> (String, Counts) {
-        let out = Shared::default();
+        let out = Recorder::default();
         let mut report = Report::new(Box::new(out.clone()), style);
         let console = b"[  1.0] hello\r\nKTAP version 1\r\n1..2\r\nok 1 a\r\n[  2.0] x\r\n# why\r\nnot ok 2 b\r\n";
         console.chunks(5).for_each(|piece| report.write_all(piece).unwrap());
-        let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
-        (text, report.counts())
+        (out.text(), report.counts())
     }
 
     #[test]
