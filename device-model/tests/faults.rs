@@ -235,7 +235,7 @@ fn each_kind_of_fault() {
     space.map(&host, BASE, Page { write: false, atomic: false, ..plain });
     space.map(&host, BASE + 0x1000, Page { atomic: false, ..plain });
     space.map(&host, BASE + 0x2000, page(Location::peer(5, 0), PageSize::Small));
-    let broken = space.entry(&host, BASE + 0x3000, PageSize::Small);
+    let broken = space.entry(BASE + 0x3000, PageSize::Small);
     host.store(broken, PageTableEntry::page(plain).0 | 1 << 60);
     let read = |at| kernel(Kernel::Read { source: at, length: 8 });
     let add = |at| kernel(Kernel::AtomicAdd { target: at, length: 8, addend: 1 });
@@ -367,18 +367,17 @@ fn entries_tell_what_was_accessed() {
     bind(&host, 0, COMPUTE, Priority::Low);
     let big = page(Location::system(DATA), PageSize::Big);
     space.map(&host, BASE, big);
-    let at = |host: &Host, space: &mut Space, address| {
-        let entry = space.entry(host, address, PageSize::Big);
-        let entry = PageTableEntry(host.load(entry));
+    let at = |host: &Host, address| {
+        let entry = PageTableEntry(host.load(space.entry(address, PageSize::Big)));
         (entry.accessed(), entry.dirty())
     };
     host.submit(kernel(Kernel::Read { source: BASE + 0x3000, length: 8 }));
     host.wait_until("the read", |host| host.fence() == 1);
-    assert_eq!(at(&host, &mut space, BASE + 0x3000), (true, false));
+    assert_eq!(at(&host, BASE + 0x3000), (true, false));
     host.submit(Command { fence: Some(2), ..set(BASE + 0x5000, 8, 1) });
     host.wait_until("the write", |host| host.fence() == 2);
-    assert_eq!(at(&host, &mut space, BASE + 0x5000), (true, true), "in the entry it was walked by");
-    assert_eq!(at(&host, &mut space, BASE + 0x3000), (true, false), "and not in its fifteen brothers");
+    assert_eq!(at(&host, BASE + 0x5000), (true, true), "in the entry it was walked by");
+    assert_eq!(at(&host, BASE + 0x3000), (true, false), "and not in its fifteen brothers");
 }
 
 #[test]

@@ -1,24 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The lines of driver that make an address space: page tables in VRAM or in system memory, and the registers that point to them.
+//! The lines of driver that make an address space: page tables where a test wants them, and the registers that point to them.
 
 use ersatz_abi::list::{Aperture, Location};
-use ersatz_abi::mmu::{
-    AddressSpaceControl, InvalidateTarget, Invalidation, Page, PageSize, PageTableEntry, Step, TABLE_BYTES, table_index,
-};
+use ersatz_abi::mmu::{AddressSpaceControl, InvalidateTarget, Invalidation, Page, PageSize, TABLE_BYTES};
 use ersatz_abi::pci::BAR_VRAM;
 use ersatz_abi::regs;
 use ersatz_device_model::bus::PciFunction;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::Host;
+use super::page_tables::PageTables;
 
-/// An address space under construction.
+/// An address space of a test's.
 pub struct Space {
-    pub asid: u8,
-    control: AddressSpaceControl,
-    root: Location,
-    /// Where the next table goes.
-    next: Location,
+    tables: PageTables<Box<dyn FnMut() -> Location>>,
 }
 
 impl Host {
@@ -50,60 +45,34 @@ impl Host {
 }
 
 impl Space {
-    /// An enabled address space whose tables lie from `tables` on.
+    /// An enabled address space whose tables lie from `tables` on, where nobody has written yet.
     pub fn new(host: &Host, asid: u8, control: AddressSpaceControl, tables: Location) -> Self {
-        let mut space = Self { asid, control: control.with_enable(true), root: tables, next: tables };
-        space.root = space.table(host);
+        let mut next = tables;
+        let allocate = Box::new(move || {
+            let table = next;
+            next.address += TABLE_BYTES;
+            table
+        });
+        let space = Self { tables: PageTables::new(control.five_levels(), allocate) };
         let register = |register| regs::address_space_register(asid.into(), register).unwrap();
-        host.write64(register(regs::ADDRESS_SPACE_ROOT), PageTableEntry::table(space.root).0);
-        host.write32(register(regs::ADDRESS_SPACE_CONTROL), space.control.0);
+        host.write64(register(regs::ADDRESS_SPACE_ROOT), space.tables.root().0);
+        host.write32(register(regs::ADDRESS_SPACE_CONTROL), control.with_enable(true).0);
         space
     }
 
-    fn table(&mut self, host: &Host) -> Location {
-        let table = self.next;
-        self.next.address += TABLE_BYTES;
-        (0..TABLE_BYTES).step_by(8).for_each(|at| host.store(Location { address: table.address + at, ..table }, 0));
-        table
-    }
-
-    /// Where the entry is that maps an address by a page of this size; makes the tables on the way.
-    pub fn entry(&mut self, host: &Host, address: u64, size: PageSize) -> Location {
-        let leaf_level = u8::from(size == PageSize::Huge);
-        let (mut table, mut level) = (self.root, self.control.root_level());
-        loop {
-            let entry = Location { address: table.address + table_index(address, level) * 8, ..table };
-            if level == leaf_level {
-                return entry;
-            }
-            table = match PageTableEntry(host.load(entry)).decode(level) {
-                Ok(Step::Table(table)) => table,
-                _ => {
-                    let table = self.table(host);
-                    host.store(entry, PageTableEntry::table(table).0);
-                    table
-                }
-            };
-            level -= 1;
-        }
+    /// Where the entry is by which an address is translated, in a table that is there.
+    pub fn entry(&self, address: u64, size: PageSize) -> Location {
+        self.tables.entries(address, size)[0]
     }
 
     /// Maps a page.
     pub fn map(&mut self, host: &Host, address: u64, page: Page) {
-        let entries = if page.size == PageSize::Big { 16 } else { 1 };
-        for number in 0..entries {
-            let entry = self.entry(host, address + number * PageSize::Small.bytes(), page.size);
-            host.store(entry, PageTableEntry::page(page).0);
-        }
+        self.tables.map(address, page, &mut |at, value| host.store(at, value));
     }
 
     /// Maps nothing there any more; what engines cache stays.
     pub fn unmap(&mut self, host: &Host, address: u64, size: PageSize) {
-        let entries = if size == PageSize::Big { 16 } else { 1 };
-        for number in 0..entries {
-            let entry = self.entry(host, address + number * PageSize::Small.bytes(), size);
-            host.store(entry, 0);
-        }
+        self.tables.unmap(address, size, &mut |at, value| host.store(at, value));
     }
 }
 
