@@ -49,6 +49,8 @@ impl QemuProcess {
     pub fn start(qemu: &Qemu, mut command: Command, descriptors: Vec<OwnedFd>) -> Result<Self, QemuError> {
         let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // A Ctrl-C on our terminal is for us: we end the guest first, and QEMU after that.
+        command.process_group(0);
         let parent = process::id();
         let in_child = move || {
             die_with_parent(parent)?;
@@ -145,6 +147,14 @@ mod tests {
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "hello\n");
         assert_eq!(process.wait().unwrap().code(), Some(7));
+    }
+
+    #[test]
+    fn what_a_terminal_signals_does_not_reach_it() {
+        let process = start("exec sleep 1000", Vec::new());
+        let pid = libc::pid_t::try_from(process.id()).unwrap();
+        // SAFETY: system calls with integer arguments.
+        assert_ne!(unsafe { libc::getpgid(pid) }, unsafe { libc::getpgid(0) });
     }
 
     #[test]
