@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Out-of-line versions of what shim.h declares: no logic here, each function is the kernel's own by another name. */
+/* Out-of-line versions of what shim.h declares: no logic here, but what the kernel has as a macro only. */
 
+#include <linux/cpu.h>
 #include <linux/gfp.h>
 #include <linux/kernel.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/pagemap.h>
+#include <linux/workqueue.h>
 
 #include "shim.h"
 
@@ -69,6 +71,21 @@ struct page *ersatz_alloc_page_vma(struct vm_area_struct *vma, unsigned long add
 unsigned long ersatz_totalram_pages(void)
 {
 	return totalram_pages();
+}
+
+long ersatz_on_each_online_cpu(long (*work)(void *), void *argument)
+{
+	unsigned int cpu;
+	long result = 0;
+
+	cpus_read_lock();
+	for_each_online_cpu(cpu) {
+		result = work_on_cpu(cpu, work, argument);
+		if (result)
+			break;
+	}
+	cpus_read_unlock();
+	return result;
 }
 
 struct resource *ersatz_request_free_mem_region(unsigned long size, const char *name)

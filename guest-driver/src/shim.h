@@ -31,6 +31,9 @@ struct page *ersatz_alloc_page(void);
 struct page *ersatz_alloc_page_vma(struct vm_area_struct *vma, unsigned long address);
 unsigned long ersatz_totalram_pages(void);
 
+/* Runs `work` on each CPU that is online, one after the other, until it returns something else than zero. Sleeps. */
+long ersatz_on_each_online_cpu(long (*work)(void *), void *argument);
+
 /* Resources. */
 struct resource *ersatz_request_free_mem_region(unsigned long size, const char *name);
 void ersatz_release_mem_region(resource_size_t start, resource_size_t length);

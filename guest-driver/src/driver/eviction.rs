@@ -6,7 +6,7 @@ use crate::{
     abi::command::Cause,
     zone_device::{
         migrate::{Entries, Isolated, Source},
-        page::LockedPage,
+        page::{drain_cpu_lists, LockedPage},
     },
 };
 use kernel::{
@@ -17,6 +17,8 @@ use kernel::{
 
 /// How long to wait for busy pages before trying again.
 const PAUSE_MS: i64 = 10;
+/// After how many attempts in vain to have every CPU give up the pages it holds.
+const DRAIN_ATTEMPTS: u32 = 50;
 /// After how many attempts to say that pages are still busy.
 const REPORT_ATTEMPTS: u32 = 500;
 
@@ -61,7 +63,7 @@ pub(crate) fn evict(vram: &Vram, dev: &Device<Bound>, cause: Cause) -> Result<us
 
 /// Empties the device before it is left. Nothing may be moved to it any more.
 ///
-/// Pages can be busy for a while (pinned for I/O, just being faulted in), so this tries until all have gone. It gives up
+/// Pages can be busy for a while (pinned for I/O, just being faulted in, in a list of some CPU), so this tries until all have gone. It gives up
 /// only on a device that no longer copies; whoever has pages there gets `SIGBUS` on touching them.
 pub(crate) fn empty(vram: &Vram, dev: &Device<Bound>) {
     let mut attempts = 0;
@@ -75,7 +77,12 @@ pub(crate) fn empty(vram: &Vram, dev: &Device<Bound>) {
             return;
         }
         attempts += 1;
-        match evict(vram, dev, Cause::Unbind) {
+        let moved = evict(vram, dev, Cause::Unbind);
+        if matches!(moved, Ok(0)) && attempts % DRAIN_ATTEMPTS == 1 {
+            // Without memory for it there is only longer to wait.
+            let _ = drain_cpu_lists();
+        }
+        match moved {
             Ok(0) | Err(_) if attempts % REPORT_ATTEMPTS == 0 => {
                 dev_notice!(dev, "still waiting for {} busy pages to leave\n", pages_in_use(vram));
             }

@@ -3,7 +3,7 @@
 
 use crate::bindings;
 use core::ptr::NonNull;
-use kernel::{mm::virt::VmaRef, prelude::*};
+use kernel::{error::to_result, ffi, mm::virt::VmaRef, prelude::*};
 
 /// A page frame number.
 pub(crate) type Pfn = usize;
@@ -101,4 +101,25 @@ impl Drop for LockedPage {
         // SAFETY: By the type invariants we have a reference, which is not used again.
         unsafe { bindings::ersatz_put_page(self.page.as_ptr()) };
     }
+}
+
+/// Has every CPU give up the references in its lists of pages (`mm/swap.c`, `mm/mlock.c`), which otherwise wait for something
+/// else to be put there: on an idle CPU that may be never. A page that was locked and then unmapped is held so.
+///
+/// Sleeps.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn drain_cpu_lists() -> Result {
+    extern "C" fn drain(_: *mut ffi::c_void) -> ffi::c_long {
+        // Isolating begins with draining the lists of the CPU it runs on (`migrate_device_unmap()`); nothing else that is exported
+        // does. No page is isolated.
+        // SAFETY: With no pages there are no entries that must be valid.
+        unsafe { bindings::migrate_device_range(core::ptr::null_mut(), 0, 0) as ffi::c_long }
+    }
+    // SAFETY: `drain` looks at no argument, may sleep, and is in this module, which is not unloaded while it runs: this
+    // function returns after it.
+    let result = unsafe { bindings::ersatz_on_each_online_cpu(Some(drain), core::ptr::null_mut()) };
+    to_result(result as i32)
 }

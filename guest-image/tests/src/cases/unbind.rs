@@ -7,6 +7,8 @@ use std::thread;
 use ersatz_abi::counter::Counter;
 use ersatz_uapi::Direction;
 use nix::errno::Errno;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 
 use super::fixture::{assert_works, beside_owners, on_device, send};
 use crate::bus::Function;
@@ -22,6 +24,7 @@ test_list! { "unbind":
     ten_times.disruptive().patience(3);
     during_migrations.disruptive().patience(3);
     a_file_open_across_it_stays_dead.disruptive().patience(2);
+    pages_locked_on_an_idle_cpu_do_not_hold_it_up.disruptive().patience(2);
 }
 
 fn pages_come_back_to_system_memory() {
@@ -115,5 +118,32 @@ fn a_file_open_across_it_stays_dead() {
     assert_eq!(old.try_info().unwrap_err(), Errno::ENODEV);
     assert_works();
     drop(old);
+    assert_works();
+}
+
+fn run_on(cpu: usize) {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &cpus)
+        .unwrap_or_else(|error| panic!("a test for two CPUs, on CPU {cpu}: {error}"));
+}
+
+/// A coherent page that is unmapped while it is locked stays referenced in a list of the CPU that did it.
+fn pages_locked_on_an_idle_cpu_do_not_hold_it_up() {
+    let function = Function::of(&Device::open());
+    for _ in 0..5 {
+        let (device, pattern) = (Device::open(), Pattern::new(1));
+        run_on(1);
+        let region = Region::filled(8, pattern);
+        region.lock();
+        send(&device, &region);
+        device.assert_digests(region.span(), 8, |index| pattern.digest(index));
+        region.check(pattern);
+        drop(region);
+        run_on(0);
+        drop(device);
+        function.unbind();
+        function.bind();
+    }
     assert_works();
 }
