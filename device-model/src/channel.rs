@@ -18,18 +18,46 @@ use ersatz_abi::error::ErrorCode;
 use ersatz_abi::regs::ChannelStatus;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::sync::Mutex;
+use crate::sync::{Lock, Mutex};
 pub(crate) use setup::{Fault, Setup};
-use state::State;
-pub(crate) use state::{Found, ResetScope, Settled, Switched, Turn};
+pub(crate) use state::{Found, ResetScope, Settled, State, Switched, Turn};
 
-/// One channel.
+/// One channel. Generic over what threads meet at, so that the model checker runs the very code the device runs.
 #[derive(Debug)]
-pub(crate) struct Channel {
-    /// Signalled by a write to the doorbell, by the bus or by [`Self::ring`].
-    pub(crate) doorbell: Arc<EventFd>,
-    epoch: AtomicU64,
-    state: Mutex<State>,
+pub(crate) struct Channel<B = EventFd, L = Mutex<State>, E = AtomicU64> {
+    /// Signalled by a write to the doorbell, by the bus or by the device's registers.
+    pub(crate) doorbell: Arc<B>,
+    epoch: E,
+    state: L,
+}
+
+/// Counts the resets of a channel. It advances with the channel's lock held, and is looked at without.
+pub(crate) trait Epoch {
+    /// What it is now; whoever sees a reset sees what was done before it.
+    fn now(&self) -> u64;
+    /// There is a reset.
+    fn advance(&self);
+}
+
+impl Epoch for AtomicU64 {
+    fn now(&self) -> u64 {
+        self.load(Ordering::Acquire)
+    }
+
+    fn advance(&self) {
+        self.fetch_add(1, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+impl Epoch for loom::sync::atomic::AtomicU64 {
+    fn now(&self) -> u64 {
+        self.load(Ordering::Acquire)
+    }
+
+    fn advance(&self) {
+        self.fetch_add(1, Ordering::Release);
+    }
 }
 
 /// A channel's registers, all as of one moment.
@@ -46,13 +74,19 @@ pub(crate) struct Snapshot {
 
 impl Channel {
     pub(crate) fn new(doorbell: EventFd) -> Self {
-        Self { doorbell: Arc::new(doorbell), epoch: AtomicU64::new(0), state: Mutex::new(State::INITIAL) }
+        Self::with(doorbell, Mutex::new(State::INITIAL), AtomicU64::new(0))
+    }
+}
+
+impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
+    /// A channel of these parts, which are as they are at first.
+    pub(crate) fn with(doorbell: B, state: L, epoch: E) -> Self {
+        Self { doorbell: Arc::new(doorbell), epoch, state }
     }
 
     /// The registers as they read now.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let state = self.state.lock();
-        Snapshot {
+        self.state.with(|state| Snapshot {
             setup: state.setup,
             enable: state.enable,
             resetting: state.reset.is_some(),
@@ -60,92 +94,95 @@ impl Channel {
             position: state.position,
             address: state.address,
             get: state.get,
-        }
+        })
     }
 
     /// Whether the channel is in [`ChannelState::Error`].
     pub(crate) fn is_in_error(&self) -> bool {
-        self.state.lock().state == ChannelState::Error
+        self.state.with(|state| state.state == ChannelState::Error)
     }
 
     /// Changes the setup; false if the channel is not disabled, and nothing was changed.
     pub(crate) fn set_up(&self, change: impl FnOnce(&mut Setup)) -> bool {
-        let mut state = self.state.lock();
-        let allowed = state.state == ChannelState::Disabled && state.reset.is_none();
-        if allowed {
-            change(&mut state.setup);
-        }
-        allowed
+        self.state.with(|state| {
+            let allowed = state.state == ChannelState::Disabled && state.reset.is_none();
+            if allowed {
+                change(&mut state.setup);
+            }
+            allowed
+        })
     }
 
     /// The enable bit was written. Enabling checks the setup, for a device with so many engines. `tell` is called before anybody can see what has become of it:
     /// the trace has it before its consequences.
     pub(crate) fn switch(&self, enable: bool, engines: u8, tell: impl FnOnce(&Switched)) -> Switched {
-        let mut state = self.state.lock();
-        let switched = state.switch(enable, engines);
-        tell(&switched);
-        switched
+        self.state.with(|state| {
+            let switched = state.switch(enable, engines);
+            tell(&switched);
+            switched
+        })
     }
 
     /// Asks for a reset. It is complete at once if no engine works for the channel (`tell` is called then as for
     /// [`Self::switch`], and the result is true), else when the engine lets go. A wider reset takes the place of a narrower one.
     pub(crate) fn request_reset(&self, scope: ResetScope, tell: impl FnOnce()) -> bool {
-        let mut state = self.state.lock();
-        state.reset = state.reset.max(Some(scope));
-        state.enable = false;
-        self.move_on();
-        let complete = state.settle().is_some();
-        if complete {
-            tell();
-        }
-        complete
+        self.state.with(|state| {
+            state.reset = state.reset.max(Some(scope));
+            state.enable = false;
+            self.epoch.advance();
+            let complete = state.settle().is_some();
+            if complete {
+                tell();
+            }
+            complete
+        })
     }
 
     /// The engine lets go of the channel, which it had for this turn.
     pub(crate) fn let_go(&self, turn: &Turn) {
-        let mut state = self.state.lock();
-        if state.held == Some(turn.epoch) {
-            state.held = None;
-        }
+        self.state.with(|state| {
+            if state.held == Some(turn.epoch) {
+                state.held = None;
+            }
+        });
     }
 
     /// Resets at once. The gate must be closed, or the channel's engine be the caller.
     pub(crate) fn reset(&self, scope: ResetScope) {
-        let mut state = self.state.lock();
-        state.reset(scope);
-        self.move_on();
+        self.state.with(|state| {
+            state.reset(scope);
+            self.epoch.advance();
+        });
     }
 
     /// Whether a reset was asked for and is not complete.
     pub(crate) fn is_resetting(&self) -> bool {
-        self.state.lock().reset.is_some()
-    }
-
-    fn move_on(&self) {
-        self.epoch.fetch_add(1, Ordering::Release);
+        self.state.with(|state| state.reset.is_some())
     }
 
     /// Whether the channel is still the one this turn began with: no reset has come between.
     pub(crate) fn is_current(&self, turn: &Turn) -> bool {
-        self.epoch.load(Ordering::Acquire) == turn.epoch
+        self.epoch.now() == turn.epoch
     }
 
     /// An engine takes up the channel. `tell` is called as for [`Self::switch`].
     pub(crate) fn take_up(&self, engine: u8, tell: impl FnOnce(&Found)) -> Found {
-        let mut state = self.state.lock();
-        let found = state.take_up(engine, self.epoch.load(Ordering::Acquire));
-        tell(&found);
-        found
+        self.state.with(|state| {
+            let found = state.take_up(engine, self.epoch.now());
+            tell(&found);
+            found
+        })
     }
 
     /// Changes the state on behalf of a turn, unless a reset has come between.
     fn advance(&self, turn: &Turn, change: impl FnOnce(&mut State)) -> bool {
-        let mut state = self.state.lock();
-        let current = self.is_current(turn);
-        if current {
-            change(&mut state);
-        }
-        current
+        self.state.with(|state| {
+            let current = self.is_current(turn);
+            if current {
+                change(state);
+            }
+            current
+        })
     }
 
     /// There are commands, or there are no more.
@@ -181,29 +218,30 @@ impl Channel {
 
     /// Whether the channel waits at a fault.
     pub(crate) fn is_faulted(&self) -> bool {
-        self.state.lock().faulted.is_some()
+        self.state.with(|state| state.faulted.is_some())
     }
 
     /// Has a channel that waits at a fault try again; whether it did wait.
     pub(crate) fn replay(&self) -> bool {
-        self.state.lock().replay()
+        self.state.with(State::replay)
     }
 
     /// Puts a channel that waits at a fault in error. `tell` is called as for [`Self::switch`], with what is wrong, the ring position and the
     /// vector to tell; false if it did not wait.
     pub(crate) fn cancel(&self, tell: impl FnOnce(Fault, u32, Option<u16>)) -> bool {
-        let mut state = self.state.lock();
-        let Some(fault) = state.faulted else { return false };
-        let fault = Fault { code: ErrorCode::FaultCancelled, ..fault };
-        tell(fault, state.get, state.setup.usable_vector());
-        state.fail(fault);
-        self.move_on();
-        true
+        self.state.with(|state| {
+            let Some(fault) = state.faulted else { return false };
+            let fault = Fault { code: ErrorCode::FaultCancelled, ..fault };
+            tell(fault, state.get, state.setup.usable_vector());
+            state.fail(fault);
+            self.epoch.advance();
+            true
+        })
     }
 
     /// Whose turn it is, compared with other channels.
     pub(crate) fn priority(&self) -> Priority {
-        self.state.lock().checked.map_or(Priority::Low, |checked| checked.priority)
+        self.state.with(|state| state.checked.map_or(Priority::Low, |checked| checked.priority))
     }
 
     /// Puts the channel in error; false if a reset was faster.

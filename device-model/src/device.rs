@@ -13,7 +13,7 @@ use crate::channel::{Channel, ResetScope};
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::dma::DmaSpace;
-use crate::engine::doorbells::Doorbells;
+use crate::engine::doorbells::{self, Doorbells};
 use crate::engine::gate::Gate;
 use crate::fabric::Link;
 use crate::interrupt::InterruptSink;
@@ -139,23 +139,14 @@ impl Device {
     /// Has an engine work for a channel, and no other one. Called with the channel's lock held.
     pub(crate) fn bind(&self, channel: u8, engine: u8) {
         let doorbell = &self.channels[usize::from(channel)].doorbell;
-        let rebind = || {
-            if self.doorbells(engine).is_bound(channel) {
-                return Ok(());
-            }
-            for other in self.engines.iter().filter(|other| other.is_bound(channel)) {
-                other.unbind(channel, doorbell)?;
-            }
-            self.doorbells(engine).bind(channel, doorbell)
-        };
-        if let Err(error) = rebind() {
+        if let Err(error) = doorbells::bind(&self.engines, engine, channel, doorbell) {
             log::error!("engine {engine} cannot hear the doorbell of channel {channel}: {error}");
         }
     }
 
     /// Has the engine of a channel look at it.
     pub(crate) fn kick(&self, channel: u8) {
-        self.engines.iter().filter(|engine| engine.is_bound(channel)).for_each(Doorbells::kick);
+        doorbells::kick(&self.engines, channel);
     }
 
     /// The memory that page tables are in.

@@ -20,6 +20,25 @@ impl<T> Mutex<T> {
     }
 }
 
+/// A lock, so that the model checker runs the very code the device runs.
+pub(crate) trait Lock<T> {
+    /// Runs `work` with the lock held.
+    fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R;
+}
+
+impl<T> Lock<T> for Mutex<T> {
+    fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+        work(&mut self.lock())
+    }
+}
+
+#[cfg(test)]
+impl<T> Lock<T> for loom::sync::Mutex<T> {
+    fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+        work(&mut self.lock().unwrap())
+    }
+}
+
 /// A reader-writer lock whose `read` and `write` cannot fail. A waiting writer holds back new readers.
 #[derive(Debug, Default)]
 pub(crate) struct RwLock<T>(std::sync::RwLock<T>);

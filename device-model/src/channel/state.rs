@@ -75,7 +75,7 @@ pub(crate) enum Switched {
 
 /// The registers and what stands behind them.
 #[derive(Debug)]
-pub(super) struct State {
+pub(crate) struct State {
     pub(super) setup: Setup,
     pub(super) checked: Option<CheckedSetup>,
     /// A command was begun, and waits for something: it ends before the channel is disabled.
@@ -95,7 +95,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) const INITIAL: Self = Self {
+    pub(crate) const INITIAL: Self = Self {
         setup: Setup { ring_base: 0, control_block: 0, ring_order: 0, vector: 0, engine: 0, asid: 0, priority: 0 },
         checked: None,
         under_way: false,

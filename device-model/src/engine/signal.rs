@@ -6,38 +6,59 @@ use ersatz_abi::command::{Command, Operation};
 use ersatz_abi::counter::Counter;
 use ersatz_abi::error::ErrorCode;
 
+use super::completion::{Completion, complete};
 use super::context::{Context, Stop};
 use super::task::Task;
-use crate::channel::Fault;
+use crate::channel::{Fault, Turn};
 use crate::trace::Event;
 
-/// Tells the driver that the command at the turn's GET is done: fence, GET, interrupt, in this order. Whether to go on with
-/// the next command.
+/// Tells the driver that the command at the turn's GET is done. Whether to go on with the next command.
 pub(super) fn finish(context: &Context<'_>, task: &Task) -> Result<bool, Stop> {
     let (device, command) = (context.device, &task.command);
-    let done = context.turn.completed(command.fence);
     let block = context.turn.setup.control_block;
     context.access(0, block + CONTROL_BLOCK_GET, |_| {
-        let write = |error| Stop::write(0, error);
+        let control_block = ControlBlock { context, task };
         // GET as it is: a control block that cannot be written is found out before anything is counted or traced.
-        device.ports.dma.store_u32(block + CONTROL_BLOCK_GET, context.turn.get).map_err(write)?;
+        control_block.get(context.turn.get)?;
         // Counted before the driver can see it: who waits for the fence may look at the counters next.
         device.counters.add(Counter::Commands, 1);
-        if let Some(value) = command.fence {
-            let address = block + CONTROL_BLOCK_FENCE;
-            device.counters.add(Counter::Fences, 1);
-            let event = Event::Fence { channel: context.number, engine: context.engine, value, address };
-            device.ports.tracer.emit(event);
-            device.ports.dma.store_u64(address, value).map_err(write)?;
-        }
-        device.ports.dma.store_u32(block + CONTROL_BLOCK_GET, done.get).map_err(write)?;
-        let go_on = context.channel.complete(&done);
-        device.ports.tracer.emit(end_event(context, task, ErrorCode::None));
-        if command.interrupt {
-            device.raise(context.turn.setup.vector, Some(context.number));
-        }
-        Ok(go_on)
+        complete(&control_block, &context.turn, command.fence, command.interrupt)
     })?
+}
+
+/// The control block of the channel that a command is of.
+struct ControlBlock<'a> {
+    context: &'a Context<'a>,
+    task: &'a Task,
+}
+
+impl Completion for ControlBlock<'_> {
+    type Error = Stop;
+
+    fn fence(&self, value: u64) -> Result<(), Stop> {
+        let Context { device, number: channel, engine, turn, .. } = *self.context;
+        let address = turn.setup.control_block + CONTROL_BLOCK_FENCE;
+        device.counters.add(Counter::Fences, 1);
+        device.ports.tracer.emit(Event::Fence { channel, engine, value, address });
+        device.ports.dma.store_u64(address, value).map_err(|error| Stop::write(0, error))
+    }
+
+    fn get(&self, get: u32) -> Result<(), Stop> {
+        let Context { device, turn, .. } = *self.context;
+        let address = turn.setup.control_block + CONTROL_BLOCK_GET;
+        device.ports.dma.store_u32(address, get).map_err(|error| Stop::write(0, error))
+    }
+
+    fn note(&self, done: &Turn) -> bool {
+        let go_on = self.context.channel.complete(done);
+        self.context.device.ports.tracer.emit(end_event(self.context, self.task, ErrorCode::None));
+        go_on
+    }
+
+    fn interrupt(&self) {
+        let Context { device, number, turn, .. } = *self.context;
+        device.raise(turn.setup.vector, Some(number));
+    }
 }
 
 /// Stops the channel with an error and tells the driver, unless it was reset.

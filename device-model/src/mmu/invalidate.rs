@@ -11,23 +11,11 @@ use std::ops::RangeInclusive;
 use ersatz_abi::mmu::Invalidation;
 
 use super::tlb::Tlb;
-use crate::sync::Mutex;
+use crate::sync::Lock;
 
 /// Invalidations that may be pending. Beyond that, all of them become a single one of everything, which is more than was asked
 /// for, and never wrong.
 const CAPACITY: usize = 64;
-
-/// A lock, so that the model checker runs the very code the device runs.
-pub(super) trait Lock<T> {
-    /// Runs `work` with the lock held.
-    fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R;
-}
-
-impl<T> Lock<T> for Mutex<T> {
-    fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
-        work(&mut self.lock())
-    }
-}
 
 /// What was asked for, and how much of it is done. Numbers count from 1.
 #[derive(Debug, Default)]

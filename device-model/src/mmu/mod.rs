@@ -28,9 +28,9 @@ use ersatz_abi::counter::Counter;
 use ersatz_abi::mmu::{InvalidateScope, InvalidateTarget, Invalidation};
 
 use crate::counters::Counters;
-use crate::sync::Mutex;
+use crate::sync::{Lock, Mutex};
 use crate::trace::{MmuEvent, Tracer};
-use invalidate::{Done, Lock, Requests, serve};
+use invalidate::{Done, Requests, serve};
 use space::{AddressSpace, AddressSpaces, Switched};
 use tlb::Tlb;
 pub use translate::{TranslateError, Translation, Unit};

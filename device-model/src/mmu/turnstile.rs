@@ -8,8 +8,7 @@
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::invalidate::Lock;
-use crate::sync::Mutex;
+use crate::sync::{Lock, Mutex};
 
 /// The lock and what it guards.
 #[derive(Debug, Default)]

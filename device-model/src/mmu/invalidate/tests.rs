@@ -13,6 +13,7 @@ use crate::mmu::memory::TableMemory;
 use crate::mmu::space::AddressSpace;
 use crate::mmu::translate::{fill, look_up};
 use crate::mmu::walk::Walked;
+use crate::sync::Mutex;
 
 const RANGE: Invalidation = Invalidation::Range { asid: 0, address: 0, length: 1 };
 
@@ -79,12 +80,6 @@ fn a_reset_starts_numbers_again() {
     assert!(requests.is_empty() && requests.acknowledged() == 0);
     assert_eq!(requests.add(RANGE, false), 1);
     assert!(!requests.take().unwrap().awaited, "that was before the reset");
-}
-
-impl<T> Lock<T> for LoomMutex<T> {
-    fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
-        work(&mut self.lock().unwrap())
-    }
 }
 
 /// Where the page is at first, and where the driver moves it.

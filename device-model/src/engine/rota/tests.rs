@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A driver, a channel and engines in every order that the memory model allows, up to a number of preemptions.
+//!
+//! Run is the code of the device for channels, bindings and turns. Stood in for are event descriptors and epoll sets, and the
+//! fetching of commands: PUT is loaded with acquire ordering, as from guest memory.
+
+use std::sync::Arc;
+
+use loom::model::Builder;
+use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use loom::sync::{Condvar, Mutex};
+use loom::thread;
+
+use super::*;
+use crate::channel::{Channel, Setup, State};
+use crate::engine::doorbells::{bind, kick};
+
+/// Event descriptors: the counts, and who waits for which. One channel.
+#[derive(Default)]
+struct Descriptors {
+    bell: u64,
+    kicks: [u64; 2],
+    hears: [bool; 2],
+    /// How often an engine was woken by the doorbell.
+    woken: u64,
+}
+
+#[derive(Default)]
+struct Kernel {
+    descriptors: Mutex<Descriptors>,
+    changed: Condvar,
+}
+
+impl Kernel {
+    fn change(&self, change: impl FnOnce(&mut Descriptors)) {
+        change(&mut self.descriptors.lock().unwrap());
+        self.changed.notify_all();
+    }
+
+    fn wait_until(&self, done: impl Fn(&Descriptors) -> bool) {
+        let mut descriptors = self.descriptors.lock().unwrap();
+        while !done(&descriptors) {
+            descriptors = self.changed.wait(descriptors).unwrap();
+        }
+    }
+
+    fn ring(&self) {
+        self.change(|descriptors| descriptors.bell += 1);
+    }
+}
+
+struct ModelEars {
+    kernel: Arc<Kernel>,
+    engine: usize,
+}
+
+impl Ears for ModelEars {
+    type Bell = ();
+
+    fn add(&self, _: u8, (): &()) -> io::Result<()> {
+        self.kernel.change(|descriptors| descriptors.hears[self.engine] = true);
+        Ok(())
+    }
+
+    fn remove(&self, (): &()) -> io::Result<()> {
+        self.kernel.change(|descriptors| descriptors.hears[self.engine] = false);
+        Ok(())
+    }
+
+    fn kick(&self) {
+        self.kernel.change(|descriptors| descriptors.kicks[self.engine] += 1);
+    }
+
+    fn wait(&self, block: bool, mut tell: impl FnMut(Wake)) -> io::Result<()> {
+        let mut descriptors = self.kernel.descriptors.lock().unwrap();
+        let (kicked, rung) = loop {
+            let kicked = std::mem::take(&mut descriptors.kicks[self.engine]) > 0;
+            let rung = descriptors.hears[self.engine] && descriptors.bell > 0;
+            if kicked || rung || !block {
+                break (kicked, rung);
+            }
+            descriptors = self.kernel.changed.wait(descriptors).unwrap();
+        };
+        descriptors.woken += u64::from(rung);
+        drop(descriptors);
+        if rung {
+            self.kernel.changed.notify_all();
+        }
+        if kicked {
+            tell(Wake::Kick);
+        }
+        if rung {
+            tell(Wake::Doorbell(0));
+        }
+        Ok(())
+    }
+}
+
+impl Bits for AtomicU64 {
+    fn get(&self) -> u64 {
+        self.load(Ordering::Acquire)
+    }
+
+    fn set(&self, bits: u64) {
+        self.fetch_or(bits, Ordering::AcqRel);
+    }
+
+    fn clear(&self, bits: u64) {
+        self.fetch_and(!bits, Ordering::AcqRel);
+    }
+}
+
+/// What is done wrong, for the model to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mistake {
+    None,
+    /// The doorbell is taken back behind the look at PUT.
+    LateHearing,
+    /// The engine does not care for what is another one's.
+    NoHandover,
+    /// The driver stores PUT without release ordering.
+    RelaxedPut,
+}
+
+struct World {
+    mistake: Mistake,
+    kernel: Arc<Kernel>,
+    channel: Channel<(), Mutex<State>, AtomicU64>,
+    engines: Vec<Doorbells<ModelEars, AtomicU64>>,
+    put: AtomicU32,
+    slots: [AtomicU64; 2],
+    executed: Mutex<Vec<u64>>,
+    progress: Condvar,
+    leaving: AtomicBool,
+}
+
+/// An engine of the world.
+struct Worker {
+    world: Arc<World>,
+    number: u8,
+}
+
+impl Desk for Worker {
+    type Ears = ModelEars;
+    type Bits = AtomicU64;
+
+    fn doorbells(&self) -> &Doorbells<ModelEars, AtomicU64> {
+        &self.world.engines[usize::from(self.number)]
+    }
+
+    fn channel_count(&self) -> u8 {
+        1
+    }
+
+    fn heard(&self, _: u8) {
+        if self.world.mistake != Mistake::LateHearing {
+            self.world.kernel.descriptors.lock().unwrap().bell = 0;
+        }
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.world.leaving.load(Ordering::Acquire)
+    }
+
+    fn priority(&self, _: u8) -> Priority {
+        self.world.channel.priority()
+    }
+
+    fn take_up(&self, _: u8) -> Found {
+        self.world.channel.take_up(self.number, |_| ())
+    }
+
+    fn work(&mut self, _: u8, turn: Turn) -> bool {
+        let World { channel, put, slots, executed, progress, kernel, mistake, .. } = &*self.world;
+        let waiting = turn.setup.ring.waiting(turn.get, put.load(Ordering::Acquire)).expect("a PUT that can be");
+        if *mistake == Mistake::LateHearing {
+            kernel.descriptors.lock().unwrap().bell = 0;
+        }
+        channel.set_busy(&turn, waiting > 0);
+        if waiting > 0 {
+            let command = slots[turn.get as usize].load(Ordering::Relaxed);
+            executed.lock().unwrap().push(command);
+            channel.complete(&turn.completed(None));
+            progress.notify_all();
+        }
+        channel.let_go(&turn);
+        waiting > 0
+    }
+
+    fn was_reset(&self) {}
+
+    fn kick(&self, channel: u8) {
+        if self.world.mistake != Mistake::NoHandover {
+            kick(&self.world.engines, channel);
+        }
+    }
+}
+
+impl World {
+    /// One channel, disabled, which the first engine hears.
+    fn new(mistake: Mistake, engines: usize) -> Arc<Self> {
+        let kernel = Arc::new(Kernel::default());
+        let ears = (0..engines).map(|engine| ModelEars { kernel: kernel.clone(), engine });
+        let engines: Vec<_> = ears.map(|ears| Doorbells::with(ears, AtomicU64::new(0))).collect();
+        engines[0].bind(0, &()).unwrap();
+        let channel = Channel::with((), Mutex::new(State::INITIAL), AtomicU64::new(0));
+        assert!(channel.set_up(|setup| {
+            *setup = Setup { ring_base: 0x1000, control_block: 0x2000, ring_order: 4, ..Setup::default() };
+        }));
+        Arc::new(Self {
+            mistake,
+            kernel,
+            channel,
+            engines,
+            put: AtomicU32::new(0),
+            slots: Default::default(),
+            executed: Mutex::default(),
+            progress: Condvar::new(),
+            leaving: AtomicBool::new(false),
+        })
+    }
+
+    /// As the register does it.
+    fn switch(&self, enable: bool) {
+        use crate::channel::Switched::{Enabled, Stopped, Stopping};
+        let engines = self.engines.len() as u8;
+        let switched = self.channel.switch(enable, engines, |switched| {
+            if let Enabled(setup) = switched {
+                bind(&self.engines, setup.engine, 0, &self.channel.doorbell).unwrap();
+            }
+        });
+        match switched {
+            Enabled(_) | Stopping => kick(&self.engines, 0),
+            Stopped => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The driver has one more command executed, by the number of its slot from 1.
+    fn submit(&self, number: u32) {
+        self.slots[number as usize - 1].store(number.into(), Ordering::Relaxed);
+        let order = if self.mistake == Mistake::RelaxedPut { Ordering::Relaxed } else { Ordering::Release };
+        self.put.store(number, order);
+        self.kernel.ring();
+    }
+
+    /// Runs the engines and the driver; then all commands must be executed, each once, in order.
+    fn play(self: &Arc<Self>, commands: u64, driver: impl FnOnce(&Self)) {
+        let run = |number| {
+            let mut worker = Worker { world: self.clone(), number };
+            thread::spawn(move || Rota::default().run(&mut worker).unwrap())
+        };
+        let engines: Vec<_> = (0..self.engines.len() as u8).map(run).collect();
+        driver(self);
+        let mut executed = self.executed.lock().unwrap();
+        while (executed.len() as u64) < commands {
+            executed = self.progress.wait(executed).unwrap();
+        }
+        drop(executed);
+        self.leaving.store(true, Ordering::Release);
+        self.engines.iter().for_each(Doorbells::kick);
+        engines.into_iter().for_each(|engine| engine.join().unwrap());
+        assert_eq!(*self.executed.lock().unwrap(), (1..=commands).collect::<Vec<_>>());
+    }
+}
+
+fn model(preemptions: usize, scenario: impl Fn() + Sync + Send + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(scenario);
+}
+
+/// An engine that sleeps is woken, one that is awake comes back, and the commands it reads are those that were written.
+fn two_rings(mistake: Mistake) {
+    model(3, move || {
+        let world = World::new(mistake, 1);
+        world.switch(true);
+        world.play(2, |world| (1..=2).for_each(|number| world.submit(number)));
+    });
+}
+
+#[test]
+fn no_ring_is_lost() {
+    two_rings(Mistake::None);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn a_doorbell_taken_back_too_late_is_found() {
+    two_rings(Mistake::LateHearing);
+}
+
+#[test]
+#[should_panic(expected = "assertion")]
+fn a_put_that_does_not_publish_is_found() {
+    two_rings(Mistake::RelaxedPut);
+}
+
+/// The first engine was woken by a ring, and takes it back while the channel moves to the second one.
+fn moved_while_rung(mistake: Mistake) {
+    model(2, move || {
+        let world = World::new(mistake, 2);
+        world.kernel.ring();
+        world.play(1, |world| {
+            world.kernel.wait_until(|descriptors| descriptors.woken > 0);
+            assert!(world.channel.set_up(|setup| setup.engine = 1));
+            world.switch(true);
+            world.submit(1);
+        });
+    });
+}
+
+#[test]
+fn a_ring_that_the_wrong_engine_hears_is_handed_over() {
+    moved_while_rung(Mistake::None);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn a_ring_that_is_not_handed_over_is_found() {
+    moved_while_rung(Mistake::NoHandover);
+}
+
+/// A driver disables the channel while its command is executed, takes another engine if the channel is disabled by then, and enables it
+/// again: what waits is executed, once, by whichever engine.
+#[test]
+fn disabled_moved_and_enabled_while_a_command_is_completed() {
+    model(2, || {
+        let world = World::new(Mistake::None, 2);
+        world.switch(true);
+        world.play(2, |world| {
+            world.submit(1);
+            world.switch(false);
+            world.channel.set_up(|setup| setup.engine = 1);
+            world.switch(true);
+            world.submit(2);
+        });
+    });
+}
