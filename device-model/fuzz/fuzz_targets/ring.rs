@@ -5,15 +5,15 @@
 
 use std::time::Duration;
 
-use arbitrary::Arbitrary;
+use arbitrary::{Arbitrary, Unstructured};
 use ersatz_abi::channel::{CONTROL_BLOCK_PUT, ChannelState};
 use ersatz_abi::command::{LIST_ENTRY_BYTES, Opcode};
 use ersatz_abi::list::{Aperture, EntryShape, Location};
 use ersatz_abi::mmu::{AddressSpaceControl, InvalidateTarget, PageTableEntry};
 use ersatz_abi::regs;
 use ersatz_device_model_fuzz::{
-    Binding, CHANNELS, ENGINES, Machine, Neighbour, PEER, RAM, READ_ONLY, VRAM, block, doorbell, reg, ring, space_reg,
-    tables,
+    Binding, CHANNELS, COMPUTE, ENGINES, Machine, Neighbour, PEER, RAM, READ_ONLY, VRAM, block, doorbell, reg, ring,
+    space_reg, tables,
 };
 use libfuzzer_sys::fuzz_target;
 use vm_memory::{Bytes, GuestAddress};
@@ -74,8 +74,8 @@ impl Place {
 
 #[derive(Arbitrary, Debug)]
 enum Words {
-    /// Anything.
-    Raw([u64; 8]),
+    /// Anything, or nothing.
+    Raw(Rare<[u64; 8]>),
     /// Close to a command of a copy engine that is valid.
     Listed { opcode: u8, flags: u8, count: u16, fence: u8, list: u16, pattern: u64 },
     /// Close to an invalidation that is valid.
@@ -86,20 +86,21 @@ enum Words {
     Long { opcode: u8, first: Place, count: u64 },
 }
 
-fn header(opcode: u64, flags: u8, fence: u8) -> (u64, u64) {
-    let fence = if flags & 1 != 0 { u64::from(fence) } else { 0 };
+fn header(opcode: u64, flags: u8, fence: u8, slot: u8) -> (u64, u64) {
+    let fence = if flags & 1 != 0 { u64::from(slot) * 200 + u64::from(fence) } else { 0 };
     (opcode | u64::from(flags & 3) << 8 | u64::from(flags >> 5) << 16, fence)
 }
 
 impl Words {
-    fn words(&self) -> [u64; 8] {
+    /// The command in this slot; fences mostly rise from slot to slot.
+    fn words(&self, slot: u8) -> [u64; 8] {
         const READ: u64 = Opcode::Read as u64;
         const KERNELS: u64 = Opcode::Prefetch as u64 - READ + 1;
         match *self {
-            Self::Raw(words) => words,
+            Self::Raw(Rare(words)) => words.unwrap_or_default(),
             Self::Listed { opcode, flags, count, fence, list, pattern } => {
                 let opcode = u64::from(opcode) % 4;
-                let (header, fence) = header(opcode, flags, fence);
+                let (header, fence) = header(opcode, flags, fence, slot);
                 let pattern = if opcode == Opcode::Fill as u64 { pattern } else { 0 };
                 let (count, list) = match opcode {
                     0 => (0, 0),
@@ -108,7 +109,7 @@ impl Words {
                 [header | count << 32, fence, list, pattern, 0x7a6, 0, 0, 0]
             }
             Self::Invalidate { flags, fence, scope, asid, address, length } => {
-                let (header, fence) = header(Opcode::Invalidate as u64, flags, fence);
+                let (header, fence) = header(Opcode::Invalidate as u64, flags, fence, slot);
                 let scope = u64::from(scope % 4);
                 let (address, length) = if scope == 2 { (address.virtual_address(), length.into()) } else { (0, 0) };
                 let target = InvalidateTarget(0).with_raw_scope(scope).with_asid(u64::from(asid % 2));
@@ -116,7 +117,7 @@ impl Words {
             }
             Self::Kernel { opcode, flags, fence, first, value, second, count, result } => {
                 let opcode = READ + u64::from(opcode) % KERNELS;
-                let (header, fence) = header(opcode, flags, fence);
+                let (header, fence) = header(opcode, flags, fence, slot);
                 let count = u64::from(count);
                 let [first, second, result] = [first, second, result].map(Place::virtual_address);
                 let value = u64::from(value);
@@ -225,12 +226,24 @@ enum Step {
     Pause,
 }
 
+/// What is wrong so thoroughly that little comes behind it: in one of eight inputs.
+#[derive(Clone, Copy, Debug)]
+struct Rare<T>(Option<T>);
+
+impl<'a, T: Arbitrary<'a>> Arbitrary<'a> for Rare<T> {
+    fn arbitrary(input: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        let present = u8::arbitrary(input)? % 8 == 7;
+        Ok(Self(present.then(|| T::arbitrary(input)).transpose()?))
+    }
+}
+
 #[derive(Arbitrary, Debug)]
 struct Channel {
-    commands: Vec<Words>,
-    put: Option<u32>,
-    engine: u8,
-    priority: u8,
+    commands: [Words; 3],
+    more: Vec<Words>,
+    put: Rare<u32>,
+    engine: Rare<u8>,
+    priority: Rare<u8>,
     second_space: bool,
 }
 
@@ -240,7 +253,7 @@ struct Input {
     channels: [Channel; CHANNELS as usize],
     entries: Vec<Entry>,
     stores: Vec<(u8, u16, TableEntry)>,
-    roots: [Option<TableEntry>; 2],
+    roots: [Rare<TableEntry>; 2],
     controls: [u8; 2],
     record_order: u8,
     region_order: u8,
@@ -254,9 +267,13 @@ fn set_up(machine: &Machine, input: &Input) {
         machine.store(tables::entry((*table).into(), (*index).into()), entry.value());
     }
     for (asid, (entry, flags)) in (0..).zip(input.roots.iter().zip(input.controls)) {
-        machine.write64(space_reg(asid, regs::ADDRESS_SPACE_ROOT), entry.map_or(root, TableEntry::value));
-        let control = AddressSpaceControl(u32::from(flags) & 0b10).with_enable(true);
-        let control = control.with_track(flags & 4 == 0).with_replayable(flags & 8 == 0);
+        machine.write64(space_reg(asid, regs::ADDRESS_SPACE_ROOT), entry.0.map_or(root, TableEntry::value));
+        let rarely = |bits| flags & bits == bits;
+        let control = AddressSpaceControl(0)
+            .with_enable(true)
+            .with_five_levels(rarely(0b111))
+            .with_track(!rarely(0b1000))
+            .with_replayable(!rarely(0b11_0000));
         machine.write32(space_reg(asid, regs::ADDRESS_SPACE_CONTROL), control.0);
     }
     for (number, base) in (0..).zip([regs::FAULT_RING_BASE, regs::ACCESS_RING_BASE]) {
@@ -272,10 +289,12 @@ fn set_up(machine: &Machine, input: &Input) {
         machine.store_words(LISTS + slot * LIST_ENTRY_BYTES, &entry.words());
     }
     for (number, channel) in (0..).zip(&input.channels) {
-        let commands: Vec<_> = channel.commands.iter().take(16).map(Words::words).collect();
-        machine.submit(number, &commands, channel.put.unwrap_or(commands.len() as u32));
-        let engine = u32::from(channel.engine) % (ENGINES + 1);
-        let priority = u32::from(channel.priority % 4);
+        let commands = (0..16).zip(channel.commands.iter().chain(&channel.more));
+        let commands: Vec<_> = commands.map(|(slot, command)| command.words(slot)).collect();
+        machine.submit(number, &commands, channel.put.0.unwrap_or(commands.len() as u32));
+        let usual = if number == 0 { COMPUTE } else { 0 };
+        let engine = channel.engine.0.map_or(usual, |engine| u32::from(engine) % (ENGINES + 1));
+        let priority = channel.priority.0.map_or(1, |priority| u32::from(priority % 4));
         machine.enable(number, Binding { engine, asid: channel.second_space.into(), priority });
         machine.write32(doorbell(number), 0);
     }
