@@ -166,6 +166,7 @@ fn after_reset(machine: &Machine) {
 fuzz_target!(|steps: Vec<Step>| {
     let machine = Machine::new();
     machine.switch_on();
+    machine.unmask_interrupts();
     let root = tables::build(&machine);
     fill_rings(&machine);
     for step in steps.iter().take(100) {

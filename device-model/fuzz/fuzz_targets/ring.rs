@@ -341,6 +341,7 @@ fn carry_out(machine: &Machine, step: Step) {
 fuzz_target!(|input: Input| {
     let machine = Machine::new();
     machine.switch_on();
+    machine.unmask_interrupts();
     set_up(&machine, &input);
     for step in input.steps.iter().take(32) {
         carry_out(&machine, *step);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ersatz_abi::command::{COMMAND_BYTES, Command};
 use ersatz_abi::list::{Aperture, Location};
-use ersatz_abi::pci::{BAR_REGISTERS, BAR_VRAM};
+use ersatz_abi::pci::{BAR_MSIX, BAR_REGISTERS, BAR_VRAM};
 use ersatz_abi::regs::{self, ChannelStatus, Register};
 use ersatz_device_model::bus::PciFunction;
 use ersatz_device_model::clock::HostClock;
@@ -139,6 +139,14 @@ impl Machine {
     /// Decoding and bus master.
     pub fn switch_on(&self) {
         self.gpu.config_write(0x04, &ON);
+    }
+
+    /// MSI-X, with no vector masked.
+    pub fn unmask_interrupts(&self) {
+        for vector in 0..u64::from(self.gpu.msix_vectors()) {
+            self.gpu.bar_write(BAR_MSIX, vector * 16 + 12, &[0; 4]);
+        }
+        self.gpu.config_write(0x4a, &0x8000_u16.to_le_bytes());
     }
 
     pub fn read32(&self, offset: u32) -> u32 {
