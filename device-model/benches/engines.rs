@@ -86,10 +86,11 @@ fn scaling(criterion: &mut Criterion) {
                 fence += 1;
                 for (channel, list) in (0..).zip(&lists) {
                     let copy = command(Operation::Copy(*list));
-                    host.submit_to(channel, Command { fence: Some(fence), ..copy });
+                    host.submit_to(channel, Command { fence: Some(fence), interrupt: true, ..copy });
                 }
+                // A fence is there before its interrupt: one that came with another's needs no waiting for.
                 while (0..channels).any(|channel| host.fence_of(channel) != fence) {
-                    std::thread::yield_now();
+                    host.interrupts.wait_for_one();
                 }
             });
         });
