@@ -52,14 +52,18 @@ impl Shuttle {
 fn beside_migrations(device: &Device, region: &Region, body: impl FnOnce(&Shuttle)) {
     let watch = device.watch();
     let shuttle = Shuttle(AtomicBool::new(true));
+    // A thread maps a signal stack as it begins: not into a hole that a body makes, and unmaps again.
+    let begun = Barrier::new(2);
     thread::scope(|scope| {
         scope.spawn(|| {
+            begun.wait();
             for _ in 0..CYCLES {
                 device.migrate(region.span(), Direction::ToDevice);
                 device.migrate(region.span(), Direction::ToSystem);
             }
             shuttle.0.store(false, Ordering::Relaxed);
         });
+        begun.wait();
         body(&shuttle);
     });
     let moved = watch.pages(Counter::BytesMigratedToDevice) + watch.pages(Counter::BytesFilled);
