@@ -7,13 +7,17 @@ use ersatz_abi::channel::ChannelState;
 use ersatz_abi::command::{Command, Operation};
 use ersatz_abi::counter::Counter;
 use ersatz_abi::error::ErrorCode;
+use ersatz_abi::kernel::Kernel;
 use ersatz_abi::list::{ListEntry, Location};
+use ersatz_abi::mmu::{AddressSpaceControl, PageSize};
+use ersatz_abi::regs;
 use ersatz_device_model::GpuConfig;
 use ersatz_device_model::bus::PciFunction;
 use ersatz_device_model::fabric::Fabric;
 use vm_memory::{Bytes, GuestAddress};
 
-use host::{DATA, Host, Interrupts, LISTS, command, entry, system, vram};
+use host::tables::{Space, page};
+use host::{DATA, Host, Interrupts, LISTS, command, entry, reg, system, vram};
 
 const VRAM: u64 = 4 << 20;
 const POWER_CONTROL: u16 = 0x44;
@@ -66,10 +70,14 @@ fn content_travels_through_the_peer_and_back() {
             entry(away, system(DATA + 0x20_0000), 8192),
             entry(away, vram(0x20_0000), 8192),
             entry(vram(0x20_0000), system(DATA + 0x30_0000), 8192),
+            // Without a stop in between.
+            entry(away, Location::peer(1, 0x10_0000), 8192),
+            entry(Location::peer(1, 0x10_0000), system(DATA + 0x40_0000), 8192),
+            entry(system(DATA + 0x40_0000), Location::peer(1, 0x3000), 8192),
         ],
         1,
     );
-    for offset in [0x20_0000, 0x30_0000] {
+    for offset in [0x20_0000, 0x30_0000, 0x40_0000] {
         let mut back = vec![0; content.len()];
         zero.memory.read_slice(&mut back, GuestAddress(DATA + offset)).unwrap();
         assert!(back == content, "{offset:#x}");
@@ -77,7 +85,7 @@ fn content_travels_through_the_peer_and_back() {
     let mut there = vec![0; content.len()];
     one.gpu.bar_read(2, 0x3000, &mut there);
     assert!(there == content);
-    assert_eq!((zero.counter(Counter::BytesToPeer), zero.counter(Counter::BytesFromPeer)), (8192, 2 * 8192));
+    assert_eq!((zero.counter(Counter::BytesToPeer), zero.counter(Counter::BytesFromPeer)), (2 * 8192, 4 * 8192));
     assert_eq!(one.counter(Counter::CopyEntries), 0, "the peer's engines have no part in it");
 }
 
@@ -87,6 +95,7 @@ fn what_cannot_be_reached_is_an_error_of_the_channel() {
     for number in [0, 2, 7] {
         fail(&mut zero, entry(vram(0), Location::peer(number, 0), 4096), ErrorCode::PeerUnavailable);
     }
+    fail(&mut zero, entry(Location::peer(1, 0), Location::peer(1, 8), 16), ErrorCode::Overlap);
     fail(&mut zero, entry(Location::peer(1, VRAM - 4096), vram(0), 8192), ErrorCode::PeerRange);
     one.gpu.config_write(POWER_CONTROL, &[3]);
     fail(&mut zero, entry(Location::peer(1, 0), vram(0), 4096), ErrorCode::PeerUnavailable);
@@ -98,6 +107,20 @@ fn what_cannot_be_reached_is_an_error_of_the_channel() {
     zero.gpu.reset();
     drop(one);
     fail(&mut zero, entry(Location::peer(1, 0), vram(0), 4096), ErrorCode::PeerUnavailable);
+}
+
+#[test]
+fn pages_may_be_a_peers() {
+    let fabric = Fabric::new();
+    let (mut zero, one) = (plugged(&fabric, 0), plugged(&fabric, 1));
+    let mut space = Space::new(&zero, 1, AddressSpaceControl(0), Location::vram(2 << 20));
+    space.map(&zero, 0, page(Location::peer(1, 0x4000), PageSize::Small));
+    zero.write32(reg(0, regs::ENGINE), 2);
+    zero.write32(reg(0, regs::ASID), 1);
+    zero.enable(0, 1);
+    zero.execute(Operation::Kernel(Kernel::AtomicAdd { target: 8, length: 16, addend: 5 }), 1);
+    zero.execute(Operation::Kernel(Kernel::AtomicAdd { target: 8, length: 8, addend: 5 }), 2);
+    assert_eq!([0x4000, 0x4008, 0x4010].map(|at| one.load(Location::vram(at))), [0, 10, 5]);
 }
 
 /// Each GPU's engine is in the other's VRAM when both are reset. None of the four waits for another for good.
