@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The copy engine beside a plain memcpy of the same memory: 2 MiB pages, and lists of scattered 4 KiB pages.
+//! The copy engine beside a plain memcpy of the same memory: 2 MiB pages, and lists of scattered 4 KiB pages; and what the trace costs
+//! it.
 //!
 //! Each engine figure includes everything a driver waits for: the doorbell, fetching command and list, the fence and the
 //! interrupt.
@@ -10,14 +11,19 @@
 mod host;
 
 use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use ersatz_abi::command::{Command, List, ListEntry, Operation};
+use ersatz_device_model::GpuConfig;
+use ersatz_device_model::clock::HostClock;
+use ersatz_device_model::trace::{Identity, TraceOptions, Tracer};
 use ersatz_device_model::vram::Vram;
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
-use host::{DATA, Host, LISTS, command, entry, system, vram};
+use host::{DATA, Host, Interrupts, LISTS, command, entry, system, vram};
 
 /// Bytes moved an iteration: more than caches hold.
 const BATCH: u64 = 32 << 20;
@@ -84,6 +90,41 @@ fn copies(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// The same list of scattered 4 KiB pages with the trace off and on: a record a page. The log is made anew for each measurement, and
+/// none finds it full.
+fn tracing(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("tracing");
+    group.throughput(Throughput::Bytes(BATCH)).sample_size(20);
+    for traced in [false, true] {
+        let name = if traced { "4 KiB pages, on" } else { "4 KiB pages, off" };
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|iterations| {
+                let folder = tempfile::tempdir().expect("a temporary folder");
+                let mut config = GpuConfig::new(64 << 20);
+                if traced {
+                    let capacity = (iterations + 1) * (BATCH / 4096 + 64);
+                    let options = TraceOptions { identity: Identity::default(), capacity };
+                    config.tracer = Tracer::create(&folder.path().join("log"), &options, Arc::new(HostClock::new()))
+                        .expect("a log in a temporary folder");
+                }
+                let mut host = Host::with(config, Interrupts::default());
+                host.enable(0, 1);
+                let entries: Vec<ListEntry> = places(4096, true)
+                    .into_iter()
+                    .map(|(ram, device)| entry(system(DATA + ram), vram(device), 4096))
+                    .collect();
+                let (list, mut fence) = (host.list(LISTS, &entries), 0);
+                // The first copy finds memory that was never touched.
+                submit_and_wait(&mut host, list, &mut fence);
+                let start = Instant::now();
+                (0..iterations).for_each(|_| submit_and_wait(&mut host, list, &mut fence));
+                start.elapsed()
+            });
+        });
+    }
+    group.finish();
+}
+
 /// What an entry costs besides its bytes: lists of entries of eight bytes.
 fn entries(criterion: &mut Criterion) {
     const ENTRIES: u64 = 16_384;
@@ -98,5 +139,5 @@ fn entries(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, copies, entries);
+criterion_group!(benches, copies, tracing, entries);
 criterion_main!(benches);

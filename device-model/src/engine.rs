@@ -2,9 +2,10 @@
 //! An engine: a thread that executes the commands of the channels bound to it.
 //!
 //! An engine sleeps until a doorbell or a kick; then it takes its channels in turn, a few commands each, those of the highest
-//! priority first ([`rota`]). A command that must wait (for a replay of its fault, for an invalidation) is put aside, and the engine goes on with
-//! other channels. [`execute`] fetches commands, [`signal`] tells of their end, in the order that [`completion`] has; [`transfer`] executes the lists of copy engines, [`kernel`]
-//! the kernels of compute engines; both reach memory through [`bus`], and [`gate`] is what stops them.
+//! priority first ([`rota`]). A command that must wait (for a replay of its fault, for an invalidation) is put aside, and the
+//! engine goes on with other channels. [`execute`] fetches commands, [`signal`] tells of their end, in the order that
+//! [`completion`] has; [`transfer`] executes the lists of copy engines, [`kernel`] the kernels of compute engines; both reach
+//! memory through [`bus`], and [`gate`] is what stops them.
 
 mod bus;
 mod completion;

@@ -5,8 +5,9 @@
 //! gets there. [`faults`] numbers faults and decides which of them may be dropped; [`access_counters`] counts accesses
 //! by region, in the table of [`regions`].
 //!
-//! Records are written by engine threads, each with a pass of the gate. No lock is held meanwhile: records of two engines
-//! may become valid in either order, and a register access never waits for one.
+//! Records are written by engine threads, each with a pass of the gate. No lock of this module is held meanwhile: records of
+//! two engines may become valid in either order, and accesses to these registers wait for none. (The faulting channel is
+//! locked: what one asks of it is answered when its record is there.)
 
 mod access_counters;
 mod faults;

@@ -2,7 +2,8 @@
 //! BAR0: which register an access means, and what it does.
 //!
 //! The map itself is in `ersatz-abi`. What [`decode`] finds no register for, like an access that
-//! the register does not permit, is a bad access. No access waits for an engine. Each block of registers has a module, with a
+//! the register does not permit, is a bad access. No access waits for an engine's work, at
+//! most for the record of a fault that is being written. Each block of registers has a module, with a
 //! `value` to read one and a `store` that says whether the register took what was written.
 
 mod channel;
