@@ -138,13 +138,18 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
         })
     }
 
-    /// The engine lets go of the channel, which it had for this turn.
-    pub(crate) fn let_go(&self, turn: &Turn) {
+    /// The engine lets go of the channel, which it had for this turn, and with that does what was waiting for it. `tell` is called as
+    /// for [`Self::switch`].
+    pub(crate) fn let_go(&self, turn: &Turn, tell: impl FnOnce(Settled)) -> Option<Settled> {
         self.state.with(|state| {
-            if state.held == Some(turn.epoch) {
-                state.held = None;
+            if state.held != Some(turn.epoch) {
+                return None;
             }
-        });
+            state.held = None;
+            let settled = state.settle()?;
+            tell(settled);
+            Some(settled)
+        })
     }
 
     /// Resets at once. The gate must be closed, or the channel's engine be the caller.
@@ -165,13 +170,9 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
         self.epoch.now() == turn.epoch
     }
 
-    /// An engine takes up the channel. `tell` is called as for [`Self::switch`].
-    pub(crate) fn take_up(&self, engine: u8, tell: impl FnOnce(&Found)) -> Found {
-        self.state.with(|state| {
-            let found = state.take_up(engine, self.epoch.now());
-            tell(&found);
-            found
-        })
+    /// An engine takes up the channel.
+    pub(crate) fn take_up(&self, engine: u8) -> Found {
+        self.state.with(|state| state.take_up(engine, self.epoch.now()))
     }
 
     /// Changes the state on behalf of a turn, unless a reset has come between.

@@ -215,7 +215,6 @@ impl Device {
             });
         }
         drop(resetting);
-        self.kick_all();
         self.channel_was_reset();
     }
 

@@ -96,22 +96,21 @@ impl Desk for Engine {
     }
 
     fn take_up(&self, channel: u8) -> Found {
-        let tracer = &self.device.ports.tracer;
-        self.channel(channel).take_up(self.number, |found| match found {
-            Found::Settled(Settled::Reset) => tracer.emit(Event::ChannelReset { channel }),
-            Found::Settled(Settled::Stopped) => tracer.emit(Event::ChannelDisabled { channel }),
-            Found::Turn(_) | Found::Elsewhere | Found::Nothing => {}
-        })
+        self.channel(channel).take_up(self.number)
     }
 
     fn work(&mut self, channel: u8, turn: Turn) -> bool {
         let again = self.executor.run(channel, turn);
-        self.channel(channel).let_go(&turn);
-        again
-    }
-
-    fn was_reset(&self) {
-        self.device.channel_was_reset();
+        let settled = self.channel(channel).let_go(&turn, |settled| {
+            self.device.ports.tracer.emit(match settled {
+                Settled::Reset => Event::ChannelReset { channel },
+                Settled::Stopped => Event::ChannelDisabled { channel },
+            });
+        });
+        if settled == Some(Settled::Reset) {
+            self.device.channel_was_reset();
+        }
+        again && settled.is_none()
     }
 
     fn kick(&self, channel: u8) {

@@ -11,78 +11,14 @@ use ersatz_abi::fault::{AccessKind, FaultKind, FaultRecord};
 use ersatz_abi::kernel::Kernel;
 use ersatz_abi::list::Location;
 use ersatz_abi::mmu::{AddressSpaceControl, Invalidation, Page, PageSize, PageTableEntry};
-use ersatz_abi::notification::RECORD_BYTES;
 use ersatz_abi::regs;
 use ersatz_device_model::bus::PciFunction;
-use vm_memory::{Address, Bytes, GuestAddress};
 
-use host::tables::{Space, page};
+use host::faults::{
+    ASID, BASE, COMPUTE, COPY, FAULT_VECTOR, bind, is_faulted, kernel, records, replayable, ring, set, with_buffer,
+};
+use host::tables::page;
 use host::{DATA, Host, LISTS, command, entry, reg};
-
-const COPY: u32 = 0;
-const COMPUTE: u32 = 2;
-const ASID: u8 = 3;
-const BASE: u64 = 0x5000_0000;
-/// Where the fault buffer is: 16 records.
-const BUFFER: u64 = 0x2_0000;
-const FAULT_VECTOR: u16 = 20;
-
-fn replayable() -> AddressSpaceControl {
-    AddressSpaceControl(0).with_replayable(true)
-}
-
-fn ring(register: regs::Register) -> u32 {
-    regs::FAULT_RING_BASE + register.offset
-}
-
-/// A GPU with a fault buffer, and an address space with its tables in system memory; no channel is enabled.
-fn with_buffer(control: AddressSpaceControl) -> (Host, Space) {
-    let host = Host::new();
-    host.write64(ring(regs::NOTIFICATION_BASE), BUFFER);
-    host.write32(ring(regs::NOTIFICATION_ORDER), 4);
-    host.write32(ring(regs::NOTIFICATION_VECTOR), FAULT_VECTOR.into());
-    host.write32(ring(regs::NOTIFICATION_CONTROL), 1);
-    let space = Space::new(&host, ASID, control, Location::system(0x300_0000));
-    (host, space)
-}
-
-fn bind(host: &Host, channel: u32, engine: u32, priority: Priority) {
-    host.write32(reg(channel, regs::ENGINE), engine);
-    host.write32(reg(channel, regs::ASID), ASID.into());
-    host.write32(reg(channel, regs::PRIORITY), priority as u32);
-    host.enable(channel, 10 + channel);
-}
-
-fn kernel(kernel: Kernel) -> Command {
-    Command { fence: Some(1), interrupt: true, ..command(Operation::Kernel(kernel)) }
-}
-
-fn set(at: u64, length: u64, pattern: u64) -> Command {
-    kernel(Kernel::Set { destination: at, length, pattern })
-}
-
-fn is_faulted(host: &Host, channel: u32) -> bool {
-    host.status(channel).state() == Some(ChannelState::Faulted)
-}
-
-/// Takes all records there are, as a driver does: waits for the valid bit, clears it, moves GET.
-fn records(host: &Host) -> Vec<FaultRecord> {
-    let (mut get, put) = (host.read32(ring(regs::NOTIFICATION_GET)), host.read32(ring(regs::NOTIFICATION_PUT)));
-    let mut records = Vec::new();
-    while get != put {
-        let at = GuestAddress(BUFFER + u64::from(get % 16) * RECORD_BYTES);
-        let mut words = [0_u64; 4];
-        host.wait_until("the valid bit", |host| host.memory.read_obj::<u64>(at.unchecked_add(8)).unwrap() >> 63 != 0);
-        for (number, word) in (0..).zip(&mut words) {
-            *word = host.memory.read_obj(at.unchecked_add(number * 8)).unwrap();
-        }
-        host.memory.write_obj(0_u64, at.unchecked_add(8)).unwrap();
-        records.push(FaultRecord::decode(&words).expect("a record"));
-        get = get.wrapping_add(1);
-    }
-    host.write32(ring(regs::NOTIFICATION_GET), get);
-    records
-}
 
 #[test]
 fn a_fault_is_recorded_served_and_replayed() {
@@ -378,41 +314,4 @@ fn entries_tell_what_was_accessed() {
     host.wait_until("the write", |host| host.fence() == 2);
     assert_eq!(at(&host, BASE + 0x5000), (true, true), "in the entry it was walked by");
     assert_eq!(at(&host, BASE + 0x3000), (true, false), "and not in its fifteen brothers");
-}
-
-#[test]
-fn higher_priorities_come_first() {
-    let (mut host, _space) = with_buffer(replayable());
-    // Behind a command that takes long, all three wait; then the order is that of their priorities.
-    for (channel, priority) in [(0, Priority::High), (1, Priority::Low), (2, Priority::Normal), (3, Priority::High)] {
-        bind(&host, channel, COPY, priority);
-    }
-    let entries: Vec<_> = (0..16).map(|_| entry(Location::system(DATA), Location::vram(0), 2 << 20)).collect();
-    let list = host.list(LISTS, &entries);
-    for round in 1..=8 {
-        host.submit(Command { fence: Some(round), ..command(Operation::Copy(list)) });
-    }
-    for channel in [1, 2, 3] {
-        host.submit_to(channel, Command { fence: Some(1), interrupt: true, ..command(Operation::Nop) });
-    }
-    assert_eq!(host.interrupts.wait_for(3), [13, 12, 11]);
-}
-
-/// However much a channel of high priority has to do, one of low priority is reset and disabled when its driver wants that.
-#[test]
-fn a_reset_waits_for_no_priority() {
-    let (mut host, _space) = with_buffer(replayable());
-    bind(&host, 0, COPY, Priority::High);
-    bind(&host, 1, COPY, Priority::Low);
-    let entries: Vec<_> = (0..512).map(|_| entry(Location::system(DATA), Location::vram(0), 2 << 20)).collect();
-    let list = host.list(LISTS, &entries);
-    for round in 1..=60 {
-        host.submit(Command { fence: Some(round), ..command(Operation::Copy(list)) });
-    }
-    host.write32(reg(1, regs::CHANNEL_CONTROL), 0);
-    host.wait_until("disabled", |host| host.status(1).state() == Some(ChannelState::Disabled));
-    host.write32(reg(1, regs::CHANNEL_CONTROL), 2);
-    host.wait_until("the reset", |host| host.read32(reg(1, regs::CHANNEL_CONTROL)) == 0);
-    assert!(host.fence() < 60, "the other one has not ended meanwhile");
-    host.write32(reg(0, regs::CHANNEL_CONTROL), 2);
 }

@@ -41,8 +41,6 @@ impl Turn {
 pub(crate) enum Found {
     /// Commands may be executed.
     Turn(Turn),
-    /// See there.
-    Settled(Settled),
     /// Another engine works for it.
     Elsewhere,
     /// Nothing to do.
@@ -184,9 +182,6 @@ impl State {
     }
 
     pub(super) fn take_up(&mut self, engine: u8, epoch: u64) -> Found {
-        if let Some(settled) = self.settle() {
-            return Found::Settled(settled);
-        }
         match (self.state, self.checked) {
             (ChannelState::Idle | ChannelState::Busy, Some(setup)) if setup.engine != engine => Found::Elsewhere,
             (ChannelState::Idle | ChannelState::Busy, Some(setup)) => {

@@ -12,7 +12,7 @@ use std::io;
 use ersatz_abi::channel::Priority;
 
 use super::doorbells::{Bits, Doorbells, Ears, Wake};
-use crate::channel::{Found, Settled, Turn};
+use crate::channel::{Found, Turn};
 
 /// An engine's place in its device.
 pub(super) trait Desk {
@@ -35,8 +35,6 @@ pub(super) trait Desk {
     fn take_up(&self, channel: u8) -> Found;
     /// Works for a channel for a while, and lets go of it; whether to come back without being woken.
     fn work(&mut self, channel: u8, turn: Turn) -> bool;
-    /// The reset of a channel is complete.
-    fn was_reset(&self);
     /// Has the engine of a channel look at it.
     fn kick(&self, channel: u8);
 }
@@ -91,16 +89,12 @@ impl Rota {
 fn turn(desk: &mut impl Desk, channel: u8) -> bool {
     match desk.take_up(channel) {
         Found::Turn(turn) => desk.work(channel, turn),
-        Found::Settled(Settled::Reset) => {
-            desk.was_reset();
-            false
-        }
         Found::Elsewhere => {
             // It was bound to another engine after this one heard of it, which must not be for nothing.
             desk.kick(channel);
             false
         }
-        Found::Settled(Settled::Stopped) | Found::Nothing => false,
+        Found::Nothing => false,
     }
 }
 

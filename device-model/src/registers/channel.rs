@@ -65,8 +65,6 @@ fn control(device: &Device, number: u8, channel: &Channel, value: u64) -> bool {
         let tell = || device.ports.tracer.emit(Event::ChannelReset { channel: number });
         if channel.request_reset(ResetScope::Channel, tell) {
             device.channel_was_reset();
-        } else {
-            device.kick(number);
         }
         return true;
     }
@@ -74,12 +72,12 @@ fn control(device: &Device, number: u8, channel: &Channel, value: u64) -> bool {
         return false;
     }
     match channel.switch(control.enable(), device.engine_count(), |switched| carry_out(device, number, switched)) {
-        Switched::Enabled(_) | Switched::Stopping => device.kick(number),
+        Switched::Enabled(_) => device.kick(number),
         Switched::Refused(_, vector) => {
             device.counters.add(Counter::ChannelErrors, 1);
             device.raise(vector.unwrap_or(VECTOR_ERROR), Some(number));
         }
-        Switched::Stopped | Switched::Unchanged => {}
+        Switched::Stopped | Switched::Stopping | Switched::Unchanged => {}
     }
     true
 }

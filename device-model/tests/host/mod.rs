@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
+pub mod faults;
 pub mod page_tables;
 pub mod tables;
 

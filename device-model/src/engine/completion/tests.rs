@@ -47,7 +47,7 @@ impl World {
     }
 
     fn take_up(&self) -> Found {
-        self.channel.take_up(0, |_| ())
+        self.channel.take_up(0)
     }
 
     fn access(&self) {
@@ -71,7 +71,7 @@ impl World {
         access(&|| {
             complete(self, turn, Some(FENCE), true).unwrap();
         });
-        self.channel.let_go(turn);
+        self.channel.let_go(turn, |_| ());
     }
 }
 
@@ -158,10 +158,8 @@ fn reset(driver: fn(&World), engine: fn(&World, &Turn)) {
         let begun = turn(&world);
         let engine = thread::spawn(move || {
             engine(&other, &begun);
-            match other.take_up() {
-                Found::Turn(next) => other.channel.let_go(&next),
-                Found::Settled(settled) => assert_eq!(settled, Settled::Reset),
-                Found::Elsewhere | Found::Nothing => {}
+            if let Found::Turn(next) = other.take_up() {
+                other.channel.let_go(&next, |_| ());
             }
         });
         driver(&world);
@@ -170,8 +168,6 @@ fn reset(driver: fn(&World), engine: fn(&World, &Turn)) {
             assert_eq!(world.channel.snapshot().get, 0);
         }
         engine.join().unwrap();
-        // The kick of the driver, for what waited until the engine let go.
-        world.take_up();
         assert!(!world.channel.is_resetting(), "a reset that does not end");
         let after = world.channel.snapshot();
         assert_eq!((after.get, after.enable), (0, false), "the end of a command from before the reset");
@@ -215,7 +211,7 @@ fn an_access_after_letting_go_is_found() {
     };
     reset(driver, |world, turn| {
         if world.channel.is_current(turn) {
-            world.channel.let_go(turn);
+            world.channel.let_go(turn, |_| ());
             world.write_data();
         }
     });
@@ -239,7 +235,6 @@ fn the_end_of_a_command_from_before_a_reset_is_not_noted() {
         assert_eq!((second.get, world.channel.snapshot().get), (0, 0));
         assert!(world.channel.is_current(&second));
         assert!(!world.channel.request_reset(ResetScope::Channel, || ()), "the second turn has the channel");
-        world.channel.let_go(&second);
-        assert!(matches!(world.take_up(), Found::Settled(Settled::Reset)));
+        assert_eq!(world.channel.let_go(&second, |_| ()), Some(Settled::Reset));
     });
 }

@@ -167,7 +167,7 @@ impl Desk for Worker {
     }
 
     fn take_up(&self, _: u8) -> Found {
-        self.world.channel.take_up(self.number, |_| ())
+        self.world.channel.take_up(self.number)
     }
 
     fn work(&mut self, _: u8, turn: Turn) -> bool {
@@ -183,11 +183,8 @@ impl Desk for Worker {
             channel.complete(&turn.completed(None));
             progress.notify_all();
         }
-        channel.let_go(&turn);
-        waiting > 0
+        channel.let_go(&turn, |_| ()).is_none() && waiting > 0
     }
-
-    fn was_reset(&self) {}
 
     fn kick(&self, channel: u8) {
         if self.world.mistake != Mistake::NoHandover {
@@ -230,8 +227,8 @@ impl World {
             }
         });
         match switched {
-            Enabled(_) | Stopping => kick(&self.engines, 0),
-            Stopped => {}
+            Enabled(_) => kick(&self.engines, 0),
+            Stopped | Stopping => {}
             other => panic!("{other:?}"),
         }
     }
