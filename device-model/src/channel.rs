@@ -231,7 +231,8 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
     /// vector to tell; false if it did not wait.
     pub(crate) fn cancel(&self, tell: impl FnOnce(Fault, u32, Option<u16>)) -> bool {
         self.state.with(|state| {
-            let Some(fault) = state.faulted else { return false };
+            // A reset that was asked for is the end of its waiting, though the engine has not let go.
+            let Some(fault) = state.faulted.filter(|_| state.reset.is_none()) else { return false };
             let fault = Fault { code: ErrorCode::FaultCancelled, ..fault };
             tell(fault, state.get, state.setup.usable_vector());
             state.fail(fault);
@@ -250,3 +251,6 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
         self.advance(turn, |state| state.fail(fault))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -198,26 +198,6 @@ fn each_kind_of_fault() {
 }
 
 #[test]
-fn prefetches_are_reported_and_waited_for_by_nobody() {
-    let (mut host, mut space) = with_buffer(replayable());
-    bind(&host, 0, COMPUTE, Priority::Low);
-    space.map(&host, BASE + 0x1000, page(Location::vram(0), PageSize::Small));
-    host.submit(kernel(Kernel::Prefetch { address: BASE + 0x800, length: 0x2000 }));
-    host.wait_until("its end", |host| host.fence() == 1);
-    let found: Vec<_> = records(&host).iter().map(|record| (record.address - BASE, record.access)).collect();
-    assert_eq!(found, [(0x800, AccessKind::Prefetch), (0x2000, AccessKind::Prefetch)]);
-    host.submit(Command {
-        fence: Some(2),
-        ..kernel(Kernel::Prefetch { address: BASE + (2 << 20), length: 16 * 4096 })
-    });
-    host.wait_until("its end", |host| host.fence() == 2);
-    let (kept, dropped) = (host.counter(Counter::Faults) - 2, host.counter(Counter::PrefetchFaultsDropped));
-    assert_eq!(kept + dropped, 16);
-    assert!((8..=9).contains(&kept), "half of the buffer, not {kept}");
-    assert_eq!(host.counter(Counter::FaultsDropped), 0);
-}
-
-#[test]
 fn a_full_buffer_loses_records_and_no_fault() {
     let (mut host, mut space) = with_buffer(replayable());
     for channel in 0..8 {

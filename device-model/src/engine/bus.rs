@@ -182,6 +182,11 @@ impl Bus<'_> {
         work(device.vram.slice(at.address, length).ok_or_else(|| fault(ErrorCode::VramRange))?)
     }
 
+    /// Whether faults of the channel's address space are reported, and waited for.
+    pub(crate) fn is_replayable(&self) -> bool {
+        self.context.device.mmu.spaces.is_replayable(self.context.turn.setup.asid)
+    }
+
     /// Tells the driver of an access that faulted.
     pub(crate) fn report(&self, fault: &PageFault) {
         self.context.report(self.pass, fault);

@@ -242,8 +242,7 @@ impl Executor {
     fn suspend(&self, context: &Context<'_>, task: &Task, first: PageFault) -> Stop {
         let device = context.device;
         let PageFault { entry, address, .. } = first;
-        let space = device.mmu.spaces.enabled(context.turn.setup.asid);
-        if !space.is_some_and(|space| space.control.replayable()) {
+        if !device.mmu.spaces.is_replayable(context.turn.setup.asid) {
             return Stop::fault(ErrorCode::MmuFault, entry, address);
         }
         let mut faults = vec![first];

@@ -44,12 +44,15 @@ impl Lanes {
     ) -> Result<(), Stop> {
         let steps = steps(kernel);
         while cursor.done < steps {
-            let Stride { read, written, atomics } =
-                Bus::open(context, 0, address_of(kernel), |bus| self.stride(bus, kernel, cursor))?;
+            let mut done = Stride::default();
+            let result = Bus::open(context, 0, address_of(kernel), |bus| self.stride(bus, kernel, cursor, &mut done));
+            // What was done before it had to stop is counted, too.
+            let Stride { read, written, atomics } = done;
             *bytes += read + written + atomics * WORD_BYTES;
             context.device.counters.add(Counter::KernelBytesRead, read);
             context.device.counters.add(Counter::KernelBytesWritten, written);
             context.device.counters.add(Counter::KernelAtomics, atomics);
+            result?;
         }
         let Some(result) = result_of(kernel) else { return Ok(()) };
         Bus::open(context, 0, result, |bus| {
@@ -63,52 +66,70 @@ impl Lanes {
         Ok(())
     }
 
-    fn stride(&mut self, bus: &mut Bus<'_>, kernel: &Kernel, cursor: &mut Cursor) -> Result<Stride, Stop> {
+    /// Adds to `stride` what it does, also if it has to stop.
+    fn stride(
+        &mut self,
+        bus: &mut Bus<'_>,
+        kernel: &Kernel,
+        cursor: &mut Cursor,
+        stride: &mut Stride,
+    ) -> Result<(), Stop> {
         match *kernel {
             Kernel::Read { source, length } => {
-                let (_, read) = self.read(bus, source, length, cursor)?;
-                Ok(Stride { read, ..Stride::default() })
+                self.read(bus, source, length, cursor, stride)?;
             }
             Kernel::Sum { source, length, .. } => {
-                let (bytes, read) = self.read(bus, source, length, cursor)?;
+                let bytes = self.read(bus, source, length, cursor, stride)?;
                 cursor.carry = words(bytes).fold(cursor.carry, u64::wrapping_add);
-                Ok(Stride { read, ..Stride::default() })
             }
             Kernel::Write { destination, length, seed } => {
-                self.write(bus, destination, length, cursor, |number| seed.wrapping_add(number))
+                let value = |number| seed.wrapping_add(number);
+                stride.written += self.write(bus, destination, length, cursor, value)?;
             }
-            Kernel::Set { destination, length, pattern } => self.write(bus, destination, length, cursor, |_| pattern),
-            Kernel::Saxpy { x, y, length, factor } => self.saxpy(bus, (x, y), length, f32::from_bits(factor), cursor),
-            Kernel::AtomicAdd { target, length, addend } => atomic_add(bus, target, length, addend, cursor),
+            Kernel::Set { destination, length, pattern } => {
+                stride.written += self.write(bus, destination, length, cursor, |_| pattern)?;
+            }
+            Kernel::Saxpy { x, y, length, factor } => {
+                let count = self.saxpy(bus, (x, y), length, f32::from_bits(factor), cursor)?;
+                stride.read += 2 * count;
+                stride.written += count;
+            }
+            Kernel::AtomicAdd { target, length, addend } => atomic_add(bus, target, length, addend, cursor, stride)?,
             Kernel::CompareAndSwap { target, expected, replacement, .. } => {
                 let at = bus.resolve(Location::virtual_address(target), WORD_BYTES, AccessKind::Atomic)?;
                 cursor.carry = bus.update(at.location, |old| (old == expected).then_some(replacement))?;
                 bus.accessed(&at, WORD_BYTES);
                 cursor.done = 1;
-                Ok(Stride { atomics: 1, ..Stride::default() })
+                stride.atomics += 1;
             }
-            Kernel::Chase { start, steps, .. } => chase(bus, start, steps, cursor),
+            Kernel::Chase { start, steps, .. } => chase(bus, start, steps, cursor, stride)?,
             Kernel::RandomUpdate { table, length, seed, updates } => {
-                random_update(bus, (table, length), seed, updates, cursor)
+                random_update(bus, (table, length), seed, updates, cursor, stride)?;
             }
-            Kernel::Prefetch { address, length } => {
-                prefetch(bus, address, length, cursor);
-                Ok(Stride::default())
-            }
+            Kernel::Prefetch { address, length } => prefetch(bus, address, length, cursor)?,
         }
+        Ok(())
     }
 
-    /// Reads what comes next of a range; returns it, and how much it is.
-    fn read(&mut self, bus: &mut Bus<'_>, source: u64, length: u64, cursor: &mut Cursor) -> Result<(&[u8], u64), Stop> {
+    /// Reads what comes next of a range, and returns it.
+    fn read(
+        &mut self,
+        bus: &mut Bus<'_>,
+        source: u64,
+        length: u64,
+        cursor: &mut Cursor,
+        stride: &mut Stride,
+    ) -> Result<&[u8], Stop> {
         let from = next_of(bus, source, length, cursor, AccessKind::Read)?;
         let bytes = &mut self.first[..from.length as usize];
         bus.read(from.location, bytes)?;
         bus.accessed(&from, from.length);
         cursor.done += from.length;
-        Ok((bytes, from.length))
+        stride.read += from.length;
+        Ok(bytes)
     }
 
-    /// Writes what comes next of a range: word *n* as `value(n)`.
+    /// Writes what comes next of a range: word *n* as `value(n)`; how many bytes.
     fn write(
         &mut self,
         bus: &mut Bus<'_>,
@@ -116,7 +137,7 @@ impl Lanes {
         length: u64,
         cursor: &mut Cursor,
         value: impl Fn(u64) -> u64,
-    ) -> Result<Stride, Stop> {
+    ) -> Result<u64, Stop> {
         let to = next_of(bus, destination, length, cursor, AccessKind::Write)?;
         let bytes = &mut self.first[..to.length as usize];
         for (number, word) in (cursor.done / WORD_BYTES..).zip(bytes.chunks_exact_mut(WORD_BYTES as usize)) {
@@ -125,9 +146,10 @@ impl Lanes {
         bus.write(to.location, bytes)?;
         bus.accessed(&to, to.length);
         cursor.done += to.length;
-        Ok(Stride { written: to.length, ..Stride::default() })
+        Ok(to.length)
     }
 
+    /// How many bytes of each array.
     fn saxpy(
         &mut self,
         bus: &mut Bus<'_>,
@@ -135,7 +157,7 @@ impl Lanes {
         length: u64,
         factor: f32,
         cursor: &mut Cursor,
-    ) -> Result<Stride, Stop> {
+    ) -> Result<u64, Stop> {
         let from = next_of(bus, x, length, cursor, AccessKind::Read)?;
         let both = next_of(bus, y, cursor.done + from.length, cursor, AccessKind::Write)?;
         let count = both.length;
@@ -152,11 +174,11 @@ impl Lanes {
         bus.accessed(&from, count);
         bus.accessed(&both, count);
         cursor.done += count;
-        Ok(Stride { read: 2 * count, written: count, atomics: 0 })
+        Ok(count)
     }
 }
 
-/// What one stride did.
+/// What a stride has done so far.
 #[derive(Clone, Copy, Debug, Default)]
 struct Stride {
     read: u64,
@@ -204,22 +226,25 @@ fn next_of(bus: &mut Bus<'_>, start: u64, length: u64, cursor: &Cursor, access: 
     bus.resolve(Location::virtual_address(start + cursor.done), wanted, access)
 }
 
-/// Translates what comes next of a range; a fault is reported, and passed over.
-fn prefetch(bus: &mut Bus<'_>, address: u64, length: u64, cursor: &mut Cursor) {
+/// Translates what comes next of a range; a fault is passed over, and reported if the address space reports any.
+fn prefetch(bus: &mut Bus<'_>, address: u64, length: u64, cursor: &mut Cursor) -> Result<(), Stop> {
     for _ in 0..STRIDE_ACCESSES {
         if cursor.done >= length {
-            return;
+            break;
         }
         let at = address + cursor.done;
         let to_page_end = PageSize::Small.bytes() - at % PageSize::Small.bytes();
         let step = match bus.resolve(Location::virtual_address(at), length - cursor.done, AccessKind::Prefetch) {
             Ok(place) => place.length,
             Err(Stop::Page(fault)) => {
-                bus.report(&fault);
+                if bus.is_replayable() {
+                    bus.report(&fault);
+                }
                 to_page_end
             }
-            Err(_) => to_page_end,
+            Err(stop) => return Err(stop),
         };
         cursor.done += step.min(length - cursor.done);
     }
+    Ok(())
 }

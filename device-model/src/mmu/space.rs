@@ -51,6 +51,11 @@ impl AddressSpaces {
         Some(self.get(asid)).filter(|space| space.control.enable())
     }
 
+    /// Whether faults of the address space are reported, and waited for.
+    pub fn is_replayable(&self, asid: u8) -> bool {
+        self.enabled(asid).is_some_and(|space| space.control.replayable())
+    }
+
     /// Changes the root; `false`, and no change, while the address space is enabled.
     pub fn set_root(&self, asid: u8, change: impl FnOnce(u64) -> u64) -> bool {
         let mut space = self.0[usize::from(asid)].write();

@@ -27,40 +27,45 @@ pub(super) fn atomic_add(
     length: u64,
     addend: u64,
     cursor: &mut Cursor,
-) -> Result<Stride, Stop> {
+    stride: &mut Stride,
+) -> Result<(), Stop> {
     let at = next_of(bus, target, length, cursor, AccessKind::Atomic)?;
     let count = (at.length / WORD_BYTES).min(STRIDE_ACCESSES);
-    let mut atomics = 0;
-    while atomics < count {
-        bus.update(behind(at.location, atomics * WORD_BYTES), |old| Some(old.wrapping_add(addend)))?;
-        atomics += 1;
-        // One by one: should the next word fail, this one has been done.
-        cursor.done += WORD_BYTES;
+    let add = |number| bus.update(behind(at.location, number * WORD_BYTES), |old| Some(old.wrapping_add(addend)));
+    let (mut done, mut result) = (0, Ok(()));
+    // One by one: should the next word fail, this one has been done.
+    while result.is_ok() && done < count {
+        result = add(done).map(|_| done += 1);
     }
-    bus.accessed(&at, count * WORD_BYTES);
-    Ok(Stride { atomics, ..Stride::default() })
+    if done > 0 {
+        bus.accessed(&at, done * WORD_BYTES);
+    }
+    cursor.done += done * WORD_BYTES;
+    stride.atomics += done;
+    result
 }
 
-pub(super) fn chase(bus: &mut Bus<'_>, start: u64, steps: u64, cursor: &mut Cursor) -> Result<Stride, Stop> {
-    let mut read = 0;
-    while cursor.done < steps && read < STRIDE_ACCESSES * WORD_BYTES {
+pub(super) fn chase(
+    bus: &mut Bus<'_>,
+    start: u64,
+    steps: u64,
+    cursor: &mut Cursor,
+    stride: &mut Stride,
+) -> Result<(), Stop> {
+    for _ in 0..STRIDE_ACCESSES.min(steps - cursor.done) {
         let pointer = if cursor.done == 0 { start } else { cursor.carry };
         if pointer % WORD_BYTES != 0 {
             return Err(Stop::fault(ErrorCode::BadOperand, 0, pointer));
         }
-        let from = match bus.resolve(Location::virtual_address(pointer), WORD_BYTES, AccessKind::Read) {
-            // What has been read is counted; the fault comes again.
-            Err(_) if read > 0 => break,
-            from => from?,
-        };
+        let from = bus.resolve(Location::virtual_address(pointer), WORD_BYTES, AccessKind::Read)?;
         let mut word = [0; WORD_BYTES as usize];
         bus.read(from.location, &mut word)?;
         bus.accessed(&from, WORD_BYTES);
         cursor.carry = u64::from_le_bytes(word);
         cursor.done += 1;
-        read += WORD_BYTES;
+        stride.read += WORD_BYTES;
     }
-    Ok(Stride { read, ..Stride::default() })
+    Ok(())
 }
 
 pub(super) fn random_update(
@@ -69,22 +74,19 @@ pub(super) fn random_update(
     seed: u64,
     updates: u64,
     cursor: &mut Cursor,
-) -> Result<Stride, Stop> {
-    let mut atomics = 0;
-    while cursor.done < updates && atomics < STRIDE_ACCESSES {
+    stride: &mut Stride,
+) -> Result<(), Stop> {
+    for _ in 0..STRIDE_ACCESSES.min(updates - cursor.done) {
         let state = if cursor.done == 0 { seed } else { cursor.carry };
         let (random, address) = update_after(state, table, length);
-        let at = match bus.resolve(Location::virtual_address(address), WORD_BYTES, AccessKind::Atomic) {
-            Err(_) if atomics > 0 => break,
-            at => at?,
-        };
+        let at = bus.resolve(Location::virtual_address(address), WORD_BYTES, AccessKind::Atomic)?;
         bus.update(at.location, |old| Some(old ^ random))?;
         bus.accessed(&at, WORD_BYTES);
         cursor.carry = random;
         cursor.done += 1;
-        atomics += 1;
+        stride.atomics += 1;
     }
-    Ok(Stride { atomics, ..Stride::default() })
+    Ok(())
 }
 
 /// The random number after a state, and the word it chooses.

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a driver asks of a channel while an engine has it, and positions at the end of their numbers.
+
+use ersatz_abi::error::ErrorCode;
+
+use super::*;
+
+const FAULT: Fault = Fault { code: ErrorCode::MmuFault, entry: 3, address: 0x5000 };
+
+fn enabled() -> Channel {
+    let channel = Channel::new(EventFd::new(0).unwrap());
+    assert!(channel.set_up(|setup| {
+        *setup = Setup { ring_base: 0x1000, control_block: 0x2000, ring_order: 4, ..Setup::default() };
+    }));
+    assert!(matches!(channel.switch(true, 1, |_| ()), Switched::Enabled(_)));
+    channel
+}
+
+fn take_up(channel: &Channel) -> Turn {
+    match channel.take_up(0) {
+        Found::Turn(turn) => turn,
+        found => panic!("{found:?}"),
+    }
+}
+
+/// The record of a fault can be read before the engine has let go of the channel, so the answer may come before, too.
+#[test]
+fn answers_are_taken_before_the_engine_has_let_go() {
+    let channel = enabled();
+    let turn = take_up(&channel);
+    assert!(channel.suspend(&turn, FAULT, || ()));
+    assert!(channel.replay() && !channel.replay(), "once");
+    assert_eq!(channel.let_go(&turn, |_| panic!("nothing waited")), None);
+    assert!(take_up(&channel).is_same(&turn));
+    assert!(channel.suspend(&turn, FAULT, || ()));
+    assert!(channel.cancel(|fault, _, _| assert_eq!((fault.entry, fault.address), (3, 0x5000))));
+    assert_eq!(channel.let_go(&turn, |_| panic!("an error is left by a reset alone")), None);
+    assert!(channel.is_in_error());
+}
+
+#[test]
+fn a_reset_that_was_asked_for_leaves_nothing_to_cancel() {
+    let channel = enabled();
+    let turn = take_up(&channel);
+    assert!(channel.suspend(&turn, FAULT, || ()));
+    assert!(!channel.request_reset(ResetScope::Channel, || panic!("the engine has it")));
+    assert!(!channel.cancel(|_, _, _| panic!("it was reset")));
+    assert_eq!(channel.let_go(&turn, |_| ()), Some(Settled::Reset));
+    assert_eq!(channel.snapshot().status.error(), Some(ErrorCode::None));
+    assert!(!channel.is_faulted() && !channel.replay());
+}
+
+#[test]
+fn a_wider_reset_takes_the_place_of_a_narrower_one_and_not_the_other_way() {
+    for scopes in [[ResetScope::Channel, ResetScope::Device], [ResetScope::Device, ResetScope::Channel]] {
+        let channel = enabled();
+        let turn = take_up(&channel);
+        for scope in scopes {
+            assert!(!channel.request_reset(scope, || panic!("the engine has it")));
+        }
+        assert_eq!(channel.let_go(&turn, |_| ()), Some(Settled::Reset));
+        assert_eq!(channel.snapshot().setup, Setup::default());
+    }
+}
+
+#[test]
+fn disabled_and_enabled_again_before_the_engine_let_go_it_was_never_disabled() {
+    let channel = enabled();
+    let turn = take_up(&channel);
+    channel.set_busy(&turn, true);
+    assert_eq!(channel.switch(false, 1, |_| ()), Switched::Stopping);
+    assert!(!channel.set_up(|_| panic!("the engine has it")));
+    assert!(matches!(channel.switch(true, 1, |_| ()), Switched::Enabled(_)));
+    assert!(channel.complete(&turn.completed(Some(9))), "go on");
+    assert_eq!(channel.let_go(&turn, |_| ()), None);
+    assert_eq!(take_up(&channel).fence, 9);
+}
+
+#[test]
+fn a_command_that_waits_ends_before_its_channel_is_disabled() {
+    let channel = enabled();
+    let turn = take_up(&channel);
+    assert!(channel.hold(&turn));
+    assert_eq!(channel.let_go(&turn, |_| ()), None);
+    assert_eq!(channel.switch(false, 1, |_| ()), Switched::Stopping);
+    let turn = take_up(&channel);
+    assert!(!channel.complete(&turn.completed(None)), "no further command");
+    assert_eq!(channel.let_go(&turn, |_| ()), Some(Settled::Stopped));
+    assert_eq!(channel.snapshot().get, 1);
+}
+
+#[test]
+fn positions_go_on_behind_the_last_number() {
+    let channel = enabled();
+    channel.state.with(|state| state.get = u32::MAX);
+    let turn = take_up(&channel);
+    assert_eq!(turn.setup.ring.waiting(turn.get, 1), Some(2));
+    assert!(channel.complete(&turn.completed(Some(1))));
+    assert_eq!(channel.let_go(&turn, |_| ()), None);
+    let turn = take_up(&channel);
+    assert_eq!((turn.get, turn.setup.ring.waiting(turn.get, 1)), (0, Some(1)));
+    assert!(channel.fail(&turn, FAULT));
+    assert_eq!(channel.snapshot().position, 3 << 32);
+}
