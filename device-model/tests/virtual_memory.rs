@@ -17,6 +17,7 @@ use ersatz_abi::mmu::{AddressSpaceControl, Invalidation, PageSize};
 use ersatz_abi::notification::RECORD_BYTES;
 use ersatz_abi::regs::{self, ACCESS_RING_BASE, FAULT_RING_BASE};
 use ersatz_device_model::GpuConfig;
+use ersatz_device_model::bus::PciFunction;
 use ersatz_device_model::clock::HostClock;
 use ersatz_device_model::trace::check::{Checker, Rule};
 use ersatz_device_model::trace::{
@@ -25,7 +26,7 @@ use ersatz_device_model::trace::{
 use vm_memory::{Bytes, GuestAddress};
 
 use host::tables::{Space, page};
-use host::{DATA, Host, Interrupts, LISTS, command, entry, reg};
+use host::{COMMAND, DATA, Host, Interrupts, LISTS, command, entry, reg};
 
 const VRAM: u64 = 64 << 20;
 const ASID: u8 = 5;
@@ -120,7 +121,9 @@ impl Traced {
     }
 
     /// The device goes; what remains is its log.
+    /// The driver leaves, and then the device goes.
     fn into_log(self) -> (PathBuf, tempfile::TempDir) {
+        self.host.gpu.config_write(COMMAND, &[0]);
         drop(self.host);
         (self.path, self.folder)
     }

@@ -470,10 +470,13 @@ fn check_tells_faults_that_wait_from_those_that_were_forgotten() {
     let forgotten = log("forgotten.trace", &[fault, Event::DeviceDropped]);
     let text = stdout(&["trace", "check", &forgotten], 1);
     assert!(text.contains("fault-answered") && text.contains("channel 1: fault 1 at 0x7f0000000000"), "{text}");
-    let waiting = log("waiting.trace", &[fault, fault]);
-    let text = stdout(&["trace", "check", &waiting], 0);
-    assert!(text.contains("note: 2 faults without an answer where the log ends"), "{text}");
-    assert_eq!(json(&stdout(&["trace", "check", "--json", &waiting], 0))["unanswered"], 2);
+    // A log without an end of the device, and a device that went while its driver was at work.
+    let switched_off = [Event::BusMaster { enabled: true }, fault, fault, Event::DeviceDropped];
+    for waiting in [log("waiting.trace", &[fault, fault]), log("switched-off.trace", &switched_off)] {
+        let text = stdout(&["trace", "check", &waiting], 0);
+        assert!(text.contains("note: 2 faults without an answer where the log ends"), "{text}");
+        assert_eq!(json(&stdout(&["trace", "check", "--json", &waiting], 0))["unanswered"], 2);
+    }
     let cancelled =
         log("cancelled.trace", &[fault, NotificationEvent::FaultCancelled { channel: 1 }.into(), Event::DeviceDropped]);
     assert_eq!(json(&stdout(&["trace", "check", "--json", &cancelled], 0))["unanswered"], 0);

@@ -3,6 +3,10 @@
 //!
 //! An answer is a replay that the channel took part in, a cancellation, a reset, or whatever else let the channel's
 //! command end. Prefetch faults need none, and of a lost fault the driver does not know.
+//!
+//! A driver may take its time, so only one that has left can be said to owe an answer: it has taken bus mastering away, as the
+//! unbinding of a driver does, and the device came to its end like that. A device that goes while its driver is at
+//! work, as when a machine is switched off, cuts the answers short that were to come, like the commands under way: they are counted.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +14,7 @@ use ersatz_abi::fault::AccessKind;
 
 use super::{Rule, Site};
 use crate::trace::event::{Event, NotificationEvent};
+use crate::trace::kind::ResetSource;
 
 /// The faults of a channel that have no answer yet.
 #[derive(Clone, Copy, Debug)]
@@ -29,9 +34,16 @@ struct Waiting {
 pub(super) struct Faults {
     /// By channel.
     waiting: BTreeMap<u8, Waiting>,
+    /// The device is bus master, or may be: its driver is at work.
+    is_driven: bool,
 }
 
 impl Faults {
+    /// Behind a hole in the log: there may be a driver at work.
+    pub(super) fn unknown() -> Self {
+        Self { is_driven: true, ..Self::default() }
+    }
+
     /// Looks at an event.
     pub(super) fn look(&mut self, event: &Event, site: &mut Site<'_>) {
         match *event {
@@ -52,8 +64,13 @@ impl Faults {
             | Event::CommandEnd { channel, .. } => {
                 self.waiting.remove(&channel);
             }
-            Event::Reset { .. } => self.waiting.clear(),
-            Event::DeviceDropped => {
+            Event::BusMaster { enabled } => self.is_driven = enabled,
+            Event::Reset { source } => {
+                self.waiting.clear();
+                // The register keeps config space, and with it the bus master bit.
+                self.is_driven &= source == ResetSource::Register;
+            }
+            Event::DeviceDropped if !self.is_driven => {
                 for (channel, Waiting { sequence, number, address, faults }) in std::mem::take(&mut self.waiting) {
                     let more = match faults {
                         1 => String::new(),
@@ -72,7 +89,7 @@ impl Faults {
         }
     }
 
-    /// How many faults have no answer where the log ends.
+    /// How many faults have no answer that nobody can be said to owe.
     pub(super) fn unanswered(&self) -> u64 {
         self.waiting.values().map(|waiting| waiting.faults).sum()
     }

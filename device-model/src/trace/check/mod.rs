@@ -56,7 +56,7 @@ pub enum Rule {
     VramRange,
     /// Virtual addresses are accessed through translations that no acknowledged invalidation means.
     StaleTranslation,
-    /// Every fault the driver is told of gets an answer.
+    /// Every fault the driver is told of gets an answer before the driver leaves.
     FaultAnswered,
 }
 
@@ -108,7 +108,8 @@ pub struct Verdict {
     pub closed: bool,
     /// Commands under way when the device went away, or where a log that was not closed ends: cut short, not broken.
     pub under_way: u64,
-    /// Faults without an answer where a log ends that has no end of the device.
+    /// Faults without an answer when the device went away under its driver, or where a log ends before that: cut short, not
+    /// broken.
     pub unanswered: u64,
 }
 
@@ -177,7 +178,7 @@ impl Checker {
             self.channels.clear();
             self.dma = DmaRules::unknown();
             self.translations = Translations::unknown();
-            self.faults = Faults::default();
+            self.faults = Faults::unknown();
             self.hole = record.sequence;
         }
         self.previous = record.sequence;

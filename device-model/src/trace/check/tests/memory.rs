@@ -187,16 +187,17 @@ fn fault(access: AccessKind) -> Event {
     NotificationEvent::FaultRecorded { record: record(access), position: 0 }.into()
 }
 
-/// The broken rules of a life that ends in good order with these events, in a command whose start is record 3.
+/// The broken rules of a life whose driver leaves after these events, in a command whose start is record 3.
 fn life(events: &[Event]) -> Vec<(u64, Rule)> {
-    broken(&[&[start(0, None, false)], events, &[Event::DeviceDropped]].concat())
+    let leaves = [Event::BusMaster { enabled: false }, Event::DeviceDropped];
+    broken(&[&[start(0, None, false)], events, &leaves].concat())
 }
 
 #[test]
 fn every_fault_gets_an_answer() {
     let fault = fault(AccessKind::Read);
-    assert_eq!(life(&[fault]), [(5, Rule::FaultAnswered)]);
-    assert_eq!(life(&[fault, fault]), [(6, Rule::FaultAnswered)], "one finding a channel");
+    assert_eq!(life(&[fault]), [(6, Rule::FaultAnswered)]);
+    assert_eq!(life(&[fault, fault]), [(7, Rule::FaultAnswered)], "one finding a channel");
     let replay = |channels| Event::from(NotificationEvent::Replay { channels });
     for answer in [
         replay(0b1),
@@ -210,9 +211,9 @@ fn every_fault_gets_an_answer() {
         assert_eq!(life(&[fault, fault, answer]), [], "all at once");
     }
     for none in [replay(0b10), replay(0), NotificationEvent::FaultCancelled { channel: 1 }.into()] {
-        assert_eq!(life(&[fault, none]), [(6, Rule::FaultAnswered)], "{none:?} is about another channel");
+        assert_eq!(life(&[fault, none]), [(7, Rule::FaultAnswered)], "{none:?} is about another channel");
     }
-    assert_eq!(life(&[fault, replay(1), fault]), [(7, Rule::FaultAnswered)], "it faulted again");
+    assert_eq!(life(&[fault, replay(1), fault]), [(8, Rule::FaultAnswered)], "it faulted again");
 }
 
 #[test]
@@ -222,15 +223,33 @@ fn faults_that_ask_for_no_answer_need_none() {
     assert_eq!(life(&[lost.into()]), [], "the driver does not know of it");
 }
 
+/// How many rules are broken, and how many faults unanswered, when these events follow a command's start and two faults.
+fn cut_short(events: &[Event], closed: bool) -> (u64, u64) {
+    let begin = [setup()[0], enabled(), start(0, None, false), fault(AccessKind::Write), fault(AccessKind::Write)];
+    let mut checker = Checker::new(VRAM);
+    let mut records = 0;
+    for event in begin.iter().chain(events) {
+        records += 1;
+        checker.add(&Record { sequence: records, time: 0, fields: event.to_fields() });
+    }
+    let verdict = checker.finish(&header(records, 0, closed));
+    assert_eq!(verdict.under_way, 1);
+    (verdict.total, verdict.unanswered)
+}
+
 #[test]
 fn faults_may_wait_where_a_log_is_cut() {
-    let mut checker = Checker::new(VRAM);
-    let events = [setup()[0], enabled(), start(0, None, false), fault(AccessKind::Write), fault(AccessKind::Write)];
-    for (sequence, event) in (1..).zip(events) {
-        checker.add(&Record { sequence, time: 0, fields: event.to_fields() });
-    }
-    let verdict = checker.finish(&header(5, 0, false));
-    assert_eq!((verdict.total, verdict.unanswered, verdict.under_way), (0, 2, 1));
+    assert_eq!(cut_short(&[], false), (0, 2));
+}
+
+#[test]
+fn faults_may_wait_when_the_device_goes_under_its_driver() {
+    assert_eq!(cut_short(&[Event::DeviceDropped], true), (0, 2));
+    let resumed = [false, true].map(|enabled| Event::BusMaster { enabled });
+    assert_eq!(cut_short(&[resumed[0], resumed[1], Event::DeviceDropped], true), (0, 2), "it had not left for good");
+    assert_eq!(cut_short(&[resumed[0], Event::DeviceDropped], true), (1, 0), "it had");
+    let steps = [Step::Hole(1), Step::Is(fault(AccessKind::Read)), Step::Is(Event::DeviceDropped)];
+    assert_eq!(check_steps(steps, 0, true), [(2, Rule::Complete)], "nobody knows whether it had");
 }
 
 /// A TLB as engines have one, an invalidation that takes its time, and a log of both.
