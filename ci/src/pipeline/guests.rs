@@ -28,11 +28,14 @@ const SMALL: &str = "16M";
 const LARGE: &str = "1T";
 /// What is run under each accelerator, a boot each: all tests with one GPU, then those for two that skipped themselves.
 const SUITES: &[Suite] = &[
-    Suite { mode: "private", gpus: 1, vram: SMALL, filter: None },
-    Suite { mode: "coherent", gpus: 1, vram: SMALL, filter: None },
-    Suite { mode: "private", gpus: 2, vram: LARGE, filter: Some("devices.") },
-    Suite { mode: "coherent", gpus: 2, vram: LARGE, filter: Some("devices.") },
+    Suite { mode: "private", gpus: 1, vram: SMALL, filters: &[] },
+    Suite { mode: "coherent", gpus: 1, vram: SMALL, filters: &[] },
+    Suite { mode: "private", gpus: 2, vram: LARGE, filters: TWO_GPUS },
+    Suite { mode: "coherent", gpus: 2, vram: LARGE, filters: TWO_GPUS },
 ];
+
+/// The tests for two GPUs.
+const TWO_GPUS: &[&str] = &["devices.", "direct_peers."];
 
 /// One boot.
 struct Suite {
@@ -42,8 +45,8 @@ struct Suite {
     gpus: usize,
     /// VRAM of each.
     vram: &'static str,
-    /// Which tests.
-    filter: Option<&'static str>,
+    /// Parts of the names of the tests; all, if there are none.
+    filters: &'static [&'static str],
 }
 
 /// Runs the suites under all accelerators. `ersatz` is the program to run them with.
@@ -98,7 +101,7 @@ impl Suite {
             .args(["--vram", self.vram, "--devices", &self.gpus.to_string()])
             .args(traced.then_some([OsStr::new("--trace"), traces.as_os_str()]).into_iter().flatten())
             .args(counted.then_some("--exit-counts"))
-            .args(self.filter)
+            .args(self.filters)
             .env("ERSATZ_GUEST", store.root())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -4,19 +4,19 @@
 use std::ffi::CStr;
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::num::NonZeroUsize;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ersatz_abi::counter::Counter;
-use ersatz_abi::{pci, regs};
+use ersatz_abi::pci;
 use nix::errno::Errno;
 use nix::kmod::{DeleteModuleFlags, delete_module};
+use nix::sys::mman::MapFlags;
 
 use crate::device::Device;
 use crate::pattern::PAGE;
-use crate::region::map_for_reading;
+use crate::region::Region;
+use crate::registers::Registers;
 
 const MODULE: &CStr = c"ersatz";
 
@@ -81,18 +81,28 @@ impl Function {
         self.folder.join("driver").exists()
     }
 
-    /// Takes the driver off it. Returns once the driver has let go.
+    /// Takes the driver off it, the first device, and waits until its device file is gone.
     pub fn unbind(&self) {
-        self.tell("unbind");
-        assert!(!self.is_bound(), "{} is still bound", self.folder.display());
+        self.detach();
         wait_for_device(false);
     }
 
-    /// Puts the driver onto it.
+    /// Puts the driver onto it, the first device, and waits for its device file.
     pub fn bind(&self) {
+        self.attach();
+        wait_for_device(true);
+    }
+
+    /// Takes the driver off it. Returns once the driver has let go.
+    pub fn detach(&self) {
+        self.tell("unbind");
+        assert!(!self.is_bound(), "{} is still bound", self.folder.display());
+    }
+
+    /// Puts the driver onto it.
+    pub fn attach(&self) {
         self.tell("bind");
         assert!(self.is_bound(), "{} is not bound: its probe failed", self.folder.display());
-        wait_for_device(true);
     }
 
     fn tell(&self, file: &str) {
@@ -105,6 +115,17 @@ impl Function {
             .unwrap_or_else(|error| panic!("cannot write to {}: {error}", path.display()));
     }
 
+    /// Maps pages of a BAR, from the offset of a page on. The kernel permits that while no driver is bound.
+    pub fn map_bar(&self, bar: u8, offset: u64, pages: usize) -> Region {
+        let path = self.folder.join(format!("resource{bar}"));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap_or_else(|error| panic!("cannot open {}: {error}", path.display()));
+        Region::of_part_of_file(&file, offset, pages, MapFlags::MAP_SHARED)
+    }
+
     /// Has the driver leave the function by `leave`, and asserts that the device copied at least so many pages for that.
     pub fn evacuate(&self, pages: u64, leave: impl FnOnce()) {
         let before = Device::open().count(Counter::BytesUnbind);
@@ -115,19 +136,6 @@ impl Function {
 
     /// A counter read from the device's registers with no driver in between. The kernel permits that while none is bound.
     pub fn counter(&self, counter: Counter) -> u64 {
-        const LENGTH: NonZeroUsize = NonZeroUsize::new(pci::REGISTERS_BAR_SIZE as usize).unwrap();
-        let path = self.folder.join(format!("resource{}", pci::BAR_REGISTERS));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .unwrap_or_else(|error| panic!("cannot open {}: {error}", path.display()));
-        let base = map_for_reading(file.as_fd(), LENGTH)
-            .unwrap_or_else(|error| panic!("cannot map {}: {error}", path.display()));
-        let offset = regs::COUNTER_BASE as usize + 8 * usize::from(counter as u8);
-        // SAFETY: the register lies inside the BAR, which stays mapped until the end of the process.
-        let register = unsafe { base.cast::<u8>().add(offset) }.cast::<u64>();
-        // SAFETY: an aligned read of a register that may be read at any time.
-        unsafe { register.read_volatile() }
+        Registers::of(self).counter(counter)
     }
 }

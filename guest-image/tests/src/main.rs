@@ -4,18 +4,21 @@
 //!
 //! [`suite`] says what a test is and [`cases`] holds them, a file a topic; [`runner`] runs each in a process of its own and
 //! [`ktap`] reports. The rest is what tests are made of: [`device`] (the ioctls and the counters), [`region`] (memory),
-//! [`pattern`] (its content), [`process`] (forks and events), [`proc_fs`] and [`bus`] (the kernel's view). [`bench`]
-//! measures instead of testing.
+//! [`pattern`] (its content), [`process`] (forks and events), [`proc_fs`] and [`bus`] (the kernel's view), and for those tests that
+//! take the driver off the device and program it themselves, [`direct`]. [`bench`] measures instead of testing.
 
 mod bench;
 mod bus;
 mod cases;
+mod config_space;
 mod device;
+mod direct;
 mod ktap;
 mod pattern;
 mod proc_fs;
 mod process;
 mod region;
+mod registers;
 mod runner;
 mod stuck;
 mod suite;

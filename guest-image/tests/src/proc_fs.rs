@@ -58,6 +58,12 @@ impl PagemapEntry {
         self.0 >> 63 & 1 == 1
     }
 
+    /// The physical address of the page. The kernel tells it only those with the capability to administrate the system.
+    pub fn address(self) -> Option<u64> {
+        const FRAME: u64 = (1 << 55) - 1;
+        Some(self.0 & FRAME).filter(|&frame| self.present() && frame != 0).map(|frame| frame * PAGE as u64)
+    }
+
     /// The page table holds a swap entry, which one for a device-private page is too.
     pub fn swap(self) -> bool {
         self.0 >> 62 & 1 == 1

@@ -7,12 +7,11 @@
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
 use nix::errno::Errno;
-use nix::libc::c_void;
+use nix::libc::{c_void, off_t};
 use nix::sys::mman::{
     MRemapFlags, MapFlags, MmapAdvise, ProtFlags, madvise, mlock, mmap, mmap_anonymous, mprotect, mremap, munmap,
 };
@@ -86,9 +85,15 @@ impl Region {
 
     /// A file's first pages.
     pub fn of_file(file: &File, pages: usize, flags: MapFlags) -> Self {
+        Self::of_part_of_file(file, 0, pages, flags)
+    }
+
+    /// Pages of a file from a byte offset on, the boundary of a page.
+    pub fn of_part_of_file(file: &File, offset: u64, pages: usize, flags: MapFlags) -> Self {
         let length = NonZeroUsize::new(pages * PAGE).expect("a region has pages");
+        let offset = off_t::try_from(offset).expect("an offset in a file");
         // SAFETY: a mapping at an address of the kernel's choice replaces nothing.
-        let base = unsafe { mmap(None, length, READ_WRITE, flags, file, 0) }.expect("mmap of a file");
+        let base = unsafe { mmap(None, length, READ_WRITE, flags, file, offset) }.expect("mmap of a file");
         Self { base, length: length.get() }
     }
 
@@ -157,6 +162,14 @@ impl Region {
         assert!(offset % 8 == 0 && offset + 8 <= self.length, "no aligned number at offset {offset:#x}");
         // SAFETY: aligned, inside the mapping, and valid for every bit pattern. The borrow keeps the region mapped.
         unsafe { self.pointer(offset).cast().as_ref() }
+    }
+
+    /// Numbers in the region that others, a device for one, may use at once.
+    pub fn atomics(&self, offset: usize, count: usize) -> &[AtomicU64] {
+        assert!(offset % 8 == 0 && offset + count * 8 <= self.length, "no {count} numbers at offset {offset:#x}");
+        let first = self.pointer(offset).cast();
+        // SAFETY: as in `atomic`, for each of them.
+        unsafe { NonNull::slice_from_raw_parts(first, count).as_ref() }
     }
 
     /// Reads one byte of a page: the smallest touch there is.
@@ -257,12 +270,6 @@ impl Drop for Region {
     fn drop(&mut self) {
         self.unmap_bytes(0, self.length);
     }
-}
-
-/// Maps the start of something that is not memory, a device's registers say, for reading.
-pub fn map_for_reading(file: BorrowedFd<'_>, length: NonZeroUsize) -> Result<NonNull<c_void>, Errno> {
-    // SAFETY: a mapping at an address of the kernel's choice replaces nothing.
-    unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, file, 0) }
 }
 
 fn assert_page(index: usize, found: &[u8; PAGE], expected: &[u8; PAGE]) {

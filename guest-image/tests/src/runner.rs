@@ -126,9 +126,11 @@ fn run_checked(test: &Test, options: Options) -> Result<(Verdict, String), RunEr
     }
     let before = Idle::look()?;
     let (verdict, output) = run_in_process(test, options).map_err(RunError::Process)?;
-    let aftermath = if test.disruptive { check_after_reload(&before)? } else { check_device(&before)? };
+    let aftermath = if test.disruptive { check_after_reload(&before) } else { check_device(&before) };
     let verdict = match (verdict, aftermath) {
-        (Verdict::Pass, Some(reason)) => Verdict::Fail(reason),
+        (Verdict::Pass, Ok(Some(reason))) => Verdict::Fail(reason),
+        (Verdict::Pass, Err(error)) => Verdict::Fail(error.to_string()),
+        // What the test itself says comes first: what is wrong afterwards may follow from that.
         (verdict, _) => verdict,
     };
     Ok((verdict, output))

@@ -3,17 +3,14 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::num::NonZeroUsize;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ersatz_abi::pci::BAR_VRAM;
-use nix::libc::off_t;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::bus::Function;
 use crate::pattern::PAGE;
+use crate::region::Region;
 
 /// The unit of sizes in sysfs.
 const MIB_ORDER: u32 = 20;
@@ -21,13 +18,13 @@ const MIB_ORDER: u32 = 20;
 /// BAR2 of a function.
 #[derive(Clone, Debug)]
 pub struct VramBar {
-    folder: PathBuf,
+    function: Function,
 }
 
 impl VramBar {
     /// That of this function.
     pub fn of(function: &Function) -> Self {
-        Self { folder: function.folder().to_owned() }
+        Self { function: function.clone() }
     }
 
     /// The sizes that it can have in bytes, smallest first; none if it is not resizable.
@@ -46,7 +43,18 @@ impl VramBar {
     ///
     /// As all functions here that return no error, if the system refuses what a test needs.
     pub fn size(&self) -> u64 {
-        let path = self.folder.join("resource");
+        let [start, end] = self.bounds();
+        end - start + 1
+    }
+
+    /// The bus address at which it begins.
+    pub fn bus_address(&self) -> u64 {
+        self.bounds()[0]
+    }
+
+    /// Its first byte and its last.
+    fn bounds(&self) -> [u64; 2] {
+        let path = self.function.folder().join("resource");
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
         let line = text.lines().nth(BAR_VRAM.into()).unwrap_or_default();
         let words: Vec<u64> = line
@@ -54,7 +62,7 @@ impl VramBar {
             .filter_map(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok())
             .collect();
         match words[..] {
-            [start, end, _] if start != 0 => end - start + 1,
+            [start, end, _] if start != 0 => [start, end],
             _ => panic!("{} has no BAR{BAR_VRAM}: {line:?}", path.display()),
         }
     }
@@ -78,39 +86,25 @@ impl VramBar {
 
     /// Reads a word of VRAM with no driver in between.
     pub fn read(&self, offset: u64) -> u64 {
-        // SAFETY: the word is mapped, and aligned as the caller's offset is.
-        self.at(offset, |word| unsafe { word.read_volatile() })
+        self.at(offset, |word| word.load(Ordering::Relaxed))
     }
 
     /// Writes a word of VRAM that nobody uses, with no driver in between.
     pub fn write(&self, offset: u64, value: u64) {
-        // SAFETY: as for `read`.
-        self.at(offset, |word| unsafe { word.write_volatile(value) });
+        self.at(offset, |word| word.store(value, Ordering::Relaxed));
     }
 
-    fn at<R>(&self, offset: u64, work: impl FnOnce(NonNull<u64>) -> R) -> R {
-        assert_eq!(offset % 8, 0, "the offset of a word");
-        const LENGTH: NonZeroUsize = NonZeroUsize::new(PAGE).unwrap();
-        let path = self.folder.join(format!("resource{BAR_VRAM}"));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .unwrap_or_else(|error| panic!("cannot open {}: {error}", path.display()));
+    /// Maps pages of VRAM, from the offset of a page on, with no driver in between.
+    pub fn map(&self, offset: u64, pages: usize) -> Region {
+        self.function.map_bar(BAR_VRAM, offset, pages)
+    }
+
+    fn at<R>(&self, offset: u64, work: impl FnOnce(&AtomicU64) -> R) -> R {
         let in_page = offset % PAGE as u64;
-        let page = off_t::try_from(offset - in_page).expect("an offset in a BAR");
-        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a mapping at an address of the kernel's choice replaces nothing.
-        let base = unsafe { mmap(None, LENGTH, protection, MapFlags::MAP_SHARED, file.as_fd(), page) }
-            .unwrap_or_else(|error| panic!("cannot map {} at {offset:#x}: {error}", path.display()));
-        // SAFETY: the offset is inside the page.
-        let result = work(unsafe { base.cast::<u8>().add(in_page as usize) }.cast());
-        // SAFETY: it was mapped above, and nothing refers to it any more.
-        unsafe { munmap(base, PAGE) }.unwrap_or_else(|error| panic!("cannot unmap {}: {error}", path.display()));
-        result
+        work(self.map(offset - in_page, 1).atomic(in_page as usize))
     }
 
     fn resize_path(&self) -> PathBuf {
-        self.folder.join(format!("resource{BAR_VRAM}_resize"))
+        self.function.folder().join(format!("resource{BAR_VRAM}_resize"))
     }
 }

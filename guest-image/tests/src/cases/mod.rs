@@ -3,6 +3,7 @@
 
 mod counters;
 mod devices;
+mod direct;
 mod errors;
 mod eviction;
 mod fixture;
@@ -47,6 +48,16 @@ pub const TOPICS: &[&[Test]] = &[
     random::TESTS,
     devices::TESTS,
     unbind::TESTS,
+    direct::copies::TESTS,
+    direct::kernels::TESTS,
+    direct::faults::TESTS,
+    direct::translations::TESTS,
+    direct::access_counters::TESTS,
+    direct::channels::TESTS,
+    direct::errors::TESTS,
+    direct::interrupts::TESTS,
+    direct::resets::TESTS,
+    direct::peers::TESTS,
     resize::TESTS,
     module::TESTS,
 ];
