@@ -3,8 +3,8 @@
 
 mod host;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ersatz_abi::channel::ChannelState;
 use ersatz_abi::command::{Command, ListEntry, MAX_ENTRY_BYTES, Operation};
@@ -12,12 +12,9 @@ use ersatz_abi::counter::Counter;
 use ersatz_abi::error::ErrorCode;
 use ersatz_abi::regs::{self, Status};
 use ersatz_device_model::bus::{Effect, PciFunction};
-use ersatz_device_model::clock::HostClock;
-use ersatz_device_model::dma::{DmaError, DmaSpace, MappedSpace};
-use ersatz_device_model::{Gpu, GpuConfig};
-use vm_memory::VolatileSlice;
 
-use host::{COMMAND, DATA, Host, Interrupts, LISTS, command, entry, reg, system, vram};
+use host::held::Holding;
+use host::{COMMAND, DATA, Host, LISTS, command, entry, reg, system, vram};
 
 /// PCI Express device control: the byte with the FLR bit, and PM control and status.
 const FLR_BYTE: u16 = 0x69;
@@ -138,112 +135,15 @@ fn dropping_the_device_in_a_copy_ends_its_threads() {
     assert_eq!(Arc::strong_count(&space), 2, "nobody holds guest memory but the test");
 }
 
-/// Guest memory that says when an access begins and holds it until told to go on.
-struct Held {
-    inner: MappedSpace,
-    hold: AtomicBool,
-    waiting: Mutex<bool>,
-    changed: Condvar,
-    accesses: AtomicUsize,
-}
-
-impl DmaSpace for Held {
-    fn read(&self, address: u64, target: &VolatileSlice<'_>) -> Result<(), DmaError> {
-        self.accesses.fetch_add(1, Ordering::SeqCst);
-        if self.hold.load(Ordering::SeqCst) && address == DATA {
-            let mut waiting = self.waiting.lock().unwrap();
-            *waiting = true;
-            self.changed.notify_all();
-            while self.hold.load(Ordering::SeqCst) {
-                waiting = self.changed.wait(waiting).unwrap();
-            }
-        }
-        self.inner.read(address, target)
-    }
-
-    fn write(&self, address: u64, source: &VolatileSlice<'_>) -> Result<(), DmaError> {
-        self.accesses.fetch_add(1, Ordering::SeqCst);
-        self.inner.write(address, source)
-    }
-
-    fn load_u32(&self, address: u64) -> Result<u32, DmaError> {
-        self.accesses.fetch_add(1, Ordering::SeqCst);
-        self.inner.load_u32(address)
-    }
-
-    fn load_u64(&self, address: u64) -> Result<u64, DmaError> {
-        self.accesses.fetch_add(1, Ordering::SeqCst);
-        self.inner.load_u64(address)
-    }
-
-    fn compare_exchange_u64(&self, address: u64, current: u64, new: u64) -> Result<Result<u64, u64>, DmaError> {
-        self.accesses.fetch_add(1, Ordering::SeqCst);
-        self.inner.compare_exchange_u64(address, current, new)
-    }
-
-    fn store_u32(&self, address: u64, value: u32) -> Result<(), DmaError> {
-        self.accesses.fetch_add(1, Ordering::SeqCst);
-        self.inner.store_u32(address, value)
-    }
-
-    fn store_u64(&self, address: u64, value: u64) -> Result<(), DmaError> {
-        self.accesses.fetch_add(1, Ordering::SeqCst);
-        self.inner.store_u64(address, value)
-    }
-}
-
-impl Held {
-    fn wait_until_held(&self) {
-        let mut waiting = self.waiting.lock().unwrap();
-        while !*waiting {
-            waiting = self.changed.wait(waiting).unwrap();
-        }
-    }
-
-    fn release(&self) {
-        let _waiting = self.waiting.lock().unwrap();
-        self.hold.store(false, Ordering::SeqCst);
-        self.changed.notify_all();
-    }
-}
-
-/// Lets the engine go on at the end of a test, however that ends: a device waits for its threads.
-struct Holding(Arc<Held>);
-
-impl std::ops::Deref for Holding {
-    type Target = Held;
-
-    fn deref(&self) -> &Held {
-        &self.0
-    }
-}
-
-impl Drop for Holding {
-    fn drop(&mut self) {
-        self.release();
-    }
-}
-
 /// A host whose engine is stuck in the middle of a DMA read.
 fn stuck() -> (Host, Holding) {
-    let mut host = Host::new();
-    let space = Arc::new(Held {
-        inner: MappedSpace::from_memory(&host.memory).unwrap(),
-        hold: AtomicBool::new(true),
-        waiting: Mutex::new(false),
-        changed: Condvar::new(),
-        accesses: AtomicUsize::new(0),
-    });
-    host.interrupts = Arc::new(Interrupts::default());
-    let config = GpuConfig::new(64 << 20);
-    host.gpu = Gpu::new(config, space.clone(), host.interrupts.clone(), Arc::new(HostClock::new())).unwrap();
-    host.start();
+    let (mut host, space) = Host::held_at(DATA);
     host.enable(0, 1);
     // Long, so that it cannot be done before a reset that begins late.
     let operation = long(&host);
     host.submit(Command { fence: Some(1), interrupt: true, ..command(operation) });
     space.wait_until_held();
-    (host, Holding(space))
+    (host, space)
 }
 
 #[test]

@@ -89,6 +89,18 @@ fn a_command_that_waits_ends_before_its_channel_is_disabled() {
     assert_eq!(channel.snapshot().get, 1);
 }
 
+/// So does one that is replayed before the engine has let go.
+#[test]
+fn a_command_that_faulted_ends_before_its_channel_is_disabled() {
+    let channel = enabled();
+    let turn = take_up(&channel);
+    assert_eq!(channel.switch(false, 1, |_| ()), Switched::Stopping);
+    assert!(channel.suspend(&turn, FAULT, || ()));
+    assert!(channel.replay());
+    assert_eq!(channel.let_go(&turn, |_| panic!("its command has not ended")), None);
+    assert!(take_up(&channel).is_same(&turn));
+}
+
 #[test]
 fn positions_go_on_behind_the_last_number() {
     let channel = enabled();

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
 pub mod faults;
+pub mod held;
 pub mod page_tables;
 pub mod tables;
 
@@ -14,7 +15,7 @@ use std::time::Duration;
 use ersatz_abi::channel::{CONTROL_BLOCK_FENCE, CONTROL_BLOCK_GET, CONTROL_BLOCK_PUT};
 use ersatz_abi::command::{COMMAND_BYTES, Cause, Command, LIST_ENTRY_BYTES, List, ListEntry, Location, Operation};
 use ersatz_abi::counter::Counter;
-use ersatz_abi::pci::{BAR_MSIX, BAR_REGISTERS};
+use ersatz_abi::pci::{BAR_MSIX, BAR_REGISTERS, MSIX_PBA_OFFSET};
 use ersatz_abi::regs::{self, ChannelStatus, Register};
 use ersatz_device_model::bus::{Effect, PciFunction};
 use ersatz_device_model::clock::HostClock;
@@ -215,6 +216,13 @@ impl Host {
             }
         }
         List { address, count: entries.len() as u32 }
+    }
+
+    /// The vectors whose messages are held back, a bit for each.
+    pub fn pending_vectors(&self) -> u64 {
+        let mut data = [0; 8];
+        self.gpu.bar_read(BAR_MSIX, MSIX_PBA_OFFSET.into(), &mut data);
+        u64::from_le_bytes(data)
     }
 
     pub fn fence(&self) -> u64 {
