@@ -48,6 +48,7 @@ pub const TOPICS: &[&[Test]] = &[
     random::TESTS,
     devices::TESTS,
     unbind::TESTS,
+    direct::registers::TESTS,
     direct::copies::TESTS,
     direct::kernels::TESTS,
     direct::faults::TESTS,

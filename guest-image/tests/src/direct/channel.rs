@@ -80,17 +80,6 @@ impl<'a> Channel<'a> {
         channel
     }
 
-    /// Writes the setup of the channel, which is disabled.
-    pub fn set_up(&self) {
-        self.write64(regs::RING_BASE, self.ring.address());
-        self.write64(regs::CONTROL_BLOCK, self.control.address());
-        self.write32(regs::RING_ORDER, RING_LENGTH.ilog2());
-        self.write32(regs::VECTOR, self.setup.vector);
-        self.write32(regs::ENGINE, self.setup.engine);
-        self.write32(regs::ASID, self.setup.asid.into());
-        self.write32(regs::PRIORITY, self.setup.priority as u32);
-    }
-
     /// Enables it. A setup that cannot work stops it at once.
     pub fn enable(&self) {
         self.write32(regs::CHANNEL_CONTROL, ChannelControl(0).with_enable(true).0);
@@ -111,17 +100,15 @@ impl<'a> Channel<'a> {
 
     /// Resets it, and enables it with an empty ring.
     pub fn reset(&self) {
-        self.write32(regs::CHANNEL_CONTROL, ChannelControl(0).with_reset(true).0);
-        wait_until("end of a channel's reset", || self.read32(regs::CHANNEL_CONTROL) == 0);
+        self.stop();
         self.start_over();
     }
 
-    /// Enables it with an empty ring, after a reset.
-    pub fn start_over(&self) {
-        self.control.fill(|_| 0);
-        self.put.set(0);
-        self.fence.set(0);
-        self.enable();
+    /// The same, also if a reset of more than the channel has cleared its setup.
+    pub fn reset_anew(&self) {
+        self.stop();
+        self.set_up();
+        self.start_over();
     }
 
     /// Its number.
@@ -236,6 +223,29 @@ impl<'a> Channel<'a> {
     /// GET as the control block has it.
     pub fn get_in_memory(&self) -> u32 {
         self.control.read(CONTROL_BLOCK_GET) as u32
+    }
+
+    fn stop(&self) {
+        self.write32(regs::CHANNEL_CONTROL, ChannelControl(0).with_reset(true).0);
+        wait_until("end of a channel's reset", || self.read32(regs::CHANNEL_CONTROL) == 0);
+    }
+
+    /// Writes the setup of the channel, which is disabled.
+    fn set_up(&self) {
+        self.write64(regs::RING_BASE, self.ring.address());
+        self.write64(regs::CONTROL_BLOCK, self.control.address());
+        self.write32(regs::RING_ORDER, RING_LENGTH.ilog2());
+        self.write32(regs::VECTOR, self.setup.vector);
+        self.write32(regs::ENGINE, self.setup.engine);
+        self.write32(regs::ASID, self.setup.asid.into());
+        self.write32(regs::PRIORITY, self.setup.priority as u32);
+    }
+
+    fn start_over(&self) {
+        self.control.fill(|_| 0);
+        self.put.set(0);
+        self.fence.set(0);
+        self.enable();
     }
 
     fn failure(&self) -> Failure {

@@ -148,6 +148,14 @@ impl Gpu {
         std::array::from_fn(|index| self.counter(counters[index]).wrapping_sub(before[index]))
     }
 
+    /// Calls `work`, and waits until a counter has come exactly so far by it: for what the device counts a moment behind what shows.
+    pub fn expect_count(&self, counter: Counter, amount: u64, work: impl FnOnce()) {
+        let before = self.counter(counter);
+        work();
+        wait_until(counter.name(), || self.counter(counter).wrapping_sub(before) >= amount);
+        assert_eq!(self.counter(counter).wrapping_sub(before), amount, "{}", counter.name());
+    }
+
     /// Resets all but the function.
     pub fn reset(&self) {
         self.registers.write32(regs::CONTROL, Control(0).with_reset(true).0);

@@ -11,5 +11,6 @@ pub mod interrupts;
 pub mod kernels;
 mod patchwork;
 pub mod peers;
+pub mod registers;
 pub mod resets;
 pub mod translations;

@@ -5,36 +5,41 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use ersatz_abi::channel::ChannelState;
-use ersatz_abi::command::Operation;
+use ersatz_abi::command::{ListEntry, Location, Operation};
 use ersatz_abi::counter::Counter;
 use ersatz_abi::fault::FaultRecord;
 use ersatz_abi::mmu::AddressSpaceControl;
 use ersatz_abi::regs;
 
-use crate::config_space::{BASE_ADDRESSES, COMMAND, capability};
+use super::super::fixture::assert_works;
+use crate::config_space::{BASE_ADDRESSES, COMMAND, COMMAND_MASTER, capability};
 use crate::direct::address_space::AddressSpace;
 use crate::direct::channel::{Channel, Setup, copy_entry};
 use crate::direct::gpu::Gpu;
 use crate::direct::notification_ring::NotificationRing;
+use crate::direct::patience::wait_until;
 use crate::suite::test_list;
 
 test_list! { "direct_resets":
     of_the_device_keeps_counters_and_vram.disruptive();
     of_the_function_by_the_kernel.disruptive();
     of_the_function_by_its_register.disruptive();
+    dma_ends_with_what_permits_it.disruptive();
     sleep_stops_dma_and_keeps_state.disruptive();
 }
 
 /// Sets up a bit of everything, calls `reset`, and asserts that all but VRAM's content is forgotten and everything can be set up
-/// anew.
-fn assert_forgets(gpu: &Gpu, reset: impl FnOnce()) {
+/// anew; by the kernel's driver, too.
+fn assert_forgets(reset: impl FnOnce(&Gpu)) {
+    let claimed = Gpu::claim();
+    let gpu = &claimed;
     let channel = Channel::open(gpu, Setup::new(2, 1));
     let _space = AddressSpace::new(gpu, 1, AddressSpaceControl(0), gpu.vram());
     let _faults = NotificationRing::<FaultRecord>::enable(gpu);
     let (source, destination) = (gpu.system().take(4096), gpu.vram().take(4096));
     source.fill(|index| index);
     channel.copy(&[copy_entry(source, destination)]);
-    reset();
+    reset(gpu);
     assert_eq!(gpu.registers().read32(regs::ID), regs::DEVICE_MAGIC);
     assert_eq!((channel.state(), channel.get()), (ChannelState::Disabled, 0));
     for place in [
@@ -50,16 +55,16 @@ fn assert_forgets(gpu: &Gpu, reset: impl FnOnce()) {
     }
     assert!(!gpu.status().bad_access());
     destination.check_same(&source);
-    channel.set_up();
-    channel.start_over();
+    channel.reset_anew();
     let back = gpu.system().take(4096);
     channel.copy(&[copy_entry(destination, back)]);
     back.check_same(&source);
+    drop(claimed);
+    assert_works();
 }
 
 fn of_the_device_keeps_counters_and_vram() {
-    let gpu = Gpu::claim();
-    assert_forgets(&gpu, || {
+    assert_forgets(|gpu| {
         let before = gpu.counter(Counter::BytesToVram);
         assert_ne!(before, 0);
         gpu.reset();
@@ -68,8 +73,7 @@ fn of_the_device_keeps_counters_and_vram() {
 }
 
 fn of_the_function_by_the_kernel() {
-    let gpu = Gpu::claim();
-    assert_forgets(&gpu, || {
+    assert_forgets(|gpu| {
         gpu.reset_function();
         assert_eq!(gpu.counter(Counter::BytesToVram), 0);
     });
@@ -77,10 +81,9 @@ fn of_the_function_by_the_kernel() {
 
 fn of_the_function_by_its_register() {
     const INITIATE: u16 = 1 << 15;
-    let gpu = Gpu::claim();
-    let config = gpu.config();
-    let device_control = config.capability(capability::EXPRESS) + 8;
-    assert_forgets(&gpu, || {
+    assert_forgets(|gpu| {
+        let config = gpu.config();
+        let device_control = config.capability(capability::EXPRESS) + 8;
         let (command, control) = (config.read16(COMMAND), config.read16(device_control));
         let addresses: Vec<_> = BASE_ADDRESSES.step_by(4).map(|place| (place, config.read32(place))).collect();
         config.write16(device_control, control | INITIATE);
@@ -92,6 +95,33 @@ fn of_the_function_by_its_register() {
         config.write16(COMMAND, command);
         assert_eq!(gpu.counter(Counter::BytesToVram), 0);
     });
+}
+
+fn dma_ends_with_what_permits_it() {
+    // Far more than is done in the time that it gets.
+    const ENTRIES: usize = 4096;
+    const LENGTH: u32 = 2 << 20;
+    let gpu = Gpu::claim();
+    let channel = Channel::open(&gpu, Setup::new(0, 0));
+    let target = gpu.system().take(LENGTH as usize);
+    let entry = ListEntry { source: Location::vram(0), destination: target.location(), length: LENGTH, tag: 0 };
+    let list = channel.list(&[entry; ENTRIES]);
+    let clear_mastering = |gpu: &Gpu| gpu.config().write16(COMMAND, gpu.config().read16(COMMAND) & !COMMAND_MASTER);
+    for stop in [clear_mastering, Gpu::sleep, Gpu::reset_function, Gpu::reset] {
+        let command = gpu.config().read16(COMMAND);
+        let fence = channel.submit(Operation::Fill(list, u64::MAX));
+        wait_until("work of an engine", || target.read(0) != 0);
+        stop(&gpu);
+        assert!(channel.fence() < fence, "it was done before it could be stopped");
+        // The memory may be used for something else now.
+        target.fill(|_| 0);
+        sleep(Duration::from_millis(20));
+        target.check(|_| 0);
+        gpu.wake();
+        gpu.config().write16(COMMAND, command);
+        channel.reset_anew();
+        channel.run(Operation::Nop);
+    }
 }
 
 fn sleep_stops_dma_and_keeps_state() {
