@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use ersatz_abi::ABI_VERSION;
 use ersatz_abi::access_counter::{AccessCounterControl, AccessWord};
 use ersatz_abi::channel::{ChannelState, Priority};
 use ersatz_abi::command::{Aperture, Cause, Opcode};
@@ -61,6 +62,30 @@ fn every_table_is_that_of_the_abi() {
     for error in ErrorCode::ALL {
         let row = format!("| {} | {} |", *error as u8, error.name());
         assert!(MANUAL.contains(&row), "device-model/MANUAL.md has no error row: {row}");
+    }
+}
+
+#[test]
+fn the_places_of_blocks_are_those_of_the_abi() {
+    let each = |name, bytes: u32| format!("{name}, {bytes:#x} bytes each");
+    let rows = [
+        (0, "registers of the device".to_owned()),
+        (regs::FAULT_RING_BASE, "registers of the fault buffer".to_owned()),
+        (regs::ACCESS_RING_BASE, "registers of the access counters' ring".to_owned()),
+        (regs::CHANNEL_BASE, each("registers of channels", regs::CHANNEL_STRIDE)),
+        (regs::COUNTER_BASE, "counters, 8 bytes each".to_owned()),
+        (regs::ADDRESS_SPACE_BASE, each("registers of address spaces", regs::ADDRESS_SPACE_STRIDE)),
+        (regs::DOORBELL_BASE, each("doorbells", regs::DOORBELL_STRIDE)),
+    ];
+    let mut table = String::from("<!-- blocks of BAR0 -->\n| offset | block |\n|---|---|\n");
+    rows.iter().for_each(|(offset, block)| writeln!(table, "| {offset:#07x} | {block} |").unwrap());
+    assert!(MANUAL.contains(&table), "device-model/MANUAL.md lacks:\n{table}");
+}
+
+#[test]
+fn a_driver_can_tell_the_device_and_its_version() {
+    for number in [format!("{:#010x}", regs::DEVICE_MAGIC), format!("{ABI_VERSION:#010x}")] {
+        assert!(MANUAL.contains(&number), "device-model/MANUAL.md lacks {number}");
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ersatz_abi::channel::ChannelState;
 use ersatz_abi::command::{ListEntry, Location, Operation};
 use ersatz_abi::counter::Counter;
+use ersatz_abi::error::ErrorCode;
 use ersatz_abi::fault::FaultRecord;
 use ersatz_abi::mmu::AddressSpaceControl;
 use ersatz_abi::regs;
@@ -97,6 +98,9 @@ fn of_the_function_by_its_register() {
     });
 }
 
+/// What ends DMA.
+type Stop = fn(&Gpu);
+
 fn dma_ends_with_what_permits_it() {
     // Far more than is done in the time that it gets.
     const ENTRIES: usize = 4096;
@@ -106,8 +110,11 @@ fn dma_ends_with_what_permits_it() {
     let target = gpu.system().take(LENGTH as usize);
     let entry = ListEntry { source: Location::vram(0), destination: target.location(), length: LENGTH, tag: 0 };
     let list = channel.list(&[entry; ENTRIES]);
+    // Each with whether the channel is forgotten by it, or stops with an error.
     let clear_mastering = |gpu: &Gpu| gpu.config().write16(COMMAND, gpu.config().read16(COMMAND) & !COMMAND_MASTER);
-    for stop in [clear_mastering, Gpu::sleep, Gpu::reset_function, Gpu::reset] {
+    let ways: [(Stop, bool); 4] =
+        [(clear_mastering, false), (Gpu::sleep, false), (Gpu::reset_function, true), (Gpu::reset, true)];
+    for (stop, forgets) in ways {
         let command = gpu.config().read16(COMMAND);
         let fence = channel.submit(Operation::Fill(list, u64::MAX));
         wait_until("work of an engine", || target.read(0) != 0);
@@ -119,6 +126,11 @@ fn dma_ends_with_what_permits_it() {
         target.check(|_| 0);
         gpu.wake();
         gpu.config().write16(COMMAND, command);
+        if forgets {
+            assert_eq!(channel.state(), ChannelState::Disabled);
+        } else {
+            assert_eq!(channel.wait_for_failure().error, ErrorCode::NotMaster);
+        }
         channel.reset_anew();
         channel.run(Operation::Nop);
     }
