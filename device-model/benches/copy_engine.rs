@@ -23,7 +23,7 @@ use ersatz_device_model::trace::{Identity, TraceOptions, Tracer};
 use ersatz_device_model::vram::Vram;
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
-use host::{DATA, Host, Interrupts, LISTS, command, entry, system, vram};
+use host::{DATA, Host, LISTS, command, entry, system, vram};
 
 /// Bytes moved an iteration: more than caches hold.
 const BATCH: u64 = 32 << 20;
@@ -42,7 +42,7 @@ fn submit_and_wait(host: &mut Host, list: List, fence: &mut u64) {
 }
 
 fn engine(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, page: u64, scattered: bool) {
-    let mut host = Host::new();
+    let mut host = Host::unlogged();
     host.enable(0, 1);
     let mut fence = 0;
     for to_vram in [true, false] {
@@ -62,7 +62,7 @@ fn engine(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, page: u64, scatt
 }
 
 fn memcpy(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, page: u64, scattered: bool) {
-    let host = Host::new();
+    let host = Host::unlogged();
     let device = Vram::new(64 << 20).expect("VRAM");
     let pages = places(page, scattered);
     for to_vram in [true, false] {
@@ -107,7 +107,7 @@ fn tracing(criterion: &mut Criterion) {
                     config.tracer = Tracer::create(&folder.path().join("log"), &options, Arc::new(HostClock::new()))
                         .expect("a log in a temporary folder");
                 }
-                let mut host = Host::with(config, Interrupts::default());
+                let mut host = Host::unlogged_with(config);
                 host.enable(0, 1);
                 let entries: Vec<ListEntry> = places(4096, true)
                     .into_iter()
@@ -128,7 +128,7 @@ fn tracing(criterion: &mut Criterion) {
 /// What an entry costs besides its bytes: lists of entries of eight bytes.
 fn entries(criterion: &mut Criterion) {
     const ENTRIES: u64 = 16_384;
-    let mut host = Host::new();
+    let mut host = Host::unlogged();
     host.enable(0, 1);
     let mut fence = 0;
     let entries: Vec<_> = (0..ENTRIES).map(|number| entry(system(DATA + number * 8), vram(number * 8), 8)).collect();

@@ -17,7 +17,7 @@ use ersatz_abi::regs;
 use ersatz_device_model::GpuConfig;
 
 use host::tables::{Space, page};
-use host::{DATA, Host, Interrupts, LISTS, command, entry, reg};
+use host::{DATA, Host, LISTS, command, entry, reg};
 
 /// Commands of one batch: as many as the ring has room for.
 const COMMANDS: u64 = 64;
@@ -25,7 +25,7 @@ const COMMANDS: u64 = 64;
 const BATCH: u64 = 16 << 20;
 
 fn host_with(vram: u64) -> Host {
-    Host::with(GpuConfig::new(vram), Interrupts::default())
+    Host::unlogged_with(GpuConfig::new(vram))
 }
 
 /// Commands that do nothing, and invalidations, which every engine has to acknowledge.
@@ -37,7 +37,7 @@ fn commands(criterion: &mut Criterion) {
         ("invalidate", Operation::Invalidate(ersatz_abi::mmu::Invalidation::AddressSpace(0))),
     ];
     for (name, operation) in operations {
-        let mut host = Host::new();
+        let mut host = Host::unlogged();
         host.enable(0, 1);
         let mut fence = 0;
         group.bench_function(name, |bencher| {

@@ -14,7 +14,7 @@ use ersatz_device_model::bus::PciFunction;
 use host::{Host, command, reg};
 
 fn registers(criterion: &mut Criterion) {
-    let host = Host::new();
+    let host = Host::unlogged();
     let mut group = criterion.benchmark_group("register");
     group.bench_function("read ID", |bencher| bencher.iter(|| host.read32(regs::ID.offset)));
     group.bench_function("read a channel's status", |bencher| bencher.iter(|| host.status(0)));
@@ -31,7 +31,7 @@ fn registers(criterion: &mut Criterion) {
 }
 
 fn round_trip(criterion: &mut Criterion) {
-    let mut host = Host::new();
+    let mut host = Host::unlogged();
     host.enable(0, 1);
     let mut fence = 0;
     criterion.bench_function("doorbell to interrupt", |bencher| {

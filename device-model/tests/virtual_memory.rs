@@ -120,8 +120,7 @@ impl Traced {
         self.host.invalidate(invalidation);
     }
 
-    /// The device goes; what remains is its log.
-    /// The driver leaves, and then the device goes.
+    /// The driver leaves, then the device goes; what remains is its log.
     fn into_log(self) -> (PathBuf, tempfile::TempDir) {
         self.host.gpu.config_write(COMMAND, &[0]);
         drop(self.host);

@@ -9,6 +9,7 @@ use ersatz_device_model::dma::{DmaError, DmaSpace, MappedSpace};
 use ersatz_device_model::{Gpu, GpuConfig};
 use vm_memory::VolatileSlice;
 
+use super::log::Log;
 use super::{Host, Interrupts};
 
 /// Guest memory that says when an access begins and holds it until told to go on.
@@ -115,9 +116,10 @@ impl Host {
             accesses: AtomicUsize::new(0),
         });
         let interrupts = Arc::new(Interrupts::default());
-        let config = GpuConfig::new(host.gpu.vram_size());
-        let gpu = Gpu::new(config, space.clone(), interrupts.clone(), Arc::new(HostClock::new())).unwrap();
-        let host = Self { interrupts, gpu, ..host };
+        let (mut config, clock) = (GpuConfig::new(host.gpu.vram_size()), Arc::new(HostClock::new()));
+        let log = Log::of(&mut config, clock.clone());
+        let gpu = Gpu::new(config, space.clone(), interrupts.clone(), clock).unwrap();
+        let host = Self { interrupts, gpu, log, ..host };
         host.start();
         (host, Holding(space))
     }

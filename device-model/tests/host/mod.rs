@@ -6,6 +6,7 @@
 
 pub mod faults;
 pub mod held;
+mod log;
 pub mod page_tables;
 pub mod tables;
 
@@ -23,6 +24,8 @@ use ersatz_device_model::dma::{MapAccess, MappedSpace};
 use ersatz_device_model::interrupt::InterruptSink;
 use ersatz_device_model::{Gpu, GpuConfig};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use log::Log;
 
 /// Long enough for anything that happens at all.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -98,6 +101,8 @@ pub struct Host {
     pub gpu: Gpu,
     /// PUT of each channel.
     pub put: [u32; 16],
+    /// Behind the GPU, which has to be gone when this is dropped.
+    log: Log,
 }
 
 impl Host {
@@ -106,12 +111,29 @@ impl Host {
         Self::with(GpuConfig::new(64 << 20), Interrupts::default())
     }
 
-    pub fn with(config: GpuConfig, interrupts: Interrupts) -> Self {
+    /// A GPU of this configuration, likewise. The oracle looks at what has become of it.
+    pub fn with(mut config: GpuConfig, interrupts: Interrupts) -> Self {
+        let clock = Arc::new(HostClock::new());
+        let log = Log::of(&mut config, clock.clone());
+        Self { log, ..Self::made(config, interrupts, clock) }
+    }
+
+    /// A GPU of 64 MiB that writes no log: for measurements.
+    pub fn unlogged() -> Self {
+        Self::unlogged_with(GpuConfig::new(64 << 20))
+    }
+
+    /// A GPU of this configuration, likewise.
+    pub fn unlogged_with(config: GpuConfig) -> Self {
+        Self::made(config, Interrupts::default(), Arc::new(HostClock::new()))
+    }
+
+    fn made(config: GpuConfig, interrupts: Interrupts, clock: Arc<HostClock>) -> Self {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM as usize)]).unwrap();
         let space = Arc::new(MappedSpace::from_memory(&memory).unwrap());
         let interrupts = Arc::new(interrupts);
-        let gpu = Gpu::new(config, space.clone(), interrupts.clone(), Arc::new(HostClock::new())).unwrap();
-        let host = Self { memory, space, interrupts, gpu, put: [0; 16] };
+        let gpu = Gpu::new(config, space.clone(), interrupts.clone(), clock).unwrap();
+        let host = Self { memory, space, interrupts, gpu, put: [0; 16], log: Log::default() };
         host.start();
         host
     }
