@@ -53,6 +53,7 @@ pub const TOPICS: &[&[Test]] = &[
     direct::kernels::TESTS,
     direct::faults::TESTS,
     direct::translations::TESTS,
+    direct::migration::TESTS,
     direct::access_counters::TESTS,
     direct::channels::TESTS,
     direct::errors::TESTS,

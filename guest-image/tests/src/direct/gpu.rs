@@ -21,6 +21,9 @@ use crate::vram_bar::VramBar;
 /// Huge pages of each memory that a test may use.
 const HUGE_PAGES: usize = 6;
 
+/// A bus address at which there is nothing: the last page of those that a processor can have.
+pub const NOWHERE: u64 = (1 << 52) - 4096;
+
 /// A function that its driver is off until this is dropped.
 #[derive(Debug)]
 struct Detached(Function);

@@ -11,12 +11,15 @@ use crate::direct::buffer::Buffer;
 use crate::direct::channel::{Channel, Setup, copy_entry};
 use crate::direct::gpu::Gpu;
 use crate::pattern::Pattern;
-use crate::suite::test_list;
+use crate::suite::{Need, test_list};
+
+/// Room for a few pieces of 2 MiB.
+const NEEDS: &[Need] = &[Need::VramPages(2048)];
 
 test_list! { "direct_copies":
-    lengths_of_all_kinds_there_and_back.disruptive();
-    a_list_of_scattered_pages.disruptive();
-    by_virtual_address.disruptive();
+    lengths_of_all_kinds_there_and_back.disruptive().needs(NEEDS);
+    a_list_of_scattered_pages.disruptive().needs(NEEDS);
+    by_virtual_address.disruptive().needs(NEEDS);
     fills_and_digests.disruptive();
 }
 

@@ -8,7 +8,7 @@ use ersatz_abi::regs;
 
 use crate::config_space::{COMMAND, COMMAND_MASTER, COMMAND_SERR, STATUS, capability};
 use crate::direct::channel::{Channel, Failure, Setup, copy_entry};
-use crate::direct::gpu::Gpu;
+use crate::direct::gpu::{Gpu, NOWHERE};
 use crate::suite::test_list;
 
 test_list! { "direct_errors":
@@ -17,9 +17,6 @@ test_list! { "direct_errors":
     without_bus_mastering_there_is_no_dma.disruptive();
     bad_register_accesses_are_counted.disruptive();
 }
-
-/// A bus address at which no machine of ours has anything.
-const NOWHERE: u64 = 0x7f_ffff_f000;
 
 fn an_error_stops_its_channel_alone() {
     let gpu = Gpu::claim();

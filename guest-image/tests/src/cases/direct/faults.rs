@@ -2,19 +2,20 @@
 //! Device page faults: the fault buffer, replay and cancellation.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use ersatz_abi::command::{ListEntry, Location, Operation};
 use ersatz_abi::counter::Counter;
 use ersatz_abi::error::ErrorCode;
 use ersatz_abi::fault::{AccessKind, FaultKind, FaultRecord};
 use ersatz_abi::kernel::Kernel;
-use ersatz_abi::mmu::{AddressSpaceControl, PageSize, ROOT_LEVEL_48};
+use ersatz_abi::mmu::{AddressSpaceControl, MAX_PEERS, Page, PageSize, PageTableEntry, ROOT_LEVEL_48};
 use ersatz_abi::notification::NotificationStatus;
 
 use crate::direct::address_space::{AddressSpace, REPLAYABLE, Rights};
 use crate::direct::buffer::Buffer;
 use crate::direct::channel::{Channel, Failure, Setup};
-use crate::direct::gpu::Gpu;
+use crate::direct::gpu::{Gpu, NOWHERE};
 use crate::direct::notification_ring::NotificationRing;
 use crate::direct::patience::wait_until;
 use crate::pattern::Pattern;
@@ -28,6 +29,7 @@ test_list! { "direct_faults":
     without_replay_a_fault_is_an_error.disruptive();
     a_prefetch_waits_for_nobody.disruptive();
     what_overflows_is_heard_of_again.disruptive();
+    tables_that_make_no_sense.disruptive();
 }
 
 type FaultBuffer<'a> = NotificationRing<'a, FaultRecord>;
@@ -276,4 +278,40 @@ fn what_overflows_is_heard_of_again() {
         },
     );
     memory.check(|index| ((index / (LENGTH / 8)) << 32) + index % (LENGTH / 8));
+}
+
+fn tables_that_make_no_sense() {
+    const RESERVED: u64 = 1 << 7;
+    let gpu = Gpu::claim();
+    let space = AddressSpace::new(&gpu, ASID, REPLAYABLE, gpu.vram());
+    let buffer = FaultBuffer::enable(&gpu);
+    let channel = compute(&gpu, 0);
+    let page = |location, size| {
+        let page = Page { location, size, write: true, atomic: true };
+        PageTableEntry::page(page).0
+    };
+    let nobody = (0..MAX_PEERS).find(|peer| gpu.peers().linked() >> peer & 1 == 0).expect("a peer that is not there");
+    let good = page(Location::vram(0), PageSize::Small);
+    let bad = [
+        (good | RESERVED, PageSize::Small, FaultKind::BadTable),
+        (page(Location::vram(PAGE), PageSize::Big), PageSize::Small, FaultKind::BadTable),
+        (page(Location::peer(nobody, 0), PageSize::Small), PageSize::Small, FaultKind::BadAperture),
+        (PageTableEntry::table(Location::vram(0)).0, PageSize::Small, FaultKind::BadTable),
+        (page(Location::vram(PAGE), PageSize::Huge), PageSize::Huge, FaultKind::BadTable),
+        (PageTableEntry::table(Location::system(NOWHERE)).0, PageSize::Huge, FaultKind::BadTable),
+    ];
+    for (index, (entry, size, kind)) in (0..).zip(bad) {
+        let address = BASE + index * PageSize::Huge.bytes();
+        space.entry(address, size).store(entry, Ordering::Release);
+        channel.run(Operation::Kernel(Kernel::Prefetch { address, length: 8 }));
+        let [record] = buffer.wait()[..] else { panic!("there is to be one record of {entry:#x}") };
+        assert_eq!((record.address, record.kind), (address, kind), "entry {entry:#x}");
+    }
+    // Where a page itself is, is found out by the access.
+    space.entry(BASE, PageSize::Small).store(page(Location::system(NOWHERE), PageSize::Small), Ordering::Release);
+    channel.submit(Operation::Kernel(Kernel::Read { source: BASE, length: 8 }));
+    let failure = channel.wait_for_failure();
+    assert_eq!((failure.error, failure.address), (ErrorCode::DmaRead, NOWHERE));
+    // Nothing of that is left in the function's error bits.
+    gpu.reset_function();
 }

@@ -127,9 +127,15 @@ fn chase_and_random_update() {
     assert_eq!(stage.result_of(Kernel::Chase { start: X + 8 * 17, steps: STEPS, result: RESULT }), X + 8 * end);
     stage.run(Kernel::RandomUpdate { table: Y, length: TABLE, seed: 99, updates: STEPS });
     let mut table = vec![0; (TABLE / 8) as usize];
-    let random = std::iter::successors(Some(next_random(99)), |&random| Some(next_random(random)));
-    random.take(STEPS as usize).for_each(|random| table[(random % (TABLE / 8)) as usize] ^= random);
+    update_at_random(&mut table, 99, STEPS);
     stage.y.check(|index| table.get(index as usize).copied().unwrap_or(0));
+}
+
+/// What the kernel *random-update* does.
+pub(super) fn update_at_random(table: &mut [u64], seed: u64, updates: u64) {
+    let words = table.len() as u64;
+    let random = std::iter::successors(Some(next_random(seed)), |&random| Some(next_random(random)));
+    random.take(updates as usize).for_each(|random| table[(random % words) as usize] ^= random);
 }
 
 fn atomics_of_engines_and_of_a_cpu_add_up() {

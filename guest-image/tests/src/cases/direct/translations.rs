@@ -12,14 +12,14 @@ use crate::direct::address_space::{AddressSpace, Rights};
 use crate::direct::buffer::Buffer;
 use crate::direct::channel::{Channel, Setup};
 use crate::direct::gpu::Gpu;
-use crate::suite::test_list;
+use crate::suite::{Need, test_list};
 
 test_list! { "direct_translations":
     a_stale_one_is_used_until_its_invalidation.disruptive();
     every_scope_of_invalidation.disruptive();
     address_spaces_are_apart.disruptive();
     accessed_and_dirty_bits.disruptive();
-    a_table_becomes_a_page_and_is_free.disruptive();
+    a_table_becomes_a_page_and_is_free.disruptive().needs(&[Need::VramPages(2048)]);
     five_levels.disruptive();
 }
 
