@@ -12,13 +12,12 @@
 //! # Writing
 //!
 //! The file is mapped shared, so a record is in the page cache the moment it is stored: nothing is buffered in the
-//! process, and nothing is lost when it is killed. A thread claims a slot by one atomic addition in the header,
+//! process, and nothing is lost when it is killed. A thread claims a slot, or some in a row, by one atomic addition in the header,
 //! stores the payload, and publishes it by a release store of the sequence number ([`slots`]). No thread ever waits
 //! for another.
 //!
-//! Disk blocks are allocated a [`CHUNK_BYTES`] chunk at a time before a slot in them is touched, by whichever thread
-//! needs one first, so a full disk cannot turn a store into SIGBUS. Chunks left behind are unmapped again, so a long
-//! log does not grow the process.
+//! Disk blocks are allocated a [`CHUNK_BYTES`] chunk at a time before a slot in them is touched ([`space`]), so a full disk cannot
+//! turn a store into SIGBUS. Chunks left behind are unmapped again, so a long log does not grow the process.
 //!
 //! What finds no slot (the capacity is used up, the disk is full) is counted in the header; the claims tell the rest,
 //! so that `kept + dropped + never published = claimed` always holds.
@@ -35,7 +34,8 @@
 //! # Time
 //!
 //! An event's times are those of the device's TIMESTAMP register; the header has what to add for the time of day, which
-//! lines up the files of several devices and of the host.
+//! lines up the files of several devices and of the host. List entries that an engine finished in one piece of its work have
+//! the same time, that of the end of the piece.
 
 pub mod check;
 mod encoding;
@@ -45,6 +45,7 @@ pub mod kind;
 pub mod reader;
 pub mod record;
 pub mod slots;
+pub mod space;
 pub mod summary;
 pub mod tracer;
 pub mod writer;
@@ -54,6 +55,7 @@ pub use header::{Header, Identity};
 pub use kind::{InterruptOutcome, Kind, Loss, ResetSource};
 pub use reader::{ReadError, Records, TraceFile};
 pub use record::{Fields, RECORD_BYTES, Record};
+pub use space::CHUNK_BYTES;
 pub use summary::Summary;
 pub use tracer::{TraceOptions, Tracer, WeakTracer};
-pub use writer::{CHUNK_BYTES, CreateError};
+pub use writer::CreateError;

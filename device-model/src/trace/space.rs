@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The disk space of a log: it is there before a slot in it is touched, so that a full disk cannot turn a store into SIGBUS.
+//!
+//! Space is allocated a chunk at a time, by a thread of the log's own, which stays a chunk ahead of the writers and has the kernel make the
+//! pages writable, too: the page faults of a file are dear, and would be most of what a record costs. A
+//! writer that finds no space because that thread is late allocates it by itself, and waits for nobody.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, Builder, JoinHandle};
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+use rustix::mm::{Advice, madvise};
+use vm_memory::{MmapRegion, VolatileMemory};
+
+use super::header::HEADER_BYTES;
+
+/// Disk space is allocated in steps of this many bytes.
+pub const CHUNK_BYTES: u64 = 512 << 10;
+
+/// Allocates the first chunk of a file that is to have up to `size` bytes; how much may be touched.
+pub(super) fn begin(file: &File, size: u64) -> io::Result<u64> {
+    let first = CHUNK_BYTES.min(size);
+    match fallocate(file, FallocateFlags::empty(), 0, first) {
+        Ok(()) => Ok(first),
+        // Then the file is sparse from the start, and the disk had better not fill up.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(size).map(|()| size),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A mapped file that grows.
+#[derive(Debug)]
+pub(super) struct Space {
+    chunks: Arc<Chunks>,
+    /// Allocates ahead; `None` if there is no such thread.
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl Space {
+    /// The space of a file of which all is mapped, and `allocated` bytes may be touched.
+    pub(super) fn new(map: MmapRegion, allocated: u64) -> Self {
+        let chunks = Arc::new(Chunks {
+            map,
+            allocated: AtomicU64::new(allocated),
+            full: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+        });
+        let keeper = Builder::new().name("trace".into()).spawn({
+            let chunks = chunks.clone();
+            move || chunks.keep()
+        });
+        let keeper =
+            keeper.inspect_err(|error| log::warn!("events will cost more: no thread for the trace log: {error}"));
+        Self { chunks, keeper: keeper.ok() }
+    }
+
+    /// The file, mapped.
+    #[inline]
+    pub(super) fn map(&self) -> &MmapRegion {
+        &self.chunks.map
+    }
+
+    /// Makes sure that the file has disk space up to `end`; `false` if the disk is full.
+    #[inline]
+    pub(super) fn reach(&self, end: u64) -> bool {
+        // Acquire pairs with the release in `grow`: the blocks were allocated before the figure rose.
+        let allocated = self.chunks.allocated.load(Ordering::Acquire);
+        if end + CHUNK_BYTES > allocated {
+            self.ask();
+        }
+        end <= allocated || self.chunks.grow(end)
+    }
+
+    /// Has the keeper allocate another chunk, unless it knows.
+    #[cold]
+    fn ask(&self) {
+        let Some(keeper) = &self.keeper else { return };
+        if !self.chunks.asked.load(Ordering::Relaxed) && !self.chunks.asked.swap(true, Ordering::Relaxed) {
+            keeper.thread().unpark();
+        }
+    }
+
+    /// Gives back what the file has beyond `length`. Nothing may be reached after.
+    pub(super) fn end(&mut self, length: u64) {
+        self.chunks.leaving.store(true, Ordering::Relaxed);
+        if let Some(keeper) = self.keeper.take() {
+            keeper.thread().unpark();
+            // A panic there has been printed, and the log is whole without it.
+            let _ = keeper.join();
+        }
+        let length = length.min(self.chunks.allocated.load(Ordering::Acquire));
+        if let Err(error) = self.chunks.file().map_or(Ok(()), |file| file.set_len(length)) {
+            log::warn!("cannot cut the trace log to the {length} bytes it uses: {error}");
+        }
+    }
+}
+
+/// What the writers share with the keeper.
+#[derive(Debug)]
+struct Chunks {
+    map: MmapRegion,
+    /// Length that the file has on disk, in bytes: what may be touched in the map. Only rises.
+    allocated: AtomicU64,
+    /// Set once the disk was full: from then on nothing is allocated.
+    full: AtomicBool,
+    /// A writer has come to the last chunk.
+    asked: AtomicBool,
+    leaving: AtomicBool,
+}
+
+impl Chunks {
+    fn size(&self) -> u64 {
+        self.map.size() as u64
+    }
+
+    fn file(&self) -> Option<&File> {
+        self.map.file_offset().map(|offset| offset.file())
+    }
+
+    /// The keeper: allocates as it is asked to, until the log ends.
+    fn keep(&self) {
+        self.populate(0, CHUNK_BYTES.min(self.size()));
+        while !self.leaving.load(Ordering::Relaxed) {
+            if self.asked.load(Ordering::Relaxed) {
+                let before = self.allocated.load(Ordering::Acquire);
+                let wanted = (before + CHUNK_BYTES).min(self.size());
+                if self.grow(wanted) {
+                    self.populate(before, wanted);
+                }
+                // After it has grown, so that who asked for this does not ask again.
+                self.asked.store(self.full.load(Ordering::Relaxed) || wanted == self.size(), Ordering::Relaxed);
+            }
+            thread::park();
+        }
+    }
+
+    /// Allocates whole chunks up to the one that `end` lies in; `false` if the disk is full. Threads may do the same allocation side
+    /// by side: it changes nothing that is there, and none has to wait for another to get round to it.
+    #[cold]
+    fn grow(&self, end: u64) -> bool {
+        let start = self.allocated.load(Ordering::Acquire);
+        if end <= start {
+            return true;
+        }
+        let Some(file) = self.file().filter(|_| !self.full.load(Ordering::Relaxed)) else { return false };
+        let target = end.next_multiple_of(CHUNK_BYTES).min(self.size());
+        // From where the last allocation ended, so that no hole is left below the figure.
+        loop {
+            match fallocate(file, FallocateFlags::empty(), start, target - start) {
+                Ok(()) => break,
+                Err(Errno::INTR) => {}
+                Err(error) => {
+                    if !self.full.swap(true, Ordering::Relaxed) {
+                        log::error!(
+                            "the trace log cannot grow beyond {start} bytes: {error}; further events are only counted"
+                        );
+                    }
+                    return false;
+                }
+            }
+        }
+        if self.allocated.fetch_max(target, Ordering::AcqRel) < target {
+            self.release_before(start);
+        }
+        true
+    }
+
+    /// Unmaps the pages of a chunk that nobody is likely to write any more, as `start` is where the last one begins: the
+    /// log costs the process a few chunks of resident memory, however long it grows. A late writer just faults its page in again.
+    fn release_before(&self, start: u64) {
+        let first = start.saturating_sub(3 * CHUNK_BYTES).max(HEADER_BYTES as u64);
+        if let Some(end) = start.checked_sub(2 * CHUNK_BYTES) {
+            self.advise(first, end, Advice::LinuxDontNeed);
+        }
+    }
+
+    /// Has the kernel make pages writable that were allocated.
+    fn populate(&self, start: u64, end: u64) {
+        self.advise(start, end, Advice::LinuxPopulateWrite);
+    }
+
+    fn advise(&self, start: u64, end: u64, advice: Advice) {
+        let Some(length) = end.checked_sub(start).filter(|length| *length > 0) else { return };
+        let (Ok(first), Ok(length)) = (usize::try_from(start), usize::try_from(length)) else { return };
+        let Ok(pages) = self.map.get_slice(first, length) else { return };
+        // SAFETY: the range lies in the map, and the map is shared: its content is the page cache's and stays as it is, with
+        // either advice that is given here.
+        let advised = unsafe { madvise(pages.ptr_guard_mut().as_ptr().cast(), length, advice) };
+        if let Err(error) = advised {
+            log::debug!("the trace log cannot have {advice:?} for {length} bytes: {error}");
+        }
+    }
+}
