@@ -17,7 +17,7 @@ use ersatz_abi::fault::AccessKind;
 use ersatz_abi::list::Location;
 use ersatz_abi::mmu::{AddressSpaceControl, Invalidation, Page, PageSize, TABLE_BYTES};
 use ersatz_device_model::counters::Counters;
-use ersatz_device_model::dma::MappedSpace;
+use ersatz_device_model::dma::{DmaSpace, MappedSpace};
 use ersatz_device_model::mmu::Mmu;
 use ersatz_device_model::mmu::memory::{DeviceTables, TableMemory};
 use ersatz_device_model::trace::Tracer;
@@ -72,9 +72,10 @@ fn translate(mmu: &Mmu, memory: &impl TableMemory, size: PageSize, count: u64) {
 
 fn translations(criterion: &mut Criterion) {
     let system = MappedSpace::new();
+    let session = system.open();
     for (vram_name, vram_size) in [("256 MiB", 256 << 20), ("1 TiB", 1 << 40)] {
         let vram = Vram::new(vram_size).expect("VRAM");
-        let memory = DeviceTables { vram: &vram, system: &system, has_peer: |_| false };
+        let memory = DeviceTables { vram: &vram, system: &*session, has_peer: |_| false };
         let mut group = criterion.benchmark_group(format!("translations, VRAM {vram_name}"));
         group.throughput(Throughput::Elements(TRANSLATIONS));
         for &size in PageSize::ALL {

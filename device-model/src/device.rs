@@ -12,7 +12,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use crate::channel::{Channel, ResetScope};
 use crate::clock::Clock;
 use crate::counters::Counters;
-use crate::dma::DmaSpace;
+use crate::dma::{ReportedSession, ReportedSpace};
 use crate::engine::doorbells::{self, Doorbells};
 use crate::engine::gate::Gate;
 use crate::fabric::Link;
@@ -28,7 +28,7 @@ use crate::vram::Vram;
 
 /// The machine around the device.
 pub(crate) struct Ports {
-    pub(crate) dma: Arc<dyn DmaSpace>,
+    pub(crate) dma: ReportedSpace,
     pub(crate) interrupts: Arc<dyn InterruptSink>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tracer: Tracer,
@@ -150,8 +150,8 @@ impl Device {
     }
 
     /// The memory that page tables are in.
-    pub(crate) fn tables(&self) -> DeviceTables<'_, impl Fn(u8) -> bool + '_> {
-        DeviceTables { vram: &self.vram, system: &*self.ports.dma, has_peer: |peer| self.link.peer(peer).is_some() }
+    pub(crate) fn tables<'a>(&'a self, system: &'a ReportedSession<'a>) -> DeviceTables<'a, impl Fn(u8) -> bool + 'a> {
+        DeviceTables { vram: &self.vram, system, has_peer: |peer| self.link.peer(peer).is_some() }
     }
 
     /// Has every engine look at its channels.

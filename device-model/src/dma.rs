@@ -7,10 +7,11 @@ mod reported;
 use thiserror::Error;
 use vm_memory::VolatileSlice;
 
+pub use crate::cache_hint::Purpose;
 use crate::trace::Tracer;
 
 pub use mapped::{MAP_ALIGNMENT, MAX_MAPS, MapAccess, MapError, MappedSpace};
-pub(crate) use reported::ReportedSpace;
+pub(crate) use reported::{ReportedSession, ReportedSpace};
 
 /// Why DMA did not happen. Nothing was transferred beyond what the error says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -32,6 +33,19 @@ pub enum DmaError {
 /// into the device. An implementation guarantees that once
 /// a map is taken away (the call that removes it has returned), no access through it is under way or will begin.
 pub trait DmaSpace: Send + Sync {
+    /// Begins a few accesses, which are cheaper together than each by itself: the maps stay as they are until what this returns
+    /// is dropped. A thread holds one of these at a time, and not for long: whoever changes the maps waits for it.
+    fn open(&self) -> Box<dyn DmaSession + '_>;
+
+    /// A device with this trace begins to use the space: one that knows its maps writes those that are there to it, and
+    /// from now on every change.
+    fn trace_to(&self, tracer: &Tracer) {
+        let _ = tracer;
+    }
+}
+
+/// Accesses to a [`DmaSpace`].
+pub trait DmaSession {
     /// Copies from bus address `address` into all of `target`; may cross maps.
     ///
     /// # Errors
@@ -82,9 +96,8 @@ pub trait DmaSpace: Send + Sync {
     /// As [`Self::write`], or [`DmaError::Unaligned`].
     fn compare_exchange_u64(&self, address: u64, current: u64, new: u64) -> Result<Result<u64, u64>, DmaError>;
 
-    /// A device with this trace begins to use the space: one that knows its maps writes those that are there to it, and
-    /// from now on every change.
-    fn trace_to(&self, tracer: &Tracer) {
-        let _ = tracer;
+    /// Memory at this bus address is about to be accessed, if there is any. Nothing need come of it.
+    fn expect(&self, address: u64, purpose: Purpose) {
+        let _ = (address, purpose);
     }
 }

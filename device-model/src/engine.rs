@@ -4,8 +4,8 @@
 //! An engine sleeps until a doorbell or a kick; then it takes its channels in turn, a few commands each, those of the highest
 //! priority first ([`rota`]). A command that must wait (for a replay of its fault, for an invalidation) is put aside, and the
 //! engine goes on with other channels. [`execute`] fetches commands, [`signal`] tells of their end, in the order that
-//! [`completion`] has; [`transfer`] executes the lists of copy engines, [`kernel`] the kernels of compute engines; both reach
-//! memory through [`bus`], and [`gate`] is what stops them.
+//! [`completion`] has; [`list`] executes the lists of copy engines, by [`transfer`] each entry, and [`kernel`] the kernels of
+//! compute engines; both reach memory through [`bus`], and [`gate`] is what stops them.
 
 mod bus;
 mod completion;
@@ -14,6 +14,7 @@ pub(crate) mod doorbells;
 mod execute;
 pub(crate) mod gate;
 mod kernel;
+mod list;
 mod rota;
 mod signal;
 mod task;

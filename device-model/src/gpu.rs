@@ -77,7 +77,7 @@ impl Gpu {
         let link = Link::new(vram.clone(), fabric)?;
         let errors = Arc::new(ErrorLog::new(requester_id));
         let counters = Arc::new(Counters::new());
-        let dma = Arc::new(ReportedSpace::new(dma, errors.clone(), counters.clone()));
+        let dma = ReportedSpace::new(dma, errors.clone(), counters.clone());
         let ports = Ports { dma, interrupts, clock, tracer };
         let function = new_function(bar, bar_size, serial, errors.clone());
         let units = Units { channels, copy_engines, compute_engines };

@@ -11,6 +11,7 @@
 //! What the device looks like to a driver is written in `ersatz-abi`; what it saw and did goes to the log of [`trace`].
 
 pub mod bus;
+mod cache_hint;
 mod channel;
 pub mod clock;
 pub mod counters;

@@ -112,6 +112,7 @@ impl Location {
     }
 
     /// The location that an entry names; `None` if it names none.
+    #[inline]
     const fn from_raw(aperture: u64, peer: u64, address: u64) -> Option<Self> {
         let Some(aperture) = Aperture::from_raw(aperture as u8) else { return None };
         let limit = if matches!(aperture, Aperture::Peer) { MAX_PEERS as u64 } else { 1 };
@@ -166,6 +167,7 @@ impl ListEntry {
     /// # Errors
     ///
     /// Whatever [`EntryError`] lists. Whether the addresses lead anywhere is for the device to find out.
+    #[inline]
     pub const fn decode(words: &[u64; 4]) -> Result<Self, EntryError> {
         let shape = EntryShape(words[2]);
         if shape.0 & EntryShape::RESERVED != 0 {

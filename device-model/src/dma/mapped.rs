@@ -2,30 +2,28 @@
 //! Guest memory that is mapped into this process.
 //!
 //! [`MappedSpace`] is the [`DmaSpace`] of most embedders: one gives it the guest's RAM once, another adds and removes maps as
-//! its client says. A transfer holds the table's read lock, so [`MappedSpace::unmap`] returns
+//! its client says. A session ([`session`]) holds the table's read lock, so [`MappedSpace::unmap`] returns
 //! only when no access through the removed maps is under way.
 
 mod error;
 mod loss;
+mod session;
 mod table;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{
-    AtomicAccess, Bytes, FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion,
-    VolatileMemory, VolatileMemoryError, VolatileSlice,
-};
+use vm_memory::{FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion};
 
-use super::{DmaError, DmaSpace};
+use super::{DmaSession, DmaSpace};
 use crate::sync::RwLock;
 use crate::trace::{Event, Tracer, WeakTracer};
 pub use error::MapError;
 use loss::Watch;
-use table::{Map, MapTable, check_aligned, with_word};
+use session::Session;
+use table::{Map, MapTable, check_aligned};
 
 /// Addresses, lengths and file offsets of maps are multiples of this many bytes.
 pub const MAP_ALIGNMENT: u64 = 4096;
@@ -186,21 +184,11 @@ impl MappedSpace {
     }
 }
 
-impl MappedSpace {
-    fn load<T: AtomicAccess>(&self, address: u64, order: Ordering) -> Result<T, DmaError> {
-        let maps = self.maps.read();
-        with_word::<T, _>(&maps, address, MapAccess::ReadOnly, |word| word.load(0, order))?
-            .map_err(|_| DmaError::Unaligned(address))
-    }
-
-    fn store<T: AtomicAccess>(&self, address: u64, value: T, order: Ordering) -> Result<(), DmaError> {
-        let maps = self.maps.read();
-        with_word::<T, _>(&maps, address, MapAccess::ReadWrite, |word| word.store(value, 0, order))?
-            .map_err(|_| DmaError::Unaligned(address))
-    }
-}
-
 impl DmaSpace for MappedSpace {
+    fn open(&self) -> Box<dyn DmaSession + '_> {
+        Box::new(Session { maps: self.maps.read() })
+    }
+
     fn trace_to(&self, tracer: &Tracer) {
         let Some(weak) = tracer.downgrade() else { return };
         let maps = self.maps.write();
@@ -208,48 +196,6 @@ impl DmaSpace for MappedSpace {
             tracer.emit(map.event(address));
         }
         self.tracers.write().push(weak);
-    }
-
-    fn read(&self, address: u64, target: &VolatileSlice<'_>) -> Result<(), DmaError> {
-        self.maps.read().for_each_piece(address, target.len(), MapAccess::ReadOnly, |piece, offset| {
-            if let Ok(rest) = target.offset(offset) {
-                piece.copy_to_volatile_slice(rest);
-            }
-        })
-    }
-
-    fn write(&self, address: u64, source: &VolatileSlice<'_>) -> Result<(), DmaError> {
-        self.maps.read().for_each_piece(address, source.len(), MapAccess::ReadWrite, |piece, offset| {
-            if let Ok(rest) = source.offset(offset) {
-                rest.copy_to_volatile_slice(piece);
-            }
-        })
-    }
-
-    fn load_u32(&self, address: u64) -> Result<u32, DmaError> {
-        self.load(address, Ordering::Acquire).map(u32::from_le)
-    }
-
-    fn load_u64(&self, address: u64) -> Result<u64, DmaError> {
-        self.load(address, Ordering::Acquire).map(u64::from_le)
-    }
-
-    fn store_u32(&self, address: u64, value: u32) -> Result<(), DmaError> {
-        self.store(address, value.to_le(), Ordering::Release)
-    }
-
-    fn store_u64(&self, address: u64, value: u64) -> Result<(), DmaError> {
-        self.store(address, value.to_le(), Ordering::Release)
-    }
-
-    fn compare_exchange_u64(&self, address: u64, current: u64, new: u64) -> Result<Result<u64, u64>, DmaError> {
-        let maps = self.maps.read();
-        let exchanged = with_word::<u64, _>(&maps, address, MapAccess::ReadWrite, |word| {
-            let word = word.get_atomic_ref::<AtomicU64>(0)?;
-            let result = word.compare_exchange(current.to_le(), new.to_le(), Ordering::AcqRel, Ordering::Acquire);
-            Ok::<_, VolatileMemoryError>(result.map(u64::from_le).map_err(u64::from_le))
-        })?;
-        exchanged.map_err(|_| DmaError::Unaligned(address))
     }
 }
 

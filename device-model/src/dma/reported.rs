@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ersatz_abi::counter::Counter;
 use vm_memory::VolatileSlice;
 
-use super::{DmaError, DmaSpace};
+use super::{DmaError, DmaSession, DmaSpace, Purpose};
 use crate::counters::Counters;
 use crate::pci::aer::{ErrorLog, Refusal};
 use crate::pci::tlp::{Kind, Request};
@@ -26,6 +26,25 @@ impl ReportedSpace {
         Self { space, errors, counters }
     }
 
+    /// As [`DmaSpace::open`].
+    pub(crate) fn open(&self) -> ReportedSession<'_> {
+        ReportedSession { session: self.space.open(), errors: &self.errors, counters: &self.counters }
+    }
+
+    /// As [`DmaSpace::trace_to`].
+    pub(crate) fn trace_to(&self, tracer: &Tracer) {
+        self.space.trace_to(tracer);
+    }
+}
+
+/// Accesses to such a space.
+pub(crate) struct ReportedSession<'a> {
+    session: Box<dyn DmaSession + 'a>,
+    errors: &'a ErrorLog,
+    counters: &'a Counters,
+}
+
+impl ReportedSession<'_> {
     /// Passes a result on. Requests begin anew at the first address that was refused, so that one is in the record.
     fn report<T>(&self, result: Result<T, DmaError>, address: u64, length: usize, kind: Kind) -> Result<T, DmaError> {
         let (refusal, at) = match result {
@@ -41,37 +60,37 @@ impl ReportedSpace {
     }
 }
 
-impl DmaSpace for ReportedSpace {
+impl DmaSession for ReportedSession<'_> {
     fn read(&self, address: u64, target: &VolatileSlice<'_>) -> Result<(), DmaError> {
-        self.report(self.space.read(address, target), address, target.len(), Kind::Read)
+        self.report(self.session.read(address, target), address, target.len(), Kind::Read)
     }
 
     fn write(&self, address: u64, source: &VolatileSlice<'_>) -> Result<(), DmaError> {
-        self.report(self.space.write(address, source), address, source.len(), Kind::Write)
+        self.report(self.session.write(address, source), address, source.len(), Kind::Write)
     }
 
     fn load_u32(&self, address: u64) -> Result<u32, DmaError> {
-        self.report(self.space.load_u32(address), address, size_of::<u32>(), Kind::Read)
+        self.report(self.session.load_u32(address), address, size_of::<u32>(), Kind::Read)
     }
 
     fn load_u64(&self, address: u64) -> Result<u64, DmaError> {
-        self.report(self.space.load_u64(address), address, size_of::<u64>(), Kind::Read)
+        self.report(self.session.load_u64(address), address, size_of::<u64>(), Kind::Read)
     }
 
     fn store_u32(&self, address: u64, value: u32) -> Result<(), DmaError> {
-        self.report(self.space.store_u32(address, value), address, size_of::<u32>(), Kind::Write)
+        self.report(self.session.store_u32(address, value), address, size_of::<u32>(), Kind::Write)
     }
 
     fn store_u64(&self, address: u64, value: u64) -> Result<(), DmaError> {
-        self.report(self.space.store_u64(address, value), address, size_of::<u64>(), Kind::Write)
+        self.report(self.session.store_u64(address, value), address, size_of::<u64>(), Kind::Write)
     }
 
     fn compare_exchange_u64(&self, address: u64, current: u64, new: u64) -> Result<Result<u64, u64>, DmaError> {
-        let result = self.space.compare_exchange_u64(address, current, new);
+        let result = self.session.compare_exchange_u64(address, current, new);
         self.report(result, address, size_of::<u64>(), Kind::CompareAndSwap)
     }
 
-    fn trace_to(&self, tracer: &Tracer) {
-        self.space.trace_to(tracer);
+    fn expect(&self, address: u64, purpose: Purpose) {
+        self.session.expect(address, purpose);
     }
 }

@@ -12,7 +12,10 @@ use ersatz_abi::list::{Aperture, Location};
 use vm_memory::{VolatileMemory, VolatileSlice};
 
 use super::context::{Context, PageFault, Stop};
-use super::gate::Pass;
+use super::gate::Master;
+use crate::cache_hint::prefetch;
+use crate::counters::Tally;
+use crate::dma::{DmaSession, Purpose};
 use crate::fabric::PeerPass;
 use crate::mmu::{TranslateError, Unit};
 use crate::notification::Access;
@@ -21,7 +24,9 @@ use crate::trace::MmuEvent;
 /// Leave for one piece of work on behalf of a channel.
 pub(crate) struct Bus<'a> {
     context: &'a Context<'a>,
-    pass: &'a Pass<'a>,
+    master: &'a Master<'a>,
+    /// What is counted of this piece.
+    pub(super) tally: Tally<'a>,
     /// List entry under way, for errors.
     pub(super) entry: u32,
     /// The engine's TLB, locked.
@@ -48,17 +53,25 @@ impl Bus<'_> {
         address: u64,
         work: impl FnOnce(&mut Bus<'_>) -> Result<R, Stop>,
     ) -> Result<R, Stop> {
-        context.access(entry, address, |pass| work(&mut Bus { context, pass, entry, unit: None }))?
+        context.access(entry, address, |master| {
+            let tally = Tally::new(&context.device.counters);
+            work(&mut Bus { context, master, tally, entry, unit: None })
+        })?
     }
 
     /// Where a location leads, for an access of up to `length` bytes.
+    #[inline]
     pub(crate) fn resolve(&mut self, location: Location, length: u64, access: AccessKind) -> Result<Place, Stop> {
         if location.aperture != Aperture::Virtual {
             return Ok(Place { location, length, virtual_address: None });
         }
-        let (address, entry) = (location.address, self.entry);
+        self.translate(location.address, length, access)
+    }
+
+    fn translate(&mut self, address: u64, length: u64, access: AccessKind) -> Result<Place, Stop> {
+        let entry = self.entry;
         let asid = self.context.turn.setup.asid;
-        let tables = self.context.device.tables();
+        let tables = self.context.device.tables(&self.master.dma);
         let unit = self.unit.get_or_insert_with(|| self.context.device.mmu.lock(self.context.engine));
         match unit.translate(&tables, asid, address, access) {
             Ok(found) => Ok(Place {
@@ -74,6 +87,7 @@ impl Bus<'_> {
     }
 
     /// `length` bytes of a place were accessed: what virtual addresses are concerned, trace and access counters learn of it.
+    #[inline]
     pub(crate) fn accessed(&self, place: &Place, length: u64) {
         let Some((address, kind)) = place.virtual_address else { return };
         let Context { device, number: channel, engine, turn, .. } = *self.context;
@@ -81,12 +95,13 @@ impl Bus<'_> {
         let location = place.location;
         device.ports.tracer.emit(MmuEvent::Access { channel, engine, asid, kind, address, location, length }.into());
         let access = Access { channel, engine, asid, address, length, aperture: location.aperture };
-        device.count_access(self.pass, &access);
+        device.count_access(self.master, &access);
     }
 
     /// Copies between places that do not overlap; `buffer` has room for `length` bytes if both are in the system.
+    #[inline]
     pub(crate) fn copy(&self, from: Location, to: Location, length: u64, buffer: &mut [u8]) -> Result<(), Stop> {
-        let dma = &self.context.device.ports.dma;
+        let dma = &self.master.dma;
         match (from.aperture == Aperture::System, to.aperture == Aperture::System) {
             (true, true) => {
                 let buffer = VolatileSlice::from(&mut buffer[..length as usize]);
@@ -108,12 +123,27 @@ impl Bus<'_> {
         }
     }
 
+    /// A place is about to be copied from or to: has the CPU look for it.
+    #[inline]
+    pub(crate) fn expect(&self, at: Location, purpose: Purpose) {
+        match at.aperture {
+            Aperture::System => self.master.dma.expect(at.address, purpose),
+            Aperture::Vram => {
+                if let Some(slice) = self.context.device.vram.slice(at.address, 1) {
+                    prefetch(&slice, purpose);
+                }
+            }
+            // Those take more than a look.
+            Aperture::Peer | Aperture::Virtual => {}
+        }
+    }
+
     /// Reads all of `target` from a place.
     pub(crate) fn read(&self, from: Location, target: &mut [u8]) -> Result<(), Stop> {
         let length = target.len() as u64;
         let target = VolatileSlice::from(target);
         if from.aperture == Aperture::System {
-            let dma = &self.context.device.ports.dma;
+            let dma = &self.master.dma;
             return dma.read(from.address, &target).map_err(|error| Stop::read(self.entry, error));
         }
         self.with_slice(from, length, |source| {
@@ -127,7 +157,7 @@ impl Bus<'_> {
         let length = source.len() as u64;
         let source = VolatileSlice::from(source);
         if to.aperture == Aperture::System {
-            let dma = &self.context.device.ports.dma;
+            let dma = &self.master.dma;
             return dma.write(to.address, &source).map_err(|error| Stop::write(self.entry, error));
         }
         self.with_slice(to, length, |target| {
@@ -152,7 +182,7 @@ impl Bus<'_> {
     }
 
     fn update_system(&self, address: u64, change: impl Fn(u64) -> Option<u64>) -> Result<u64, Stop> {
-        let dma = &self.context.device.ports.dma;
+        let dma = &self.master.dma;
         let mut old = dma.load_u64(address).map_err(|error| Stop::read(self.entry, error))?;
         while let Some(new) = change(old) {
             let exchanged = dma.compare_exchange_u64(address, old, new);
@@ -165,6 +195,7 @@ impl Bus<'_> {
     }
 
     /// Runs `work` on memory of this device or of a peer.
+    #[inline]
     fn with_slice<R>(
         &self,
         at: Location,
@@ -189,10 +220,11 @@ impl Bus<'_> {
 
     /// Tells the driver of an access that faulted.
     pub(crate) fn report(&self, fault: &PageFault) {
-        self.context.report(self.pass, fault);
+        self.context.report(self.master, fault);
     }
 
     /// Whether all of a place is there, as far as the device can tell: nobody knows what is behind bus addresses.
+    #[inline]
     pub(crate) fn check(&self, at: Location, length: u64) -> Result<(), Stop> {
         match at.aperture {
             Aperture::Vram | Aperture::Peer => self.with_slice(at, length, |_| Ok(())),

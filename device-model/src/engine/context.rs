@@ -9,8 +9,8 @@ use vm_memory::VolatileSlice;
 
 use crate::channel::{Channel, Fault, Turn};
 use crate::device::Device;
-use crate::dma::DmaError;
-use crate::engine::gate::Pass;
+use crate::dma::{DmaError, DmaSession};
+use crate::engine::gate::Master;
 use crate::notification::FaultReport;
 
 /// Why a turn ends early.
@@ -97,23 +97,23 @@ pub(crate) struct Context<'a> {
 impl Context<'_> {
     /// Does something on the bus, provided that the channel was not reset and the function is master; `address` and
     /// `entry` are for the error if it is not.
-    pub(crate) fn access<R>(&self, entry: u32, address: u64, work: impl FnOnce(&Pass<'_>) -> R) -> Result<R, Stop> {
+    pub(crate) fn access<R>(&self, entry: u32, address: u64, work: impl FnOnce(&Master<'_>) -> R) -> Result<R, Stop> {
         let pass = self.device.gate.enter();
         if !self.channel.is_current(&self.turn) {
             return Err(Stop::Reset);
         }
-        if !pass.is_master() {
-            return Err(Stop::fault(ErrorCode::NotMaster, entry, address));
+        match pass.master(&self.device.ports.dma) {
+            Some(master) => Ok(work(&master)),
+            None => Err(Stop::fault(ErrorCode::NotMaster, entry, address)),
         }
-        Ok(work(&pass))
     }
 
     /// Tells the driver of an access that faulted; if the record is lost, counters and trace say so.
-    pub(crate) fn report(&self, pass: &Pass<'_>, fault: &PageFault) {
+    pub(crate) fn report(&self, master: &Master<'_>, fault: &PageFault) {
         let PageFault { address, access, kind, level, .. } = *fault;
         let Self { number: channel, engine, .. } = *self;
         let fault = FaultReport { channel, engine, asid: self.turn.setup.asid, address, access, kind, level };
-        let _ = self.device.record_fault(pass, &fault);
+        let _ = self.device.record_fault(master, &fault);
     }
 
     /// Reads `items` of `size` bytes each into `buffer`; returns how many could be read, at least one.
@@ -129,7 +129,7 @@ impl Context<'_> {
         loop {
             let length = usize::try_from(items * size).unwrap_or(usize::MAX).min(buffer.len());
             let target = VolatileSlice::from(&mut buffer[..length]);
-            match self.access(entry, address, |_| self.device.ports.dma.read(address, &target))? {
+            match self.access(entry, address, |master| master.dma.read(address, &target))? {
                 Ok(()) => return Ok(items),
                 Err(error) => {
                     let whole = refused_address(error).saturating_sub(address) / size;
@@ -145,6 +145,7 @@ impl Context<'_> {
 }
 
 /// The little-endian words of the item in a slot of a batch, zeros beyond its end.
+#[inline]
 pub(crate) fn words_at<const N: usize>(batch: &[u8], slot: usize) -> [u64; N] {
     let mut words = [0; N];
     for (word, bytes) in words.iter_mut().zip(batch.chunks_exact(8).skip(slot * N)) {

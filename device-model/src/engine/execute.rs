@@ -9,87 +9,47 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ersatz_abi::channel::{CONTROL_BLOCK_FENCE, CONTROL_BLOCK_PUT};
-use ersatz_abi::command::{COMMAND_BYTES, Command, LIST_ENTRY_BYTES, List, ListEntry, Operation};
+use ersatz_abi::command::{COMMAND_BYTES, Command, Operation};
 use ersatz_abi::error::ErrorCode;
 use ersatz_abi::mmu::Invalidation;
 
-use super::PIECE_BYTES;
 use super::bus::Bus;
 use super::context::{Context, PageFault, Stop, words_at};
 use super::kernel::{Lanes, in_flight};
+use super::list::Lists;
 use super::signal::{end_event, fail, finish, start_event};
-use super::task::{Part, Task};
-use super::transfer::{Transfer, Work};
+use super::task::Task;
+use super::transfer::Work;
 use crate::channel::{Fault, Turn};
 use crate::device::{Device, EngineKind};
+use crate::dma::DmaSession;
 
 /// Commands fetched at once, and executed before other channels have their turn.
 const COMMANDS_AT_ONCE: u32 = 16;
-/// List entries fetched at once.
-const ENTRIES_AT_ONCE: u64 = 128;
-/// What an entry counts at least, in bytes, so that many small ones are no longer under way than few large ones.
-const ENTRY_COST: u64 = 2048;
-
-const BATCH_BYTES: usize = (ENTRIES_AT_ONCE * LIST_ENTRY_BYTES) as usize;
-const _: () = assert!(COMMANDS_AT_ONCE as u64 * COMMAND_BYTES <= BATCH_BYTES as u64);
-
 /// What an engine keeps from command to command.
 pub(crate) struct Executor {
     device: Arc<Device>,
     engine: u8,
     commands: Box<[u8]>,
-    entries: Box<[u8]>,
     work: Unit,
     /// The commands that wait, by channel, each with the turn it belongs to.
     waiting: HashMap<u8, (Turn, Task)>,
 }
 
-/// Entries of a list, as they were fetched.
-struct Batch<'a> {
-    entries: &'a mut [u8],
-    /// Place in the list of the first.
-    first: u32,
-    fetched: u32,
-}
-
-impl Batch<'_> {
-    fn has(&self, entry: u32) -> bool {
-        entry.checked_sub(self.first).is_some_and(|slot| slot < self.fetched)
-    }
-
-    /// Has an entry of the list be there.
-    fn fetch(&mut self, context: &Context<'_>, list: List, entry: u32) -> Result<(), Stop> {
-        if !self.has(entry) {
-            let address = list.address + u64::from(entry) * LIST_ENTRY_BYTES;
-            let wanted = u64::from(list.count - entry).min(ENTRIES_AT_ONCE);
-            self.first = entry;
-            self.fetched = context.fetch(entry, address, wanted, LIST_ENTRY_BYTES, self.entries)? as u32;
-        }
-        Ok(())
-    }
-
-    /// An entry that is there.
-    fn decode(&self, list: List, entry: u32) -> Result<Part, Stop> {
-        let words = words_at::<4>(self.entries, (entry - self.first) as usize);
-        let place = list.address + u64::from(entry) * LIST_ENTRY_BYTES;
-        ListEntry::decode(&words).map(Part::new).map_err(|error| Stop::entry(error, entry, place))
-    }
-}
-
 /// What the engine works with.
 enum Unit {
-    Copy(Transfer),
+    Copy(Lists),
     Compute(Lanes),
 }
 
 impl Executor {
     pub(crate) fn new(device: Arc<Device>, engine: u8) -> Self {
-        let batch = || vec![0; BATCH_BYTES].into_boxed_slice();
         let work = match device.engine_kind(engine) {
-            EngineKind::Copy => Unit::Copy(Transfer::new()),
+            EngineKind::Copy => Unit::Copy(Lists::new()),
             EngineKind::Compute => Unit::Compute(Lanes::new()),
         };
-        Self { device, engine, commands: batch(), entries: batch(), work, waiting: HashMap::new() }
+        let commands = vec![0; COMMANDS_AT_ONCE as usize * COMMAND_BYTES as usize].into_boxed_slice();
+        Self { device, engine, commands, work, waiting: HashMap::new() }
     }
 
     /// Goes on with the command of a channel that waited, or executes up to [`COMMANDS_AT_ONCE`] new ones; whether it should
@@ -117,7 +77,7 @@ impl Executor {
         let ring = context.turn.setup.ring;
         let put_address = context.turn.setup.control_block + CONTROL_BLOCK_PUT;
         let put = context
-            .access(0, put_address, |_| context.device.ports.dma.load_u32(put_address))?
+            .access(0, put_address, |master| master.dma.load_u32(put_address))?
             .map_err(|error| Stop::read(0, error))?;
         let Some(waiting) = ring.waiting(context.turn.get, put) else {
             return Err(Stop::fault(ErrorCode::BadPut, 0, put_address));
@@ -184,58 +144,21 @@ impl Executor {
     /// Does what the command says, from where it has come to.
     fn perform(&mut self, context: &Context<'_>, task: &mut Task) -> Result<(), Stop> {
         let Task { command, bytes, cursor } = task;
-        let (list, work) = match (command.operation, &mut self.work) {
+        let (list, work, lists) = match (command.operation, &mut self.work) {
             (Operation::Nop, _) => return Ok(()),
             (Operation::Invalidate(invalidation), _) => {
                 return invalidate(context, invalidation, &mut cursor.invalidation);
             }
             (Operation::Kernel(kernel), Unit::Compute(lanes)) => return lanes.run(context, &kernel, cursor, bytes),
-            (Operation::Copy(list), Unit::Copy(_)) => (list, Work::Copy),
-            (Operation::Fill(list, pattern), Unit::Copy(_)) => (list, Work::Fill(pattern)),
-            (Operation::Digest(list), Unit::Copy(_)) => (list, Work::Digest),
+            (Operation::Copy(list), Unit::Copy(lists)) => (list, Work::Copy, lists),
+            (Operation::Fill(list, pattern), Unit::Copy(lists)) => (list, Work::Fill(pattern), lists),
+            (Operation::Digest(list), Unit::Copy(lists)) => (list, Work::Digest, lists),
             _ => {
                 let place = context.turn.setup.ring.address(context.turn.get);
                 return Err(Stop::fault(ErrorCode::WrongEngine, 0, place));
             }
         };
-        self.perform_list(context, list, work, task)
-    }
-
-    fn perform_list(&mut self, context: &Context<'_>, list: List, work: Work, task: &mut Task) -> Result<(), Stop> {
-        let Self { entries, work: Unit::Copy(transfer), .. } = self else { return Ok(()) };
-        let Task { command, bytes, cursor } = task;
-        let mut batch = Batch { entries, first: cursor.entries, fetched: 0 };
-        while cursor.part.is_some() || cursor.entries < list.count {
-            let address = match &cursor.part {
-                Some(part) => part.address(),
-                None => {
-                    batch.fetch(context, list, cursor.entries)?;
-                    cursor.part.insert(batch.decode(list, cursor.entries)?).address()
-                }
-            };
-            // One leave for as many entries as make up a piece: asking for it costs as much as a small copy.
-            Bus::open(context, cursor.entries, address, |bus| {
-                let mut budget = PIECE_BYTES;
-                while let Some(part) = &mut cursor.part {
-                    bus.entry = cursor.entries;
-                    let done = transfer.step(context, bus, work, command.cause, part, budget)?;
-                    budget = budget.saturating_sub(done.max(ENTRY_COST));
-                    if part.finished {
-                        *bytes += u64::from(part.entry.length);
-                        cursor.entries += 1;
-                        cursor.part = None;
-                    }
-                    if budget == 0 {
-                        break;
-                    }
-                    if cursor.part.is_none() && batch.has(cursor.entries) {
-                        cursor.part = Some(batch.decode(list, cursor.entries)?);
-                    }
-                }
-                Ok(())
-            })?;
-        }
-        Ok(())
+        lists.run(context, (list, work, command.cause), cursor, bytes)
     }
 
     /// An access of the command faulted: has the channel wait for a replay, if its address space wants that.
@@ -253,11 +176,11 @@ impl Executor {
                 Err(stop) => return stop,
             }
         }
-        let waits = context.access(entry, address, |pass| {
+        let waits = context.access(entry, address, |master| {
             let fault = Fault { code: ErrorCode::MmuFault, entry, address };
             context
                 .channel
-                .suspend(&context.turn, fault, || faults.iter().for_each(|fault| context.report(pass, fault)))
+                .suspend(&context.turn, fault, || faults.iter().for_each(|fault| context.report(master, fault)))
         });
         match waits {
             Ok(true) => Stop::Wait,

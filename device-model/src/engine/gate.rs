@@ -6,10 +6,13 @@
 //! each, see [`PIECE_BYTES`](super::PIECE_BYTES)), and what the engine wants next is refused. So DMA has ended when the
 //! write that ended it returns, and that write never waits for a whole command.
 //!
+//! Only a [`Master`], a pass of a function that is bus master, leads to memory of the system.
+//!
 //! The gate is the outermost lock: nobody closes it while holding another lock that an engine takes with a pass.
 
 use std::sync::RwLockReadGuard;
 
+use crate::dma::{ReportedSession, ReportedSpace};
 use crate::sync::RwLock;
 
 /// The gate of one device.
@@ -37,9 +40,17 @@ impl Gate {
     }
 }
 
-impl Pass<'_> {
-    /// Whether the function may send requests.
-    pub(crate) fn is_master(&self) -> bool {
-        *self.master
+/// Leave for accesses to memory of the system, too.
+pub(crate) struct Master<'a> {
+    /// The memory of the system.
+    pub(crate) dma: ReportedSession<'a>,
+    _pass: Pass<'a>,
+}
+
+impl<'a> Pass<'a> {
+    /// Leave for DMA; `None` if the function may not send requests.
+    pub(crate) fn master(self, space: &'a ReportedSpace) -> Option<Master<'a>> {
+        let is_master = *self.master;
+        is_master.then(|| Master { dma: space.open(), _pass: self })
     }
 }

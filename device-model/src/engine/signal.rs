@@ -8,16 +8,18 @@ use ersatz_abi::error::ErrorCode;
 
 use super::completion::{Completion, complete};
 use super::context::{Context, Stop};
+use super::gate::Master;
 use super::task::Task;
 use crate::channel::{Fault, Turn};
+use crate::dma::DmaSession;
 use crate::trace::Event;
 
 /// Tells the driver that the command at the turn's GET is done. Whether to go on with the next command.
 pub(super) fn finish(context: &Context<'_>, task: &Task) -> Result<bool, Stop> {
     let (device, command) = (context.device, &task.command);
     let block = context.turn.setup.control_block;
-    context.access(0, block + CONTROL_BLOCK_GET, |_| {
-        let control_block = ControlBlock { context, task };
+    context.access(0, block + CONTROL_BLOCK_GET, |master| {
+        let control_block = ControlBlock { context, master, task };
         // GET as it is: a control block that cannot be written is found out before anything is counted or traced.
         control_block.get(context.turn.get)?;
         // Counted before the driver can see it: who waits for the fence may look at the counters next.
@@ -29,6 +31,7 @@ pub(super) fn finish(context: &Context<'_>, task: &Task) -> Result<bool, Stop> {
 /// The control block of the channel that a command is of.
 struct ControlBlock<'a> {
     context: &'a Context<'a>,
+    master: &'a Master<'a>,
     task: &'a Task,
 }
 
@@ -40,13 +43,12 @@ impl Completion for ControlBlock<'_> {
         let address = turn.setup.control_block + CONTROL_BLOCK_FENCE;
         device.counters.add(Counter::Fences, 1);
         device.ports.tracer.emit(Event::Fence { channel, engine, value, address });
-        device.ports.dma.store_u64(address, value).map_err(|error| Stop::write(0, error))
+        self.master.dma.store_u64(address, value).map_err(|error| Stop::write(0, error))
     }
 
     fn get(&self, get: u32) -> Result<(), Stop> {
-        let Context { device, turn, .. } = *self.context;
-        let address = turn.setup.control_block + CONTROL_BLOCK_GET;
-        device.ports.dma.store_u32(address, get).map_err(|error| Stop::write(0, error))
+        let address = self.context.turn.setup.control_block + CONTROL_BLOCK_GET;
+        self.master.dma.store_u32(address, get).map_err(|error| Stop::write(0, error))
     }
 
     fn note(&self, done: &Turn) -> bool {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The lists of copy engines: one entry at a time, one piece of it at a time.
+//! What copy engines do with an entry of a list: one piece of it at a time.
 //!
 //! A piece ends where its page does, if it has a virtual address. Between two memories that this process has mapped a piece is copied once,
 //! straight; system to system, fills and digests go through a small buffer of the engine's.
@@ -31,44 +31,67 @@ pub(crate) enum Work {
 /// Executes list entries.
 pub(crate) struct Transfer {
     buffer: Box<[u8]>,
+    /// Entries done and not settled.
+    done: Vec<Part>,
 }
 
 /// A location `offset` bytes further on.
+#[inline]
 fn behind(location: Location, offset: u64) -> Location {
     Location { address: location.address + offset, ..location }
 }
 
 impl Transfer {
     pub(crate) fn new() -> Self {
-        Self { buffer: vec![0; BUFFER_BYTES as usize].into_boxed_slice() }
+        Self { buffer: vec![0; BUFFER_BYTES as usize].into_boxed_slice(), done: Vec::new() }
     }
 
-    /// Takes an entry one piece further, of `limit` bytes at most; returns how many it was.
-    pub(crate) fn step(
-        &mut self,
-        context: &Context<'_>,
-        bus: &mut Bus<'_>,
-        work: Work,
-        cause: Cause,
-        part: &mut Part,
-        limit: u64,
-    ) -> Result<u64, Stop> {
+    /// Takes an entry one piece further, of `limit` bytes at most; returns how many it was. An entry that is finished by it is to be
+    /// settled.
+    pub(crate) fn step(&mut self, bus: &mut Bus<'_>, work: Work, part: &mut Part, limit: u64) -> Result<u64, Stop> {
         if part.offset == 0 {
             check(bus, work, &part.entry)?;
         }
         let left = u64::from(part.entry.length) - part.offset;
         let done = match work {
-            Work::Copy => self.copy(context, bus, part, left.min(limit))?,
+            Work::Copy => self.copy(bus, part, left.min(limit))?,
             Work::Fill(pattern) => self.fill(bus, part, left.min(limit), pattern)?,
             Work::Digest => self.digest(bus, part, left.min(limit))?,
         };
         if part.finished {
-            finish(context, work, cause, part);
+            self.done.push(*part);
         }
         Ok(done)
     }
 
-    fn copy(&mut self, context: &Context<'_>, bus: &mut Bus<'_>, part: &mut Part, limit: u64) -> Result<u64, Stop> {
+    /// Counts and traces the entries that were finished, at the end of the piece of work in which they were.
+    pub(crate) fn settle(&mut self, context: &Context<'_>, bus: &mut Bus<'_>, work: Work, cause: Cause) {
+        for Part { entry, .. } in &self.done {
+            let length = u64::from(entry.length);
+            match work {
+                Work::Copy => bus.tally.add_entry(cause, length),
+                Work::Fill(_) => bus.tally.add(Counter::BytesFilled, length),
+                Work::Digest => bus.tally.add(Counter::BytesDigested, length),
+            }
+        }
+        let Context { device, number: channel, engine, .. } = *context;
+        device.ports.tracer.emit_all(self.done.iter().map(|part| {
+            let ListEntry { source, destination, length, tag } = part.entry;
+            let length = u64::from(length);
+            match work {
+                Work::Copy => Event::Copy { channel, engine, cause, source, destination, length, tag },
+                Work::Fill(pattern) => Event::Fill { channel, engine, cause, destination, length, pattern, tag },
+                Work::Digest => {
+                    let digest = part.digest;
+                    Event::Digest { channel, engine, cause, source, destination, length, digest, tag }
+                }
+            }
+        }));
+        self.done.clear();
+    }
+
+    #[inline]
+    fn copy(&mut self, bus: &mut Bus<'_>, part: &mut Part, limit: u64) -> Result<u64, Stop> {
         let ListEntry { source, destination, length, .. } = part.entry;
         let in_system = |location: Location| matches!(location.aperture, Aperture::System | Aperture::Virtual);
         let limit = if in_system(source) && in_system(destination) { limit.min(BUFFER_BYTES) } else { limit };
@@ -77,7 +100,7 @@ impl Transfer {
         bus.copy(from.location, to.location, to.length, &mut self.buffer)?;
         bus.accessed(&from, to.length);
         bus.accessed(&to, to.length);
-        context.device.counters.add_direction(from.location.aperture, to.location.aperture, to.length);
+        bus.tally.add_direction(from.location.aperture, to.location.aperture, to.length);
         part.offset += to.length;
         part.finished = part.offset == u64::from(length);
         Ok(to.length)
@@ -114,30 +137,8 @@ impl Transfer {
     }
 }
 
-/// Counts and traces an entry that is done.
-fn finish(context: &Context<'_>, work: Work, cause: Cause, part: &Part) {
-    let ListEntry { source, destination, length, tag } = part.entry;
-    let Context { device, number: channel, engine, .. } = *context;
-    let length = u64::from(length);
-    let event = match work {
-        Work::Copy => {
-            device.counters.add_entry(cause, length);
-            Event::Copy { channel, engine, cause, source, destination, length, tag }
-        }
-        Work::Fill(pattern) => {
-            device.counters.add(Counter::BytesFilled, length);
-            Event::Fill { channel, engine, cause, destination, length, pattern, tag }
-        }
-        Work::Digest => {
-            device.counters.add(Counter::BytesDigested, length);
-            let digest = part.digest;
-            Event::Digest { channel, engine, cause, source, destination, length, digest, tag }
-        }
-    };
-    device.ports.tracer.emit(event);
-}
-
 /// Finds out what can be found out before anything is moved.
+#[inline]
 fn check(bus: &Bus<'_>, work: Work, entry: &ListEntry) -> Result<(), Stop> {
     let ListEntry { source, destination, length, .. } = *entry;
     let length = u64::from(length);

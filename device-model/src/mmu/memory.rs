@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ersatz_abi::list::{Aperture, Location};
 use vm_memory::{Bytes, VolatileMemory};
 
-use crate::dma::DmaSpace;
+use crate::dma::DmaSession;
 use crate::vram::Vram;
 
 /// What a walk needs of the device around it.
@@ -27,7 +27,7 @@ pub struct DeviceTables<'a, P> {
     /// For offsets in VRAM.
     pub vram: &'a Vram,
     /// For bus addresses.
-    pub system: &'a dyn DmaSpace,
+    pub system: &'a dyn DmaSession,
     /// Whether a peer of this number is there.
     pub has_peer: P,
 }

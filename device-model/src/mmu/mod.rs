@@ -83,7 +83,7 @@ impl Mmu {
     ///
     /// If there is no such engine.
     pub fn lock(&self, engine: u8) -> Unit<'_> {
-        Unit { mmu: self, engine, tlb: self.tlbs[usize::from(engine)].enter() }
+        Unit { mmu: self, engine, tlb: self.tlbs[usize::from(engine)].enter(), hits: 0, misses: 0 }
     }
 
     /// Has every engine forget translations, without waiting for it; returns the number by which that is acknowledged.

@@ -49,6 +49,17 @@ pub struct Unit<'a> {
     pub(super) mmu: &'a Mmu,
     pub(super) engine: u8,
     pub(super) tlb: MutexGuard<'a, Tlb>,
+    /// What is counted when this is dropped.
+    pub(super) hits: u64,
+    pub(super) misses: u64,
+}
+
+impl Drop for Unit<'_> {
+    fn drop(&mut self) {
+        let Mmu { counters, .. } = self.mmu;
+        counters.add(Counter::TlbHits, self.hits);
+        counters.add(Counter::TlbMisses, self.misses);
+    }
 }
 
 impl Unit<'_> {
@@ -64,15 +75,15 @@ impl Unit<'_> {
         address: u64,
         access: AccessKind,
     ) -> Result<Translation, TranslateError> {
-        let Mmu { counters, tracer, spaces, .. } = self.mmu;
+        let Mmu { tracer, spaces, .. } = self.mmu;
         let page = match look_up(&mut self.tlb, asid, address, access) {
             Some(held) => {
-                counters.add(Counter::TlbHits, 1);
+                self.hits += 1;
                 held.map_err(TranslateError::Fault)?
             }
             None => {
                 let space = spaces.enabled(asid).ok_or(TranslateError::SpaceDisabled)?;
-                counters.add(Counter::TlbMisses, 1);
+                self.misses += 1;
                 let page = fill(&mut self.tlb, memory, space, asid, address, access).map_err(TranslateError::Fault)?;
                 let Page { location, size, write, atomic } = page;
                 let (engine, first) = (self.engine, address - address % size.bytes());

@@ -14,6 +14,7 @@ use super::regions::{Region, Regions};
 use super::ring::NotificationRing;
 use crate::counters::Counters;
 use crate::device::Ports;
+use crate::dma::DmaSession;
 use crate::sync::Mutex;
 use crate::trace::NotificationEvent;
 
@@ -123,20 +124,19 @@ impl AccessCounters {
     }
 
     /// Counts an access, writes the records of regions that became hot by it, and raises the interrupts that may be due.
-    /// `is_master`: whether the function may do DMA; the caller holds a pass of the gate.
     pub(super) fn count(
         &self,
         ports: &Ports,
         counters: &Counters,
-        is_master: bool,
+        dma: &dyn DmaSession,
         access: &Access,
         raise: impl Fn(u16),
     ) {
         for hot in self.add(access) {
             let record = AccessRecord { timestamp: ports.clock.now(), ..hot };
-            let claim = self.ring.claim(is_master, false);
+            let claim = self.ring.claim(false);
             let written = claim.as_ref().map_err(|loss| *loss).and_then(|claim| {
-                self.ring.fill(&*ports.dma, claim, &record.encode())?;
+                self.ring.fill(dma, claim, &record.encode())?;
                 Ok(claim.position)
             });
             let (counter, event) = match written {

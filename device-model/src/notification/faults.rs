@@ -10,6 +10,7 @@ use ersatz_abi::fault::{AccessKind, FaultKind, FaultRecord};
 use super::ring::NotificationRing;
 use crate::counters::Counters;
 use crate::device::Ports;
+use crate::dma::DmaSession;
 use crate::sync::Mutex;
 use crate::trace::{Loss, NotificationEvent};
 
@@ -42,13 +43,12 @@ impl FaultBuffer {
         self.ring.reset();
     }
 
-    /// Records a fault, and raises the interrupt that may be due; the record, or why it was lost. `is_master`: whether the function
-    /// may do DMA; the caller holds a pass of the gate.
+    /// Records a fault, and raises the interrupt that may be due; the record, or why it was lost.
     pub(super) fn record(
         &self,
         ports: &Ports,
         counters: &Counters,
-        is_master: bool,
+        dma: &dyn DmaSession,
         fault: &FaultReport,
         raise: impl FnOnce(u16),
     ) -> Result<FaultRecord, Loss> {
@@ -59,10 +59,10 @@ impl FaultBuffer {
             *last += 1;
             let (number, timestamp) = (*last, ports.clock.now());
             let record = FaultRecord { address, asid, channel, engine, access, kind, level, timestamp, number };
-            (record, self.ring.claim(is_master, is_prefetch))
+            (record, self.ring.claim(is_prefetch))
         };
         let written = claim.as_ref().map_err(|loss| *loss).and_then(|claim| {
-            self.ring.fill(&*ports.dma, claim, &record.encode())?;
+            self.ring.fill(dma, claim, &record.encode())?;
             Ok(claim.position)
         });
         let (counter, event) = match written {

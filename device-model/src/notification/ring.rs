@@ -6,7 +6,7 @@ use vm_memory::VolatileSlice;
 
 use super::publish::{RECORD_WORDS, Slot, publish};
 use super::state::{Acknowledged, Claim, Setup, State};
-use crate::dma::{DmaError, DmaSpace};
+use crate::dma::{DmaError, DmaSession};
 use crate::sync::Mutex;
 use crate::trace::Loss;
 
@@ -63,15 +63,15 @@ impl NotificationRing {
         self.state.lock().acknowledge(get)
     }
 
-    /// Moves PUT for a record; the claim must go to [`Self::fill`]. `is_master`: whether the function may do DMA; `may_drop`:
-    /// whether the record is left out of a ring that is more than half full.
-    pub(crate) fn claim(&self, is_master: bool, may_drop: bool) -> Result<Claim, Loss> {
-        self.state.lock().claim(is_master, may_drop)
+    /// Moves PUT for a record; the claim must go to [`Self::fill`]. `may_drop`: whether the record is left out of
+    /// a ring that is more than half full.
+    pub(crate) fn claim(&self, may_drop: bool) -> Result<Claim, Loss> {
+        self.state.lock().claim(may_drop)
     }
 
     /// Writes a record where a claim says. The claim's interrupt is due either way: it may be what announces a record of another
     /// thread, behind this one.
-    pub(crate) fn fill(&self, dma: &dyn DmaSpace, claim: &Claim, record: &[u64; RECORD_WORDS]) -> Result<(), Loss> {
+    pub(crate) fn fill(&self, dma: &dyn DmaSession, claim: &Claim, record: &[u64; RECORD_WORDS]) -> Result<(), Loss> {
         let written = publish(&GuestSlot { dma, address: claim.address }, record);
         self.state.lock().settle(written.is_ok());
         written.map_err(|_| Loss::DmaError)
@@ -80,7 +80,7 @@ impl NotificationRing {
 
 /// A slot in guest memory.
 struct GuestSlot<'a> {
-    dma: &'a dyn DmaSpace,
+    dma: &'a dyn DmaSession,
     address: u64,
 }
 

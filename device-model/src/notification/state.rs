@@ -150,17 +150,12 @@ impl State {
         Some(Acknowledged { interrupt: (left > 0).then_some(ring.vector) })
     }
 
-    /// Moves PUT for a record. `is_master`: whether it can be written at all. `may_drop`: nobody waits for it, so it is left out
-    /// of a ring that is more than half full.
-    pub(crate) fn claim(&mut self, is_master: bool, may_drop: bool) -> Result<Claim, Loss> {
+    /// Moves PUT for a record. `may_drop`: nobody waits for it, so it is left out of a ring that is more than half full.
+    pub(crate) fn claim(&mut self, may_drop: bool) -> Result<Claim, Loss> {
         let Activity::Enabled(ring) = self.activity else { return Err(Loss::Off) };
         let waiting = self.put.wrapping_sub(self.get);
         if may_drop && waiting > ring.records / 2 {
             return Err(Loss::HalfFull);
-        }
-        if !is_master {
-            self.status = self.status.with_dma_error(true);
-            return Err(Loss::NotMaster);
         }
         if waiting >= ring.records {
             self.status = self.status.with_overflow(true);

@@ -111,10 +111,8 @@ numbered! {
         Off = 1 => "off",
         /// Guest memory could not be written there.
         DmaError = 2 => "dma-error",
-        /// The function may not do DMA.
-        NotMaster = 3 => "not-master",
         /// A prefetch fault, and the ring is more than half full.
-        HalfFull = 4 => "half-full",
+        HalfFull = 3 => "half-full",
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use ersatz_device_model::clock::HostClock;
-use ersatz_device_model::dma::{DmaError, DmaSpace, MappedSpace};
+use ersatz_device_model::dma::{DmaError, DmaSession, DmaSpace, MappedSpace};
 use ersatz_device_model::{Gpu, GpuConfig};
 use vm_memory::VolatileSlice;
 
@@ -25,51 +25,68 @@ pub struct Held {
 }
 
 impl DmaSpace for Held {
+    fn open(&self) -> Box<dyn DmaSession + '_> {
+        Box::new(HeldSession { space: self, inner: self.inner.open() })
+    }
+}
+
+struct HeldSession<'a> {
+    space: &'a Held,
+    inner: Box<dyn DmaSession + 'a>,
+}
+
+impl HeldSession<'_> {
+    /// What makes the next access, which is counted.
+    fn access(&self) -> &dyn DmaSession {
+        self.space.accesses.fetch_add(1, Ordering::SeqCst);
+        &*self.inner
+    }
+}
+
+impl DmaSession for HeldSession<'_> {
     fn read(&self, address: u64, target: &VolatileSlice<'_>) -> Result<(), DmaError> {
-        self.accesses.fetch_add(1, Ordering::SeqCst);
-        if self.hold.load(Ordering::SeqCst) && address == self.address {
-            let mut waiting = self.waiting.lock().unwrap();
-            *waiting = true;
-            self.changed.notify_all();
-            while self.hold.load(Ordering::SeqCst) {
-                waiting = self.changed.wait(waiting).unwrap();
-            }
+        let inner = self.access();
+        if address == self.space.address {
+            self.space.wait_while_held();
         }
-        self.inner.read(address, target)
+        inner.read(address, target)
     }
 
     fn write(&self, address: u64, source: &VolatileSlice<'_>) -> Result<(), DmaError> {
-        self.accesses.fetch_add(1, Ordering::SeqCst);
-        self.inner.write(address, source)
+        self.access().write(address, source)
     }
 
     fn load_u32(&self, address: u64) -> Result<u32, DmaError> {
-        self.accesses.fetch_add(1, Ordering::SeqCst);
-        self.inner.load_u32(address)
+        self.access().load_u32(address)
     }
 
     fn load_u64(&self, address: u64) -> Result<u64, DmaError> {
-        self.accesses.fetch_add(1, Ordering::SeqCst);
-        self.inner.load_u64(address)
+        self.access().load_u64(address)
     }
 
     fn compare_exchange_u64(&self, address: u64, current: u64, new: u64) -> Result<Result<u64, u64>, DmaError> {
-        self.accesses.fetch_add(1, Ordering::SeqCst);
-        self.inner.compare_exchange_u64(address, current, new)
+        self.access().compare_exchange_u64(address, current, new)
     }
 
     fn store_u32(&self, address: u64, value: u32) -> Result<(), DmaError> {
-        self.accesses.fetch_add(1, Ordering::SeqCst);
-        self.inner.store_u32(address, value)
+        self.access().store_u32(address, value)
     }
 
     fn store_u64(&self, address: u64, value: u64) -> Result<(), DmaError> {
-        self.accesses.fetch_add(1, Ordering::SeqCst);
-        self.inner.store_u64(address, value)
+        self.access().store_u64(address, value)
     }
 }
 
 impl Held {
+    fn wait_while_held(&self) {
+        let mut waiting = self.waiting.lock().unwrap();
+        while self.hold.load(Ordering::SeqCst) {
+            *waiting = true;
+            self.changed.notify_all();
+            waiting = self.changed.wait(waiting).unwrap();
+        }
+    }
+
     /// Waits until a read is held.
     pub fn wait_until_held(&self) {
         let mut waiting = self.waiting.lock().unwrap();

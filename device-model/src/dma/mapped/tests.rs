@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Maps that come and go, against a flat model of memory; and what hostile clients ask for.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
-use vm_memory::GuestAddress;
+use vm_memory::{Bytes, GuestAddress, VolatileSlice};
 
 use super::*;
+use crate::dma::DmaError;
 
 const PAGE: u64 = MAP_ALIGNMENT;
 
@@ -22,11 +23,11 @@ fn map(space: &MappedSpace, address: u64, length: u64, access: MapAccess) -> Res
 
 fn read(space: &MappedSpace, address: u64, length: usize) -> Result<Vec<u8>, DmaError> {
     let mut data = vec![0; length];
-    space.read(address, &VolatileSlice::from(&mut data[..])).map(|()| data)
+    space.open().read(address, &VolatileSlice::from(&mut data[..])).map(|()| data)
 }
 
 fn write(space: &MappedSpace, address: u64, data: &[u8]) -> Result<(), DmaError> {
-    space.write(address, &VolatileSlice::from(&mut data.to_vec()[..]))
+    space.open().write(address, &VolatileSlice::from(&mut data.to_vec()[..]))
 }
 
 #[test]
@@ -56,20 +57,24 @@ fn words_are_atomic_and_aligned() {
     let space = MappedSpace::new();
     map(&space, PAGE, PAGE, MapAccess::ReadWrite).unwrap();
     map(&space, 2 * PAGE, PAGE, MapAccess::ReadOnly).unwrap();
-    space.store_u64(PAGE + 8, 0x1122_3344_5566_7788).unwrap();
-    assert_eq!(space.load_u64(PAGE + 8), Ok(0x1122_3344_5566_7788));
-    assert_eq!(space.compare_exchange_u64(PAGE + 8, 1, 2), Ok(Err(0x1122_3344_5566_7788)), "not what was expected");
-    assert_eq!(space.compare_exchange_u64(PAGE + 8, 0x1122_3344_5566_7788, 2), Ok(Ok(0x1122_3344_5566_7788)));
-    assert_eq!(space.compare_exchange_u64(PAGE + 8, 2, 0x1122_3344_5566_7788), Ok(Ok(2)));
-    assert_eq!(space.compare_exchange_u64(PAGE + 4, 0, 0), Err(DmaError::Unaligned(PAGE + 4)));
-    assert_eq!(space.load_u64(PAGE + 1), Err(DmaError::Unaligned(PAGE + 1)));
-    assert_eq!(space.load_u32(PAGE + 12), Ok(0x1122_3344));
-    space.store_u32(PAGE + 12, 7).unwrap();
+    space.open().store_u64(PAGE + 8, 0x1122_3344_5566_7788).unwrap();
+    assert_eq!(space.open().load_u64(PAGE + 8), Ok(0x1122_3344_5566_7788));
+    assert_eq!(
+        space.open().compare_exchange_u64(PAGE + 8, 1, 2),
+        Ok(Err(0x1122_3344_5566_7788)),
+        "not what was expected"
+    );
+    assert_eq!(space.open().compare_exchange_u64(PAGE + 8, 0x1122_3344_5566_7788, 2), Ok(Ok(0x1122_3344_5566_7788)));
+    assert_eq!(space.open().compare_exchange_u64(PAGE + 8, 2, 0x1122_3344_5566_7788), Ok(Ok(2)));
+    assert_eq!(space.open().compare_exchange_u64(PAGE + 4, 0, 0), Err(DmaError::Unaligned(PAGE + 4)));
+    assert_eq!(space.open().load_u64(PAGE + 1), Err(DmaError::Unaligned(PAGE + 1)));
+    assert_eq!(space.open().load_u32(PAGE + 12), Ok(0x1122_3344));
+    space.open().store_u32(PAGE + 12, 7).unwrap();
     assert_eq!(read(&space, PAGE + 8, 8).unwrap(), 0x7_5566_7788_u64.to_le_bytes());
-    assert_eq!(space.load_u32(PAGE + 2), Err(DmaError::Unaligned(PAGE + 2)));
-    assert_eq!(space.store_u64(PAGE + 4, 0), Err(DmaError::Unaligned(PAGE + 4)));
-    assert_eq!(space.store_u32(2 * PAGE, 0), Err(DmaError::ReadOnly(2 * PAGE)));
-    assert_eq!(space.load_u32(0), Err(DmaError::Unmapped(0)));
+    assert_eq!(space.open().load_u32(PAGE + 2), Err(DmaError::Unaligned(PAGE + 2)));
+    assert_eq!(space.open().store_u64(PAGE + 4, 0), Err(DmaError::Unaligned(PAGE + 4)));
+    assert_eq!(space.open().store_u32(2 * PAGE, 0), Err(DmaError::ReadOnly(2 * PAGE)));
+    assert_eq!(space.open().load_u32(0), Err(DmaError::Unmapped(0)));
 }
 
 #[test]
@@ -77,7 +82,7 @@ fn the_last_page_of_the_address_space_can_be_mapped() {
     let space = MappedSpace::new();
     let last = PAGE.wrapping_neg();
     map(&space, last, PAGE, MapAccess::ReadWrite).unwrap();
-    assert_eq!(space.store_u64(u64::MAX - 7, 5), Ok(()));
+    assert_eq!(space.open().store_u64(u64::MAX - 7, 5), Ok(()));
     assert_eq!(read(&space, u64::MAX - 7, 8).unwrap(), 5_u64.to_le_bytes());
     assert_eq!(read(&space, u64::MAX - 7, 9), Err(DmaError::Unmapped(u64::MAX)));
     assert_eq!(space.unmap(last, PAGE).unwrap(), 1);
@@ -151,10 +156,10 @@ fn a_guests_memory_is_there_at_once() {
     let ranges = [(GuestAddress(0), 1 << 16), (GuestAddress(1 << 32), 1 << 16)];
     let memory = GuestMemoryMmap::from_ranges(&ranges).unwrap();
     let space = MappedSpace::from_memory(&memory).unwrap();
-    space.store_u32((1 << 32) + 16, 42).unwrap();
+    space.open().store_u32((1 << 32) + 16, 42).unwrap();
     assert_eq!(memory.read_obj::<u32>(GuestAddress((1 << 32) + 16)).unwrap(), 42);
     space.clear();
-    assert_eq!(space.load_u32(16), Err(DmaError::Unmapped(16)));
+    assert_eq!(space.open().load_u32(16), Err(DmaError::Unmapped(16)));
 }
 
 /// Readers hammer a map that another thread takes away again and again: each access either succeeds as a whole or is
@@ -303,8 +308,8 @@ fn a_file_that_shrinks_is_like_no_map_and_ends_nobody() {
 fn words_of_a_file_that_shrank_are_not_there() {
     let space = MappedSpace::new();
     truncatable(&space, 1).set_len(0).unwrap();
-    assert_eq!(space.load_u32(PAGE), Err(DmaError::Unmapped(PAGE)));
-    assert_eq!(space.store_u64(PAGE, 1), Err(DmaError::Unmapped(PAGE)));
+    assert_eq!(space.open().load_u32(PAGE), Err(DmaError::Unmapped(PAGE)));
+    assert_eq!(space.open().store_u64(PAGE, 1), Err(DmaError::Unmapped(PAGE)));
 }
 
 #[test]

@@ -9,8 +9,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::HostClock;
-use crate::dma::{MapAccess, MappedSpace};
+use crate::dma::{DmaSpace, MapAccess, MappedSpace, ReportedSpace};
 use crate::interrupt::InterruptSink;
+use crate::pci::aer::ErrorLog;
 use crate::trace::{Event, Identity, TraceFile, TraceOptions, Tracer};
 
 const BASE: u64 = 0x10_0000;
@@ -26,6 +27,7 @@ impl InterruptSink for NoInterrupts {
 
 struct Rig {
     ports: Ports,
+    space: Arc<MappedSpace>,
     counters: Counters,
     buffer: FaultBuffer,
     interrupts: Cell<u32>,
@@ -37,13 +39,14 @@ impl Rig {
         let file = tempfile::tempfile().unwrap();
         file.set_len(0x1000).unwrap();
         space.map_file(BASE, 0x1000, file, 0, access).unwrap();
+        let space = Arc::new(space);
         let ports = Ports {
-            dma: Arc::new(space),
+            dma: ReportedSpace::new(space.clone(), Arc::new(ErrorLog::new(0)), Arc::default()),
             interrupts: Arc::new(NoInterrupts),
             clock: Arc::new(HostClock::new()),
             tracer,
         };
-        Self { ports, counters: Counters::new(), buffer: FaultBuffer::default(), interrupts: Cell::new(0) }
+        Self { ports, space, counters: Counters::new(), buffer: FaultBuffer::default(), interrupts: Cell::new(0) }
     }
 
     fn enabled() -> Self {
@@ -58,7 +61,11 @@ impl Rig {
         assert!(ring.switch(true));
     }
 
-    fn record_as(&self, access: AccessKind, is_master: bool) -> Result<FaultRecord, Loss> {
+    fn record_as(&self, access: AccessKind) -> Result<FaultRecord, Loss> {
+        self.record_to(&*self.space.open(), access)
+    }
+
+    fn record_to(&self, dma: &dyn DmaSession, access: AccessKind) -> Result<FaultRecord, Loss> {
         let fault = FaultReport {
             channel: 5,
             engine: 1,
@@ -68,19 +75,19 @@ impl Rig {
             kind: FaultKind::NotPresent,
             level: 2,
         };
-        self.buffer.record(&self.ports, &self.counters, is_master, &fault, |vector| {
+        self.buffer.record(&self.ports, &self.counters, dma, &fault, |vector| {
             assert_eq!(vector, 2);
             self.interrupts.set(self.interrupts.get() + 1);
         })
     }
 
     fn record(&self, access: AccessKind) -> Result<u64, Loss> {
-        self.record_as(access, true).map(|record| record.number)
+        self.record_as(access).map(|record| record.number)
     }
 
     /// The record in a slot.
     fn read(&self, slot: u64) -> Option<FaultRecord> {
-        let word = |word: u64| self.ports.dma.load_u64(BASE + slot * RECORD_BYTES + word * 8).unwrap();
+        let word = |word: u64| self.space.open().load_u64(BASE + slot * RECORD_BYTES + word * 8).unwrap();
         FaultRecord::decode(&[0, 1, 2, 3].map(word))
     }
 
@@ -93,7 +100,7 @@ impl Rig {
 #[test]
 fn a_fault_is_in_memory_as_it_was_met() {
     let rig = Rig::enabled();
-    let record = rig.record_as(AccessKind::Write, true).unwrap();
+    let record = rig.record_as(AccessKind::Write).unwrap();
     assert_eq!(rig.read(0), Some(record));
     assert_eq!((record.number, record.channel, record.engine, record.asid, record.level), (1, 5, 1, 9, 2));
     assert!(record.timestamp <= rig.ports.clock.now());
@@ -106,16 +113,17 @@ fn lost_faults_have_numbers_too() {
     let rig = Rig::with(MapAccess::ReadWrite, Tracer::disabled());
     assert_eq!(rig.record(AccessKind::Read), Err(Loss::Off));
     rig.enable();
-    assert_eq!(rig.record_as(AccessKind::Read, false), Err(Loss::NotMaster));
+    assert_eq!(rig.record_to(&*MappedSpace::new().open(), AccessKind::Read), Err(Loss::DmaError));
     assert_eq!(rig.record(AccessKind::Read), Ok(3));
-    for _ in 1..RECORDS {
+    // The one that could not be written has its place, too.
+    for _ in 2..RECORDS {
         rig.record(AccessKind::Atomic).unwrap();
     }
     assert_eq!(rig.record(AccessKind::Write), Err(Loss::Overflow));
     assert!(rig.buffer.ring.snapshot().status.overflow());
     assert!(rig.buffer.ring.acknowledge(1).is_some());
-    assert_eq!(rig.record(AccessKind::Read), Ok(RECORDS + 4));
-    assert_eq!(rig.counts(), [RECORDS + 1, 3, 0]);
+    assert_eq!(rig.record(AccessKind::Read), Ok(RECORDS + 3));
+    assert_eq!(rig.counts(), [RECORDS, 3, 0]);
 }
 
 #[test]
@@ -133,7 +141,7 @@ fn prefetch_faults_leave_half_of_the_buffer_alone() {
     assert_eq!(rig.counts(), [RECORDS / 2 + 3, 0, 2]);
     assert_eq!(rig.buffer.ring.snapshot().status, NotificationStatus(0));
     assert_eq!(
-        rig.record_as(AccessKind::Prefetch, false),
+        rig.record_to(&*MappedSpace::new().open(), AccessKind::Prefetch),
         Err(Loss::HalfFull),
         "it would not have been written anyway"
     );
@@ -168,7 +176,7 @@ fn every_fault_is_in_the_trace() {
     let rig = Rig::with(MapAccess::ReadWrite, tracer);
     let _ = rig.record(AccessKind::Prefetch);
     rig.enable();
-    let record = rig.record_as(AccessKind::Read, true).unwrap();
+    let record = rig.record_as(AccessKind::Read).unwrap();
     let events: Vec<Event> =
         TraceFile::open(&path).unwrap().records().map(|record| record.unwrap().event().unwrap()).collect();
     assert!(matches!(
@@ -187,16 +195,18 @@ proptest! {
         let rig = Rig::enabled();
         let mut recorded = Vec::new();
         let mut get = 0;
-        for (access, read, is_master) in &steps {
-            let waiting = u64::from(rig.buffer.ring.snapshot().put.wrapping_sub(get));
-            match rig.record_as(*access, *is_master) {
+        let nowhere = MappedSpace::new();
+        for (access, read, is_mapped) in &steps {
+            let put = u64::from(rig.buffer.ring.snapshot().put);
+            let waiting = put - u64::from(get);
+            let space = if *is_mapped { &*rig.space } else { &nowhere };
+            match rig.record_to(&*space.open(), *access) {
                 Ok(record) => {
-                    let slot = recorded.len() as u64 % RECORDS;
-                    prop_assert_eq!(rig.read(slot), Some(record));
+                    prop_assert_eq!(rig.read(put % RECORDS), Some(record));
                     recorded.push(record.number);
                 }
                 Err(Loss::HalfFull) => prop_assert!(*access == AccessKind::Prefetch && waiting > RECORDS / 2),
-                Err(Loss::NotMaster) => prop_assert!(!is_master),
+                Err(Loss::DmaError) => prop_assert!(!is_mapped && waiting < RECORDS),
                 Err(loss) => prop_assert_eq!((loss, waiting), (Loss::Overflow, RECORDS)),
             }
             if *access == AccessKind::Prefetch {

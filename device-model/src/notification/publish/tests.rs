@@ -53,7 +53,7 @@ impl Ring {
 
     /// An engine's part.
     fn write(&self, number: u64) {
-        let claim = self.state.lock().unwrap().claim(true, false).unwrap();
+        let claim = self.state.lock().unwrap().claim(false).unwrap();
         let record = [number, VALID | number, !number, number + 1];
         let Ok(()) = publish(&self.slots[claim.position as usize], &record);
         self.state.lock().unwrap().settle(true);

@@ -7,7 +7,7 @@ use ersatz_abi::notification::{NOTIFICATION_ORDER_MIN, RECORD_BYTES, RECORD_VALI
 use proptest::prelude::*;
 
 use super::*;
-use crate::dma::{MapAccess, MappedSpace};
+use crate::dma::{DmaSpace, MapAccess, MappedSpace};
 
 const BASE: u64 = 0x10_0000;
 const RECORDS: u32 = 1 << NOTIFICATION_ORDER_MIN;
@@ -55,12 +55,12 @@ impl Driver<'_> {
         if self.ring.snapshot().put == self.next {
             return false;
         }
-        let words = [0, 1, 2, 3].map(|word| self.memory.load_u64(self.word(self.next, word)).unwrap());
+        let words = [0, 1, 2, 3].map(|word| self.memory.open().load_u64(self.word(self.next, word)).unwrap());
         if words[RECORD_VALID_WORD] & VALID == 0 {
             return false;
         }
         assert_eq!(words, record(words[0]), "torn");
-        self.memory.store_u64(self.word(self.next, RECORD_VALID_WORD), 0).unwrap();
+        self.memory.open().store_u64(self.word(self.next, RECORD_VALID_WORD), 0).unwrap();
         self.next = self.next.wrapping_add(1);
         self.read.push(words[0]);
         true
@@ -105,7 +105,7 @@ proptest! {
             match step {
                 Step::Claim => {
                     number += 1;
-                    match ring.claim(true, false) {
+                    match ring.claim(false) {
                         Ok(claim) => {
                             accepted.push(number);
                             under_way.push_back((claim, number));
@@ -118,7 +118,7 @@ proptest! {
                 }
                 Step::Fill(which) => {
                     if let Some((claim, number)) = under_way.remove(which) {
-                        prop_assert_eq!(ring.fill(&memory, &claim, &record(number)), Ok(()));
+                        prop_assert_eq!(ring.fill(&*memory.open(), &claim, &record(number)), Ok(()));
                         driver.interrupts += u32::from(claim.interrupt.is_some());
                     }
                 }
@@ -137,7 +137,7 @@ proptest! {
             prop_assert!(now.put == now.get || driver.interrupts > 0 || due > 0, "asleep with records");
         }
         for (claim, number) in under_way {
-            ring.fill(&memory, &claim, &record(number)).unwrap();
+            ring.fill(&*memory.open(), &claim, &record(number)).unwrap();
         }
         while driver.read_one() {}
         prop_assert_eq!(driver.read, accepted);
@@ -148,11 +148,11 @@ proptest! {
 fn the_valid_bit_is_not_there_before_the_rest() {
     let (ring, memory) = (enabled(), memory(MapAccess::ReadWrite));
     let mut driver = Driver { ring: &ring, memory: &memory, next: 0, read: Vec::new(), interrupts: 0 };
-    let claims = [ring.claim(true, false).unwrap(), ring.claim(true, false).unwrap()];
+    let claims = [ring.claim(false).unwrap(), ring.claim(false).unwrap()];
     assert_eq!(ring.snapshot().put, 2, "PUT moves first");
-    ring.fill(&memory, &claims[1], &record(1)).unwrap();
+    ring.fill(&*memory.open(), &claims[1], &record(1)).unwrap();
     assert!(!driver.read_one(), "the second is there, the first is not");
-    ring.fill(&memory, &claims[0], &record(0)).unwrap();
+    ring.fill(&*memory.open(), &claims[0], &record(0)).unwrap();
     assert!(driver.read_one() && driver.read_one() && !driver.read_one());
     assert_eq!(driver.read, [0, 1]);
 }
@@ -162,8 +162,8 @@ fn memory_that_cannot_be_written_costs_the_record() {
     let ring = enabled();
     for memory in [MappedSpace::new(), memory(MapAccess::ReadOnly)] {
         ring.clear_status(NotificationStatus(0).with_dma_error(true));
-        let claim = ring.claim(true, false).unwrap();
-        assert_eq!(ring.fill(&memory, &claim, &record(0)), Err(Loss::DmaError));
+        let claim = ring.claim(false).unwrap();
+        assert_eq!(ring.fill(&*memory.open(), &claim, &record(0)), Err(Loss::DmaError));
         assert_eq!(ring.snapshot().status, NotificationStatus(0).with_dma_error(true));
     }
     assert_eq!(ring.snapshot().put, 2, "the places are taken");
@@ -172,9 +172,9 @@ fn memory_that_cannot_be_written_costs_the_record() {
 #[test]
 fn a_reset_forgets_everything() {
     let (ring, memory) = (enabled(), memory(MapAccess::ReadOnly));
-    let claim = ring.claim(true, false).unwrap();
-    let _ = ring.fill(&memory, &claim, &record(0));
+    let claim = ring.claim(false).unwrap();
+    let _ = ring.fill(&*memory.open(), &claim, &record(0));
     ring.reset();
     assert_eq!(ring.snapshot(), NotificationRing::default().snapshot());
-    assert_eq!(ring.claim(true, false), Err(Loss::Off));
+    assert_eq!(ring.claim(false), Err(Loss::Off));
 }

@@ -23,7 +23,7 @@ fn enabled() -> State {
 
 /// Claims and settles a record; its position and whether it was announced.
 fn write(state: &mut State) -> Result<(u32, bool), Loss> {
-    let claim = state.claim(true, false)?;
+    let claim = state.claim(false)?;
     state.settle(true);
     assert!(claim.interrupt.is_none_or(|vector| vector == 3));
     Ok((claim.position, claim.interrupt.is_some()))
@@ -43,7 +43,7 @@ fn a_setup_that_cannot_work_shows_in_the_status() {
     ] {
         let mut state = with(setup);
         assert!(state.status().bad_setup() && !state.control().enable(), "{setup:?}");
-        assert_eq!(state.claim(true, false), Err(Loss::Off));
+        assert_eq!(state.claim(false), Err(Loss::Off));
         state.clear_status(NotificationStatus(0).with_bad_setup(true));
         assert!(state.set_up(|place| *place = GOOD) && state.switch(true));
         assert!(state.control().enable());
@@ -83,10 +83,10 @@ fn a_full_ring_loses_records_and_says_so() {
 fn a_record_that_may_be_dropped_finds_room_in_a_half_empty_ring_only() {
     let mut state = enabled();
     for _ in 0..=RECORDS / 2 {
-        assert!(state.claim(true, true).is_ok());
+        assert!(state.claim(true).is_ok());
         state.settle(true);
     }
-    assert_eq!(state.claim(true, true), Err(Loss::HalfFull));
+    assert_eq!(state.claim(true), Err(Loss::HalfFull));
     assert_eq!(state.status(), NotificationStatus(0), "that is no overflow");
     assert!(write(&mut state).is_ok(), "what must not be dropped still finds room");
 }
@@ -134,11 +134,11 @@ fn enabling_begins_at_zero_and_keeps_the_status() {
 #[test]
 fn disabling_is_done_when_no_record_is_under_way() {
     let mut state = enabled();
-    let claims = [state.claim(true, false), state.claim(true, false)];
+    let claims = [state.claim(false), state.claim(false)];
     assert!(claims.iter().all(Result::is_ok));
     assert!(state.switch(false));
     assert!(state.control().enable(), "two are under way");
-    assert_eq!(state.claim(true, false), Err(Loss::Off), "no further ones");
+    assert_eq!(state.claim(false), Err(Loss::Off), "no further ones");
     state.settle(true);
     assert!(state.control().enable() && !state.switch(true) && !state.set_up(|_| ()), "one is");
     assert!(state.switch(false), "asked for again");
@@ -148,17 +148,9 @@ fn disabling_is_done_when_no_record_is_under_way() {
 }
 
 #[test]
-fn without_mastership_nothing_is_claimed() {
-    let mut state = enabled();
-    assert_eq!(state.claim(false, false), Err(Loss::NotMaster));
-    assert_eq!((state.put(), state.status().dma_error()), (0, true));
-    assert_eq!(write(&mut state), Ok((0, true)), "the interrupt is still due");
-}
-
-#[test]
 fn a_record_that_cannot_be_written_keeps_its_place() {
     let mut state = enabled();
-    let claim = state.claim(true, false).unwrap();
+    let claim = state.claim(false).unwrap();
     state.settle(false);
     assert_eq!((claim.interrupt, state.put(), state.status().dma_error()), (Some(3), 1, true));
 }
@@ -170,7 +162,7 @@ proptest! {
         let mut state = with(Setup { order, ..GOOD });
         (state.get, state.put) = (start, start);
         for step in 0..steps {
-            let claim = state.claim(true, false).unwrap();
+            let claim = state.claim(false).unwrap();
             state.settle(true);
             let position = start.wrapping_add(step);
             prop_assert_eq!(claim.position, position);

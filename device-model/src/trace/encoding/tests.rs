@@ -118,7 +118,7 @@ fn examples() -> Vec<Event> {
             NotificationEvent::Replay { channels: u64::MAX },
             NotificationEvent::FaultCancelled { channel },
             NotificationEvent::HotRegion { record: HOT, position: u32::MAX },
-            NotificationEvent::HotRegionLost { record: HOT, loss: Loss::NotMaster },
+            NotificationEvent::HotRegionLost { record: HOT, loss: Loss::DmaError },
         ]
         .map(Event::from),
     );

@@ -195,14 +195,18 @@ mod tests {
         let (attachment, errors) = Attachment::new(&slots, &BAR, std::slice::from_ref(&mapping), &[]);
         assert!(errors.is_empty(), "{errors:?}");
         let address = BAR.start + (2 << 20);
-        assert_eq!(dma.load_u32(address + 0x1000), Ok(0x0403_0201));
-        dma.store_u32(address + 0x2000, 7).unwrap();
+        assert_eq!(dma.open().load_u32(address + 0x1000), Ok(0x0403_0201));
+        dma.open().store_u32(address + 0x2000, 7).unwrap();
         let mut stored = [0; 4];
         mapping.file.read_exact_at(&mut stored, 0x2000).unwrap();
         assert_eq!(stored, [7, 0, 0, 0]);
-        assert_eq!(dma.load_u32(BAR.start), Err(DmaError::Unmapped(BAR.start)), "this part of the BAR is no memory");
+        assert_eq!(
+            dma.open().load_u32(BAR.start),
+            Err(DmaError::Unmapped(BAR.start)),
+            "this part of the BAR is no memory"
+        );
         drop(attachment);
-        assert_eq!(dma.load_u32(address), Err(DmaError::Unmapped(address)));
+        assert_eq!(dma.open().load_u32(address), Err(DmaError::Unmapped(address)));
         assert!(dma.is_empty() && slots.used().is_empty());
     }
 
@@ -216,7 +220,7 @@ mod tests {
         let (second, errors) = Attachment::new(&slots, &overlapping, &[mapping(1 << 20)], &[]);
         assert_eq!(errors.len(), 1);
         drop(second);
-        assert_eq!(dma.load_u32(BAR.start + 0x1000), Ok(0x0403_0201), "the first is as it was");
+        assert_eq!(dma.open().load_u32(BAR.start + 0x1000), Ok(0x0403_0201), "the first is as it was");
         assert_eq!(slots.used().len(), 1);
     }
 
