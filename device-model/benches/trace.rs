@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What an event costs: with the trace off, on, and on with another thread writing as well (twice the events then); and how
-//! fast a log is read.
+//! What an event costs: with the trace off, on, on with many emitted at once, and on with another thread writing as well (twice the
+//! events then); and how fast a log is read.
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 
@@ -17,6 +17,8 @@ use tempfile::TempDir;
 
 /// Events for each measurement, on a log of its own: none finds the log full.
 const EVENTS: u64 = 10_000;
+/// As many pages as an engine copies in one piece of work.
+const AT_ONCE: u64 = 64;
 
 fn event(page: u64) -> Event {
     Event::Copy {
@@ -61,6 +63,16 @@ fn emit(criterion: &mut Criterion) {
     group.bench_function("on", |bencher| {
         let written = |log: Log| {
             emit_all(&log.tracer);
+            log
+        };
+        bencher.iter_batched(|| Log::new(EVENTS), written, BatchSize::PerIteration);
+    });
+    group.bench_function("on, 64 at once", |bencher| {
+        let written = |log: Log| {
+            for first in (0..EVENTS).step_by(AT_ONCE as usize) {
+                let pages = first..EVENTS.min(first + AT_ONCE);
+                log.tracer.emit_all(black_box(pages).map(event).collect::<Vec<_>>().into_iter());
+            }
             log
         };
         bencher.iter_batched(|| Log::new(EVENTS), written, BatchSize::PerIteration);
