@@ -85,9 +85,14 @@ impl<'a> Channel<'a> {
         self.write32(regs::CHANNEL_CONTROL, ChannelControl(0).with_enable(true).0);
     }
 
+    /// Clears the enable bit, which stops the channel behind the command under way.
+    pub fn ask_to_disable(&self) {
+        self.write32(regs::CHANNEL_CONTROL, 0);
+    }
+
     /// Disables it, and waits until it is.
     pub fn disable(&self) {
-        self.write32(regs::CHANNEL_CONTROL, 0);
+        self.ask_to_disable();
         wait_until("disabled channel", || self.state() == ChannelState::Disabled);
     }
 

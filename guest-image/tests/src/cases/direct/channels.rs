@@ -8,6 +8,7 @@ use ersatz_abi::error::ErrorCode;
 use ersatz_abi::kernel::Kernel;
 use ersatz_abi::mmu::{AddressSpaceControl, PageSize};
 
+use super::long_work::LongFill;
 use crate::direct::address_space::{AddressSpace, Rights};
 use crate::direct::channel::{Channel, Setup, copy_entry};
 use crate::direct::gpu::Gpu;
@@ -17,6 +18,7 @@ use crate::suite::test_list;
 test_list! { "direct_channels":
     a_ring_goes_round.disruptive();
     all_engines_and_priorities_at_once.disruptive();
+    the_higher_priority_goes_first.disruptive();
     a_channel_changes_its_engine.disruptive();
     a_doorbell_before_the_enable_bit_is_heard.disruptive();
 }
@@ -83,6 +85,30 @@ fn all_engines_and_priorities_at_once() {
     }
     let all = TIMES * computing.len() as u64;
     sums.check(|_| all);
+}
+
+fn the_higher_priority_goes_first() {
+    let gpu = Gpu::claim();
+    let busy = Channel::open(&gpu, Setup::new(10, 0));
+    let channels = Priority::ALL
+        .iter()
+        .map(|&priority| Channel::open(&gpu, Setup { priority, ..Setup::new(u32::from(priority as u8), 0) }));
+    let channels = Vec::from_iter(channels);
+    let (last, seen, names) = (gpu.system().take(8), gpu.system().take(24), gpu.system().take(24));
+    names.fill(|index| index + 1);
+    // Something keeps the engine from them until all have asked, the lowest first.
+    let fence = LongFill::of(&busy, gpu.vram().take(1 << 20)).begin(&busy);
+    for (channel, place) in channels.iter().zip((0..).step_by(8)) {
+        let place = place..place + 8;
+        // Each looks who was there before, and leaves its own name.
+        let entries = [copy_entry(last, seen.part(place.clone())), copy_entry(names.part(place), last)];
+        channel.submit_list(&entries, Operation::Copy);
+    }
+    assert!(busy.fence() < fence, "the engine was done before there was something to choose from");
+    busy.reset();
+    channels.iter().for_each(|channel| channel.wait(1));
+    // Low has seen normal, normal has seen high, high has seen nobody.
+    assert_eq!([0, 8, 16].map(|place| seen.read(place)), [2, 3, 0]);
 }
 
 fn a_channel_changes_its_engine() {

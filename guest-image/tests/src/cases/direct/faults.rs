@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
+use ersatz_abi::channel::ChannelState;
 use ersatz_abi::command::{ListEntry, Location, Operation};
 use ersatz_abi::counter::Counter;
 use ersatz_abi::error::ErrorCode;
@@ -26,6 +27,7 @@ test_list! { "direct_faults":
     a_copy_goes_on_where_it_faulted.disruptive();
     rights_are_widened_by_and_by.disruptive();
     a_cancelled_channel_stops_alone.disruptive();
+    a_reset_ends_the_wait_for_an_answer.disruptive();
     without_replay_a_fault_is_an_error.disruptive();
     a_prefetch_waits_for_nobody.disruptive();
     what_overflows_is_heard_of_again.disruptive();
@@ -202,6 +204,40 @@ fn a_cancelled_channel_stops_alone() {
     wrong.reset();
     wrong.run(set(BASE + 64));
     memory.check(|index| if index < 16 { 8 } else { 0 });
+}
+
+fn a_reset_ends_the_wait_for_an_answer() {
+    let gpu = Gpu::claim();
+    let space = AddressSpace::new(&gpu, ASID, REPLAYABLE, gpu.system());
+    let buffer = FaultBuffer::enable(&gpu);
+    let channel = compute(&gpu, gpu.configuration().channels() - 1);
+    let memory = gpu.vram().take(PAGE as usize);
+    let set = || channel.submit(Operation::Kernel(Kernel::Set { destination: BASE, length: PAGE, pattern: 3 }));
+    set();
+    channel.wait_for_fault();
+    channel.reset();
+    assert_eq!((gpu.faulted_channels(), gpu.status().channel_error()), (0, false));
+    // The command is gone: an answer that comes now is for nobody.
+    buffer.wait();
+    space.map(BASE, &memory, PageSize::Small, Rights::Write);
+    gpu.replay();
+    channel.run(Operation::Nop);
+    memory.check(|_| 0);
+    channel.wait(set());
+    memory.check(|_| 3);
+    // Disabling does not end the wait, but takes effect behind it.
+    space.unmap(BASE, PageSize::Small);
+    space.invalidate(BASE, PAGE);
+    let fence = set();
+    channel.wait_for_fault();
+    channel.ask_to_disable();
+    assert_eq!(channel.state(), ChannelState::Faulted);
+    memory.fill(|_| 0);
+    space.map(BASE, &memory, PageSize::Small, Rights::Write);
+    gpu.replay();
+    channel.disable();
+    assert_eq!(channel.fence(), fence);
+    memory.check(|_| 3);
 }
 
 fn without_replay_a_fault_is_an_error() {

@@ -9,6 +9,7 @@ pub mod errors;
 pub mod faults;
 pub mod interrupts;
 pub mod kernels;
+mod long_work;
 pub mod migration;
 mod patchwork;
 pub mod peers;

@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use ersatz_abi::channel::ChannelState;
-use ersatz_abi::command::{ListEntry, Location, Operation};
+use ersatz_abi::command::Operation;
 use ersatz_abi::counter::Counter;
 use ersatz_abi::error::ErrorCode;
 use ersatz_abi::fault::FaultRecord;
@@ -13,12 +13,12 @@ use ersatz_abi::mmu::AddressSpaceControl;
 use ersatz_abi::regs;
 
 use super::super::fixture::assert_works;
+use super::long_work::LongFill;
 use crate::config_space::{BASE_ADDRESSES, COMMAND, COMMAND_MASTER, capability};
 use crate::direct::address_space::AddressSpace;
 use crate::direct::channel::{Channel, Setup, copy_entry};
 use crate::direct::gpu::Gpu;
 use crate::direct::notification_ring::NotificationRing;
-use crate::direct::patience::wait_until;
 use crate::suite::test_list;
 
 test_list! { "direct_resets":
@@ -102,22 +102,17 @@ fn of_the_function_by_its_register() {
 type Stop = fn(&Gpu);
 
 fn dma_ends_with_what_permits_it() {
-    // Far more than is done in the time that it gets.
-    const ENTRIES: usize = 4096;
-    const LENGTH: u32 = 2 << 20;
     let gpu = Gpu::claim();
     let channel = Channel::open(&gpu, Setup::new(0, 0));
-    let target = gpu.system().take(LENGTH as usize);
-    let entry = ListEntry { source: Location::vram(0), destination: target.location(), length: LENGTH, tag: 0 };
-    let list = channel.list(&[entry; ENTRIES]);
+    let target = gpu.system().take(2 << 20);
+    let work = LongFill::of(&channel, target);
     // Each with whether the channel is forgotten by it, or stops with an error.
     let clear_mastering = |gpu: &Gpu| gpu.config().write16(COMMAND, gpu.config().read16(COMMAND) & !COMMAND_MASTER);
     let ways: [(Stop, bool); 4] =
         [(clear_mastering, false), (Gpu::sleep, false), (Gpu::reset_function, true), (Gpu::reset, true)];
     for (stop, forgets) in ways {
         let command = gpu.config().read16(COMMAND);
-        let fence = channel.submit(Operation::Fill(list, u64::MAX));
-        wait_until("work of an engine", || target.read(0) != 0);
+        let fence = work.begin(&channel);
         stop(&gpu);
         assert!(channel.fence() < fence, "it was done before it could be stopped");
         // The memory may be used for something else now.
