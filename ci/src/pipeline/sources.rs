@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Checks of the workspace on this machine: format, clippy, the tests that need no guest.
+//! Checks of the workspace on this machine: format, clippy, the links of the documentation, the tests that need no guest.
 
 use std::fs;
 use std::path::Path;
@@ -25,6 +25,12 @@ const CHECKS: &[Check] = &[
         title: "clippy",
         name: "clippy",
         arguments: &["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"],
+        counts: |_| Tally::default(),
+    },
+    Check {
+        title: "documentation",
+        name: "documentation",
+        arguments: &["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"],
         counts: |_| Tally::default(),
     },
     Check {

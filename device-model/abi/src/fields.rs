@@ -4,7 +4,7 @@
 /// Declares a newtype over `$int` with one getter and one `with_` setter for each named field.
 ///
 /// `name: bit N;` is a flag, `name: bits HI..=LO;` an unsigned field. A setter drops the bits of a value too
-/// large for its field. Bits not named are reserved: [`Self::RESERVED`] has them.
+/// large for its field. Bits not named are reserved: `RESERVED` has them.
 macro_rules! bitfield {
     ($(#[$meta:meta])* pub struct $name:ident($int:ty) { $($(#[$fmeta:meta])* $field:ident / $with:ident : $hi:literal ..= $lo:literal as $kind:ident;)* }) => {
         $(#[$meta])*
