@@ -51,7 +51,7 @@ impl fmt::Display for VcpuState {
 }
 
 impl MachineHandle {
-    /// Ends the run: [`Machine::run`](super::Machine::run) returns [`End::Stopped`](super::End::Stopped), unless the
+    /// Ends the run: [`Machine::run`](super::Machine::run) returns [`End::Stopped`], unless the
     /// guest has come to its own end already. Returns at once; may be called any number of times.
     pub fn stop(&self) {
         self.ending.set(Ok(End::Stopped));
