@@ -63,12 +63,6 @@ impl Gpu {
         Self::take(Function::of(&Device::open()))
     }
 
-    /// Takes the first two.
-    pub fn claim_two() -> [Self; 2] {
-        let functions = [Device::open(), Device::open_second()].map(|device| Function::of(&device));
-        functions.map(Self::take)
-    }
-
     fn take(function: Function) -> Self {
         let detached = Detached::new(function);
         let function = &detached.0;
@@ -189,6 +183,12 @@ impl Gpu {
         assert_eq!(self.config.read16(control) & POWER_D3HOT, state, "the power state");
     }
 
+    /// Ends all its work, whatever a test has left it in.
+    fn quiesce(&self) {
+        self.wake();
+        self.reset();
+    }
+
     /// Asks for an invalidation by register. Returns its number.
     pub fn ask_to_invalidate(&self, invalidation: Invalidation) -> u64 {
         let (target, address, length) = invalidation.encode();
@@ -229,12 +229,29 @@ impl Gpu {
     }
 }
 
+/// Two GPUs, which may be at work in each other's memory. Dropped, neither is any more, and the kernel's driver gets them back in
+/// the order in which it had them.
+#[derive(Debug)]
+pub struct GpuPair(pub [Gpu; 2]);
+
+impl GpuPair {
+    /// Takes the first two GPUs off their driver.
+    pub fn claim() -> Self {
+        let functions = [Device::open(), Device::open_second()].map(|device| Function::of(&device));
+        Self(functions.map(Gpu::take))
+    }
+}
+
+impl Drop for GpuPair {
+    fn drop(&mut self) {
+        self.0.iter().for_each(Gpu::quiesce);
+    }
+}
+
 impl Drop for Gpu {
     /// The memory that is given back next must not be written any more.
     fn drop(&mut self) {
-        // A test that failed may have left it asleep.
-        self.wake();
-        self.reset();
+        self.quiesce();
         self.config.write16(COMMAND, self.command);
     }
 }

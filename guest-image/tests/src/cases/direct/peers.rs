@@ -10,7 +10,7 @@ use ersatz_abi::mmu::{AddressSpaceControl, PageSize};
 
 use crate::direct::address_space::{AddressSpace, Rights};
 use crate::direct::channel::{Channel, Failure, Setup, copy_entry};
-use crate::direct::gpu::Gpu;
+use crate::direct::gpu::{Gpu, GpuPair};
 use crate::direct::patience::wait_until;
 use crate::pattern::Pattern;
 use crate::suite::{Need, test_list};
@@ -34,11 +34,12 @@ fn number_of(peer: &Gpu, gpu: &Gpu) -> u8 {
 
 fn copies_over_the_fabric() {
     const LENGTH: usize = 256 << 10;
-    let [one, other] = Gpu::claim_two();
+    let pair = GpuPair::claim();
+    let [one, other] = &pair.0;
     let pattern = Pattern::new(1);
-    let peer = number_of(&other, &one);
-    assert_ne!(peer, number_of(&one, &other));
-    let channel = Channel::open(&one, Setup::new(0, 0));
+    let peer = number_of(other, one);
+    assert_ne!(peer, number_of(one, other));
+    let channel = Channel::open(one, Setup::new(0, 0));
     let (source, theirs, back) = (one.system().take(LENGTH), other.vram().take(LENGTH), one.vram().take(LENGTH));
     source.fill(|index| pattern.word(index));
     let there = copy_entry(source, theirs);
@@ -61,13 +62,13 @@ fn copies_over_the_fabric() {
 fn kernels_on_memory_of_a_peer() {
     const BASE: u64 = 0x5500_0000_0000;
     const LENGTH: u64 = PageSize::Big.bytes();
-    let gpus = Gpu::claim_two();
-    let [one, other] = &gpus;
+    let pair = GpuPair::claim();
+    let [one, other] = &pair.0;
     let memory = other.vram().take(LENGTH as usize);
     // Both add to the same memory at once: to one it is a peer's, to the other its own.
     let locations = [Location::peer(number_of(other, one), memory.address()), memory.location()];
     let channels = [0, 1].map(|index| {
-        let gpu = &gpus[index];
+        let gpu = &pair.0[index];
         let space = AddressSpace::new(gpu, 4, AddressSpaceControl(0), gpu.vram());
         space.map_location(BASE, locations[index], LENGTH, PageSize::Big, Rights::Atomic);
         Channel::open(gpu, Setup { asid: 4, ..Setup::new(0, gpu.compute_engines().start) })
@@ -82,10 +83,11 @@ fn kernels_on_memory_of_a_peer() {
 }
 
 fn a_peer_that_sleeps_cannot_be_reached() {
-    let [one, other] = Gpu::claim_two();
-    let channel = Channel::open(&one, Setup::new(0, 0));
+    let pair = GpuPair::claim();
+    let [one, other] = &pair.0;
+    let channel = Channel::open(one, Setup::new(0, 0));
     let (source, theirs) = (one.system().take(4096), other.vram().take(4096));
-    let place = Location::peer(number_of(&other, &one), theirs.address());
+    let place = Location::peer(number_of(other, one), theirs.address());
     let entry = ListEntry { destination: place, ..copy_entry(source, theirs) };
     other.sleep();
     channel.submit_list(&[entry], Operation::Copy);
@@ -101,9 +103,10 @@ fn a_peer_that_sleeps_cannot_be_reached() {
 
 /// Not every machine maps BARs for its devices' DMA. One that does not refuses the access.
 fn by_the_bus_address_of_its_bar() {
-    let [one, other] = Gpu::claim_two();
+    let pair = GpuPair::claim();
+    let [one, other] = &pair.0;
     let pattern = Pattern::new(1);
-    let channel = Channel::open(&one, Setup::new(0, 0));
+    let channel = Channel::open(one, Setup::new(0, 0));
     let (source, theirs, back) = (one.system().take(8192), other.vram().take(8192), one.vram().take(8192));
     source.fill(|index| pattern.word(index));
     let place = Location::system(VramBar::of(other.function()).bus_address() + theirs.address());
