@@ -52,6 +52,7 @@ pub const TOPICS: &[&[Test]] = &[
     direct::copies::TESTS,
     direct::kernels::TESTS,
     direct::faults::TESTS,
+    direct::unserved_faults::TESTS,
     direct::translations::TESTS,
     direct::migration::TESTS,
     direct::access_counters::TESTS,

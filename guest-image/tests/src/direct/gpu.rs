@@ -60,7 +60,9 @@ impl Gpu {
     ///
     /// As all functions here, if system or device refuse what a test needs.
     pub fn claim() -> Self {
-        Self::take(Function::of(&Device::open()))
+        // The device file is closed again before the driver goes.
+        let function = Function::of(&Device::open());
+        Self::take(function)
     }
 
     fn take(function: Function) -> Self {

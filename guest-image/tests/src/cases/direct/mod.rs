@@ -16,3 +16,4 @@ pub mod peers;
 pub mod registers;
 pub mod resets;
 pub mod translations;
+pub mod unserved_faults;
