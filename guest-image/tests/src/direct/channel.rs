@@ -192,8 +192,8 @@ impl<'a> Channel<'a> {
 
     /// Executes an operation.
     #[track_caller]
-    pub fn run(&self, operation: impl Into<Operation>) {
-        self.wait(self.submit(operation.into()));
+    pub fn run(&self, operation: Operation) {
+        self.wait(self.submit(operation));
     }
 
     /// Copies, each source to its destination.

@@ -6,18 +6,20 @@ use ersatz_abi::command::{Cause, Command, Operation};
 use ersatz_abi::counter::Counter;
 use ersatz_abi::error::ErrorCode;
 use ersatz_abi::kernel::Kernel;
-use ersatz_abi::mmu::{AddressSpaceControl, PageSize};
+use ersatz_abi::mmu::{AddressSpaceControl, Invalidation, PageSize};
 
 use super::long_work::LongFill;
 use crate::direct::address_space::{AddressSpace, Rights};
 use crate::direct::channel::{Channel, Setup, copy_entry};
 use crate::direct::gpu::Gpu;
 use crate::pattern::Pattern;
+use crate::process::Child;
 use crate::suite::test_list;
 
 test_list! { "direct_channels":
     a_ring_goes_round.disruptive();
     all_engines_and_priorities_at_once.disruptive();
+    processes_side_by_side.disruptive();
     the_higher_priority_goes_first.disruptive();
     a_channel_changes_its_engine.disruptive();
     a_doorbell_before_the_enable_bit_is_heard.disruptive();
@@ -85,6 +87,52 @@ fn all_engines_and_priorities_at_once() {
     }
     let all = TIMES * computing.len() as u64;
     sums.check(|_| all);
+}
+
+/// Every processor at the device at once: registers, doorbells and memory.
+fn processes_side_by_side() {
+    const ASID: u8 = 34;
+    const BASE: u64 = 1 << 30;
+    const TIMES: u64 = 150;
+    let gpu = Gpu::claim();
+    let space = AddressSpace::new(&gpu, ASID, AddressSpaceControl(0), gpu.system());
+    let sums = gpu.system().take(4096);
+    space.map(BASE, &sums, PageSize::Small, Rights::Atomic);
+    let adding = Channel::open(&gpu, Setup { asid: ASID, ..Setup::new(0, gpu.compute_engines().start) });
+    let copying = gpu.copy_engines().chain(gpu.copy_engines()).zip(1..).map(|(engine, number)| {
+        let channel = Channel::open(&gpu, Setup::new(number, engine));
+        let (source, destination) = (gpu.system().take(8192), gpu.vram().take(8192));
+        // Before processes part: each would take the same memory for it.
+        let list = channel.list(&[copy_entry(source, destination)]);
+        (channel, source, destination, Operation::Copy(list))
+    });
+    let copying = Vec::from_iter(copying);
+    let mut children = Vec::from_iter(copying.iter().map(|(channel, source, destination, copy)| {
+        Child::spawn(|| {
+            let pattern = Pattern::new(channel.number().into());
+            for round in 0..TIMES {
+                source.fill(|index| pattern.word(round << 32 | index));
+                channel.run(*copy);
+                destination.check_same(source);
+            }
+        })
+    }));
+    let add = Kernel::AtomicAdd { target: BASE, length: 4096, addend: 1 };
+    children.push(Child::spawn(|| {
+        (0..TIMES).for_each(|_| adding.run(Operation::Kernel(add)));
+    }));
+    children.push(Child::spawn(|| {
+        let mut last = [0; 2];
+        for _ in 0..TIMES {
+            gpu.invalidate(Invalidation::All);
+            let now = [Counter::Commands, Counter::Invalidations].map(|counter| gpu.counter(counter));
+            assert!(now[0] >= last[0] && now[1] > last[1], "{last:?}, then {now:?}");
+            last = now;
+        }
+    }));
+    children.into_iter().for_each(Child::succeed);
+    sums.check(|_| TIMES);
+    assert!(!gpu.status().bad_access());
 }
 
 fn the_higher_priority_goes_first() {

@@ -4,14 +4,18 @@
 use ersatz_abi::command::{Cause, ListEntry, Location, Operation};
 use ersatz_abi::counter::Counter;
 use ersatz_abi::mmu::{AddressSpaceControl, PageSize};
+use ersatz_abi::regs;
 
 use super::patchwork::Patchwork;
+use crate::bus::Function;
+use crate::device::Device;
 use crate::direct::address_space::{AddressSpace, Rights};
 use crate::direct::buffer::Buffer;
 use crate::direct::channel::{Channel, Setup, copy_entry};
 use crate::direct::gpu::Gpu;
 use crate::pattern::Pattern;
 use crate::suite::{Need, test_list};
+use crate::vram_bar::VramBar;
 
 /// Room for a few pieces of 2 MiB.
 const NEEDS: &[Need] = &[Need::VramPages(2048)];
@@ -21,6 +25,7 @@ test_list! { "direct_copies":
     a_list_of_scattered_pages.disruptive().needs(NEEDS);
     by_virtual_address.disruptive().needs(NEEDS);
     fills_and_digests.disruptive();
+    where_the_bar_does_not_show_it.disruptive().patience(2).needs(&[Need::ResizableBar]);
 }
 
 /// Those that pages have, and the smallest there is.
@@ -142,4 +147,30 @@ fn fills_and_digests() {
     for (buffer, offset) in [(system, 0), (vram, 8)] {
         assert_eq!(results.read(offset), u64::from(crc32c::crc32c(&buffer.to_bytes())));
     }
+}
+
+fn where_the_bar_does_not_show_it() {
+    let function = Function::of(&Device::open());
+    let bar = VramBar::of(&function);
+    let (at_first, smallest) = (bar.size(), bar.sizes()[0]);
+    let resize = |size| {
+        function.unbind();
+        bar.resize(size);
+        function.bind();
+    };
+    resize(smallest);
+    let gpu = Gpu::claim();
+    let pattern = Pattern::new(1);
+    let channel = Channel::open(&gpu, Setup::new(0, 0));
+    let (source, back) = (gpu.system().take(64 << 10), gpu.system().take(64 << 10));
+    source.fill(|index| pattern.word(index));
+    // The last bytes of VRAM.
+    let beyond = gpu.registers().read64(regs::VRAM_SIZE) - source.length();
+    assert!(beyond >= smallest, "BAR2 shows all of VRAM");
+    let there = ListEntry { destination: Location::vram(beyond), ..copy_entry(source, source) };
+    let home = ListEntry { source: there.destination, ..copy_entry(back, back) };
+    channel.copy(&[there, home]);
+    back.check_same(&source);
+    drop(gpu);
+    resize(at_first);
 }
