@@ -6,8 +6,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ersatz_abi::counter::Counter;
 use ersatz_abi::error::ErrorCode;
 use ersatz_abi::fault::AccessKind;
+use ersatz_abi::kernel::WORD_BYTES;
 use ersatz_abi::list::{Aperture, Location};
 use vm_memory::{VolatileMemory, VolatileSlice};
 
@@ -27,6 +29,8 @@ pub(crate) struct Bus<'a> {
     master: &'a Master<'a>,
     /// What is counted of this piece.
     pub(super) tally: Tally<'a>,
+    /// Bytes that a kernel accessed in this piece.
+    pub(super) bytes: u64,
     /// List entry under way, for errors.
     pub(super) entry: u32,
     /// The engine's TLB, locked.
@@ -55,7 +59,7 @@ impl Bus<'_> {
     ) -> Result<R, Stop> {
         context.access(entry, address, |master| {
             let tally = Tally::new(&context.device.counters);
-            work(&mut Bus { context, master, tally, entry, unit: None })
+            work(&mut Bus { context, master, tally, bytes: 0, entry, unit: None })
         })?
     }
 
@@ -216,6 +220,24 @@ impl Bus<'_> {
     /// Whether faults of the channel's address space are reported, and waited for.
     pub(crate) fn is_replayable(&self) -> bool {
         self.context.device.mmu.spaces.is_replayable(self.context.turn.setup.asid)
+    }
+
+    /// A kernel has read so many bytes.
+    pub(super) fn count_read(&mut self, bytes: u64) {
+        self.tally.add(Counter::KernelBytesRead, bytes);
+        self.bytes += bytes;
+    }
+
+    /// A kernel has written so many bytes.
+    pub(super) fn count_written(&mut self, bytes: u64) {
+        self.tally.add(Counter::KernelBytesWritten, bytes);
+        self.bytes += bytes;
+    }
+
+    /// A kernel has updated so many words.
+    pub(super) fn count_atomics(&mut self, words: u64) {
+        self.tally.add(Counter::KernelAtomics, words);
+        self.bytes += words * WORD_BYTES;
     }
 
     /// Tells the driver of an access that faulted.

@@ -6,7 +6,6 @@
 
 mod scattered;
 
-use ersatz_abi::counter::Counter;
 use ersatz_abi::fault::AccessKind;
 use ersatz_abi::kernel::{Kernel, WORD_BYTES};
 use ersatz_abi::list::Location;
@@ -44,67 +43,53 @@ impl Lanes {
     ) -> Result<(), Stop> {
         let steps = steps(kernel);
         while cursor.done < steps {
-            let mut done = Stride::default();
-            let result = Bus::open(context, 0, address_of(kernel), |bus| self.stride(bus, kernel, cursor, &mut done));
-            // What was done before it had to stop is counted, too.
-            let Stride { read, written, atomics } = done;
-            *bytes += read + written + atomics * WORD_BYTES;
-            context.device.counters.add(Counter::KernelBytesRead, read);
-            context.device.counters.add(Counter::KernelBytesWritten, written);
-            context.device.counters.add(Counter::KernelAtomics, atomics);
-            result?;
+            Bus::open(context, 0, address_of(kernel), |bus| {
+                let result = self.stride(bus, kernel, cursor);
+                // What was done before it had to stop is counted, too.
+                *bytes += bus.bytes;
+                result
+            })?;
         }
         let Some(result) = result_of(kernel) else { return Ok(()) };
         Bus::open(context, 0, result, |bus| {
             let to = bus.resolve(Location::virtual_address(result), WORD_BYTES, AccessKind::Write)?;
             bus.write(to.location, &mut cursor.carry.to_le_bytes())?;
             bus.accessed(&to, WORD_BYTES);
+            bus.count_written(WORD_BYTES);
+            *bytes += bus.bytes;
             Ok(())
-        })?;
-        *bytes += WORD_BYTES;
-        context.device.counters.add(Counter::KernelBytesWritten, WORD_BYTES);
-        Ok(())
+        })
     }
 
-    /// Adds to `stride` what it does, also if it has to stop.
-    fn stride(
-        &mut self,
-        bus: &mut Bus<'_>,
-        kernel: &Kernel,
-        cursor: &mut Cursor,
-        stride: &mut Stride,
-    ) -> Result<(), Stop> {
+    fn stride(&mut self, bus: &mut Bus<'_>, kernel: &Kernel, cursor: &mut Cursor) -> Result<(), Stop> {
         match *kernel {
             Kernel::Read { source, length } => {
-                self.read(bus, source, length, cursor, stride)?;
+                self.read(bus, source, length, cursor)?;
             }
             Kernel::Sum { source, length, .. } => {
-                let bytes = self.read(bus, source, length, cursor, stride)?;
+                let bytes = self.read(bus, source, length, cursor)?;
                 cursor.carry = words(bytes).fold(cursor.carry, u64::wrapping_add);
             }
             Kernel::Write { destination, length, seed } => {
-                let value = |number| seed.wrapping_add(number);
-                stride.written += self.write(bus, destination, length, cursor, value)?;
+                self.write(bus, destination, length, cursor, |number| seed.wrapping_add(number))?;
             }
             Kernel::Set { destination, length, pattern } => {
-                stride.written += self.write(bus, destination, length, cursor, |_| pattern)?;
+                self.write(bus, destination, length, cursor, |_| pattern)?;
             }
             Kernel::Saxpy { x, y, length, factor } => {
-                let count = self.saxpy(bus, (x, y), length, f32::from_bits(factor), cursor)?;
-                stride.read += 2 * count;
-                stride.written += count;
+                self.saxpy(bus, (x, y), length, f32::from_bits(factor), cursor)?
             }
-            Kernel::AtomicAdd { target, length, addend } => atomic_add(bus, target, length, addend, cursor, stride)?,
+            Kernel::AtomicAdd { target, length, addend } => atomic_add(bus, target, length, addend, cursor)?,
             Kernel::CompareAndSwap { target, expected, replacement, .. } => {
                 let at = bus.resolve(Location::virtual_address(target), WORD_BYTES, AccessKind::Atomic)?;
                 cursor.carry = bus.update(at.location, |old| (old == expected).then_some(replacement))?;
                 bus.accessed(&at, WORD_BYTES);
+                bus.count_atomics(1);
                 cursor.done = 1;
-                stride.atomics += 1;
             }
-            Kernel::Chase { start, steps, .. } => chase(bus, start, steps, cursor, stride)?,
+            Kernel::Chase { start, steps, .. } => chase(bus, start, steps, cursor)?,
             Kernel::RandomUpdate { table, length, seed, updates } => {
-                random_update(bus, (table, length), seed, updates, cursor, stride)?;
+                random_update(bus, (table, length), seed, updates, cursor)?;
             }
             Kernel::Prefetch { address, length } => prefetch(bus, address, length, cursor)?,
         }
@@ -112,24 +97,17 @@ impl Lanes {
     }
 
     /// Reads what comes next of a range, and returns it.
-    fn read(
-        &mut self,
-        bus: &mut Bus<'_>,
-        source: u64,
-        length: u64,
-        cursor: &mut Cursor,
-        stride: &mut Stride,
-    ) -> Result<&[u8], Stop> {
+    fn read(&mut self, bus: &mut Bus<'_>, source: u64, length: u64, cursor: &mut Cursor) -> Result<&[u8], Stop> {
         let from = next_of(bus, source, length, cursor, AccessKind::Read)?;
         let bytes = &mut self.first[..from.length as usize];
         bus.read(from.location, bytes)?;
         bus.accessed(&from, from.length);
+        bus.count_read(from.length);
         cursor.done += from.length;
-        stride.read += from.length;
         Ok(bytes)
     }
 
-    /// Writes what comes next of a range: word *n* as `value(n)`; how many bytes.
+    /// Writes what comes next of a range: word *n* as `value(n)`.
     fn write(
         &mut self,
         bus: &mut Bus<'_>,
@@ -137,7 +115,7 @@ impl Lanes {
         length: u64,
         cursor: &mut Cursor,
         value: impl Fn(u64) -> u64,
-    ) -> Result<u64, Stop> {
+    ) -> Result<(), Stop> {
         let to = next_of(bus, destination, length, cursor, AccessKind::Write)?;
         let bytes = &mut self.first[..to.length as usize];
         for (number, word) in (cursor.done / WORD_BYTES..).zip(bytes.chunks_exact_mut(WORD_BYTES as usize)) {
@@ -145,11 +123,11 @@ impl Lanes {
         }
         bus.write(to.location, bytes)?;
         bus.accessed(&to, to.length);
+        bus.count_written(to.length);
         cursor.done += to.length;
-        Ok(to.length)
+        Ok(())
     }
 
-    /// How many bytes of each array.
     fn saxpy(
         &mut self,
         bus: &mut Bus<'_>,
@@ -157,7 +135,7 @@ impl Lanes {
         length: u64,
         factor: f32,
         cursor: &mut Cursor,
-    ) -> Result<u64, Stop> {
+    ) -> Result<(), Stop> {
         let from = next_of(bus, x, length, cursor, AccessKind::Read)?;
         let both = next_of(bus, y, cursor.done + from.length, cursor, AccessKind::Write)?;
         let count = both.length;
@@ -173,17 +151,11 @@ impl Lanes {
         bus.write(both.location, ys)?;
         bus.accessed(&from, count);
         bus.accessed(&both, count);
+        bus.count_read(2 * count);
+        bus.count_written(count);
         cursor.done += count;
-        Ok(count)
+        Ok(())
     }
-}
-
-/// What a stride has done so far.
-#[derive(Clone, Copy, Debug, Default)]
-struct Stride {
-    read: u64,
-    written: u64,
-    atomics: u64,
 }
 
 /// What the cursor counts up to.

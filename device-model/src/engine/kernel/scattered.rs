@@ -7,7 +7,7 @@ use ersatz_abi::kernel::{Kernel, WORD_BYTES, next_random};
 use ersatz_abi::list::Location;
 use ersatz_abi::mmu::PageSize;
 
-use super::{Stride, next_of};
+use super::next_of;
 use crate::engine::bus::Bus;
 use crate::engine::context::{PageFault, Stop};
 use crate::engine::task::Cursor;
@@ -27,7 +27,6 @@ pub(super) fn atomic_add(
     length: u64,
     addend: u64,
     cursor: &mut Cursor,
-    stride: &mut Stride,
 ) -> Result<(), Stop> {
     let at = next_of(bus, target, length, cursor, AccessKind::Atomic)?;
     let count = (at.length / WORD_BYTES).min(STRIDE_ACCESSES);
@@ -41,17 +40,11 @@ pub(super) fn atomic_add(
         bus.accessed(&at, done * WORD_BYTES);
     }
     cursor.done += done * WORD_BYTES;
-    stride.atomics += done;
+    bus.count_atomics(done);
     result
 }
 
-pub(super) fn chase(
-    bus: &mut Bus<'_>,
-    start: u64,
-    steps: u64,
-    cursor: &mut Cursor,
-    stride: &mut Stride,
-) -> Result<(), Stop> {
+pub(super) fn chase(bus: &mut Bus<'_>, start: u64, steps: u64, cursor: &mut Cursor) -> Result<(), Stop> {
     for _ in 0..STRIDE_ACCESSES.min(steps - cursor.done) {
         let pointer = if cursor.done == 0 { start } else { cursor.carry };
         if pointer % WORD_BYTES != 0 {
@@ -62,8 +55,8 @@ pub(super) fn chase(
         bus.read(from.location, &mut word)?;
         bus.accessed(&from, WORD_BYTES);
         cursor.carry = u64::from_le_bytes(word);
+        bus.count_read(WORD_BYTES);
         cursor.done += 1;
-        stride.read += WORD_BYTES;
     }
     Ok(())
 }
@@ -74,7 +67,6 @@ pub(super) fn random_update(
     seed: u64,
     updates: u64,
     cursor: &mut Cursor,
-    stride: &mut Stride,
 ) -> Result<(), Stop> {
     for _ in 0..STRIDE_ACCESSES.min(updates - cursor.done) {
         let state = if cursor.done == 0 { seed } else { cursor.carry };
@@ -83,8 +75,8 @@ pub(super) fn random_update(
         bus.update(at.location, |old| Some(old ^ random))?;
         bus.accessed(&at, WORD_BYTES);
         cursor.carry = random;
+        bus.count_atomics(1);
         cursor.done += 1;
-        stride.atomics += 1;
     }
     Ok(())
 }
