@@ -101,6 +101,15 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_that_of_a_page_that_is_there() {
+        const PRESENT: u64 = 1 << 63;
+        assert_eq!(PagemapEntry(PRESENT | 1 << 56 | 5).address(), Some(5 * PAGE as u64));
+        // Of a page that is elsewhere, or of one that the kernel does not tell of.
+        assert_eq!(PagemapEntry(1 << 62 | 5).address(), None);
+        assert_eq!(PagemapEntry(PRESENT).address(), None);
+    }
+
+    #[test]
     fn the_own_memory_is_present() {
         let region = crate::region::Region::filled(2, crate::pattern::Pattern::new(1));
         assert!(pagemap(region.span()).iter().all(|entry| entry.present() && !entry.swap()));

@@ -121,7 +121,7 @@ impl Runner {
 
 fn run_checked(test: &Test, options: Options) -> Result<(Verdict, String), RunError> {
     let info = Device::try_open().map_err(RunError::NoDevice)?.try_info().map_err(RunError::Driver)?;
-    if let Some(reason) = test.needs.iter().find_map(|need| need.unmet(&info)) {
+    if let Some(reason) = test.unmet(&info) {
         return Ok((Verdict::Skip(reason), String::new()));
     }
     let before = Idle::look()?;

@@ -26,6 +26,8 @@ pub enum Need {
     SecondDevice,
     /// A BAR2 that the guest can give another size.
     ResizableBar,
+    /// Huge pages set aside on demand, whose bus addresses a process can learn.
+    HugetlbPages,
 }
 
 impl Need {
@@ -51,6 +53,9 @@ impl Need {
                 let sizes = VramBar::of(&Function::at(info.pci_address)).sizes().len();
                 (sizes < 2).then(|| "this machine offers its guest no other size of BAR2".into())
             }
+            Self::HugetlbPages if !crate::direct::memory::has_hugetlb_pages() => {
+                Some("this kernel has no huge pages to give a process (CONFIG_HUGETLBFS)".into())
+            }
             _ => None,
         }
     }
@@ -67,14 +72,16 @@ pub struct Test {
     pub needs: &'static [Need],
     /// How many times the usual time limit it may take.
     pub patience: u32,
-    /// Whether it means to make the driver fail a CPU fault, or to unload it.
+    /// Whether it means to make the driver fail a CPU fault, or to unbind or unload it.
     pub disruptive: bool,
+    /// Whether it programs the device itself.
+    pub direct: bool,
 }
 
 impl Test {
     /// A test that needs nothing special.
     pub const fn new(name: &'static str, run: fn()) -> Self {
-        Self { name, run, needs: &[], patience: 1, disruptive: false }
+        Self { name, run, needs: &[], patience: 1, disruptive: false, direct: false }
     }
 
     /// The same with needs.
@@ -90,6 +97,17 @@ impl Test {
     /// The same, unbinding or unloading the driver: its counters start again.
     pub const fn disruptive(self) -> Self {
         Self { disruptive: true, ..self }
+    }
+
+    /// The same, taking the driver off the device and programming that itself.
+    pub const fn direct(self) -> Self {
+        Self { direct: true, ..self.disruptive() }
+    }
+
+    /// Which of its needs is not met, if one is not.
+    pub fn unmet(&self, info: &Info) -> Option<String> {
+        let of_direct = self.direct.then_some(&Need::HugetlbPages);
+        of_direct.into_iter().chain(self.needs).find_map(|need| need.unmet(info))
     }
 
     /// How long it may take.

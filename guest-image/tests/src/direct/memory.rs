@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::fs;
+use std::path::Path;
 
 use ersatz_abi::command::Location;
 use nix::sys::mman::MapFlags;
@@ -18,6 +19,11 @@ use crate::vram_bar::VramBar;
 
 /// How many huge pages there may be beside those set aside for good. Such pages return to the system once they are unmapped.
 const OVERCOMMIT: &str = "/proc/sys/vm/nr_overcommit_hugepages";
+
+/// Whether this kernel has what [`Memory::of_system`] takes.
+pub fn has_hugetlb_pages() -> bool {
+    Path::new(OVERCOMMIT).exists()
+}
 
 /// Some memory, given out piece by piece until all of it ends at once.
 #[derive(Debug)]

@@ -17,8 +17,8 @@ use crate::direct::notification_ring::NotificationRing;
 use crate::suite::test_list;
 
 test_list! { "direct_access_counters":
-    a_hot_region_is_told_of_once_until_it_is_cleared.disruptive();
-    a_hot_region_moves_to_vram.disruptive();
+    a_hot_region_is_told_of_once_until_it_is_cleared.direct();
+    a_hot_region_moves_to_vram.direct();
 }
 
 const ASID: u8 = 66;

@@ -17,12 +17,12 @@ use crate::process::Child;
 use crate::suite::test_list;
 
 test_list! { "direct_channels":
-    a_ring_goes_round.disruptive();
-    all_engines_and_priorities_at_once.disruptive();
-    processes_side_by_side.disruptive();
-    the_higher_priority_goes_first.disruptive();
-    a_channel_changes_its_engine.disruptive();
-    a_doorbell_before_the_enable_bit_is_heard.disruptive();
+    a_ring_goes_round.direct();
+    all_engines_and_priorities_at_once.direct();
+    processes_side_by_side.direct();
+    the_higher_priority_goes_first.direct();
+    a_channel_changes_its_engine.direct();
+    a_doorbell_before_the_enable_bit_is_heard.direct();
 }
 
 fn a_ring_goes_round() {

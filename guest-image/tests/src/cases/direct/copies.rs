@@ -21,11 +21,11 @@ use crate::vram_bar::VramBar;
 const NEEDS: &[Need] = &[Need::VramPages(2048)];
 
 test_list! { "direct_copies":
-    lengths_of_all_kinds_there_and_back.disruptive().needs(NEEDS);
-    a_list_of_scattered_pages.disruptive().needs(NEEDS);
-    by_virtual_address.disruptive().needs(NEEDS);
-    fills_and_digests.disruptive();
-    where_the_bar_does_not_show_it.disruptive().patience(2).needs(&[Need::ResizableBar]);
+    lengths_of_all_kinds_there_and_back.direct().needs(NEEDS);
+    a_list_of_scattered_pages.direct().needs(NEEDS);
+    by_virtual_address.direct().needs(NEEDS);
+    fills_and_digests.direct();
+    where_the_bar_does_not_show_it.direct().patience(2).needs(&[Need::ResizableBar]);
 }
 
 /// Those that pages have, and the smallest there is.

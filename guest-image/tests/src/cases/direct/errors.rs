@@ -12,10 +12,10 @@ use crate::direct::gpu::{Gpu, NOWHERE};
 use crate::suite::test_list;
 
 test_list! { "direct_errors":
-    an_error_stops_its_channel_alone.disruptive();
-    a_bad_bus_address_is_reported_by_aer.disruptive();
-    without_bus_mastering_there_is_no_dma.disruptive();
-    bad_register_accesses_are_counted.disruptive();
+    an_error_stops_its_channel_alone.direct();
+    a_bad_bus_address_is_reported_by_aer.direct();
+    without_bus_mastering_there_is_no_dma.direct();
+    bad_register_accesses_are_counted.direct();
 }
 
 fn an_error_stops_its_channel_alone() {

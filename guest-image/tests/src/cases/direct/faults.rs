@@ -20,10 +20,10 @@ use crate::pattern::Pattern;
 use crate::suite::test_list;
 
 test_list! { "direct_faults":
-    pages_are_mapped_as_they_are_missed.disruptive();
-    a_copy_goes_on_where_it_faulted.disruptive();
-    rights_are_widened_by_and_by.disruptive();
-    what_overflows_is_heard_of_again.disruptive();
+    pages_are_mapped_as_they_are_missed.direct();
+    a_copy_goes_on_where_it_faulted.direct();
+    rights_are_widened_by_and_by.direct();
+    what_overflows_is_heard_of_again.direct();
 }
 
 pub(super) type FaultBuffer<'a> = NotificationRing<'a, FaultRecord>;

@@ -16,7 +16,7 @@ use crate::pattern::PAGE;
 use crate::suite::test_list;
 
 test_list! { "direct_interrupts":
-    one_that_is_held_back_is_pending.disruptive();
+    one_that_is_held_back_is_pending.direct();
 }
 
 /// Message Control: enable, and mask all vectors.

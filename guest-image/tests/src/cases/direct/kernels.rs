@@ -17,11 +17,11 @@ use crate::pattern::Pattern;
 use crate::suite::test_list;
 
 test_list! { "direct_kernels":
-    write_read_set_and_sum.disruptive();
-    saxpy_rounds_twice.disruptive();
-    atomic_add_and_compare_and_swap.disruptive();
-    chase_and_random_update.disruptive();
-    atomics_of_engines_and_of_a_cpu_add_up.disruptive();
+    write_read_set_and_sum.direct();
+    saxpy_rounds_twice.direct();
+    atomic_add_and_compare_and_swap.direct();
+    chase_and_random_update.direct();
+    atomics_of_engines_and_of_a_cpu_add_up.direct();
 }
 
 const ASID: u8 = 200;

@@ -18,7 +18,7 @@ use crate::pattern::dice;
 use crate::suite::test_list;
 
 test_list! { "direct_migration":
-    pages_move_under_running_kernels.disruptive();
+    pages_move_under_running_kernels.direct();
 }
 
 const ASID: u8 = 2;

@@ -19,10 +19,10 @@ use crate::vram_bar::VramBar;
 const NEEDS: &[Need] = &[Need::SecondDevice];
 
 test_list! { "direct_peers":
-    copies_over_the_fabric.disruptive().needs(NEEDS);
-    kernels_on_memory_of_a_peer.disruptive().needs(NEEDS);
-    a_peer_that_sleeps_cannot_be_reached.disruptive().needs(NEEDS);
-    by_the_bus_address_of_its_bar.disruptive().needs(NEEDS);
+    copies_over_the_fabric.direct().needs(NEEDS);
+    kernels_on_memory_of_a_peer.direct().needs(NEEDS);
+    a_peer_that_sleeps_cannot_be_reached.direct().needs(NEEDS);
+    by_the_bus_address_of_its_bar.direct().needs(NEEDS);
 }
 
 /// The number that `gpu` has for its peer.

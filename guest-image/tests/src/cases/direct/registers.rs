@@ -13,9 +13,9 @@ use crate::suite::test_list;
 use crate::vram_bar::VramBar;
 
 test_list! { "direct_registers":
-    the_device_says_what_it_has.disruptive();
-    a_wide_register_goes_by_halves.disruptive();
-    the_clock_goes_on.disruptive();
+    the_device_says_what_it_has.direct();
+    a_wide_register_goes_by_halves.direct();
+    the_clock_goes_on.direct();
 }
 
 fn the_device_says_what_it_has() {

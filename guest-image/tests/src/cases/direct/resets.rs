@@ -22,11 +22,11 @@ use crate::direct::notification_ring::NotificationRing;
 use crate::suite::test_list;
 
 test_list! { "direct_resets":
-    of_the_device_keeps_counters_and_vram.disruptive();
-    of_the_function_by_the_kernel.disruptive();
-    of_the_function_by_its_register.disruptive();
-    dma_ends_with_what_permits_it.disruptive();
-    sleep_stops_dma_and_keeps_state.disruptive();
+    of_the_device_keeps_counters_and_vram.direct();
+    of_the_function_by_the_kernel.direct();
+    of_the_function_by_its_register.direct();
+    dma_ends_with_what_permits_it.direct();
+    sleep_stops_dma_and_keeps_state.direct();
 }
 
 /// Sets up a bit of everything, calls `reset`, and asserts that all but VRAM's content is forgotten and everything can be set up

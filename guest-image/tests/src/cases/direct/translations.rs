@@ -15,12 +15,12 @@ use crate::direct::gpu::Gpu;
 use crate::suite::{Need, test_list};
 
 test_list! { "direct_translations":
-    a_stale_one_is_used_until_its_invalidation.disruptive();
-    every_scope_of_invalidation.disruptive();
-    address_spaces_are_apart.disruptive();
-    accessed_and_dirty_bits.disruptive();
-    a_table_becomes_a_page_and_is_free.disruptive().needs(&[Need::VramPages(2048)]);
-    five_levels.disruptive();
+    a_stale_one_is_used_until_its_invalidation.direct();
+    every_scope_of_invalidation.direct();
+    address_spaces_are_apart.direct();
+    accessed_and_dirty_bits.direct();
+    a_table_becomes_a_page_and_is_free.direct().needs(&[Need::VramPages(2048)]);
+    five_levels.direct();
 }
 
 const BASE: u64 = 0x40_0020_0000;

@@ -19,11 +19,11 @@ use crate::direct::gpu::{Gpu, NOWHERE};
 use crate::suite::test_list;
 
 test_list! { "direct_unserved_faults":
-    a_cancelled_channel_stops_alone.disruptive();
-    a_reset_ends_the_wait_for_an_answer.disruptive();
-    without_replay_a_fault_is_an_error.disruptive();
-    a_prefetch_waits_for_nobody.disruptive();
-    tables_that_make_no_sense.disruptive();
+    a_cancelled_channel_stops_alone.direct();
+    a_reset_ends_the_wait_for_an_answer.direct();
+    without_replay_a_fault_is_an_error.direct();
+    a_prefetch_waits_for_nobody.direct();
+    tables_that_make_no_sense.direct();
 }
 
 fn a_cancelled_channel_stops_alone() {
