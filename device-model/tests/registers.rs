@@ -86,14 +86,20 @@ fn setup_reads_back_whole_and_by_halves() {
 fn setup_is_for_disabled_channels() {
     let host = Host::new();
     host.enable(0, 1);
-    for (register, wide) in
-        [(regs::RING_BASE, true), (regs::CONTROL_BLOCK, true), (regs::RING_ORDER, false), (regs::VECTOR, false)]
-    {
+    for (register, wide) in [
+        (regs::RING_BASE, true),
+        (regs::CONTROL_BLOCK, true),
+        (regs::RING_ORDER, false),
+        (regs::VECTOR, false),
+        (regs::ENGINE, false),
+        (regs::ASID, false),
+        (regs::PRIORITY, false),
+    ] {
         let (before, bad) = (host.read32(reg(0, register)), bad_accesses(&host));
         if wide {
-            host.write64(reg(0, register), 0);
+            host.write64(reg(0, register), u64::from(before) ^ 0x1000);
         } else {
-            host.write32(reg(0, register), 0);
+            host.write32(reg(0, register), before ^ 1);
         }
         assert_eq!(host.read32(reg(0, register)), before, "{}", register.name);
         assert_eq!(bad_accesses(&host), bad + 1, "{}", register.name);

@@ -168,6 +168,25 @@ fn register_writes_do_not_wait_for_a_stuck_engine() {
     assert_eq!(host.counter(Counter::CopyEntries), 0);
 }
 
+#[test]
+fn while_a_channel_is_reset_its_control_takes_nothing_else() {
+    let (host, space) = stuck();
+    // With both bits: reset, and not enabled.
+    host.write32(reg(0, regs::CHANNEL_CONTROL), 3);
+    assert_eq!((host.read32(reg(0, regs::CHANNEL_CONTROL)), host.counter(Counter::BadAccesses)), (2, 0));
+    for value in [0, 1] {
+        host.write32(reg(0, regs::CHANNEL_CONTROL), value);
+    }
+    host.write32(reg(0, regs::VECTOR), 3);
+    assert_eq!((host.read32(reg(0, regs::CHANNEL_CONTROL)), host.counter(Counter::BadAccesses)), (2, 3));
+    host.write32(reg(0, regs::CHANNEL_CONTROL), 2);
+    assert_eq!(host.counter(Counter::BadAccesses), 3, "again is no error");
+    space.release();
+    host.wait_until("reset", |host| host.read32(reg(0, regs::CHANNEL_CONTROL)) == 0);
+    assert_eq!(host.status(0).state(), Some(ChannelState::Disabled));
+    assert_eq!(host.read32(reg(0, regs::VECTOR)), 1, "the setup is as it was");
+}
+
 /// A reset of the function waits for the one access under way; after it there is none.
 #[test]
 fn no_access_follows_a_function_reset() {

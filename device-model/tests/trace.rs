@@ -171,6 +171,9 @@ fn what_happens_to_the_function_is_in_the_log() {
     let traced = Traced::new();
     let host = &traced.host;
     host.write64(regs::MARK.offset, 0xfeed);
+    host.write32(regs::MARK.offset, 0xbeef);
+    host.write32(regs::MARK.offset, 0xcafe);
+    host.write32(regs::MARK.offset + 4, 0x1);
     host.enable(0, 1);
     host.write32(reg(0, regs::CHANNEL_CONTROL), 0);
     host.wait_until("disabled", |host| host.status(0).state() == Some(ChannelState::Disabled));
@@ -196,7 +199,11 @@ fn what_happens_to_the_function_is_in_the_log() {
     ] {
         assert!(names.contains(&name), "no {name} in {names:?}");
     }
-    assert_eq!(events(&path).iter().filter(|event| matches!(event, Event::Mark { value: 0xfeed })).count(), 1);
+    let marks: Vec<_> = events(&path)
+        .iter()
+        .filter_map(|event| if let Event::Mark { value } = event { Some(*value) } else { None })
+        .collect();
+    assert_eq!(marks, [0xfeed, 0x1_0000_cafe], "by halves with the high one");
     assert_eq!(verdict(&path).findings, []);
 }
 

@@ -129,9 +129,12 @@ impl Channel {
                 }
                 self.last_work = site.sequence;
             }
-            Event::Notification(NotificationEvent::FaultRecorded { .. } | NotificationEvent::FaultLost { .. }) => {
-                self.last_work = site.sequence;
-            }
+            Event::Notification(
+                NotificationEvent::FaultRecorded { .. }
+                | NotificationEvent::FaultLost { .. }
+                | NotificationEvent::HotRegion { .. }
+                | NotificationEvent::HotRegionLost { .. },
+            ) => self.last_work = site.sequence,
             Event::Interrupt { .. } => self.due.interrupt = false,
             _ => {}
         }

@@ -7,7 +7,7 @@ use ersatz_abi::command::{Aperture, Location};
 use ersatz_abi::fault::AccessKind;
 
 use super::{Rule, Site};
-use crate::trace::event::{Event, MmuEvent};
+use crate::trace::event::{Event, MmuEvent, NotificationEvent};
 use crate::trace::kind::ResetSource;
 
 /// Most maps that are followed; no transport has as many.
@@ -102,6 +102,10 @@ impl DmaRules {
                 [None, Some((location, length, is_write))]
             }
             Event::Fence { address, .. } => [None, Some((Location::system(address), size_of::<u64>() as u64, true))],
+            // Where their ring is, the log does not tell.
+            Event::Notification(NotificationEvent::FaultRecorded { .. } | NotificationEvent::HotRegion { .. }) => {
+                return self.look_at_leave(&format!("{}: a record was written", event.kind().name()), since, site);
+            }
             _ => return,
         };
         let kind = event.kind().name();
@@ -124,18 +128,20 @@ impl DmaRules {
     }
 
     fn look_at_access(&self, kind: &str, address: u64, length: u64, write: bool, since: u64, site: &mut Site<'_>) {
-        if let Some((sequence, why)) = self.forbidden.filter(|(sequence, _)| *sequence < since) {
-            site.report(
-                Rule::BusMaster,
-                format!("{kind}: DMA at {address:#x}, though {why} (record {sequence}) before it began"),
-            );
-        }
+        self.look_at_leave(&format!("{kind}: DMA at {address:#x}"), since, site);
         if !self.covers(address, length, write, since) {
             let verb = if write { "written" } else { "read" };
             site.report(
                 Rule::DmaMapped,
                 format!("{kind}: {length:#x} bytes at {address:#x} were {verb}, and are not mapped for that"),
             );
+        }
+    }
+
+    /// Whether `what` was done with leave.
+    fn look_at_leave(&self, what: &str, since: u64, site: &mut Site<'_>) {
+        if let Some((sequence, why)) = self.forbidden.filter(|(sequence, _)| *sequence < since) {
+            site.report(Rule::BusMaster, format!("{what}, though {why} (record {sequence}) before it began"));
         }
     }
 

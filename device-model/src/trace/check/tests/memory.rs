@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The rules of virtual memory: translations, what is accessed through them, and faults.
 
+use ersatz_abi::access_counter::AccessRecord;
+use ersatz_abi::command::Aperture;
 use ersatz_abi::fault::{AccessKind, FaultKind, FaultRecord};
 use ersatz_abi::mmu::{Invalidation, PageSize};
 
@@ -214,6 +216,25 @@ fn every_fault_gets_an_answer() {
         assert_eq!(life(&[fault, none]), [(7, Rule::FaultAnswered)], "{none:?} is about another channel");
     }
     assert_eq!(life(&[fault, replay(1), fault]), [(8, Rule::FaultAnswered)], "it faulted again");
+}
+
+#[test]
+fn records_are_written_with_bus_mastering() {
+    let region = AccessRecord {
+        region: PAGE,
+        asid: ASID,
+        channel: 0,
+        engine: ENGINE,
+        aperture: Aperture::System,
+        timestamp: 0,
+        count: 9,
+    };
+    let hot = NotificationEvent::HotRegion { record: region, position: 0 }.into();
+    let off = Event::BusMaster { enabled: false };
+    for written in [fault(AccessKind::Prefetch), hot] {
+        assert_eq!(in_command(&[written, off, written]), [], "it may have been under way");
+        assert_eq!(in_command(&[off, written, written]), [(6, Rule::BusMaster)]);
+    }
 }
 
 #[test]
