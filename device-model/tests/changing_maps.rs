@@ -114,6 +114,7 @@ fn a_control_block_is_taken_away_and_given_back() {
     let region = host.memory.iter().next().unwrap();
     host.space.map_region(0, region.get_mmap(), MapAccess::ReadWrite).unwrap();
     host.write32(reg(0, regs::CHANNEL_CONTROL), 2);
+    host.wait_until("the reset", |host| host.read32(reg(0, regs::CHANNEL_CONTROL)) == 0);
     host.put[0] = 0;
     bind(&host, 0, COPY, Priority::Low);
     host.submit(Command { fence: Some(1), ..command(Operation::Nop) });

@@ -36,6 +36,13 @@ fn replay(host: &Host) {
     host.write32(regs::FAULT_REPLAY.offset, 1);
 }
 
+/// Resets the channel. An engine may have it for a moment after it was seen to wait.
+fn reset(host: &Host) {
+    host.write32(reg(0, regs::CHANNEL_CONTROL), 2);
+    host.wait_until("the reset", |host| host.read32(reg(0, regs::CHANNEL_CONTROL)) == 0);
+    assert_eq!(host.status(0).state(), Some(ChannelState::Disabled));
+}
+
 fn control(host: &Host, value: AddressSpaceControl) {
     host.write32(regs::address_space_register(ASID.into(), regs::ADDRESS_SPACE_CONTROL).unwrap(), value.0);
 }
@@ -98,8 +105,7 @@ fn its_channel_is_disabled_and_enabled_again() {
 #[test]
 fn its_channel_is_reset_and_belongs_to_another_engine_and_address_space() {
     let (mut host, mut space) = waiting();
-    host.write32(reg(0, regs::CHANNEL_CONTROL), 2);
-    assert_eq!(host.read32(reg(0, regs::CHANNEL_CONTROL)), 0, "nobody has it, so it is reset at once");
+    reset(&host);
     space.map(&host, BASE, page(Location::vram(4096), PageSize::Small));
     host.put[0] = 0;
     bind(&host, 0, COPY, Priority::High);
@@ -119,8 +125,7 @@ fn it_was_cancelled_and_then_replayed_and_reset() {
     expect_error(&host, ErrorCode::FaultCancelled, BASE);
     space.map(&host, BASE, page(Location::vram(4096), PageSize::Small));
     replay(&host);
-    host.write32(reg(0, regs::CHANNEL_CONTROL), 2);
-    assert_eq!(host.status(0).state(), Some(ChannelState::Disabled));
+    reset(&host);
     host.put[0] = 0;
     bind(&host, 0, COMPUTE, Priority::Low);
     host.submit(Command { fence: Some(3), ..kernel(Kernel::Read { source: BASE, length: 8 }) });
@@ -205,7 +210,7 @@ fn the_device_or_the_function_is_reset() {
             _ => drop(host.gpu.reset()),
         }
         host.start();
-        assert_eq!(host.read32(regs::CONTROL.offset), 0, "{how}: nobody has a channel, so it is done");
+        host.wait_until(how, |host| host.read32(regs::CONTROL.offset) == 0);
         assert_eq!(host.read64(regs::FAULTED_CHANNELS.offset), 0);
         assert_eq!(host.status(0).state(), Some(ChannelState::Disabled));
         // The same again finds nothing of the old life, and numbers from one.
