@@ -53,20 +53,28 @@ fn a_sleeping_gpu_is_not_reached_and_one_that_is_reset_is_again() {
 }
 
 #[test]
-fn a_reset_waits_for_the_access_under_way() {
-    let fabric = Fabric::new();
-    let (zero, one) = (plugged(&fabric, 0), plugged(&fabric, 1));
-    let peer = zero.gpu.peer(1).unwrap();
-    let pass = peer.enter().unwrap();
-    std::thread::scope(|scope| {
-        let reset = scope.spawn(|| one.gpu.reset());
-        // From the moment that it waits nobody else gets in.
-        zero.wait_until("the reset waits", |_| peer.enter().is_none());
-        assert!(!reset.is_finished());
-        drop(pass);
-        reset.join().unwrap();
-    });
-    assert!(peer.enter().is_some());
+fn resets_and_sleep_wait_for_the_access_under_way() {
+    type Step = fn(&Host);
+    let steps: [(Step, bool); 3] = [
+        (|host| drop(host.gpu.reset()), true),
+        (|host| drop(host.gpu.config_write(FLR_BYTE, &[0x80])), true),
+        (|host| drop(host.gpu.config_write(POWER_CONTROL, &[3])), false),
+    ];
+    for (step, is_reached_after) in steps {
+        let fabric = Fabric::new();
+        let (zero, one) = (plugged(&fabric, 0), plugged(&fabric, 1));
+        let peer = zero.gpu.peer(1).unwrap();
+        let pass = peer.enter().unwrap();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| step(&one));
+            // From the moment that it waits nobody else gets in.
+            zero.wait_until("it to wait", |_| peer.enter().is_none());
+            assert!(!waits.is_finished());
+            drop(pass);
+            waits.join().unwrap();
+        });
+        assert_eq!(peer.enter().is_some(), is_reached_after);
+    }
 }
 
 #[test]
