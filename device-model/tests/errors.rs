@@ -294,6 +294,19 @@ fn fence_order() {
     expect(&host, ErrorCode::FenceOrder, 0, 0, BLOCK + CONTROL_BLOCK_FENCE);
 }
 
+/// Disabling a channel changes nothing in what it has signalled; only a reset does.
+#[test]
+fn fences_rise_across_disabling() {
+    let mut host = enabled();
+    host.execute(Operation::Nop, 5);
+    host.write32(reg(0, regs::CHANNEL_CONTROL), 0);
+    host.wait_until("disabled", |host| host.status(0).state() == Some(ChannelState::Disabled));
+    host.write32(reg(0, regs::CHANNEL_CONTROL), 1);
+    host.submit(Command { fence: Some(5), ..command(Operation::Nop) });
+    host.wait_until("the error", |host| host.status(0).error() == Some(ErrorCode::FenceOrder));
+    assert_eq!(host.read64(reg(0, regs::ERROR_POSITION)), 1);
+}
+
 #[test]
 fn not_master() {
     let mut host = enabled();

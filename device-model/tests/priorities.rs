@@ -9,6 +9,7 @@ use ersatz_abi::counter::Counter;
 use ersatz_abi::list::Location;
 use ersatz_abi::regs;
 
+use host::held::Holding;
 use host::{DATA, Host, LISTS, command, entry, reg};
 
 /// The engine of all channels here.
@@ -28,21 +29,47 @@ fn copies(host: &Host, count: usize) -> List {
     host.list(LISTS, &entries)
 }
 
+/// A host whose engine is held by a copy of channel 0, of high priority.
+fn held() -> (Host, Holding) {
+    let (mut host, holding) = Host::held_at(DATA);
+    bind(&host, 0, Priority::High);
+    let work = Operation::Copy(copies(&host, 1));
+    host.submit(command(work));
+    holding.wait_until_held();
+    (host, holding)
+}
+
+fn submit_nops(host: &mut Host, channel: u32, count: u32) {
+    for _ in 0..count {
+        host.push_words_to(channel, Command { interrupt: true, ..command(Operation::Nop) }.encode());
+    }
+    host.ring_doorbell(channel);
+}
+
 #[test]
 fn higher_priorities_come_first() {
-    let mut host = Host::new();
-    // Behind a command that takes long, all three wait; then the order is that of their priorities.
-    for (channel, priority) in [(0, Priority::High), (1, Priority::Low), (2, Priority::Normal), (3, Priority::High)] {
+    let (mut host, holding) = held();
+    for (channel, priority) in [(1, Priority::Low), (2, Priority::Normal), (3, Priority::High)] {
         bind(&host, channel, priority);
+        submit_nops(&mut host, channel, 20);
     }
-    let work = Operation::Copy(copies(&host, 16));
-    for round in 1..=8 {
-        host.submit(Command { fence: Some(round), ..command(work) });
+    holding.release();
+    let order: Vec<u16> = [13, 12, 11].into_iter().flat_map(|vector| [vector; 20]).collect();
+    assert_eq!(host.interrupts.wait_for(60), order);
+}
+
+#[test]
+fn channels_of_one_priority_take_turns() {
+    let (mut host, holding) = held();
+    for channel in [1, 2] {
+        bind(&host, channel, Priority::Normal);
+        submit_nops(&mut host, channel, 40);
     }
-    for channel in [1, 2, 3] {
-        host.submit_to(channel, Command { fence: Some(1), interrupt: true, ..command(Operation::Nop) });
-    }
-    assert_eq!(host.interrupts.wait_for(3), [13, 12, 11]);
+    holding.release();
+    let seen = host.interrupts.wait_for(80);
+    let turns: Vec<(u16, usize)> = seen.chunk_by(|one, next| one == next).map(|turn| (turn[0], turn.len())).collect();
+    let (first, second) = (seen[0], 23 - seen[0]);
+    assert_eq!(turns, [(first, 16), (second, 16), (first, 16), (second, 16), (first, 8), (second, 8)]);
 }
 
 /// However much a channel of high priority has to do, one of low priority is reset and disabled when its driver wants that.
