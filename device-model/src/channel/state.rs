@@ -155,7 +155,7 @@ impl State {
                 if self.state == ChannelState::Disabled {
                     self.state = ChannelState::Idle;
                 }
-                self.checked = Some(checked); self.fence = 0;
+                self.checked = Some(checked);
                 Switched::Enabled(checked)
             }
             Err(fault) => {
