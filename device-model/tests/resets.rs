@@ -14,7 +14,7 @@ use ersatz_abi::regs::{self, Status};
 use ersatz_device_model::bus::{Effect, PciFunction};
 
 use host::held::Holding;
-use host::{COMMAND, DATA, Host, LISTS, command, entry, reg, system, vram};
+use host::{COMMAND, DATA, Host, LISTS, MEMORY_AND_MASTER, command, entry, reg, system, vram};
 
 /// PCI Express device control: the byte with the FLR bit, and PM control and status.
 const FLR_BYTE: u16 = 0x69;
@@ -87,6 +87,7 @@ fn flr_and_conventional_reset_start_from_nothing() {
     }
 }
 
+/// The error is told once messages may go out again.
 #[test]
 fn mastership_lost_in_a_copy_is_an_error() {
     for sleep in [false, true] {
@@ -94,16 +95,37 @@ fn mastership_lost_in_a_copy_is_an_error() {
         if sleep {
             let effects = host.gpu.config_write(POWER_CONTROL, &[3]);
             assert_eq!(host::moves(&effects), [(0, None), (2, None), (4, None)]);
-            host.gpu.config_write(POWER_CONTROL, &[0]);
         } else {
             host.gpu.config_write(COMMAND, &[0b010]);
         }
-        if sleep {
-            // Awake again so soon, the engine may never have noticed; both are right.
-            continue;
-        }
-        host.wait_until("error", |host| host.status(0).state() == Some(ChannelState::Error));
+        host.wait_until("the error", |host| host.gpu.counter(Counter::ChannelErrors) == 1);
+        let effects = if sleep {
+            host.gpu.config_write(POWER_CONTROL, &[0])
+        } else {
+            host.gpu.config_write(COMMAND, &MEMORY_AND_MASTER.to_le_bytes())
+        };
+        assert!(effects.contains(&Effect::MsixSend { vector: 1 }), "{effects:?}");
+        assert!(host.interrupts.seen().is_empty(), "the bus sends it, nobody else did");
         assert_eq!(host.status(0).error(), Some(ErrorCode::NotMaster));
+        assert_eq!(host.fence(), 0);
+    }
+}
+
+/// A reset of the function takes back what is pending.
+#[test]
+fn a_message_that_is_held_back_does_not_outlive_a_reset() {
+    for flr in [true, false] {
+        let host = busy();
+        host.gpu.config_write(COMMAND, &[0b010]);
+        host.wait_until("the message", |host| host.pending_vectors() == 1 << 1);
+        if flr {
+            host.gpu.config_write(FLR_BYTE, &[0x80]);
+        } else {
+            host.gpu.reset();
+        }
+        // Memory decoding alone: what were pending still would be held back.
+        host.gpu.config_write(COMMAND, &[0b010]);
+        assert_eq!((host.pending_vectors(), host.interrupts.seen()), (0, vec![]));
     }
 }
 
