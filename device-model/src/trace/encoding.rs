@@ -21,6 +21,7 @@ const FLAG_FENCE: u8 = 1;
 const FLAG_INTERRUPT: u8 = 2;
 
 /// `detail` and `flags` of a kind with two places: apertures and peers, those of the source in the low half.
+#[inline]
 const fn places(source: Location, destination: Location) -> (u8, u8) {
     (source.aperture as u8 | ((destination.aperture as u8) << 4), (source.peer & 0xf) | (destination.peer << 4))
 }
@@ -40,6 +41,7 @@ fn optional_channel(raw: u8) -> Option<u8> {
 
 impl Event {
     /// The fields of the record that stands for this event (the device number is the writer's to fill in).
+    #[inline]
     pub fn to_fields(&self) -> Fields {
         let base = Fields::new(self.kind());
         match *self {

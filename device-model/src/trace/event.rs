@@ -253,6 +253,7 @@ pub enum Event {
 
 impl Event {
     /// The kind of this event.
+    #[inline]
     pub const fn kind(&self) -> Kind {
         match self {
             Self::DeviceCreated { .. } => Kind::DeviceCreated,

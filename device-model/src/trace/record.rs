@@ -62,6 +62,7 @@ pub struct Fields {
 
 impl Fields {
     /// All zero, but for the kind and for "no channel, no engine".
+    #[inline]
     pub const fn new(kind: Kind) -> Self {
         Self {
             kind: kind as u8,
@@ -81,6 +82,7 @@ impl Fields {
     }
 
     /// The words of a record with these fields.
+    #[inline]
     pub const fn to_words(self, sequence: u64, time: u64) -> [u64; RECORD_WORDS] {
         let packed =
             [self.kind, self.detail, self.flags, self.cause, self.status, self.channel, self.engine, self.device];

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The disk space of a log: it is there before a slot in it is touched, so that a full disk cannot turn a store into SIGBUS.
+//! The disk space of a log: it is there before a slot in it is touched, so that a full disk cannot turn a store into
+//! SIGBUS.
 //!
-//! Space is allocated a chunk at a time, by a thread of the log's own, which stays a chunk ahead of the writers and has the kernel make the
-//! pages writable, too: the page faults of a file are dear, and would be most of what a record costs. A
-//! writer that finds no space because that thread is late allocates it by itself, and waits for nobody.
+//! Space is added a chunk at a time by a thread of the log's own, which stays a chunk ahead of the writers and makes the
+//! pages ready, too: the page faults of a file are dear, and would be most of what a record costs. A writer that finds
+//! no space because that thread is late adds it by itself.
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, Builder, JoinHandle};
@@ -17,8 +19,9 @@ use rustix::mm::{Advice, madvise};
 use vm_memory::{MmapRegion, VolatileMemory};
 
 use super::header::HEADER_BYTES;
+use crate::sync::Mutex;
 
-/// Disk space is allocated in steps of this many bytes.
+/// Disk space is added in steps of this many bytes.
 pub const CHUNK_BYTES: u64 = 512 << 10;
 
 /// Allocates the first chunk of a file that is to have up to `size` bytes; how much may be touched.
@@ -36,7 +39,7 @@ pub(super) fn begin(file: &File, size: u64) -> io::Result<u64> {
 #[derive(Debug)]
 pub(super) struct Space {
     chunks: Arc<Chunks>,
-    /// Allocates ahead; `None` if there is no such thread.
+    /// Adds space ahead of the writers; `None` if there is no such thread.
     keeper: Option<JoinHandle<()>>,
 }
 
@@ -46,6 +49,7 @@ impl Space {
         let chunks = Arc::new(Chunks {
             map,
             allocated: AtomicU64::new(allocated),
+            adding: Mutex::new(vec![0; CHUNK_BYTES as usize].into_boxed_slice()),
             full: AtomicBool::new(false),
             asked: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
@@ -68,15 +72,15 @@ impl Space {
     /// Makes sure that the file has disk space up to `end`; `false` if the disk is full.
     #[inline]
     pub(super) fn reach(&self, end: u64) -> bool {
-        // Acquire pairs with the release in `grow`: the blocks were allocated before the figure rose.
+        // Acquire pairs with the release in `add`: the space was there before the figure rose.
         let allocated = self.chunks.allocated.load(Ordering::Acquire);
         if end + CHUNK_BYTES > allocated {
             self.ask();
         }
-        end <= allocated || self.chunks.grow(end)
+        end <= allocated || self.chunks.add(end)
     }
 
-    /// Has the keeper allocate another chunk, unless it knows.
+    /// Has the keeper add another chunk, unless it knows.
     #[cold]
     fn ask(&self) {
         let Some(keeper) = &self.keeper else { return };
@@ -106,7 +110,9 @@ struct Chunks {
     map: MmapRegion,
     /// Length that the file has on disk, in bytes: what may be touched in the map. Only rises.
     allocated: AtomicU64,
-    /// Set once the disk was full: from then on nothing is allocated.
+    /// Held by who adds space; a chunk of zeroes.
+    adding: Mutex<Box<[u8]>>,
+    /// Set once the disk was full: from then on nothing is added.
     full: AtomicBool,
     /// A writer has come to the last chunk.
     asked: AtomicBool,
@@ -122,51 +128,44 @@ impl Chunks {
         self.map.file_offset().map(|offset| offset.file())
     }
 
-    /// The keeper: allocates as it is asked to, until the log ends.
+    /// The keeper: adds space as it is asked to, until the log ends.
     fn keep(&self) {
-        self.populate(0, CHUNK_BYTES.min(self.size()));
         while !self.leaving.load(Ordering::Relaxed) {
             if self.asked.load(Ordering::Relaxed) {
-                let before = self.allocated.load(Ordering::Acquire);
-                let wanted = (before + CHUNK_BYTES).min(self.size());
-                if self.grow(wanted) {
-                    self.populate(before, wanted);
-                }
-                // After it has grown, so that who asked for this does not ask again.
-                self.asked.store(self.full.load(Ordering::Relaxed) || wanted == self.size(), Ordering::Relaxed);
+                let end = self.allocated.load(Ordering::Acquire) + 1;
+                let done = end > self.size() || !self.add(end);
+                // After it is there, so that who asked for this does not ask again.
+                self.asked.store(done, Ordering::Relaxed);
             }
             thread::park();
         }
     }
 
-    /// Allocates whole chunks up to the one that `end` lies in; `false` if the disk is full. Threads may do the same allocation side
-    /// by side: it changes nothing that is there, and none has to wait for another to get round to it.
+    /// Adds whole chunks up to the one that `end` lies in; `false` if the disk is full. Waits for another thread that is at it,
+    /// and need not do it again then.
     #[cold]
-    fn grow(&self, end: u64) -> bool {
+    fn add(&self, end: u64) -> bool {
+        let zeroes = self.adding.lock();
         let start = self.allocated.load(Ordering::Acquire);
         if end <= start {
             return true;
         }
         let Some(file) = self.file().filter(|_| !self.full.load(Ordering::Relaxed)) else { return false };
         let target = end.next_multiple_of(CHUNK_BYTES).min(self.size());
-        // From where the last allocation ended, so that no hole is left below the figure.
-        loop {
-            match fallocate(file, FallocateFlags::empty(), start, target - start) {
-                Ok(()) => break,
-                Err(Errno::INTR) => {}
-                Err(error) => {
-                    if !self.full.swap(true, Ordering::Relaxed) {
-                        log::error!(
-                            "the trace log cannot grow beyond {start} bytes: {error}; further events are only counted"
-                        );
-                    }
-                    return false;
-                }
-            }
+        if let Err(error) = allocate(file, start, target) {
+            log::error!("the trace log cannot grow beyond {start} bytes: {error}; further events are only counted");
+            self.full.store(true, Ordering::Relaxed);
+            return false;
         }
-        if self.allocated.fetch_max(target, Ordering::AcqRel) < target {
-            self.release_before(start);
+        for place in (start..target).step_by(CHUNK_BYTES as usize) {
+            let length = zeroes.len().min((target - place) as usize);
+            // Zeroes are there already. But what is written comes into the page cache in large pieces, which are mapped
+            // in one go: a quarter of what it costs page by page. Without it, nothing is missing.
+            let _ = file.write_all_at(&zeroes[..length], place);
         }
+        self.advise(start, target, Advice::LinuxPopulateWrite);
+        self.allocated.store(target, Ordering::Release);
+        self.release_before(start);
         true
     }
 
@@ -179,11 +178,6 @@ impl Chunks {
         }
     }
 
-    /// Has the kernel make pages writable that were allocated.
-    fn populate(&self, start: u64, end: u64) {
-        self.advise(start, end, Advice::LinuxPopulateWrite);
-    }
-
     fn advise(&self, start: u64, end: u64, advice: Advice) {
         let Some(length) = end.checked_sub(start).filter(|length| *length > 0) else { return };
         let (Ok(first), Ok(length)) = (usize::try_from(start), usize::try_from(length)) else { return };
@@ -193,6 +187,16 @@ impl Chunks {
         let advised = unsafe { madvise(pages.ptr_guard_mut().as_ptr().cast(), length, advice) };
         if let Err(error) = advised {
             log::debug!("the trace log cannot have {advice:?} for {length} bytes: {error}");
+        }
+    }
+}
+
+/// Has a file have disk space, from where it ends.
+fn allocate(file: &File, start: u64, end: u64) -> Result<(), Errno> {
+    loop {
+        match fallocate(file, FallocateFlags::empty(), start, end - start) {
+            Err(Errno::INTR) => {}
+            result => return result,
         }
     }
 }

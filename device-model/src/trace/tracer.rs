@@ -118,6 +118,7 @@ impl WeakTracer {
 }
 
 impl Sink {
+    #[inline(never)]
     fn write(&self, event: &Event) {
         // The time is taken when the slot is.
         self.log.append(|sequence| self.words(event, sequence, self.clock.now()));
