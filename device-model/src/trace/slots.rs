@@ -42,7 +42,7 @@ pub fn claim<W: Word>(claimed: &W, count: u64) -> u64 {
 
 /// Fills a slot that [`claim`] gave to the caller; `record[0]` is its sequence number.
 #[inline]
-pub fn publish<W: Word, const WORDS: usize>(slot: &[&W; WORDS], record: &[u64; WORDS]) {
+pub fn publish<W: Word, const WORDS: usize>(slot: &[W; WORDS], record: &[u64; WORDS]) {
     for (word, value) in slot.iter().zip(record).skip(1) {
         word.store(*value, Ordering::Relaxed);
     }
@@ -86,8 +86,7 @@ mod tests {
         fn write(&self, values: &[u64]) {
             let first = claim(&self.claimed, values.len() as u64);
             for (index, &value) in (first..).zip(values) {
-                let slot = self.slots[index as usize].each_ref();
-                publish(&slot, &[index + 1, value, !value]);
+                publish(&self.slots[index as usize], &[index + 1, value, !value]);
             }
         }
 

@@ -116,9 +116,16 @@ impl Log {
             self.word(DROPPED).fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let offset = HEADER_BYTES + index as usize * RECORD_BYTES;
-        let slot = std::array::from_fn(|word| self.word(offset + word * 8));
-        slots::publish(&slot, &record(index + 1));
+        slots::publish(self.slot(HEADER_BYTES + index as usize * RECORD_BYTES), &record(index + 1));
+    }
+
+    /// The words of the slot at this place in the map.
+    #[inline]
+    fn slot(&self, offset: usize) -> &[AtomicU64; RECORD_WORDS] {
+        let slot = self.space.map().get_slice(offset, RECORD_BYTES).expect("a slot of the map");
+        // SAFETY: the slice is as long as the array, lies in the map, which lives as long as `self`, and is aligned: the map
+        // to a page, slots in it to their size. Its memory is accessed by atomics alone.
+        unsafe { &*slot.ptr_guard_mut().as_ptr().cast() }
     }
 
     /// An aligned word of the map.
