@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a command costs, what a second engine brings, and whether the size of VRAM matters.
+//! What a command costs, and what a second engine brings.
 //!
 //! Figures include what a driver waits for: the doorbell, the fetch, the fence and the interrupt of the last command.
 
@@ -10,23 +10,15 @@ mod host;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ersatz_abi::command::{Command, List, ListEntry, Operation};
-use ersatz_abi::kernel::Kernel;
 use ersatz_abi::list::Location;
-use ersatz_abi::mmu::{AddressSpaceControl, PageSize};
 use ersatz_abi::regs;
-use ersatz_device_model::GpuConfig;
 
-use host::tables::{Space, page};
 use host::{DATA, Host, LISTS, command, entry, reg};
 
 /// Commands of one batch: as many as the ring has room for.
 const COMMANDS: u64 = 64;
 /// Bytes that one channel moves.
 const BATCH: u64 = 16 << 20;
-
-fn host_with(vram: u64) -> Host {
-    Host::unlogged_with(GpuConfig::new(vram))
-}
 
 /// Commands that do nothing, and invalidations, which every engine has to acknowledge.
 fn commands(criterion: &mut Criterion) {
@@ -73,7 +65,7 @@ fn scaling(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("scaling");
     group.sample_size(20);
     for channels in [1_u32, 2] {
-        let mut host = host_with(64 << 20);
+        let mut host = Host::unlogged();
         let lists: Vec<List> = (0..channels.into()).map(|channel| batch(&host, channel, 97)).collect();
         for channel in 0..channels {
             host.write32(reg(channel, regs::ENGINE), channel);
@@ -98,47 +90,5 @@ fn scaling(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Copies, and random updates by virtual address, with little VRAM and with a terabyte of it.
-fn vram_size(criterion: &mut Criterion) {
-    const UPDATES: u64 = 4096;
-    let mut group = criterion.benchmark_group("vram size");
-    group.sample_size(20);
-    for (name, size) in [("256 MiB", 256 << 20), ("1 TiB", 1 << 40)] {
-        let mut host = host_with(size);
-        host.enable(0, 1);
-        let list = batch(&host, 0, 97);
-        let mut fence = 0;
-        group.throughput(Throughput::Bytes(BATCH));
-        group.bench_function(BenchmarkId::new("copy", name), |bencher| {
-            bencher.iter(|| {
-                fence += 1;
-                let copy = command(Operation::Copy(list));
-                host.submit(Command { fence: Some(fence), interrupt: true, ..copy });
-                host.interrupts.wait_for_one();
-            });
-        });
-        let mut space = Space::new(&host, 1, AddressSpaceControl(0), Location::vram(size - (4 << 20)));
-        let pages = 16;
-        for number in 0..pages {
-            let home = Location::vram(size / pages * number / (2 << 20) * (2 << 20));
-            space.map(&host, number << 21, page(home, PageSize::Huge));
-        }
-        host.write32(reg(1, regs::ENGINE), 2);
-        host.write32(reg(1, regs::ASID), 1);
-        host.enable(1, 2);
-        let update = Kernel::RandomUpdate { table: 0, length: pages << 21, seed: 1, updates: UPDATES };
-        group.throughput(Throughput::Elements(UPDATES));
-        group.bench_function(BenchmarkId::new("random updates", name), |bencher| {
-            bencher.iter(|| {
-                fence += 1;
-                let update = command(Operation::Kernel(update));
-                host.submit_to(1, Command { fence: Some(fence), interrupt: true, ..update });
-                host.interrupts.wait_for_one();
-            });
-        });
-    }
-    group.finish();
-}
-
-criterion_group!(benches, commands, scaling, vram_size);
+criterion_group!(benches, commands, scaling);
 criterion_main!(benches);
