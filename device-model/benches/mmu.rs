@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a translation costs an engine, its lock included: out of the TLB and by a walk, for each size of pages, with little VRAM and
-//! with much; and how long an invalidation takes from the request to its acknowledgement.
+//! What a translation costs an engine, its lock included: out of the TLB and by a walk, for each size of pages, with
+//! little VRAM and with much; and how long an invalidation takes from the request to its acknowledgement.
 
 #![allow(missing_docs, reason = "criterion_group! makes public functions")]
 

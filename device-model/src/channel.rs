@@ -113,8 +113,8 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
         })
     }
 
-    /// The enable bit was written. Enabling checks the setup, for a device with so many engines. `tell` is called before anybody can see what has become of it:
-    /// the trace has it before its consequences.
+    /// The enable bit was written. Enabling checks the setup, for a device with so many engines. `tell` is called
+    /// before anybody can see what has become of it: the trace has it before its consequences.
     pub(crate) fn switch(&self, enable: bool, engines: u8, tell: impl FnOnce(&Switched)) -> Switched {
         self.state.with(|state| {
             let switched = state.switch(enable, engines);
@@ -138,8 +138,8 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
         })
     }
 
-    /// The engine lets go of the channel, which it had for this turn, and with that does what was waiting for it. `tell` is called as
-    /// for [`Self::switch`].
+    /// The engine lets go of the channel, which it had for this turn, and with that does what was waiting for it.
+    /// `tell` is called as for [`Self::switch`].
     pub(crate) fn let_go(&self, turn: &Turn, tell: impl FnOnce(Settled)) -> Option<Settled> {
         self.state.with(|state| {
             if state.held != Some(turn.epoch) {
@@ -227,8 +227,8 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
         self.state.with(State::replay)
     }
 
-    /// Puts a channel that waits at a fault in error. `tell` is called as for [`Self::switch`], with what is wrong, the ring position and the
-    /// vector to tell; false if it did not wait.
+    /// Puts a channel that waits at a fault in error. `tell` is called as for [`Self::switch`], with what is wrong, the
+    /// ring position and the vector to tell; false if it did not wait.
     pub(crate) fn cancel(&self, tell: impl FnOnce(Fault, u32, Option<u16>)) -> bool {
         self.state.with(|state| {
             // A reset that was asked for is the end of its waiting, though the engine has not let go.

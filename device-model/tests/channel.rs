@@ -228,8 +228,8 @@ fn location() -> impl Strategy<Value = Location> {
     })
 }
 
-/// The pages of the virtual window, with their addresses: it begins in the middle of a 64 KiB page, and goes on in 4 KiB pages, by turns in
-/// VRAM and in the system. None of this memory is in the other two windows.
+/// The pages of the virtual window, with their addresses: it begins in the middle of a 64 KiB page, and goes on in 4
+/// KiB pages, by turns in VRAM and in the system. None of this memory is in the other two windows.
 fn pages() -> impl Iterator<Item = (u64, Page)> {
     let big = page(Location::system(DATA + (2 << 20)), PageSize::Big);
     let small = (0..8).map(|number| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A command that waits at a fault, and what its driver may do meanwhile to its channel, its address space, the fault buffer and the
-//! function.
+//! A command that waits at a fault, and what its driver may do meanwhile to its channel, its address space, the fault
+//! buffer and the function.
 
 mod host;
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 OR BSD-3-Clause
 //! Access counters: which memory the device uses much, and could have nearer.
 //!
-//! Virtual memory is counted by region, at each access of it. When the count of a region reaches the threshold, the device puts a record
-//! into the access counters' notification ring, once, until the driver clears that region.
+//! Virtual memory is counted by region, at each access of it. When the count of a region reaches the threshold, the
+//! device puts a record into the access counters' notification ring, once, until the driver clears that region.
 
 use super::list::Aperture;
 

@@ -3,10 +3,11 @@
 //!
 //! A channel whose access faults in a replayable address space waits, other channels go on. A write of
 //! [`FAULT_REPLAY`](super::regs::FAULT_REPLAY) has every waiting channel try again; one of
-//! [`FAULT_CANCEL`](super::regs::FAULT_CANCEL) stops one of them with an error. Several accesses of a channel may be reported before it
-//! waits, and those that are still not answered are reported again after a replay: the same page may be in the buffer many times.
-//! If the buffer is full, records are lost (the overflow bit says so), but the channel waits all the same, and faults again
-//! after a replay. Prefetch faults nobody waits for; they are dropped, and counted, while the buffer is more than half full.
+//! [`FAULT_CANCEL`](super::regs::FAULT_CANCEL) stops one of them with an error. Several accesses of a channel may be
+//! reported before it waits, and those that are still not answered are reported again after a replay: the same page may
+//! be in the buffer many times. If the buffer is full, records are lost (the overflow bit says so), but the channel
+//! waits all the same, and faults again after a replay. Prefetch faults nobody waits for; they are dropped, and
+//! counted, while the buffer is more than half full.
 
 closed_enum! {
     /// How memory is accessed.

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 OR BSD-3-Clause
 //! The contract between the Ersatz GPU and its driver.
 //!
-//! Every number that crosses the PCIe bus is written here and nowhere else: PCI identity ([`pci`]), the
-//! register map of BAR0 ([`regs`]), a channel's shared memory ([`channel`]), the 64-byte commands of its ring
-//! ([`command`]) with their page lists ([`list`]) and kernels ([`kernel`]), address spaces and their page tables ([`mmu`]), the rings by
-//! which the device tells of faults and hot memory ([`notification`], [`fault`], [`access_counter`]), the error codes ([`error`])
-//! and the performance counters ([`counter`]).
-//! The device model links this as a crate; the guest driver compiles the very same files as a module
-//! (`#[path]`), so nothing here may name `crate::`, allocate, or depend on anything but `core`.
+//! Every number that crosses the PCIe bus is written here and nowhere else: PCI identity ([`pci`]), the register map of
+//! BAR0 ([`regs`]), a channel's shared memory ([`channel`]), the 64-byte commands of its ring ([`command`]) with their
+//! page lists ([`list`]) and kernels ([`kernel`]), address spaces and their page tables ([`mmu`]), the rings by which
+//! the device tells of faults and hot memory ([`notification`], [`fault`], [`access_counter`]), the error codes
+//! ([`error`]) and the performance counters ([`counter`]). The device model links this as a crate; the guest driver
+//! compiles the very same files as a module (`#[path]`), so nothing here may name `crate::`, allocate, or depend on
+//! anything but `core`.
 //!
 //! All integers are little-endian. "Bus address" means an address the device puts on the bus (what the
 //! driver's DMA mapping returned); "VRAM offset" counts bytes from the start of VRAM, wherever BAR2 lies.

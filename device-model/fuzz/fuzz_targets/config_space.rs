@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Any sequence of config accesses, while DMA is refused now and then: what the effects told the bus is where config space says the BARs
-//! are, how large they are too, and what it says of errors is kept and forgotten as it should be.
+//! Any sequence of config accesses, while DMA is refused now and then: what the effects told the bus is where config
+//! space says the BARs are, how large they are too, and what it says of errors is kept and forgotten as it should be.
 #![no_main]
 
 use arbitrary::Arbitrary;

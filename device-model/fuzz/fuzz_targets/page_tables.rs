@@ -216,8 +216,8 @@ impl Guest<'_> {
         }
     }
 
-    /// Tables, in RAM and VRAM by turns, the first entry of each pointing to the next; in the last one pages of RAM and of the tables
-    /// themselves, some of 64 KiB, and beside that one a page of 2 MiB: all of VRAM.
+    /// Tables, in RAM and VRAM by turns, the first entry of each pointing to the next; in the last one pages of RAM and
+    /// of the tables themselves, some of 64 KiB, and beside that one a page of 2 MiB: all of VRAM.
     fn build(&self, levels: u8) {
         for number in 0..levels - 1 {
             let next = PageTableEntry::table(table(number + 1, number % 2 == 0));

@@ -120,7 +120,8 @@ fn pick(registers: &'static [Register], number: u8) -> &'static Register {
     &registers[usize::from(number) % registers.len()]
 }
 
-/// Commands of every kind: some that a copy engine executes, some for a compute engine, accesses of what is mapped and of what is not.
+/// Commands of every kind: some that a copy engine executes, some for a compute engine, accesses of what is mapped and
+/// of what is not.
 fn fill_rings(machine: &Machine) {
     let command = |(number, operation)| {
         let (cause, interrupt) = (Cause::Other, number % 2 == 0);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Rings and lists of any content on two channels, on engines of either kind, over page tables of which some are valid: each channel ends
-//! idle, in error, or waiting at a fault, or a reset ends it.
+//! Rings and lists of any content on two channels, on engines of either kind, over page tables of which some are valid:
+//! each channel ends idle, in error, or waiting at a fault, or a reset ends it.
 #![no_main]
 
 use std::time::Duration;

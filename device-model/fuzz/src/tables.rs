@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Page tables of a small guest: four in a row, for the first 2 MiB of virtual addresses page by page, and for a page of 2 MiB or two
-//! behind those.
+//! Page tables of a small guest: four in a row, for the first 2 MiB of virtual addresses page by page, and for a page
+//! of 2 MiB or two behind those.
 
 use ersatz_abi::list::Location;
 use ersatz_abi::mmu::{Page, PageSize, PageTableEntry, TABLE_BYTES};
@@ -22,8 +22,8 @@ pub fn page(location: Location, size: PageSize) -> u64 {
     PageTableEntry::page(Page { location, size, write: true, atomic: true }).0
 }
 
-/// Writes the tables, and returns what goes into the root register. Of sixteen pages each, the upper half of RAM, VRAM, and the peer's; then
-/// 64 KiB of VRAM in one; then nothing. At 2 MiB all of VRAM, at 4 MiB all of the peer's.
+/// Writes the tables, and returns what goes into the root register. Of sixteen pages each, the upper half of RAM, VRAM,
+/// and the peer's; then 64 KiB of VRAM in one; then nothing. At 2 MiB all of VRAM, at 4 MiB all of the peer's.
 pub fn build(machine: &Machine) -> u64 {
     machine.store_words(TABLES, &[0; (LEVELS * TABLE_BYTES / 8) as usize]);
     for level in 0..LEVELS - 1 {

@@ -31,8 +31,8 @@ pub(crate) trait Ears {
     fn remove(&self, doorbell: &Self::Bell) -> io::Result<()>;
     /// Has [`Self::wait`] tell of a kick.
     fn kick(&self);
-    /// Calls `tell` with kicks, which it takes back first, and for doorbells that were rung, which it does not; waits if there is nothing and
-    /// `block` is set.
+    /// Calls `tell` with kicks, which it takes back first, and for doorbells that were rung, which it does not; waits
+    /// if there is nothing and `block` is set.
     fn wait(&self, block: bool, tell: impl FnMut(Wake)) -> io::Result<()>;
 }
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How an engine finds its work: it sleeps until a doorbell or a kick, and takes the channels that have reason to be looked at in turn,
-//! those of the highest priority first.
+//! How an engine finds its work: it sleeps until a doorbell or a kick, and takes the channels that have reason to be
+//! looked at in turn, those of the highest priority first.
 //!
-//! Written against a trait, [`Desk`], so that the model checker runs the very code the device runs. What it rests on: a doorbell's count is
-//! taken back *before* the channel is looked at, so a ring that comes after that look wakes the engine again; and a channel that
-//! turned out to be another engine's is that one's to look at.
+//! Written against a trait, [`Desk`], so that the model checker runs the very code the device runs. What it rests on: a
+//! doorbell's count is taken back *before* the channel is looked at, so a ring that comes after that look wakes the
+//! engine again; and a channel that turned out to be another engine's is that one's to look at.
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What copy engines do with an entry of a list: one piece of it at a time.
 //!
-//! A piece ends where its page does, if it has a virtual address. Between two memories that this process has mapped a piece is copied once,
-//! straight; system to system, fills and digests go through a small buffer of the engine's.
+//! A piece ends where its page does, if it has a virtual address. Between two memories that this process has mapped a
+//! piece is copied once, straight; system to system, fills and digests go through a small buffer of the engine's.
 
 use ersatz_abi::command::{Cause, ListEntry};
 use ersatz_abi::counter::Counter;
@@ -46,8 +46,8 @@ impl Transfer {
         Self { buffer: vec![0; BUFFER_BYTES as usize].into_boxed_slice(), done: Vec::new() }
     }
 
-    /// Takes an entry one piece further, of `limit` bytes at most; returns how many it was. An entry that is finished by it is to be
-    /// settled.
+    /// Takes an entry one piece further, of `limit` bytes at most; returns how many it was. An entry that is finished
+    /// by it is to be settled.
     pub(crate) fn step(&mut self, bus: &mut Bus<'_>, work: Work, part: &mut Part, limit: u64) -> Result<u64, Stop> {
         if part.offset == 0 {
             check(bus, work, &part.entry)?;

@@ -168,8 +168,8 @@ impl Mmu {
         self.wake.notify_all();
     }
 
-    /// All as when it was made: address spaces disabled, nothing cached, nothing asked for, numbers counting from 1 again. No engine
-    /// translates meanwhile.
+    /// All as when it was made: address spaces disabled, nothing cached, nothing asked for, numbers counting from 1
+    /// again. No engine translates meanwhile.
     pub fn reset(&self) {
         self.spaces.reset();
         *self.window.lock() = Window::default();

@@ -63,8 +63,9 @@ pub(crate) fn evict(vram: &Vram, dev: &Device<Bound>, cause: Cause) -> Result<us
 
 /// Empties the device before it is left. Nothing may be moved to it any more.
 ///
-/// Pages can be busy for a while (pinned for I/O, just being faulted in, in a list of some CPU), so this tries until all have gone. It gives up
-/// only on a device that no longer copies; whoever has pages there gets `SIGBUS` on touching them.
+/// Pages can be busy for a while (pinned for I/O, just being faulted in, in a list of some CPU), so this tries until
+/// all have gone. It gives up only on a device that no longer copies; whoever has pages there gets `SIGBUS` on touching
+/// them.
 pub(crate) fn empty(vram: &Vram, dev: &Device<Bound>) {
     let mut attempts = 0;
     while pages_in_use(vram) > 0 {

@@ -38,7 +38,8 @@ use crate::suite::Test;
 /// Exit status when the tests could not be run or reported on.
 const STATUS_FAILED: u8 = 125;
 
-/// Runs the tests on /dev/ersatz0, and on the device behind it, and reports as KTAP. Exit status: 0 pass, 1 fail, 4 nothing was run.
+/// Runs the tests on /dev/ersatz0, and on the device behind it, and reports as KTAP. Exit status: 0 pass, 1 fail, 4
+/// nothing was run.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {

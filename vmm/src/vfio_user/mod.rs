@@ -7,9 +7,10 @@
 //!                                   wire          └────── ClientInterrupts  (SET_IRQS: an eventfd a vector)
 //! ```
 //!
-//! [`socket`] is where clients come in, [`server`] takes them, one at a time; [`session`] talks to one in the messages of [`wire`]; [`backend`] turns each request into
-//! one call of the function. [`description`] is what the client is told of it, [`interrupts`] how it is
-//! interrupted, [`notifier`] how that is done without waiting. VRAM never passes here: the client maps its file.
+//! [`socket`] is where clients come in, [`server`] takes them, one at a time; [`session`] talks to one in the messages
+//! of [`wire`]; [`backend`] turns each request into one call of the function. [`description`] is what the client is
+//! told of it, [`interrupts`] how it is interrupted, [`notifier`] how that is done without waiting. VRAM never passes
+//! here: the client maps its file.
 
 pub mod backend;
 pub mod description;

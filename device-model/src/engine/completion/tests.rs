@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The end of a command, a driver that looks for it, and resets, in every order that the memory model allows.
 //!
-//! Run is the code of the device for the order in which an end is told, and for channels: turns, epochs, resets. Stood in for are guest memory
-//! (a fence and GET are stored with release ordering, data without any), interrupts, and the gate, by a plain lock.
+//! Run is the code of the device for the order in which an end is told, and for channels: turns, epochs, resets. Stood
+//! in for are guest memory (a fence and GET are stored with release ordering, data without any), interrupts, and the
+//! gate, by a plain lock.
 
 use std::sync::Arc;
 

@@ -318,8 +318,8 @@ fn a_ring_that_is_not_handed_over_is_found() {
     moved_while_rung(Mistake::NoHandover);
 }
 
-/// A driver disables the channel while its command is executed, takes another engine if the channel is disabled by then, and enables it
-/// again: what waits is executed, once, by whichever engine.
+/// A driver disables the channel while its command is executed, takes another engine if the channel is disabled by
+/// then, and enables it again: what waits is executed, once, by whichever engine.
 #[test]
 fn disabled_moved_and_enabled_while_a_command_is_completed() {
     model(2, || {

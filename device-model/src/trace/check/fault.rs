@@ -4,9 +4,10 @@
 //! An answer is a replay that the channel took part in, a cancellation, a reset, or whatever else let the channel's
 //! command end. Prefetch faults need none, and of a lost fault the driver does not know.
 //!
-//! A driver may take its time, so only one that has left can be said to owe an answer: it has taken bus mastering away, as the
-//! unbinding of a driver does, and the device came to its end like that. A device that goes while its driver is at
-//! work, as when a machine is switched off, cuts the answers short that were to come, like the commands under way: they are counted.
+//! A driver may take its time, so only one that has left can be said to owe an answer: it has taken bus mastering away,
+//! as the unbinding of a driver does, and the device came to its end like that. A device that goes while its driver is
+//! at work, as when a machine is switched off, cuts the answers short that were to come, like the commands under way:
+//! they are counted.
 
 use std::collections::BTreeMap;
 

@@ -147,7 +147,8 @@ impl Gpu {
         std::array::from_fn(|index| self.counter(counters[index]).wrapping_sub(before[index]))
     }
 
-    /// Calls `work`, and waits until a counter has come exactly so far by it: for what the device counts a moment behind what shows.
+    /// Calls `work`, and waits until a counter has come exactly so far by it: for what the device counts a moment
+    /// behind what shows.
     pub fn expect_count(&self, counter: Counter, amount: u64, work: impl FnOnce()) {
         let before = self.counter(counter);
         work();

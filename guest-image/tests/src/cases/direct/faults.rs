@@ -36,8 +36,8 @@ pub(super) fn compute(gpu: &Gpu, number: u32) -> Channel<'_> {
     Channel::open(gpu, Setup { asid: ASID, ..Setup::new(number, gpu.compute_engines().start) })
 }
 
-/// Serves faults until there is nothing left to do, as the manual has it: takes all records, has them answered, gives their room back,
-/// replays.
+/// Serves faults until there is nothing left to do, as the manual has it: takes all records, has them answered, gives
+/// their room back, replays.
 fn serve(gpu: &Gpu, buffer: &FaultBuffer<'_>, is_done: impl Fn() -> bool, mut answer: impl FnMut(&FaultRecord)) {
     loop {
         wait_until("fault, or end of the work", || buffer.waiting() != 0 || is_done());
