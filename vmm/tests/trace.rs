@@ -467,17 +467,18 @@ fn check_tells_faults_that_wait_from_those_that_were_forgotten() {
         path.to_str().unwrap().to_owned()
     };
     let fault = NotificationEvent::FaultRecorded { record: FAULT, position: 0 }.into();
-    let forgotten = log("forgotten.trace", &[fault, Event::DeviceDropped]);
+    let [on, off] = [true, false].map(|enabled| Event::BusMaster { enabled });
+    let forgotten = log("forgotten.trace", &[on, fault, off, Event::DeviceDropped]);
     let text = stdout(&["trace", "check", &forgotten], 1);
     assert!(text.contains("fault-answered") && text.contains("channel 1: fault 1 at 0x7f0000000000"), "{text}");
     // A log without an end of the device, and a device that went while its driver was at work.
-    let switched_off = [Event::BusMaster { enabled: true }, fault, fault, Event::DeviceDropped];
-    for waiting in [log("waiting.trace", &[fault, fault]), log("switched-off.trace", &switched_off)] {
+    let switched_off = [on, fault, fault, Event::DeviceDropped];
+    for waiting in [log("waiting.trace", &[on, fault, fault]), log("switched-off.trace", &switched_off)] {
         let text = stdout(&["trace", "check", &waiting], 0);
         assert!(text.contains("note: 2 faults without an answer where the log ends"), "{text}");
         assert_eq!(json(&stdout(&["trace", "check", "--json", &waiting], 0))["unanswered"], 2);
     }
-    let cancelled =
-        log("cancelled.trace", &[fault, NotificationEvent::FaultCancelled { channel: 1 }.into(), Event::DeviceDropped]);
+    let answer = NotificationEvent::FaultCancelled { channel: 1 }.into();
+    let cancelled = log("cancelled.trace", &[on, fault, answer, off, Event::DeviceDropped]);
     assert_eq!(json(&stdout(&["trace", "check", "--json", &cancelled], 0))["unanswered"], 0);
 }
