@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Hints to the CPU's caches, for copies of many small pages.
 //!
-//! A page's first access waits for the TLB and for memory. In a bare loop of copies the CPU looks that far ahead by itself;
-//! in an engine's loop it does not, since the engine's own stores queue up behind those of the copy. Being told of the next page
-//! early makes up for it.
+//! A page's first access waits for the TLB and for memory. In a bare loop of copies the CPU looks that far
+//! ahead by itself; in an engine's loop it does not, since the engine's own stores queue up behind those of the
+//! copy. Being told of the next page early makes up for it.
 
 use vm_memory::VolatileSlice;
 

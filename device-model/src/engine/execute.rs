@@ -26,6 +26,7 @@ use crate::dma::DmaSession;
 
 /// Commands fetched at once, and executed before other channels have their turn.
 const COMMANDS_AT_ONCE: u32 = 16;
+
 /// What an engine keeps from command to command.
 pub(crate) struct Executor {
     device: Arc<Device>,

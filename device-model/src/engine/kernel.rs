@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The kernels of compute engines, over virtual addresses.
 //!
-//! A kernel runs in strides, each under one leave of the bus and each done whole or not at all: the cursor moves when what it
-//! counts has been done. So a kernel that faults goes on exactly where it was, however often it faults.
+//! A kernel runs in strides, each under one leave of the bus. The cursor moves when what it counts has been done, and with it
+//! what the counters say; so a kernel that faults goes on exactly where it was, however often it faults.
 
 mod scattered;
 

@@ -103,16 +103,17 @@ impl Log {
         record: impl Fn(T, u64) -> [u64; RECORD_WORDS],
     ) {
         let first = slots::claim(self.word(CLAIMED), items.len() as u64);
-        for (index, item) in (first..).zip(items) {
-            self.write(index, |sequence| record(item, sequence));
+        for (number, item) in (0..).zip(items) {
+            // The count is in a file, which others may write.
+            self.write(first.saturating_add(number), |sequence| record(item, sequence));
         }
     }
 
     /// Writes a record to a slot that was claimed.
     #[inline]
     fn write(&self, index: u64, record: impl FnOnce(u64) -> [u64; RECORD_WORDS]) {
-        let end = HEADER_BYTES as u64 + (index + 1) * RECORD_BYTES as u64;
-        if index >= self.capacity || !self.space.reach(end) {
+        let has_space = || self.space.reach(HEADER_BYTES as u64 + (index + 1) * RECORD_BYTES as u64);
+        if index >= self.capacity || !has_space() {
             self.word(DROPPED).fetch_add(1, Ordering::Relaxed);
             return;
         }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use proptest::prelude::*;
@@ -10,6 +11,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use super::*;
 use crate::clock::HostClock;
+use crate::trace::header::CLAIMED;
 use crate::trace::record::RECORD_BYTES;
 use crate::trace::{CHUNK_BYTES, TraceFile};
 
@@ -233,4 +235,18 @@ proptest! {
             prop_assert!(own.is_sorted(), "a thread's own events are in its order");
         }
     }
+}
+
+/// The count of claims is in the file: who writes nonsense there loses events, and stops nobody.
+#[test]
+fn a_count_that_others_have_overwritten_costs_events_only() {
+    let (_folder, path, tracer) = create(9);
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    for claimed in [u64::MAX, u64::MAX - 1, 1 << 63] {
+        file.write_all_at(&claimed.to_le_bytes(), CLAIMED as u64).unwrap();
+        tracer.emit(Event::Mark { value: 1 });
+        file.write_all_at(&claimed.to_le_bytes(), CLAIMED as u64).unwrap();
+        tracer.emit_all((0..4).map(|value| Event::Mark { value }).collect::<Vec<_>>().into_iter());
+    }
+    assert_eq!(TraceFile::open(&path).unwrap().header().dropped, 15);
 }
