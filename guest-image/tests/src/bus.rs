@@ -47,6 +47,14 @@ pub fn wait_for_device(there: bool) {
     }
 }
 
+/// Whether the machine is QEMU's q35, by its host bridge.
+pub fn is_qemu_q35() -> bool {
+    const Q35: [&str; 2] = ["0x8086", "0x29c0"];
+    let folder = Function::at(0);
+    let read = |file| fs::read_to_string(folder.folder().join(file)).unwrap_or_default();
+    ["vendor", "device"].map(read).iter().map(|id| id.trim()).eq(Q35)
+}
+
 /// A device on the PCI bus, bound or not.
 #[derive(Clone, Debug)]
 pub struct Function {

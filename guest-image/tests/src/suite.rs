@@ -26,6 +26,8 @@ pub enum Need {
     SecondDevice,
     /// A BAR2 that the guest can give another size.
     ResizableBar,
+    /// BARs that devices reach by bus address.
+    BarsOnTheBus,
     /// Huge pages set aside on demand, whose bus addresses a process can learn.
     HugetlbPages,
 }
@@ -52,6 +54,9 @@ impl Need {
             Self::ResizableBar => {
                 let sizes = VramBar::of(&Function::at(info.pci_address)).sizes().len();
                 (sizes < 2).then(|| "this machine offers its guest no other size of BAR2".into())
+            }
+            Self::BarsOnTheBus if crate::bus::is_qemu_q35() => {
+                Some("QEMU does not map BARs for DMA of its vfio-user devices".into())
             }
             Self::HugetlbPages if !crate::direct::memory::has_hugetlb_pages() => {
                 Some("this kernel has no huge pages to give a process (CONFIG_HUGETLBFS)".into())
