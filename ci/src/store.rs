@@ -11,12 +11,12 @@
 //! .log/RESULT.log     what the commands of the step printed
 //! ```
 
-use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use ersatz_guest_image::cache;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
@@ -37,22 +37,9 @@ pub struct Store {
 #[derive(Debug)]
 pub struct Lock(File);
 
-/// The folder of the cache: `$ERSATZ_CACHE`, else `$XDG_CACHE_HOME/ersatz`, else `~/.cache/ersatz`.
+/// The folder of the cache.
 pub fn cache_folder() -> Result<PathBuf> {
-    cache_folder_by(|name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from))
-}
-
-fn cache_folder_by(variable: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf> {
-    let folder = variable("ERSATZ_CACHE")
-        .or_else(|| variable("XDG_CACHE_HOME").map(|home| home.join("ersatz")))
-        .or_else(|| variable("HOME").map(|home| home.join(".cache/ersatz")));
-    match folder {
-        Some(folder) if folder.is_absolute() => Ok(folder),
-        Some(folder) => {
-            bail!("the cache folder '{}' is not an absolute path: set ERSATZ_CACHE to one", folder.display())
-        }
-        None => bail!("no place for the cache: none of ERSATZ_CACHE, XDG_CACHE_HOME and HOME is set; set ERSATZ_CACHE"),
-    }
+    Ok(cache::folder()?)
 }
 
 impl Store {
@@ -172,18 +159,6 @@ impl Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_most_specific_variable_names_the_cache() {
-        let all = |name: &str| Some(PathBuf::from(format!("/{name}")));
-        assert_eq!(cache_folder_by(all).unwrap(), Path::new("/ERSATZ_CACHE"));
-        let two = |name: &str| all(name).filter(|_| name != "ERSATZ_CACHE");
-        assert_eq!(cache_folder_by(two).unwrap(), Path::new("/XDG_CACHE_HOME/ersatz"));
-        let home = |name: &str| all(name).filter(|_| name == "HOME");
-        assert_eq!(cache_folder_by(home).unwrap(), Path::new("/HOME/.cache/ersatz"));
-        assert!(cache_folder_by(|_| None).is_err());
-        assert!(cache_folder_by(|_| Some("relative".into())).is_err());
-    }
 
     #[test]
     fn a_store_in_use_is_not_cleared() {

@@ -1,21 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Initramfs archives: the `newc` cpio format the kernel unpacks into its root before PID 1 runs.
 //!
-//! Two kinds are made: whole root file systems, by `cargo xtask`, and the small *tail* that `ersatz run` appends to one
-//! at boot to say what PID 1 is to do ([`command_archive`]). The kernel unpacks every archive it finds in the
-//! initramfs region, later ones over earlier ones.
+//! `cargo xtask` makes the root file systems that guests boot with, and the archive of the programs that each run brings; what
+//! else a run brings is in [`run`](crate::run). The kernel unpacks every archive it finds in the initramfs region, later
+//! ones over earlier ones.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use cpio::newc::{Builder, ModeFileType, trailer};
 use thiserror::Error;
-
-/// Where PID 1 looks for the command to run, as a path in the guest.
-pub const COMMAND_PATH: &str = "/ersatz/command";
 
 /// Archives are padded to this many bytes, so that another one can follow: the kernel wants an uncompressed archive to
 /// start at a multiple of 4, and boot loaders like whole sectors.
@@ -238,26 +233,6 @@ fn normalized(path: &str) -> Result<String, ArchiveError> {
     Ok(name.to_owned())
 }
 
-/// The archive that tells PID 1 which command to run: append it to an initramfs file (whose length is a multiple of 4).
-///
-/// # Errors
-///
-/// If there is no program, or a word has a NUL byte in it.
-pub fn command_archive<S: AsRef<OsStr>>(words: &[S]) -> Result<Vec<u8>, ArchiveError> {
-    let words: Vec<&OsStr> = words.iter().map(AsRef::as_ref).collect();
-    let program_named = words.first().is_some_and(|program| !program.is_empty());
-    if !program_named || words.iter().any(|word| word.as_bytes().contains(&0)) {
-        let words = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        return Err(ArchiveError::BadCommand(words));
-    }
-    let mut content = Vec::new();
-    for word in words {
-        content.extend_from_slice(word.as_bytes());
-        content.push(0);
-    }
-    Archive::new().file(COMMAND_PATH, 0o644, content)?.to_bytes()
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Read;
@@ -333,20 +308,5 @@ mod tests {
     fn a_missing_source_is_named() {
         let error = Archive::new().file_from("/a", 0o644, Path::new("/nonexistent/file")).map(|_| ()).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/file"), "{error}");
-    }
-
-    #[test]
-    fn a_command_is_nul_terminated_words() {
-        let bytes = command_archive(&["/bin/sh", "-c", "echo 'a b'", ""]).unwrap();
-        let found = listing(&bytes);
-        assert_eq!(found[1], ("ersatz/command".into(), 0o100_644, b"/bin/sh\0-c\0echo 'a b'\0\0".to_vec()));
-    }
-
-    #[test]
-    fn commands_that_cannot_be_are_refused() {
-        let none: [&str; 0] = [];
-        assert!(matches!(command_archive(&none), Err(ArchiveError::BadCommand(_))));
-        assert!(matches!(command_archive(&[""]), Err(ArchiveError::BadCommand(_))));
-        assert!(matches!(command_archive(&["a", "b\0c"]), Err(ArchiveError::BadCommand(_))));
     }
 }

@@ -3,11 +3,16 @@
 //!
 //! `cargo xtask` builds a set of artifacts and writes a [`manifest::Manifest`] beside them; `ersatz run` reads it. The
 //! other modules are shared by the two: which kernels are pinned, what is in their files, how an initramfs archive is
-//! written.
+//! written, what a run brings into a guest and how it gets there.
 
 pub mod bzimage;
+pub mod cache;
 pub mod initramfs;
+pub mod kernel_command_line;
 pub mod kernel_module;
+pub mod mailbox;
 pub mod manifest;
 pub mod outer;
 pub mod pins;
+pub mod ports;
+pub mod run;

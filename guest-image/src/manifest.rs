@@ -20,8 +20,10 @@ pub struct Manifest {
     pub bz_image: PathBuf,
     /// The same kernel, decompressed.
     pub vmlinux: PathBuf,
-    /// The guest's initramfs: PID 1, driver module, tests, busybox.
+    /// The guest's initramfs: PID 1, busybox.
     pub initramfs: PathBuf,
+    /// The archive that each run brings: driver module, tests.
+    pub programs: PathBuf,
     /// The initramfs of the outer machine of `--accel nested`: PID 1, the modules for KVM and for shared folders.
     pub outer_initramfs: PathBuf,
     /// A statically linked `ersatz`, to run in the outer machine.
@@ -101,6 +103,7 @@ mod tests {
             bz_image: "/a/vmlinuz".into(),
             vmlinux: "/a/vmlinux".into(),
             initramfs: "/b/initramfs.cpio".into(),
+            programs: "/b/programs.cpio".into(),
             outer_initramfs: "/b/outer.cpio".into(),
             static_ersatz: "/b/ersatz".into(),
             toolchain_root: "/c".into(),

@@ -39,7 +39,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     };
     let functions = if vram > 0 { vec![gpu_factory(vram << 20)] } else { Vec::new() };
     let console = Console { output: Box::new(io::stdout()), input: None };
-    let machine = Machine::new(config, functions, console)?;
+    let machine = Machine::new(&config, functions, console)?;
     let handle = machine.handle();
     limit(handle.clone(), Duration::from_secs(seconds.parse()?));
     let end = machine.run();

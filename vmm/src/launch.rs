@@ -129,6 +129,8 @@ pub struct Connection {
     pub interactive: bool,
     /// Whether Ctrl-A x ends the guest; only if interactive.
     pub keys: bool,
+    /// Whether the guest boots though it could start from a snapshot.
+    pub cold: bool,
     /// Hears of the steps of a long start, and of exit counts.
     pub progress: Box<dyn FnMut(&str)>,
 }
@@ -160,11 +162,11 @@ pub fn launch(
     };
     let style = if terminal.is_some() { Style::Raw } else { Style::Text };
     let output = ConsoleOutput::new(log.clone(), connection.sink.take(), style);
-    let watch = Watch { log: log.clone(), limit: spec.timeout, stop };
+    let watch = Watch { log: log.clone(), limit: spec.run.timeout, stop };
     let outcome = match carrier {
         Carrier::Kvm => kvm::run(spec, output, input, &watch, &mut connection.progress)?,
-        Carrier::Tcg(_) if spec.exit_counts => return Err(LaunchError::NoExits),
-        Carrier::Tcg(qemu) => tcg::run(spec, qemu, output, input, &watch)?,
+        Carrier::Tcg(_) if spec.run.exit_counts => return Err(LaunchError::NoExits),
+        Carrier::Tcg(qemu) => tcg::run(spec, qemu, connection.cold, output, input, &watch, &mut connection.progress)?,
         Carrier::Nested(ground) => {
             let mut console = nested::Console {
                 input,

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! QEMU as a child process: where it is, and how it ends with us.
 //!
-//! `--accel nested` runs its outer machine on it, `--accel tcg` its guest.
+//! `--accel nested` runs its outer machine on it, `--accel tcg` its guest. [`migration`] saves and loads the state of either.
 
 mod capability;
 mod locate;
+pub mod migration;
 mod process;
 mod qmp;
 mod tail;

@@ -38,7 +38,7 @@ fn machine(code: Code) -> Machine {
 }
 
 fn machine_with(code: Code, console: Console) -> Machine {
-    Machine::new(config(code), Vec::new(), console).expect("these tests need /dev/kvm")
+    Machine::new(&config(code), Vec::new(), console).expect("these tests need /dev/kvm")
 }
 
 fn config(code: Code) -> MachineConfig {
@@ -154,7 +154,7 @@ fn numbers_that_cannot_be_are_refused() {
     let with = |change: fn(&mut MachineConfig)| {
         let mut config = config(Code::new());
         change(&mut config);
-        Machine::new(config, Vec::new(), console()).err().expect("it must be refused")
+        Machine::new(&config, Vec::new(), console()).err().expect("it must be refused")
     };
     assert!(matches!(with(|config| config.vcpus = 0), MachineError::Vcpus { asked: 0, .. }));
     assert!(matches!(with(|config| config.memory = 12345), MachineError::Layout(_)));

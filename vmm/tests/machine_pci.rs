@@ -137,7 +137,7 @@ fn run(cards: &[&Arc<Card>], code: Code) -> (u8, Exits) {
     let payload = Payload::Code { code: code.bytes(), mapped: 8 << 30 };
     let config = MachineConfig { vcpus: 1, memory: 4 << 20, payload };
     let console = Console { output: Box::new(io::sink()), input: None };
-    let machine = Machine::new(config, factories.collect(), console).expect("these tests need /dev/kvm");
+    let machine = Machine::new(&config, factories.collect(), console).expect("these tests need /dev/kvm");
     let handle = machine.handle();
     match machine.run().expect("the guest runs to its end") {
         End::Exited(status) => (status, handle.exits()),

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The guest's initramfs: PID 1, the driver, the tests, busybox. Not compressed: a guest under emulation unpacks no slower
-//! than it is copied into memory.
+//! What guests boot with, and what each run brings: the initramfs with PID 1 and busybox, and the archive with the driver and the
+//! tests. They are apart so that a change of the second leaves snapshots of booted guests good. Neither is compressed: a guest
+//! under emulation unpacks no slower than it is copied into memory.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
 use ersatz_guest_image::initramfs::Archive;
+use ersatz_guest_image::run::{DRIVER_PATH, TESTS_PATH};
 
 use super::programs::Programs;
 use crate::fingerprint::Inputs;
@@ -15,50 +17,67 @@ use crate::step::Step;
 use crate::store::Store;
 use crate::toolchain::Toolchain;
 
-/// The name of the archive in its folder.
+/// The name of an archive in its folder.
 pub const ARCHIVE: &str = "initramfs.cpio";
 
-/// Packs the archive and returns its path.
-pub fn build(
-    store: &Store,
-    progress: &Progress,
-    toolchain: &Toolchain,
-    programs: &Programs,
-    driver: &Path,
-) -> Result<PathBuf> {
-    let busybox = toolchain.root.join("usr/bin/busybox");
-    let (init, tests) = (programs.init(), programs.tests());
-    let files = [
-        ("/init", 0o755, init.as_path()),
-        ("/bin/ersatz-guest-tests", 0o755, &tests),
-        ("/bin/busybox", 0o755, &busybox),
-        ("/lib/modules/ersatz.ko", 0o644, driver),
-    ];
-    let mut inputs = Inputs::of("initramfs", "");
-    for (name, _, source) in files {
-        inputs = inputs.text(name).file(source)?;
-    }
+/// What to do when a step fails.
+const ADVICE: &str = "run `cargo xtask clean` and the same command again";
+
+/// A file of an archive: its path in the guest, its permission bits, where it comes from.
+type Entry<'a> = (&'a str, u32, &'a Path);
+
+/// Packs the initramfs and returns its path.
+pub fn build(store: &Store, progress: &Progress, toolchain: &Toolchain, programs: &Programs) -> Result<PathBuf> {
+    let (busybox, init) = (toolchain.root.join("usr/bin/busybox"), programs.init());
+    let files: [Entry<'_>; 2] = [("/init", 0o755, &init), ("/bin/busybox", 0o755, &busybox)];
     let step = Step {
         store,
         name: "initramfs".to_owned(),
         title: "initramfs",
-        inputs: inputs.fingerprint(),
-        advice: "run `cargo xtask clean` and the same command again",
+        inputs: inputs("initramfs", &files)?.fingerprint(),
+        advice: ADVICE,
     };
     let folder = step.run(progress, |work| {
         let mut archive = Archive::new();
         add_base(&mut archive)?;
-        for (name, mode, source) in files {
-            archive.file_from(name, mode, source)?;
-        }
+        add_files(&mut archive, &files)?;
         let applets = work.log.output("busybox", Command::new(&busybox).arg("--list"))?;
         for applet in applets.lines().filter(|applet| *applet != "busybox") {
             archive.symlink(&format!("/bin/{applet}"), "busybox")?;
         }
-        std::fs::write(work.folder.join(ARCHIVE), archive.to_bytes()?)?;
-        Ok(())
+        Ok(std::fs::write(work.folder.join(ARCHIVE), archive.to_bytes()?)?)
     })?;
     Ok(folder.join(ARCHIVE))
+}
+
+/// Packs the driver and the tests and returns the archive's path.
+pub fn build_programs(store: &Store, progress: &Progress, programs: &Programs, driver: &Path) -> Result<PathBuf> {
+    let tests = programs.tests();
+    let files: [Entry<'_>; 2] = [(TESTS_PATH, 0o755, &tests), (DRIVER_PATH, 0o644, driver)];
+    let step = Step {
+        store,
+        name: "programs".to_owned(),
+        title: "archive of driver and tests",
+        inputs: inputs("programs", &files)?.fingerprint(),
+        advice: ADVICE,
+    };
+    let folder = step.run(progress, |work| {
+        let mut archive = Archive::new();
+        add_files(&mut archive, &files)?;
+        Ok(std::fs::write(work.folder.join(ARCHIVE), archive.to_bytes()?)?)
+    })?;
+    Ok(folder.join(ARCHIVE))
+}
+
+fn inputs(step: &str, files: &[Entry<'_>]) -> Result<Inputs> {
+    files.iter().try_fold(Inputs::of(step, ""), |inputs, (name, _, source)| inputs.text(name).file(source))
+}
+
+fn add_files(archive: &mut Archive, files: &[Entry<'_>]) -> Result<()> {
+    for (name, mode, source) in files {
+        archive.file_from(name, *mode, source)?;
+    }
+    Ok(())
 }
 
 /// The folders PID 1 mounts to, and the console it has before it has mounted anything.

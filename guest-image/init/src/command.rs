@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ersatz_guest_image::run::COMMAND_PATH;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -16,8 +17,6 @@ use thiserror::Error;
 
 use crate::{console, session};
 
-/// Says what to run; the host appends it to the initramfs.
-const COMMAND_PATH: &str = "/ersatz/command";
 /// What runs without that file.
 const SHELL: [&str; 2] = ["/bin/busybox", "sh"];
 

@@ -5,14 +5,12 @@ use std::ffi::CString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use ersatz_guest_image::kernel_command_line::module_parameters;
+use ersatz_guest_image::run::{DRIVER_PARAMETERS_PATH, DRIVER_PATH};
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 use thiserror::Error;
 
-use crate::kernel_command_line::module_parameters;
-
-/// Where the image keeps the driver.
-pub const DRIVER_PATH: &str = "/lib/modules/ersatz.ko";
 /// The driver's name as a module.
 pub const DRIVER_NAME: &str = "ersatz";
 
@@ -61,16 +59,19 @@ pub fn load(path: &Path, parameters: &str) -> Result<(), ModuleError> {
     })
 }
 
-/// Loads the driver with its parameters from the kernel command line.
+/// Loads the driver with the parameters that the run brought, then those on the kernel command line.
 ///
 /// # Errors
 ///
 /// As [`load`]; and if there is no `/proc/cmdline` to read.
 pub fn load_driver() -> Result<(), ModuleError> {
     const COMMAND_LINE: &str = "/proc/cmdline";
-    let line = std::fs::read_to_string(COMMAND_LINE)
-        .map_err(|source| ModuleError::Read { path: COMMAND_LINE.into(), source })?;
-    load(Path::new(DRIVER_PATH), &module_parameters(&line, DRIVER_NAME))
+    let read =
+        |path: &str| std::fs::read_to_string(path).map_err(|source| ModuleError::Read { path: path.into(), source });
+    let brought =
+        if Path::new(DRIVER_PARAMETERS_PATH).exists() { read(DRIVER_PARAMETERS_PATH)? } else { String::new() };
+    let booted = module_parameters(&read(COMMAND_LINE)?, DRIVER_NAME);
+    load(Path::new(DRIVER_PATH), format!("{} {booted}", brought.trim()).trim())
 }
 
 #[cfg(test)]

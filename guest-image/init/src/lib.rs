@@ -4,5 +4,4 @@
 //! PID 1 loads the driver at boot; a test that unloads it loads it again in exactly the same way.
 
 pub mod driver;
-pub mod kernel_command_line;
 pub mod kernel_log;

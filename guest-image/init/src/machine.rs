@@ -6,14 +6,13 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use ersatz_guest_image::ports::EXIT_PORT;
 use nix::errno::Errno;
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::unistd::sync;
 
 use crate::console;
 
-/// The I/O port that takes the exit status: QEMU's `isa-debug-exit` and the Ersatz VMM end there.
-const EXIT_PORT: u64 = 0xf4;
 /// I/O ports as a file: a write at an offset is an `out` to that port.
 const PORTS: &str = "/dev/port";
 
@@ -21,7 +20,7 @@ const PORTS: &str = "/dev/port";
 pub fn end(status: u8) -> ! {
     sync();
     console::drain();
-    if let Err(error) = report(status) {
+    if let Err(error) = write_port(EXIT_PORT, status) {
         eprintln!("ersatz-init: cannot report exit status {status} by {PORTS}: {error}");
         console::drain();
     }
@@ -32,8 +31,13 @@ pub fn end(status: u8) -> ! {
     std::process::exit(i32::from(status))
 }
 
-fn report(status: u8) -> io::Result<()> {
-    OpenOptions::new().write(true).open(PORTS)?.write_all_at(&[status], EXIT_PORT)
+/// Writes a byte to an I/O port.
+///
+/// # Errors
+///
+/// If the kernel does not let us.
+pub fn write_port(port: u16, value: u8) -> io::Result<()> {
+    OpenOptions::new().write(true).open(PORTS)?.write_all_at(&[value], port.into())
 }
 
 fn power_off() -> Result<Infallible, Errno> {

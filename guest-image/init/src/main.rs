@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! PID 1 of the guest.
 //!
-//! Mounts what programs expect, loads the driver, runs the one command the host asked for, and reports its exit status
-//! to the host. Whatever goes wrong on the way is said on the console and ends the machine with [`STATUS_FAILED`], never
+//! Mounts what programs expect, waits for its run if it is to be restored from a snapshot ([`restored`]), loads the driver, runs
+//! the one command the host asked for, and reports its exit status to the host. Whatever goes wrong on the way is said on the console and ends the machine with [`STATUS_FAILED`], never
 //! with the kernel panic that a PID 1 which simply exits would cause.
 
 mod command;
@@ -10,11 +10,14 @@ mod console;
 mod machine;
 mod mounts;
 mod outer;
+mod random;
+mod restored;
 mod session;
 
 use std::panic::catch_unwind;
 use std::path::Path;
 
+use ersatz_guest_image::run::DRIVER_PATH;
 use ersatz_init::driver;
 use ersatz_init::kernel_log::KernelLog;
 use thiserror::Error;
@@ -27,6 +30,10 @@ const STATUS_FAILED: u8 = 125;
 enum InitError {
     #[error(transparent)]
     Mount(#[from] mounts::MountError),
+    #[error(transparent)]
+    Restore(#[from] restored::RestoreError),
+    #[error("cannot give the machine an id")]
+    MachineId(#[source] std::io::Error),
     #[error(transparent)]
     Module(#[from] driver::ModuleError),
     #[error(transparent)]
@@ -43,7 +50,7 @@ fn main() {
     let status = match catch_unwind(run) {
         Ok(Ok(status)) => status,
         Ok(Err(error)) => {
-            eprintln!("ersatz-init: {error}");
+            eprintln!("ersatz-init: {}", with_causes(&error));
             STATUS_FAILED
         }
         // The panic's message is on the console already.
@@ -60,14 +67,24 @@ fn run() -> Result<u8, InitError> {
     if outer::requested() {
         return Ok(outer::run()?);
     }
-    if Path::new(driver::DRIVER_PATH).exists() {
+    restored::receive_run()?;
+    random::give_machine_id().map_err(InitError::MachineId)?;
+    if Path::new(DRIVER_PATH).exists() {
         driver::load_driver()?;
     } else {
-        eprintln!("ersatz-init: notice: no driver in this image ({})", driver::DRIVER_PATH);
+        eprintln!("ersatz-init: notice: no driver in this image ({DRIVER_PATH})");
     }
     let status = command::run(&command::requested()?)?;
     repeat_complaints();
     Ok(status)
+}
+
+/// An error and its causes, on one line. A cause that the error's own text ends with is not said twice.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes
+        .map(ToString::to_string)
+        .fold(error.to_string(), |text, cause| if text.ends_with(&cause) { text } else { format!("{text}: {cause}") })
 }
 
 /// Shows on the console what the kernel complained about since boot.

@@ -10,9 +10,9 @@ use thiserror::Error;
 
 use crate::console::output::ConsoleOutput;
 use crate::gpu::{self, Place};
-use crate::machine::{Connections, Console, FunctionFactory, Machine, MachineError};
+use crate::machine::{Connections, Console, FunctionFactory, Machine, MachineConfig, MachineError};
 use crate::outcome::Outcome;
-use crate::spec::{GpuSpec, GuestSpec};
+use crate::spec::{ArchiveError, GpuSpec, GuestSpec};
 use crate::supervisor::{Watch, supervise};
 
 /// Why there is no outcome.
@@ -21,6 +21,9 @@ pub enum KvmRunError {
     /// The machine could not be built, or not go on.
     #[error(transparent)]
     Machine(#[from] MachineError),
+    /// What the run brings could not be read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     /// There are more GPUs than a fabric links.
     #[error("a guest may have at most {FABRIC_PORTS} GPUs, not {0}")]
     TooMany(usize),
@@ -44,15 +47,17 @@ pub fn run(
     watch: &Watch,
     said: &mut dyn FnMut(&str),
 ) -> Result<Outcome, KvmRunError> {
-    if spec.devices.len() > usize::from(FABRIC_PORTS) {
-        return Err(KvmRunError::TooMany(spec.devices.len()));
+    let devices = &spec.run.devices;
+    if devices.len() > usize::from(FABRIC_PORTS) {
+        return Err(KvmRunError::TooMany(devices.len()));
     }
     let fabric = Fabric::new();
-    let functions = (0..).zip(&spec.devices).map(|(index, gpu)| factory(gpu.clone(), index, fabric.clone())).collect();
-    let machine = Machine::new(spec, functions, Console { output: Box::new(output), input })?;
+    let config = MachineConfig::linux(&spec.machine, spec.run.archive()?);
+    let functions = (0..).zip(devices).map(|(index, gpu)| factory(gpu.clone(), index, fabric.clone())).collect();
+    let machine = Machine::new(&config, functions, Console { output: Box::new(output), input })?;
     let handle = machine.handle();
     let outcome = supervise::<KvmRunError>(watch, &handle, || Ok(machine.run()?))?;
-    if spec.exit_counts {
+    if spec.run.exit_counts {
         said(&format!("exits to the VMM: {}", handle.exits()));
     }
     Ok(outcome)

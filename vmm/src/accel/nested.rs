@@ -93,9 +93,9 @@ pub fn run(
 ) -> Result<Outcome, NestedError> {
     let outcome = tempfile::NamedTempFile::new().map_err(NestedError::Scratch)?;
     let job = inside::job(spec, ground, outcome.path(), console)?;
-    let vram = spec.devices.iter().fold(0, |sum: u64, gpu| sum.saturating_add(gpu.vram));
-    let memory = outer_memory(spec.memory, vram);
-    let limit = spec.timeout.map(|limit| limit.saturating_add(GRACE));
+    let vram = spec.run.devices.iter().fold(0, |sum: u64, gpu| sum.saturating_add(gpu.vram));
+    let memory = outer_memory(spec.machine.memory, vram);
+    let limit = spec.run.timeout.map(|limit| limit.saturating_add(GRACE));
     match run_job(&job, ground, memory, limit, console, stop, progress)? {
         None => Ok(Outcome::Interrupted),
         Some(status) => inside::outcome(outcome.path(), status),

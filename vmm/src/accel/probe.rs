@@ -105,7 +105,7 @@ fn run_tiny_guest() -> Result<Option<End>, MachineError> {
     let payload = Payload::Code { code: CODE.concat(), mapped: MAPPED };
     let config = MachineConfig { vcpus: 1, memory: MEMORY, payload };
     let console = Console { output: Box::new(io::sink()), input: None };
-    let machine = Machine::new(config, Vec::new(), console)?;
+    let machine = Machine::new(&config, Vec::new(), console)?;
     let handle = machine.handle();
     let (done, guest_ended) = channel::<()>();
     let watchdog = std::thread::spawn(move || {

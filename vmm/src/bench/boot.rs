@@ -11,7 +11,7 @@ use super::Plan;
 use super::contender::Contender;
 use crate::accel::nested::inside;
 use crate::qemu::Qemu;
-use crate::spec::{GpuSpec, GuestSpec};
+use crate::spec::{GpuSpec, GuestSpec, MachineSpec, RunSpec};
 
 /// What the kernel is told.
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1";
@@ -61,17 +61,21 @@ pub fn plan(places: &Places, qemu: &Qemu, memory: u64, rounds: u32) -> Option<(P
 
 /// Our guest.
 fn guest(places: &Places, kernel: &Path, memory: u64) -> GuestSpec {
-    GuestSpec {
+    let machine = MachineSpec {
         kernel: kernel.to_owned(),
         initramfs: places.initramfs.clone(),
-        initramfs_tail: Vec::new(),
         command_line: COMMAND_LINE.to_owned(),
         vcpus: 1,
         memory,
+    };
+    let run = RunSpec {
+        archives: Vec::new(),
+        request: Vec::new(),
         devices: vec![GpuSpec::new(VRAM)],
         exit_counts: false,
         timeout: None,
-    }
+    };
+    GuestSpec { machine, run }
 }
 
 /// QEMU's guest.
@@ -124,7 +128,7 @@ mod tests {
         for ((path, content), contender) in files.iter().zip([0, 2]) {
             assert!(plan.contenders[contender].command.contains(&path.to_str().unwrap().to_owned()));
             let spec: GuestSpec = serde_json::from_slice(content).unwrap();
-            assert_eq!((spec.memory, spec.command_line.as_str()), (512 << 20, COMMAND_LINE));
+            assert_eq!((spec.machine.memory, spec.machine.command_line.as_str()), (512 << 20, COMMAND_LINE));
         }
     }
 

@@ -35,6 +35,7 @@ pub fn run(options: &BootSpecOptions) -> Result<u8, CommandError> {
         interactive: options.input,
         // The host's end has taken what is meant for us.
         keys: false,
+        cold: true,
         progress: Box::new(say),
     };
     let (outcome, _) = launch(&spec, &Carrier::Kvm, connection)?;

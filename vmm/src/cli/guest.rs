@@ -7,14 +7,17 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use ersatz_abi::pci::{VRAM_MAX, VRAM_MIN};
+use ersatz_guest_image::initramfs::ArchiveError;
+use ersatz_guest_image::kernel_command_line::words;
 use ersatz_guest_image::manifest::Manifest;
+use ersatz_guest_image::run::request_archive;
 use thiserror::Error;
 
 use super::artifacts::{self, ArtifactError, DEFAULT_SERIES, KernelChoice};
 use super::limit::{self, Limit};
 use super::{report, size};
 use crate::launch::{Carrier, LaunchError, Wanted};
-use crate::spec::{GpuSpec, GuestSpec};
+use crate::spec::{GpuSpec, GuestSpec, MachineSpec, RunSpec};
 
 /// Smallest guest memory: below it a stock kernel cannot unpack itself and its initramfs.
 const MEMORY_MIN: u64 = 128 << 20;
@@ -68,9 +71,12 @@ pub struct GuestOptions {
     /// Kernel: a series that was built (7.2), or a bzImage or ELF file
     #[arg(long, value_name = "SERIES|FILE", value_parser = artifacts::parse_kernel, default_value = DEFAULT_SERIES)]
     pub kernel: KernelChoice,
-    /// Initramfs to boot instead of the built one
+    /// Initramfs to boot instead of the built one, with driver and programs of its own; implies --cold
     #[arg(long, value_name = "FILE")]
     pub initramfs: Option<PathBuf>,
+    /// Boot, instead of starting from a snapshot of a booted guest (tcg and nested; kvm always boots)
+    #[arg(long)]
+    pub cold: bool,
     /// Guest memory
     #[arg(long, value_name = "SIZE", value_parser = memory_size, default_value = "1G")]
     pub memory: u64,
@@ -128,6 +134,9 @@ pub enum GuestError {
     /// Something to boot is missing.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+    /// The command cannot be passed to the guest.
+    #[error(transparent)]
+    Command(#[from] ArchiveError),
     /// The BAR makes no sense.
     #[error(transparent)]
     Bar(#[from] BarError),
@@ -164,14 +173,14 @@ impl GuestOptions {
         Carrier::choose(self.accel.into(), self.qemu.clone(), manifest, &mut report::say)
     }
 
-    /// What these options amount to.
+    /// What these options amount to, with a command to run in the guest, or a shell.
     ///
     /// `modes` are the memory types of the GPUs in order, the last for all that follow.
     ///
     /// # Errors
     ///
     /// If something to boot is missing, or the options contradict each other.
-    pub fn guest(&self, modes: &[Mode], initramfs_tail: Vec<u8>, defaults: Defaults) -> Result<Guest, GuestError> {
+    pub fn guest(&self, modes: &[Mode], command: Option<&[String]>, defaults: Defaults) -> Result<Guest, GuestError> {
         let vram = self.vram.unwrap_or(defaults.vram);
         let bar = bar_of(vram, self.bar)?;
         let (series, file) = match &self.kernel {
@@ -193,13 +202,19 @@ impl GuestOptions {
         const REBUILD: &str = "give another, or run `cargo xtask build` again";
         artifacts::readable("kernel", &kernel, REBUILD)?;
         artifacts::readable("initramfs", &initramfs, REBUILD)?;
-        let spec = GuestSpec {
+        let (kernel_words, driver_words) = split_words(self.kernel_args.as_deref().unwrap_or_default());
+        let request = request_archive(command, &self.driver_parameters(modes, &driver_words))?;
+        let machine = MachineSpec {
             kernel,
             initramfs,
-            initramfs_tail,
-            command_line: self.command_line(modes),
+            command_line: command_line(&kernel_words),
             vcpus: self.cpus,
             memory: self.memory,
+        };
+        let run = RunSpec {
+            // An initramfs given by hand has its own driver and programs.
+            archives: if self.initramfs.is_some() { Vec::new() } else { vec![built(|m| &m.programs)] },
+            request,
             devices: (0..self.devices)
                 .map(|index| {
                     let trace = self.trace.as_deref().map(|path| trace_path(path, index, self.devices.into()));
@@ -209,25 +224,44 @@ impl GuestOptions {
             exit_counts: self.exit_counts,
             timeout: self.timeout.map_or(defaults.limit, |limit| limit.0),
         };
-        Ok(Guest { spec, manifest })
+        Ok(Guest { spec: GuestSpec { machine, run }, manifest })
     }
 
-    /// The kernel's command line: a console from the first line on, warnings always, a panic ends the run after a
-    /// backtrace of every CPU, and an NMI, by which a hanging kernel is asked where it is, is a panic.
-    fn command_line(&self, modes: &[Mode]) -> String {
+    /// Whether the guest boots though it could start from a snapshot. PID 1 of an initramfs given by hand may know nothing of
+    /// those.
+    pub fn is_cold(&self) -> bool {
+        self.cold || self.initramfs.is_some()
+    }
+
+    /// The driver's parameters: the memory types, and what `--kernel-args` has for the driver.
+    fn driver_parameters(&self, modes: &[Mode], words: &[&str]) -> String {
         let last = modes.last().copied().unwrap_or(Mode::Private);
         let modes: Vec<&str> =
             (0..usize::from(self.devices)).map(|index| modes.get(index).copied().unwrap_or(last).name()).collect();
-        let mut line = format!(
-            "console=ttyS0 loglevel=5 panic=-1 panic_sys_info=all_bt unknown_nmi_panic ersatz.memory={}",
-            modes.join(",")
-        );
-        if let Some(words) = &self.kernel_args {
-            line.push(' ');
-            line.push_str(words);
-        }
-        line
+        let memory = format!("memory={}", modes.join(","));
+        [&[memory.as_str()], words].concat().join(" ")
     }
+}
+
+/// The kernel's command line: a console from the first line on, warnings always, a panic ends the run after a backtrace of
+/// every CPU, and an NMI, by which a hanging kernel is asked where it is, is a panic.
+fn command_line(words: &[&str]) -> String {
+    const LINE: &str = "console=ttyS0 loglevel=5 panic=-1 panic_sys_info=all_bt unknown_nmi_panic";
+    [&[LINE], words].concat().join(" ")
+}
+
+/// Tells words for the kernel from parameters of the driver (`ersatz.NAME=VALUE`, without the prefix), which are not part of what
+/// a guest boots with.
+fn split_words(text: &str) -> (Vec<&str>, Vec<&str>) {
+    let mut kernel = Vec::new();
+    let mut driver = Vec::new();
+    for word in words(text) {
+        match word.strip_prefix("ersatz.").filter(|parameter| !parameter.is_empty()) {
+            Some(parameter) => driver.push(parameter),
+            None => kernel.push(word),
+        }
+    }
+    (kernel, driver)
 }
 
 /// Where the trace of one GPU of so many goes: into a folder by number; beside a file by number unless it is the only one.
@@ -323,14 +357,21 @@ mod tests {
 
     #[test]
     fn each_gpu_gets_its_mode() {
-        let line = options(&["--devices", "3"]).command_line(&[Mode::Coherent, Mode::Private]);
-        assert!(line.contains("ersatz.memory=coherent,private,private"), "{line}");
+        let parameters = options(&["--devices", "3"]).driver_parameters(&[Mode::Coherent, Mode::Private], &["a=1"]);
+        assert_eq!(parameters, "memory=coherent,private,private a=1");
     }
 
     #[test]
-    fn kernel_arguments_come_last() {
-        let line = options(&["--kernel-args", "quiet loglevel=7"]).command_line(&[]);
-        assert!(line.ends_with(" quiet loglevel=7"), "{line}");
+    fn words_for_the_driver_are_told_from_those_for_the_kernel() {
+        let (kernel, driver) = split_words("quiet ersatz.region=bar loglevel=7  ersatz.name=\"a b\" ersatz.");
+        assert_eq!(driver, ["region=bar", "name=\"a b\""]);
+        assert!(command_line(&kernel).ends_with(" quiet loglevel=7 ersatz."), "{kernel:?}");
+    }
+
+    #[test]
+    fn an_initramfs_of_ones_own_boots() {
+        assert!(!options(&[]).is_cold());
+        assert!(options(&["--cold"]).is_cold() && options(&["--initramfs", "x"]).is_cold());
     }
 
     #[test]

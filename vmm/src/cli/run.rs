@@ -5,7 +5,6 @@ use std::io;
 use std::time::Duration;
 
 use clap::Args;
-use ersatz_guest_image::initramfs::command_archive;
 
 use super::CommandError;
 use super::guest::{Defaults, GuestOptions, Mode};
@@ -52,13 +51,13 @@ pub struct RunOptions {
 pub fn run(options: &RunOptions) -> Result<u8, CommandError> {
     let is_shell = options.command.is_empty();
     let defaults = Defaults { limit: (!is_shell).then_some(COMMAND_LIMIT), vram: VRAM };
-    let tail = if is_shell { Vec::new() } else { command_archive(&options.command)? };
-    let guest = options.guest.guest(&options.mode, tail, defaults)?;
+    let guest = options.guest.guest(&options.mode, (!is_shell).then_some(&options.command), defaults)?;
     let carrier = options.guest.carrier(guest.manifest.as_ref())?;
     let connection = Connection {
         sink: Some(Box::new(io::stdout())),
         interactive: is_shell || options.interactive,
         keys: true,
+        cold: options.guest.is_cold(),
         progress: Box::new(report::say),
     };
     let (outcome, log) = launch(&guest.spec, &carrier, connection)?;

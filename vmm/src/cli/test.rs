@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use ersatz_guest_image::initramfs::command_archive;
+use ersatz_guest_image::run::TESTS_PATH;
 
 use self::ktap::Counts;
 use self::report::{Report, Style};
@@ -21,7 +21,7 @@ use crate::launch::{Connection, launch};
 use crate::outcome::{Outcome, STATUS_FAILED};
 
 /// The tests, in the guest.
-const PROGRAM: &str = "/bin/ersatz-guest-tests";
+const PROGRAM: &str = TESTS_PATH;
 
 /// Half an hour a boot: a full suite under emulation on a busy machine takes a third of that. VRAM that the tests can fill in
 /// bearable time; with more they skip those that do.
@@ -111,16 +111,21 @@ fn run_in_mode(options: &TestOptions, mode: Mode, style: Style) -> Result<u8, Co
         words.push("--list".to_owned());
     }
     words.extend(options.filter.iter().cloned());
-    let mut guest = options.guest.guest(&[mode], command_archive(&words)?, DEFAULTS)?;
-    for gpu in &mut guest.spec.devices {
+    let mut guest = options.guest.guest(&[mode], Some(&words), DEFAULTS)?;
+    for gpu in &mut guest.spec.run.devices {
         if options.mode.len() > 1 {
             gpu.trace = gpu.trace.take().map(|path| mode.beside(&path));
         }
     }
     let carrier = options.guest.carrier(guest.manifest.as_ref())?;
     let report = Report::new(Box::new(io::stdout()), style);
-    let connection =
-        Connection { sink: Some(Box::new(report.clone())), interactive: false, keys: false, progress: Box::new(say) };
+    let connection = Connection {
+        sink: Some(Box::new(report.clone())),
+        interactive: false,
+        keys: false,
+        cold: options.guest.is_cold(),
+        progress: Box::new(say),
+    };
     let started = Instant::now();
     let (outcome, log) = launch(&guest.spec, &carrier, connection)?;
     ending::ending(&outcome, &log, Shown::Not);

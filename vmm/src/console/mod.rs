@@ -8,6 +8,5 @@
 pub mod keys;
 pub mod log;
 pub mod output;
-#[cfg(test)]
-pub(crate) mod recorder;
+pub mod recorder;
 pub mod terminal;

@@ -12,7 +12,7 @@ use ersatz_device_model::dma::DmaSpace;
 use ersatz_device_model::interrupt::InterruptSink;
 
 use super::layout::HIGH_MEMORY;
-use crate::spec::GuestSpec;
+use crate::spec::MachineSpec;
 
 /// The two ends of the guest's serial port, `ttyS0`.
 pub struct Console {
@@ -61,15 +61,16 @@ pub struct MachineConfig {
     pub payload: Payload,
 }
 
-impl From<&GuestSpec> for MachineConfig {
-    fn from(spec: &GuestSpec) -> Self {
+impl MachineConfig {
+    /// A machine that boots Linux, with an archive behind its initramfs; that may be empty.
+    pub fn linux(spec: &MachineSpec, initramfs_tail: Vec<u8>) -> Self {
         Self {
             vcpus: spec.vcpus,
             memory: spec.memory,
             payload: Payload::Linux {
                 kernel: spec.kernel.clone(),
                 initramfs: spec.initramfs.clone(),
-                initramfs_tail: spec.initramfs_tail.clone(),
+                initramfs_tail,
                 command_line: spec.command_line.clone(),
             },
         }

@@ -8,9 +8,9 @@
 //! ```no_run
 //! # use ersatz::machine::{Console, Machine};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let spec: ersatz::spec::GuestSpec = unimplemented!();
+//! # let config: ersatz::machine::MachineConfig = unimplemented!();
 //! let console = Console { output: Box::new(std::io::stdout()), input: None };
-//! let machine = Machine::new(&spec, Vec::new(), console)?;
+//! let machine = Machine::new(&config, Vec::new(), console)?;
 //! let handle = machine.handle();
 //! let end = machine.run()?;
 //! println!("{end:?}, {} exits", handle.exits().total());
@@ -75,11 +75,11 @@ impl Machine {
     ///
     /// Whatever keeps this machine from running, known before the guest executes anything.
     pub fn new(
-        config: impl Into<MachineConfig>,
+        config: &MachineConfig,
         functions: Vec<FunctionFactory>,
         console: Console,
     ) -> Result<Self, MachineError> {
-        build::build(&config.into(), functions, console)
+        build::build(config, functions, console)
     }
 
     /// A handle to look in and to stop the machine; works before, during and after [`Self::run`].

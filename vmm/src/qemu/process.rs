@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A running QEMU. It never outlives us, however we end.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, parent_id};
@@ -40,14 +41,15 @@ pub struct QemuProcess {
 impl QemuProcess {
     /// Starts QEMU with its standard streams taken: no input, the ends of both outputs kept.
     ///
-    /// It inherits `descriptors` under the same numbers, so arguments can name them. It is killed when the calling
-    /// thread ends, so call this from one that lives as long as the machine should.
+    /// It inherits `given` and `shared` under the same numbers, so arguments can name them; `given` are closed here. It is killed
+    /// when the calling thread ends, so call this from one that lives as long as the machine should.
     ///
     /// # Errors
     ///
     /// If it cannot be started. Arguments it does not like are no error here: it ends, and says why on standard error.
-    pub fn start(qemu: &Qemu, mut command: Command, descriptors: Vec<OwnedFd>) -> Result<Self, QemuError> {
-        let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    pub fn start(qemu: &Qemu, mut command: Command, given: Vec<OwnedFd>, shared: &[&File]) -> Result<Self, QemuError> {
+        let shared = shared.iter().map(|file| file.as_raw_fd());
+        let numbers: Vec<RawFd> = given.iter().map(AsRawFd::as_raw_fd).chain(shared).collect();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A Ctrl-C on our terminal is for us: we end the guest first, and QEMU after that.
         command.process_group(0);
@@ -118,7 +120,6 @@ fn inherit(descriptor: RawFd) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
 
@@ -128,13 +129,13 @@ mod tests {
         let shell = Qemu::Host("/bin/sh".into());
         let mut command = shell.command();
         command.args(["-c", script]);
-        QemuProcess::start(&shell, command, descriptors).unwrap()
+        QemuProcess::start(&shell, command, descriptors, &[]).unwrap()
     }
 
     #[test]
     fn a_missing_program_is_named() {
         let qemu = Qemu::Host("/nowhere/qemu".into());
-        let error = QemuProcess::start(&qemu, qemu.command(), Vec::new()).unwrap_err();
+        let error = QemuProcess::start(&qemu, qemu.command(), Vec::new(), &[]).unwrap_err();
         assert!(error.to_string().contains("/nowhere/qemu"), "{error}");
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Console, Ground, NestedError, OuterJob, Source};
 use crate::outcome::{Outcome, STATUS_FAILED};
-use crate::spec::{GpuSpec, GuestSpec};
+use crate::spec::{GpuSpec, GuestSpec, MachineSpec, RunSpec};
 
 /// The hidden command that runs a guest by its description: `ersatz boot-spec [--input] SPEC OUTCOME`.
 pub const COMMAND: &str = "boot-spec";
@@ -30,7 +30,7 @@ pub(super) fn job(
     console: &Console,
 ) -> Result<OuterJob, NestedError> {
     let mut collect = vec![(PathBuf::from(OUTCOME), outcome.to_owned())];
-    let devices = spec.devices.iter().enumerate().map(|(index, gpu)| {
+    let devices = spec.run.devices.iter().enumerate().map(|(index, gpu)| {
         let trace = gpu.trace.as_ref().map(|target| {
             let inside = PathBuf::from(format!("/ersatz/gpu{index}.trace"));
             collect.push((inside.clone(), target.clone()));
@@ -38,19 +38,24 @@ pub(super) fn job(
         });
         GpuSpec { trace, ..gpu.clone() }
     });
-    let inside =
-        GuestSpec { kernel: KERNEL.into(), initramfs: INITRAMFS.into(), devices: devices.collect(), ..spec.clone() };
+    let devices = devices.collect();
+    let archives: Vec<String> = (0..spec.run.archives.len()).map(|index| format!("/ersatz/run{index}.cpio")).collect();
+    let machine = MachineSpec { kernel: KERNEL.into(), initramfs: INITRAMFS.into(), ..spec.machine.clone() };
+    let run = RunSpec { archives: archives.iter().map(PathBuf::from).collect(), devices, ..spec.run.clone() };
+    let inside = GuestSpec { machine, run };
     let text = serde_json::to_vec(&inside).map_err(|error| NestedError::Scratch(error.into()))?;
     let words = [VMM, COMMAND].into_iter().chain(console.input.as_ref().map(|_| INPUT)).chain([SPEC, OUTCOME]);
+    let mut files = vec![
+        (VMM.to_owned(), Source::File(ground.vmm.clone())),
+        (KERNEL.to_owned(), Source::File(spec.machine.kernel.clone())),
+        (INITRAMFS.to_owned(), Source::File(spec.machine.initramfs.clone())),
+        (SPEC.to_owned(), Source::Bytes(text)),
+    ];
+    files.extend(archives.into_iter().zip(spec.run.archives.iter().cloned().map(Source::File)));
     Ok(OuterJob {
         command: words.map(str::to_owned).collect(),
         terminal: console.is_terminal(),
-        files: vec![
-            (VMM.to_owned(), Source::File(ground.vmm.clone())),
-            (KERNEL.to_owned(), Source::File(spec.kernel.clone())),
-            (INITRAMFS.to_owned(), Source::File(spec.initramfs.clone())),
-            (SPEC.to_owned(), Source::Bytes(text)),
-        ],
+        files,
         folders: Vec::new(),
         collect,
     })
@@ -132,17 +137,21 @@ mod tests {
 
     fn spec() -> GuestSpec {
         let gpu = |trace: Option<&str>| GpuSpec { trace: trace.map(PathBuf::from), ..GpuSpec::new(1 << 30) };
-        GuestSpec {
+        let machine = MachineSpec {
             kernel: "/host/vmlinux".into(),
             initramfs: "/host/initramfs".into(),
-            initramfs_tail: vec![0, 255, 7],
             command_line: "console=ttyS0".to_owned(),
             vcpus: 2,
             memory: 1 << 30,
+        };
+        let run = RunSpec {
+            archives: vec!["/host/programs".into()],
+            request: vec![0, 255, 7],
             devices: vec![gpu(None), gpu(Some("/host/t"))],
             exit_counts: true,
             timeout: Some(Duration::from_millis(1500)),
-        }
+        };
+        GuestSpec { machine, run }
     }
 
     fn ground() -> Ground {
@@ -170,10 +179,12 @@ mod tests {
         let path = folder.path().join("spec.json");
         std::fs::write(&path, text).unwrap();
         let inside = read_spec(&path).unwrap();
-        assert_eq!(inside.kernel, Path::new(KERNEL));
-        assert_eq!(inside.devices[0].trace, None);
-        assert_eq!(inside.devices[1].trace, Some("/ersatz/gpu1.trace".into()));
-        assert_eq!((inside.initramfs_tail, inside.timeout), (spec().initramfs_tail, spec().timeout));
+        assert_eq!(inside.machine.kernel, Path::new(KERNEL));
+        assert_eq!(inside.run.devices[0].trace, None);
+        assert_eq!(inside.run.devices[1].trace, Some("/ersatz/gpu1.trace".into()));
+        assert_eq!((&inside.run.request, inside.run.timeout), (&spec().run.request, spec().run.timeout));
+        let archive = job.files.iter().find(|(path, _)| Path::new(path) == inside.run.archives[0]);
+        assert!(matches!(archive, Some((_, Source::File(path))) if path == Path::new("/host/programs")));
         assert!(job.collect.contains(&("/ersatz/gpu1.trace".into(), "/host/t".into())));
     }
 

@@ -45,7 +45,7 @@ impl OuterMachine {
         for (index, (folder, _)) in job.folders.iter().enumerate() {
             command.args(share(&OuterJob::tag(index), folder)?);
         }
-        let process = QemuProcess::start(&ground.qemu, command, vec![initramfs, qemu_port])?;
+        let process = QemuProcess::start(&ground.qemu, command, vec![initramfs, qemu_port], &[])?;
         Ok(Self { process, port })
     }
 

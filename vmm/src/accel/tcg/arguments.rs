@@ -3,19 +3,22 @@
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
+use std::path::Path;
 
-use serde_json::json;
+use ersatz_device_model::fabric::FABRIC_PORTS;
+use ersatz_guest_image::mailbox;
+use ersatz_guest_image::ports::{EXIT_PORT, READY_PORT};
+use ersatz_guest_image::run::WAIT_FOR_RUN;
+use serde_json::{Value, json};
 
-use crate::qemu::timestamp;
-use crate::spec::GuestSpec;
+use super::KIND;
+use crate::qemu::{Qemu, timestamp};
+use crate::snapshot::key::{Key, KeyBuilder, KeyError};
+use crate::spec::MachineSpec;
 
 /// The processor: all that TCG can do, but without five-level paging, which makes every page walk of the emulator longer.
 /// 46 physical address bits make room for a BAR of 1 TiB.
 const PROCESSOR: &str = "max,la57=off,phys-bits=46";
-
-/// The I/O port where PID 1 reports an exit status. A debug console there passes all eight bits on; `isa-debug-exit` would
-/// make QEMU end with twice the status plus one, of which an exit status has room for half.
-const EXIT_PORT: u16 = 0xf4;
 
 /// Words for the kernel that emulation needs: on a busy host the emulated timers are late, which a kernel that checks them
 /// against each other takes for broken hardware, and panics ("IO-APIC + timer doesn't work!").
@@ -24,48 +27,142 @@ const TIMERS: &str = "no_timer_check tsc=reliable";
 /// How long QEMU waits for a reply of the device, in milliseconds; afterwards the link is dead.
 const MESSAGE_TIMEOUT: u32 = 60_000;
 
-/// What QEMU is connected to.
+/// What the root port of a GPU has room for below it: the largest BAR2, and the other BARs. The windows stand from the boot on,
+/// when nobody knows yet what will be plugged in.
+const GPU_WINDOWS: &str = "pref64-reserve=1T,mem-reserve=2M";
+
+/// The root port that the mailbox is plugged into.
+const MAILBOX_PORT: &str = "mailbox-port";
+/// What it has room for.
+const MAILBOX_WINDOWS: &str = "pref64-reserve=2G,mem-reserve=2M";
+
+/// The descriptors by which QEMU is connected. QEMU inherits them under these numbers.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Connections {
-    /// Inherited descriptor of the initramfs.
-    pub(super) initramfs: RawFd,
-    /// Inherited descriptor that the serial port reads and writes.
+    /// Guest memory, shared with the devices.
+    pub(super) memory: RawFd,
+    /// What the serial port reads and writes.
     pub(super) console: RawFd,
-    /// Inherited descriptor that gets what the guest writes to [`EXIT_PORT`].
+    /// Gets what the guest writes to [`EXIT_PORT`].
     pub(super) status: RawFd,
-    /// Inherited descriptor for the monitor.
+    /// Gets what the guest writes to [`READY_PORT`].
+    pub(super) ready: RawFd,
+    /// The monitor.
     pub(super) monitor: RawFd,
-    /// Inherited descriptors that lead to the devices' sockets, in PCI order.
-    pub(super) devices: Vec<RawFd>,
+}
+
+/// How a machine starts.
+#[derive(Debug)]
+pub(super) enum Start<'a> {
+    /// It boots, with this initramfs, and GPUs behind the sockets that these descriptors lead to.
+    Boot {
+        /// The file.
+        initramfs: &'a Path,
+        /// In PCI order.
+        gpus: &'a [RawFd],
+    },
+    /// It waits for the state of one that has booted.
+    Restore {
+        /// The initramfs that one booted with, of which QEMU keeps a copy.
+        initramfs: &'a Path,
+    },
 }
 
 /// QEMU's arguments.
-pub(super) fn arguments(spec: &GuestSpec, connections: &Connections) -> Vec<OsString> {
-    let mebibytes = spec.memory.div_ceil(1 << 20);
-    let Connections { initramfs, console, status, monitor, devices } = connections;
-    let words = [
+pub(super) fn arguments(machine: &MachineSpec, connections: &Connections, start: &Start<'_>) -> Vec<OsString> {
+    let mut arguments = hardware(machine, connections);
+    let initramfs = match start {
+        Start::Boot { initramfs, gpus } => {
+            for (&socket, port) in gpus.iter().zip(0..) {
+                arguments.extend(["-device".into(), gpu(socket, port).to_string().into()]);
+            }
+            let clock = timestamp::kernel_argument();
+            let line = format!("{TIMERS} {clock} {WAIT_FOR_RUN} {}", machine.command_line);
+            arguments.extend(["-append".into(), line.into()]);
+            initramfs
+        }
+        Start::Restore { initramfs } => {
+            arguments.extend(["-incoming".into(), "defer".into()]);
+            initramfs
+        }
+    };
+    arguments.extend(["-kernel".into(), machine.kernel.clone().into()]);
+    arguments.extend(["-initrd".into(), (*initramfs).into()]);
+    arguments
+}
+
+/// The machine without its GPUs: what must be the same where a state is saved and where it is loaded.
+fn hardware(machine: &MachineSpec, connections: &Connections) -> Vec<OsString> {
+    let mebibytes = machine.memory.div_ceil(1 << 20);
+    let Connections { memory, console, status, ready, monitor } = connections;
+    let mut words = vec![
         "-accel tcg,thread=multi -display none -nodefaults -no-user-config -no-reboot".to_owned(),
-        format!("-cpu {PROCESSOR} -smp {}", spec.vcpus),
-        format!("-object memory-backend-memfd,id=ram,size={mebibytes}M,share=on"),
+        format!("-cpu {PROCESSOR} -smp {}", machine.vcpus),
+        format!("-object memory-backend-file,id=ram,size={mebibytes}M,mem-path=/proc/self/fd/{memory},share=on"),
         format!("-machine q35,memory-backend=ram -m {mebibytes}M"),
+        // Tells the kernel of a restored guest that its random numbers are another guest's, too.
+        "-device vmgenid,guid=auto".to_owned(),
         format!("-chardev socket,id=console,fd={console} -serial chardev:console"),
         format!("-chardev socket,id=status,fd={status}"),
         format!("-device isa-debugcon,iobase={EXIT_PORT:#x},chardev=status"),
+        format!("-chardev socket,id=ready,fd={ready}"),
+        format!("-device isa-debugcon,iobase={READY_PORT:#x},chardev=ready"),
         format!("-chardev socket,id=monitor,fd={monitor} -qmp chardev:monitor"),
-        format!("-initrd /proc/self/fd/{initramfs}"),
     ];
-    let mut arguments: Vec<OsString> = words.iter().flat_map(|text| text.split(' ')).map(OsString::from).collect();
-    for socket in devices {
-        let device = json!({
-            "driver": "vfio-user-pci",
-            "socket": { "type": "unix", "path": format!("/proc/self/fd/{socket}") },
-            "x-msg-timeout": MESSAGE_TIMEOUT,
-        });
-        arguments.extend(["-device".into(), device.to_string().into()]);
-    }
-    arguments.extend(["-kernel".into(), spec.kernel.clone().into()]);
-    arguments
-        .extend(["-append".into(), format!("{TIMERS} {} {}", timestamp::kernel_argument(), spec.command_line).into()]);
-    arguments
+    let port = |name: &str, slot: u8, windows: &str| {
+        format!("-device pcie-root-port,id={name},chassis={},slot={slot},{windows},io-reserve=0", slot + 1)
+    };
+    words.extend((0..FABRIC_PORTS).map(|slot| port(&gpu_port(slot), slot, GPU_WINDOWS)));
+    words.push(port(MAILBOX_PORT, FABRIC_PORTS, MAILBOX_WINDOWS));
+    words.iter().flat_map(|text| text.split(' ')).map(OsString::from).collect()
+}
+
+/// The name of a GPU's root port.
+fn gpu_port(number: u8) -> String {
+    format!("port{number}")
+}
+
+/// The mailbox, as QEMU takes its memory by `object-add` and the device by `device_add`. It is plugged in after the state was
+/// loaded: QEMU refuses a state that leaves out memory which a BAR maps.
+pub(super) fn mailbox(memory: RawFd) -> (Value, Value) {
+    let memory = json!({
+        "qom-type": "memory-backend-file",
+        "id": "mailbox-memory",
+        "size": mailbox::SIZE,
+        "mem-path": format!("/proc/self/fd/{memory}"),
+        "share": true,
+    });
+    let device = json!({ "driver": "ivshmem-plain", "id": "mailbox", "memdev": "mailbox-memory", "bus": MAILBOX_PORT });
+    (memory, device)
+}
+
+/// A GPU, as QEMU takes it on the command line and by `device_add`: behind a root port of its own, as on a real board.
+pub(super) fn gpu(socket: RawFd, number: u8) -> Value {
+    json!({
+        "driver": "vfio-user-pci",
+        "id": format!("gpu{number}"),
+        "bus": gpu_port(number),
+        "socket": { "type": "unix", "path": format!("/proc/self/fd/{socket}") },
+        "x-msg-timeout": MESSAGE_TIMEOUT,
+    })
+}
+
+/// The key of the snapshot that a guest may start from.
+///
+/// # Errors
+///
+/// If a file that the guest boots with is not there.
+pub(super) fn snapshot_key(machine: &MachineSpec, qemu: &Qemu) -> Result<Key, KeyError> {
+    let mut key = KeyBuilder::new(KIND);
+    // All that QEMU is told, but for the numbers of descriptors and how fast the clock was measured to run.
+    let nowhere = Connections { memory: 0, console: 0, status: 0, ready: 0, monitor: 0 };
+    hardware(machine, &nowhere).iter().for_each(|word| key.text(&word.to_string_lossy()));
+    key.text(TIMERS);
+    key.text(&machine.command_line);
+    key.file(&qemu.program())?;
+    key.file(&machine.kernel)?;
+    key.file(&machine.initramfs)?;
+    Ok(key.finish())
 }
 
 /// A line a vCPU out of what the monitor prints of their registers.
@@ -89,30 +186,62 @@ pub(super) fn summarize_registers(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::GpuSpec;
 
-    #[test]
-    fn every_device_has_its_socket_and_memory_is_shared() {
-        let gpu = GpuSpec::new(1 << 30);
-        let spec = GuestSpec {
-            kernel: "/my kernel".into(),
-            initramfs: "/i".into(),
-            initramfs_tail: Vec::new(),
+    fn machine() -> MachineSpec {
+        MachineSpec {
+            kernel: "/proc/self/exe".into(),
+            initramfs: "/proc/self/exe".into(),
             command_line: "console=ttyS0 panic=-1".to_owned(),
             vcpus: 2,
             memory: 1 << 30,
-            devices: vec![gpu.clone(), gpu],
-            exit_counts: false,
-            timeout: None,
-        };
-        let devices = vec![7, 8];
-        let arguments = arguments(&spec, &Connections { initramfs: 3, console: 4, status: 5, monitor: 6, devices });
-        let text: Vec<&str> = arguments.iter().filter_map(|argument| argument.to_str()).collect();
-        assert!(text.contains(&"memory-backend-memfd,id=ram,size=1024M,share=on"), "{text:?}");
-        assert!(text.contains(&"/my kernel"), "{text:?}");
+        }
+    }
+
+    const CONNECTIONS: Connections = Connections { memory: 3, console: 5, status: 6, ready: 7, monitor: 8 };
+
+    fn text(start: &Start<'_>) -> Vec<String> {
+        let machine = MachineSpec { kernel: "/my kernel".into(), ..machine() };
+        let arguments = arguments(&machine, &CONNECTIONS, start);
+        arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn every_device_has_its_socket_and_memory_is_shared() {
+        let text = text(&Start::Boot { initramfs: Path::new("/i"), gpus: &[17, 18] });
+        assert!(
+            text.contains(&"memory-backend-file,id=ram,size=1024M,mem-path=/proc/self/fd/3,share=on".to_owned()),
+            "{text:?}"
+        );
+        assert!(text.contains(&"/my kernel".to_owned()), "{text:?}");
         assert!(text.iter().any(|word| word.ends_with(" console=ttyS0 panic=-1")), "{text:?}");
-        let sockets = text.iter().filter(|word| word.contains("vfio-user-pci") && word.contains("/proc/self/fd/"));
+        let sockets = text.iter().filter(|word| word.contains("vfio-user-pci") && word.contains("/proc/self/fd/1"));
         assert_eq!(sockets.count(), 2);
+    }
+
+    #[test]
+    fn a_restored_machine_differs_only_in_how_it_starts() {
+        let booted = text(&Start::Boot { initramfs: Path::new("/i"), gpus: &[] });
+        let restored = text(&Start::Restore { initramfs: Path::new("/i") });
+        let differing = |word: &&String| !booted.contains(word);
+        assert_eq!(restored.iter().filter(differing).collect::<Vec<_>>(), ["-incoming", "defer"]);
+    }
+
+    #[test]
+    fn a_key_is_for_one_machine() {
+        let qemu = Qemu::Host("/proc/self/exe".into());
+        let key = |machine: &MachineSpec| snapshot_key(machine, &qemu).unwrap();
+        let first = key(&machine());
+        assert_eq!(first, key(&machine()));
+        for other in [
+            MachineSpec { vcpus: 1, ..machine() },
+            MachineSpec { memory: 2 << 30, ..machine() },
+            MachineSpec { command_line: "quiet".to_owned(), ..machine() },
+            MachineSpec { kernel: "/bin/sh".into(), ..machine() },
+            MachineSpec { initramfs: "/bin/sh".into(), ..machine() },
+        ] {
+            assert_ne!(first, key(&other), "{other:?}");
+        }
+        assert!(snapshot_key(&MachineSpec { kernel: "/nowhere".into(), ..machine() }, &qemu).is_err());
     }
 
     #[test]

@@ -190,7 +190,7 @@ fn what_overflows_is_heard_of_again() {
     channels.iter().for_each(Channel::wait_for_fault);
     wait_until("full fault buffer", || buffer.waiting() == FaultBuffer::LENGTH);
     assert_eq!(buffer.status(), NotificationStatus(0).with_overflow(true));
-    assert_eq!(gpu.counter(Counter::Faults) - before[0], FaultBuffer::LENGTH.into());
+    assert_eq!(gpu.counter(Counter::Faults) - before[0], u64::from(FaultBuffer::LENGTH));
     assert_ne!(gpu.counter(Counter::FaultsDropped), before[1]);
     serve(
         &gpu,

@@ -6,7 +6,7 @@
 
 /// The words of a kernel command line. White space separates them, but not inside double quotes; the quotes stay, since
 /// the module loader takes them off itself.
-fn words(line: &str) -> impl Iterator<Item = &str> {
+pub fn words(line: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     line.split(move |c: char| {
         quoted ^= c == '"';

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The way from a booted guest to one that has its run, by way of a snapshot.
+//!
+//! A guest that was told to wait for its run, and finds none in its initramfs, tells the host that it is ready and looks at its
+//! mailbox until there is a run in it. The host takes its snapshot meanwhile, so every guest that is restored from it wakes up here, with the
+//! clock and the random numbers of the snapshot. Both become the run's own before anything of the run starts.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use ersatz_abi::pci;
+use ersatz_guest_image::kernel_command_line::words;
+use ersatz_guest_image::mailbox::{Header, Mailbox, ReadError};
+use ersatz_guest_image::ports::READY_PORT;
+use ersatz_guest_image::run::{self, UnpackError};
+use thiserror::Error;
+
+use crate::{machine, random};
+
+/// How often the mailbox is looked at. A look is short beside it, also where the processor is emulated twice over.
+const LOOK: Duration = Duration::from_millis(5);
+/// How often the bus is looked at for GPUs that were plugged in.
+const BUS_LOOK: Duration = Duration::from_millis(2);
+/// How long they may take to be there.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the kernel was told.
+const COMMAND_LINE: &str = "/proc/cmdline";
+/// Has the kernel look for functions that were not there before.
+const RESCAN: &str = "/sys/bus/pci/rescan";
+/// One folder per PCI function.
+const FUNCTIONS: &str = "/sys/bus/pci/devices";
+
+/// Why there is no run.
+#[derive(Debug, Error)]
+pub enum RestoreError {
+    /// There is no telling whether there is a run to wait for.
+    #[error("cannot read {COMMAND_LINE}")]
+    CommandLine(#[source] io::Error),
+    /// The mailbox cannot be used.
+    #[error(transparent)]
+    Mailbox(#[from] ReadError),
+    /// The host cannot be told.
+    #[error("cannot tell the host that the guest is ready")]
+    Ready(#[source] io::Error),
+    /// The clock could not be set.
+    #[error("cannot set the clock")]
+    Clock(#[source] nix::errno::Errno),
+    /// The random number generator took no seed.
+    #[error("cannot seed the random number generator")]
+    Seed(#[source] io::Error),
+    /// What the run brings could not be read.
+    #[error("cannot map what the run brings")]
+    Archives(#[source] io::Error),
+    /// What the run brings could not be unpacked.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+    /// The kernel could not be asked to look for the GPUs.
+    #[error("cannot rescan the PCI buses")]
+    Rescan(#[source] io::Error),
+    /// The GPUs did not come.
+    #[error("{found} of {wanted} GPUs were on the PCI bus {PATIENCE:?} after the start of the run")]
+    Gpus {
+        /// Number that was found.
+        found: usize,
+        /// Number that was announced.
+        wanted: u32,
+    },
+}
+
+/// Waits for a run, if the host said so and there is none yet. Returns when all that the run brings is in its place.
+///
+/// # Errors
+///
+/// If there is no run to be had.
+pub fn receive_run() -> Result<(), RestoreError> {
+    let line = fs::read_to_string(COMMAND_LINE).map_err(RestoreError::CommandLine)?;
+    let is_waited_for = words(&line).any(|word| word == run::WAIT_FOR_RUN);
+    if !is_waited_for || Path::new(run::DRIVER_PARAMETERS_PATH).exists() {
+        return Ok(());
+    }
+    machine::write_port(READY_PORT, 1).map_err(RestoreError::Ready)?;
+    let (mailbox, header) = wait_for_run()?;
+    become_own(&header)?;
+    let archives = mailbox.archives(&header).map_err(RestoreError::Archives)?;
+    run::unpack(&archives, Path::new("/"))?;
+    wait_for_gpus(&header)
+}
+
+/// Looks for the mailbox, which may be plugged in only now, and then at it.
+fn wait_for_run() -> Result<(Mailbox, Header), RestoreError> {
+    let mailbox = loop {
+        match Mailbox::find() {
+            Ok(Some(mailbox)) => break mailbox,
+            Ok(None) => sleep(LOOK),
+            // It can be seen before the kernel has given it addresses.
+            Err(_) => {
+                rescan()?;
+                if let Some(mailbox) = Mailbox::find()? {
+                    break mailbox;
+                }
+            }
+        }
+    };
+    loop {
+        match mailbox.header()? {
+            Some(header) => return Ok((mailbox, header)),
+            None => sleep(LOOK),
+        }
+    }
+}
+
+/// Makes clock and random numbers those of this run.
+fn become_own(header: &Header) -> Result<(), RestoreError> {
+    nix::time::clock_settime(nix::time::ClockId::CLOCK_REALTIME, header.wall_clock.into())
+        .map_err(RestoreError::Clock)?;
+    random::reseed(&header.seed).map_err(RestoreError::Seed)
+}
+
+fn wait_for_gpus(header: &Header) -> Result<(), RestoreError> {
+    let deadline = Instant::now() + PATIENCE;
+    let wanted = header.gpus;
+    loop {
+        rescan()?;
+        let found = count_gpus(Path::new(FUNCTIONS));
+        if u32::try_from(found).is_ok_and(|found| found >= wanted) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(RestoreError::Gpus { found, wanted });
+        }
+        sleep(BUS_LOOK);
+    }
+}
+
+/// Has the kernel look for functions that it does not know yet. Those that it was about to make known by itself are known to drivers
+/// when this returns, since it is one at a time who adds functions.
+fn rescan() -> Result<(), RestoreError> {
+    fs::write(RESCAN, "1").map_err(RestoreError::Rescan)
+}
+
+/// Number of GPUs on the bus.
+fn count_gpus(functions: &Path) -> usize {
+    let is_gpu = |folder: &Path| {
+        let id = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
+        id("vendor").trim() == format!("{:#06x}", pci::VENDOR_ID)
+            && id("device").trim() == format!("{:#06x}", pci::DEVICE_ID)
+    };
+    let folders = fs::read_dir(functions).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    folders.filter(|folder| is_gpu(folder)).count()
+}

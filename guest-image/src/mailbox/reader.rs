@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The guest's end of the mailbox: finds the device by its ids, maps its memory, and looks.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::ptr;
+use std::sync::atomic::{Ordering, fence};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use thiserror::Error;
+
+use super::{ARCHIVES, BAR, DEVICE, HEADER_SIZE, Header, MailboxError, SIZE, VENDOR};
+
+/// One folder per PCI function.
+const FUNCTIONS: &str = "/sys/bus/pci/devices";
+
+/// Why there is no run to be had from a mailbox.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// The device is there and cannot be used.
+    #[error("cannot map the mailbox {path}")]
+    Map {
+        /// Its folder in sysfs.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// What it holds makes no sense.
+    #[error(transparent)]
+    Content(#[from] MailboxError),
+}
+
+/// A mailbox. What is looked at is mapped, and no more: the kernel enters each page of a BAR's mapping at once.
+#[derive(Debug)]
+pub struct Mailbox {
+    memory: File,
+    header: Mapping,
+}
+
+/// The first bytes of a file in memory, shared with whoever else has the file.
+///
+/// # Invariants
+///
+/// `memory` is a readable mapping of `length` bytes that lives as long as this.
+#[derive(Debug)]
+struct Mapping {
+    memory: *const u8,
+    length: usize,
+}
+
+impl Mailbox {
+    /// Finds this machine's mailbox; `None` if it has no such device.
+    ///
+    /// # Errors
+    ///
+    /// If the device is there and cannot be mapped.
+    pub fn find() -> Result<Option<Self>, ReadError> {
+        let Some(path) = find(Path::new(FUNCTIONS)) else { return Ok(None) };
+        Self::map(&path).map(Some).map_err(|source| ReadError::Map { path, source })
+    }
+
+    fn map(function: &Path) -> io::Result<Self> {
+        // Without a driver nothing else makes the device answer in its windows.
+        fs::write(function.join("enable"), "1")?;
+        Self::of_file(OpenOptions::new().read(true).write(true).open(function.join(format!("resource{BAR}")))?)
+    }
+
+    fn of_file(memory: File) -> io::Result<Self> {
+        let header = Mapping::new(&memory, HEADER_SIZE)?;
+        Ok(Self { memory, header })
+    }
+
+    /// The header, once the mailbox is full; `None` before.
+    ///
+    /// # Errors
+    ///
+    /// If it is full and makes no sense.
+    pub fn header(&self) -> Result<Option<Header>, ReadError> {
+        let mut bytes = [0; HEADER_SIZE];
+        self.header.copy_to(&mut bytes);
+        if Header::decode(&bytes)?.is_none() {
+            return Ok(None);
+        }
+        // The state is written last: what is read after it is whole.
+        fence(Ordering::Acquire);
+        self.header.copy_to(&mut bytes);
+        Ok(Header::decode(&bytes)?)
+    }
+
+    /// The archives that a header stands in front of.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be mapped.
+    pub fn archives(&self, header: &Header) -> io::Result<Vec<u8>> {
+        let end = ARCHIVES.saturating_add(header.length).min(SIZE);
+        let mut bytes = vec![0; usize::try_from(end).map_err(io::Error::other)?];
+        Mapping::new(&self.memory, bytes.len())?.copy_to(&mut bytes);
+        bytes.drain(..usize::try_from(ARCHIVES).unwrap_or(0).min(bytes.len()));
+        Ok(bytes)
+    }
+}
+
+impl Mapping {
+    fn new(file: &File, length: usize) -> io::Result<Self> {
+        // SAFETY: the kernel chooses the place, so the mapping overlaps nothing that is in use.
+        let memory = unsafe { mmap(ptr::null_mut(), length, ProtFlags::READ, MapFlags::SHARED, file, 0) }?;
+        Ok(Self { memory: memory.cast(), length })
+    }
+
+    /// Copies the first bytes out, as they are now.
+    fn copy_to(&self, bytes: &mut [u8]) {
+        let length = bytes.len().min(self.length);
+        let words = bytes[..length].chunks_exact_mut(8);
+        for (index, word) in words.enumerate() {
+            // SAFETY: the word lies inside the mapping (invariant), `index` counting whole words of its length.
+            let source = unsafe { self.memory.cast::<u64>().add(index) };
+            // SAFETY: the mapping is page-aligned, so `source` is aligned, and it is readable (invariant). The read is volatile
+            // since the host may write meanwhile.
+            word.copy_from_slice(&unsafe { ptr::read_volatile(source) }.to_ne_bytes());
+        }
+        for index in length & !7..length {
+            // SAFETY: the byte lies inside the mapping (invariant).
+            let source = unsafe { self.memory.add(index) };
+            // SAFETY: as above.
+            bytes[index] = unsafe { ptr::read_volatile(source) };
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by this type with this length, and nothing refers into it: all that is handed out
+        // is copied. It could fail only if it were not mapped.
+        let _ = unsafe { munmap(self.memory.cast_mut().cast(), self.length) };
+    }
+}
+
+/// The sysfs folder of the mailbox.
+fn find(functions: &Path) -> Option<PathBuf> {
+    let id = |folder: &Path, name: &str| {
+        let text = fs::read_to_string(folder.join(name)).unwrap_or_default();
+        u16::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
+    };
+    let folders = fs::read_dir(functions).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    folders.into_iter().find(|path| id(path, "vendor") == Some(VENDOR) && id(path, "device") == Some(DEVICE))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{SEED_SIZE, fill};
+    use super::*;
+
+    #[test]
+    fn a_full_mailbox_is_read() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(SIZE).unwrap();
+        let mailbox = Mailbox::of_file(file.try_clone().unwrap()).unwrap();
+        assert_eq!(mailbox.header().unwrap(), None);
+        let header = Header { length: 11, gpus: 1, wall_clock: Duration::from_secs(9), seed: [3; SEED_SIZE] };
+        fill(&file, &header, b"hello world").unwrap();
+        assert_eq!(mailbox.header().unwrap(), Some(header));
+        assert_eq!(mailbox.archives(&header).unwrap(), b"hello world");
+    }
+
+    #[test]
+    fn the_device_is_found_by_its_ids() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(find(folder.path()), None);
+        for (name, vendor, device) in [("0000:00:01.0", "0x1af4", "0x1003"), ("0000:00:02.0", "0x1af4", "0x1110")] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::write(folder.path().join(name).join("vendor"), format!("{vendor}\n")).unwrap();
+            fs::write(folder.path().join(name).join("device"), format!("{device}\n")).unwrap();
+        }
+        assert_eq!(find(folder.path()), Some(folder.path().join("0000:00:02.0")));
+        assert_eq!(find(&folder.path().join("none")), None);
+    }
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A machine that QEMU emulates: the process, and all that connects it to us.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ersatz_guest_image::mailbox;
+
+use super::TcgError;
+use super::arguments::{self, Connections, Start};
+use super::controls::QemuControls;
+use crate::qemu::{Qemu, QemuProcess};
+use crate::snapshot::ram::new_memory;
+use crate::spec::MachineSpec;
+
+/// What a machine is started for.
+#[derive(Debug)]
+pub(super) enum Role {
+    /// To boot, with its own initramfs or another one.
+    Boot(Option<File>),
+    /// To have a state loaded. Its memory must be there before.
+    Restore,
+}
+
+/// A started machine. Dropping it kills QEMU.
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) process: QemuProcess,
+    pub(super) controls: Arc<QemuControls>,
+    /// The serial port; does not block.
+    pub(super) console: UnixStream,
+    /// Brings the exit status.
+    pub(super) status: UnixStream,
+    /// Says that the guest is ready for its run.
+    pub(super) ready: UnixStream,
+    /// Guest memory.
+    pub(super) memory: File,
+    /// The memory of the mailbox.
+    pub(super) mailbox: File,
+}
+
+impl Machine {
+    /// Starts QEMU. Guest memory is all zeros. QEMU inherits `gpus`, the way to the GPUs' sockets; a machine that boots has them
+    /// from the beginning. `state` is a file to save the machine's state to, or to load it from.
+    pub(super) fn start(
+        spec: &MachineSpec,
+        qemu: &Qemu,
+        role: &Role,
+        gpus: Vec<OwnedFd>,
+        state: Option<&File>,
+    ) -> Result<Self, TcgError> {
+        let memory = new_memory("ersatz-guest", spec.memory)?;
+        let mailbox = new_memory("ersatz-mailbox", mailbox::SIZE)?;
+        let (console, qemu_console) = UnixStream::pair()?;
+        let (status, qemu_status) = UnixStream::pair()?;
+        let (ready, qemu_ready) = UnixStream::pair()?;
+        let (monitor, qemu_monitor) = UnixStream::pair()?;
+        let connections = Connections {
+            memory: memory.as_raw_fd(),
+            console: qemu_console.as_raw_fd(),
+            status: qemu_status.as_raw_fd(),
+            ready: qemu_ready.as_raw_fd(),
+            monitor: qemu_monitor.as_raw_fd(),
+        };
+        let sockets: Vec<RawFd> = gpus.iter().map(AsRawFd::as_raw_fd).collect();
+        let initramfs = match role {
+            Role::Boot(Some(file)) => PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())),
+            Role::Boot(None) | Role::Restore => spec.initramfs.clone(),
+        };
+        let start = match role {
+            Role::Boot(_) => Start::Boot { initramfs: &initramfs, gpus: &sockets },
+            Role::Restore => Start::Restore { initramfs: &initramfs },
+        };
+        let mut command = qemu.command();
+        command.args(arguments::arguments(spec, &connections, &start));
+        let mut given = gpus;
+        given.extend([qemu_console, qemu_status, qemu_ready, qemu_monitor].map(OwnedFd::from));
+        let mut shared = vec![&memory, &mailbox];
+        shared.extend(state);
+        if let Role::Boot(Some(file)) = role {
+            shared.push(file);
+        }
+        let process = QemuProcess::start(qemu, command, given, &shared)?;
+        console.set_nonblocking(true)?;
+        let controls = Arc::new(QemuControls::new(monitor)?);
+        Ok(Self { process, controls, console, status, ready, memory, mailbox })
+    }
+}

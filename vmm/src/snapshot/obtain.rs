@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A snapshot for a run: the one there is, or a new one.
+
+use std::fs::File;
+
+use super::store::{Found, SnapshotStore};
+use super::{Key, Snapshot};
+use crate::outcome::Outcome;
+use crate::supervisor::Event;
+
+/// What booting a guest for a snapshot came to.
+#[derive(Debug)]
+pub enum Made {
+    /// The machine was saved.
+    Saved {
+        /// Its memory.
+        memory: File,
+        /// Its state.
+        state: Vec<u8>,
+    },
+    /// The guest did not come so far: this is how it ended.
+    Ended(Outcome),
+}
+
+/// What a run starts from.
+#[derive(Debug)]
+pub enum Obtained {
+    /// This snapshot.
+    Snapshot(Snapshot),
+    /// Nothing: the guest ended while it booted, or the user stopped waiting.
+    Ended(Outcome),
+    /// Snapshots cannot be kept here, which was said: boot without.
+    Nothing,
+}
+
+/// Finds the snapshot with a key, or has it made by `make` and keeps it. `said` hears of what takes long, and of what went wrong.
+///
+/// # Errors
+///
+/// Those of `make`.
+pub fn obtain<E>(
+    kind: &str,
+    key: &Key,
+    stop: &Event,
+    said: &mut dyn FnMut(&str),
+    make: impl FnOnce(&mut dyn FnMut(&str)) -> Result<Made, E>,
+) -> Result<Obtained, E> {
+    let without = |said: &mut dyn FnMut(&str), error: &dyn std::error::Error| {
+        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+        said(&format!("{error}{cause}; booting without a snapshot"));
+        Ok(Obtained::Nothing)
+    };
+    let store = match SnapshotStore::open() {
+        Ok(store) => store,
+        Err(error) => return without(said, &error),
+    };
+    let waiting = || said("waiting for another run that makes the snapshot");
+    let turn = match store.find_or_take_turn(kind, key, stop, waiting) {
+        Ok(Found::Snapshot(snapshot)) => return Ok(Obtained::Snapshot(snapshot)),
+        Ok(Found::Stopped) => return Ok(Obtained::Ended(Outcome::Interrupted)),
+        Ok(Found::Turn(turn)) => turn,
+        Err(error) => return without(said, &error),
+    };
+    match make(said)? {
+        Made::Ended(outcome) => Ok(Obtained::Ended(outcome)),
+        Made::Saved { memory, state } => match store.publish(key, &turn, &memory, &state) {
+            Ok(snapshot) => Ok(Obtained::Snapshot(snapshot)),
+            Err(error) => without(said, &error),
+        },
+    }
+}
+
+/// Removes a snapshot that turned out to be of no use.
+pub fn discard(key: &Key) {
+    if let Ok(store) = SnapshotStore::open() {
+        store.remove(key);
+    }
+}
