@@ -2,25 +2,17 @@
 //! Tiny guests that use a PCI function: its config space, its registers, its memory, its doorbell, wherever the guest
 //! puts its BARs.
 
+mod card;
 mod machine_code;
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use ersatz::machine::{Console, End, ExitKind, Exits, FunctionFactory, Machine, MachineConfig, Payload};
-use ersatz_device_model::bus::{BarInfo, BarMapping, Doorbell, Effect, MsixMessage, PciFunction};
-use ersatz_device_model::pci::aer::ErrorLog;
-use ersatz_device_model::pci::capability::MsixLayout;
-use ersatz_device_model::pci::function::{Change, Controls, Function, Identity};
-use ersatz_device_model::pci::resize::ResizableBar;
+use card::{Card, DOORBELL, MEMORY_SIZE};
+use ersatz::machine::{Console, End, ExitKind, Exits, Machine, MachineConfig, Payload};
+use ersatz_device_model::bus::PciFunction;
 use machine_code::Code;
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-const REGISTERS_SIZE: u64 = 64 << 10;
-const DOORBELL: u64 = 0x8000;
-const MEMORY_SIZE: u64 = 2 << 20;
 /// Where the machine puts the first function's BARs: at the start of the windows.
 const REGISTERS: u64 = 0xc000_0000;
 const MEMORY: u64 = 0x1_0000_0000;
@@ -40,100 +32,9 @@ const TWO_MIB: u32 = 1 << 8;
 const FOUR_MIB: u32 = 2 << 8;
 const EIGHT_MIB: u32 = 3 << 8;
 
-/// A function with registers that remember writes, a doorbell among them, and memory, of which it shows 2 MiB until told to
-/// show up to 4 MiB.
-struct Card {
-    function: Mutex<Function>,
-    memory: Arc<File>,
-    doorbell: Arc<EventFd>,
-    writes: Mutex<Vec<(u8, u64, Vec<u8>)>>,
-}
-
-impl Card {
-    fn new() -> Arc<Self> {
-        let identity = Identity { vendor: 0x1234, device: 1, class: 0xff_00_00, revision: 0, serial: 0 };
-        let bar = |bar, size, high| BarInfo { bar, size, is_64bit: high, prefetchable: high };
-        let bars = vec![bar(0, REGISTERS_SIZE, false), bar(2, MEMORY_SIZE, true)];
-        let resizable = ResizableBar { bar: 2, smallest: MEMORY_SIZE, largest: 2 * MEMORY_SIZE };
-        let msix = MsixLayout { bar: 0, vectors: 1, table: 0, pending: 0x1000 };
-        let memory = tempfile::tempfile().unwrap();
-        memory.set_len(2 * MEMORY_SIZE).unwrap();
-        Arc::new(Self {
-            function: Mutex::new(Function::new(identity, bars, Some(resizable), msix, Arc::new(ErrorLog::new(0)))),
-            memory: Arc::new(memory),
-            doorbell: Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()),
-            writes: Mutex::default(),
-        })
-    }
-
-    fn memory_at(&self, offset: u64) -> u32 {
-        let mut bytes = [0; 4];
-        self.memory.read_exact_at(&mut bytes, offset).unwrap();
-        u32::from_le_bytes(bytes)
-    }
-}
-
-impl PciFunction for Card {
-    fn config_read(&self, offset: u16, data: &mut [u8]) {
-        self.function.lock().unwrap().read(offset, data);
-    }
-
-    fn config_write(&self, offset: u16, data: &[u8]) -> Vec<Effect> {
-        let mut function = self.function.lock().unwrap();
-        let Change::Controls { before, after } = function.write(offset, data) else {
-            return vec![Effect::Reset];
-        };
-        let moved = |index: usize| {
-            let place = |controls: &Controls| (controls.addresses[index], controls.sizes[index]);
-            let bar = function.bars()[index].bar;
-            (place(&before) != place(&after)).then_some(Effect::BarMoved { bar, address: after.addresses[index] })
-        };
-        (0..function.bars().len()).filter_map(moved).collect()
-    }
-
-    fn bar_read(&self, _: u8, offset: u64, data: &mut [u8]) {
-        data.fill(offset as u8);
-    }
-
-    fn bar_write(&self, bar: u8, offset: u64, data: &[u8]) -> Vec<Effect> {
-        self.writes.lock().unwrap().push((bar, offset, data.to_vec()));
-        Vec::new()
-    }
-
-    fn bars(&self) -> Vec<BarInfo> {
-        self.function.lock().unwrap().bars().to_vec()
-    }
-
-    fn mappings(&self) -> Vec<BarMapping> {
-        let file = Arc::clone(&self.memory);
-        let length = self.function.lock().unwrap().bars()[1].size;
-        vec![BarMapping { bar: 2, offset: 0, length, file, file_offset: 0 }]
-    }
-
-    fn doorbells(&self) -> Vec<Doorbell> {
-        vec![Doorbell { bar: 0, offset: DOORBELL, width: 4, event: Arc::clone(&self.doorbell) }]
-    }
-
-    fn msix_vectors(&self) -> u16 {
-        1
-    }
-
-    fn msix_message(&self, _: u16) -> Option<MsixMessage> {
-        None
-    }
-
-    fn reset(&self) -> Vec<Effect> {
-        self.function.lock().unwrap().reset();
-        vec![Effect::Reset]
-    }
-}
-
 /// Runs code that ends by the exit port, with these cards on the bus; returns its status and what it took.
 fn run(cards: &[&Arc<Card>], code: Code) -> (u8, Exits) {
-    let factories = cards.iter().map(|card| {
-        let card: Arc<dyn PciFunction> = Arc::clone(card) as _;
-        Box::new(move |_| Ok(card)) as FunctionFactory
-    });
+    let factories = cards.iter().map(|card| card.factory());
     let payload = Payload::Code { code: code.bytes(), mapped: 8 << 30 };
     let config = MachineConfig { vcpus: 1, memory: 4 << 20, payload };
     let console = Console { output: Box::new(io::sink()), input: None };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::config::End;
 use super::events::Ending;
 use super::exits::{ExitCounters, Exits};
+use super::pci::PciSlots;
 use super::vcpu::VcpuControl;
 
 /// How long a vCPU may take to answer.
@@ -19,6 +20,7 @@ pub struct MachineHandle {
     pub(super) exits: Arc<ExitCounters>,
     pub(super) ending: Arc<Ending>,
     pub(super) vcpus: Arc<[Arc<VcpuControl>]>,
+    pub(super) slots: PciSlots,
 }
 
 /// Where a vCPU was when it was looked at.
@@ -73,6 +75,11 @@ impl MachineHandle {
                 log::warn!("vCPU {number} does not take a non-maskable interrupt: it is not running");
             }
         }
+    }
+
+    /// The machine's PCI slots, to fill and to empty.
+    pub fn pci(&self) -> &PciSlots {
+        &self.slots
     }
 
     /// Exits so far.

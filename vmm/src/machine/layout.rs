@@ -121,18 +121,23 @@ impl Layout {
         }
     }
 
-    /// The same layout with the 64-bit window in the lower half of the address space, in the upper half, in all of it: the
-    /// smaller the better, and low addresses are within reach of every kernel.
-    pub fn by_window(&self) -> impl Iterator<Item = Self> + use<> {
+    /// The same layout with the 64-bit window in the lower half of the address space, and in the upper half. Low addresses
+    /// are within reach of every kernel.
+    pub fn by_half(&self) -> impl Iterator<Item = Self> + use<> {
         let whole = self.window_64.clone();
         let middle = 1u64.checked_shl(self.physical_bits.into()).unwrap_or(u64::MAX) / 2;
         let lower = whole.start..middle;
         let upper = whole.start.max(middle)..whole.end;
         let layout = self.clone();
-        [lower, upper, whole]
+        [lower, upper]
             .into_iter()
             .filter(|window| !window.is_empty())
             .map(move |window_64| Self { window_64, ..layout.clone() })
+    }
+
+    /// The halves, and then the whole: the smaller the better.
+    pub fn by_window(&self) -> impl Iterator<Item = Self> + use<> {
+        self.by_half().chain([self.clone()])
     }
 
     /// Whether a BAR may decode all of these addresses: they are in one of the windows.

@@ -50,6 +50,8 @@ pub use config::{CODE_ADDRESS, Connections, Console, End, FactoryError, Function
 pub use error::{KvmError, MachineError};
 pub use exits::{ExitKind, Exits};
 pub use handle::{MachineHandle, VcpuState};
+pub use interrupts::InterruptError;
+pub use pci::{PciSlots, PlugError};
 pub use vcpu::VcpuError;
 
 use serial::SerialPort;
@@ -69,7 +71,8 @@ pub struct Machine {
 impl Machine {
     /// Builds a machine: guest memory with its payload, vCPUs at its entry, devices.
     ///
-    /// `functions` become 00:01.0, 00:02.0 and so on, at most 31. Factories are called in order, on this thread.
+    /// `functions` go into the first slots, at most 31: they are 00:01.0, 00:02.0 and so on. Factories are called in order,
+    /// on this thread. Slots that are empty can be filled later ([`MachineHandle::pci`]).
     ///
     /// # Errors
     ///

@@ -87,6 +87,13 @@ impl Code {
         self.mov_rbx(address).add(&[0x8b, 0x03]).add_with(&[0x3d], &value.to_le_bytes()).add(&[0x75, 0xf7])
     }
 
+    /// Does all of the above again, for ever.
+    pub fn repeat(self) -> Self {
+        // jmp back to the start
+        let length = i32::try_from(self.0.len() + 5).expect("a short program");
+        self.add_with(&[0xe9], &(-length).to_le_bytes())
+    }
+
     /// Stays here.
     pub fn spin(self) -> Self {
         self.add(&[0xeb, 0xfe])

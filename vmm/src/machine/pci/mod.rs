@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The PCI Express bus of the machine: bus 0, with a host bridge and up to 31 functions.
+//! The PCI Express bus of the machine: bus 0, with a host bridge and 31 slots, which may fill and empty while the machine
+//! runs.
 //!
-//! [`bus::PciBus`] drives the functions and carries out their effects; [`address`] says which function an access
+//! [`bus::PciBus`] drives the functions and carries out their effects; [`slot`] has what a slot holds, [`plug`] the way in
+//! and out for other threads; [`address`] says which function an access
 //! means, [`placement`] where BARs are at first, [`decode`] where they are now, and [`attachment`] what KVM serves of
 //! them without an exit, and other devices reach.
 
@@ -11,6 +13,8 @@ mod bus;
 mod decode;
 mod host_bridge;
 mod placement;
+mod plug;
+mod slot;
 
 use std::io;
 use std::ops::Range;
@@ -19,19 +23,21 @@ use ersatz_device_model::dma::MapError;
 use thiserror::Error;
 
 pub use attachment::MemorySlots;
-pub use bus::{ConnectedFunction, PciBus, bar_requests, requester_ids};
-pub use placement::choose_window;
+pub use bus::PciBus;
+pub use placement::{bar_requests, choose_window};
+pub use plug::{PciSlots, PlugError};
+pub use slot::{ConnectedFunction, connect, requester_id};
 
 use super::interrupts::InterruptError;
 
-/// Most functions besides the host bridge.
-pub const MAX_FUNCTIONS: usize = 31;
+/// Slots of the bus, for one function each. Slot *n* is device *n* + 1; device 0 is the host bridge.
+pub const SLOTS: usize = 31;
 
 /// Why the bus could not be built.
 #[derive(Debug, Error)]
 pub enum PciError {
     /// More functions than device numbers.
-    #[error("{0} PCI functions; the bus has room for {MAX_FUNCTIONS}")]
+    #[error("{0} PCI functions; the bus has room for {SLOTS}")]
     TooManyFunctions(usize),
     /// A BAR has no room in the address space.
     #[error(

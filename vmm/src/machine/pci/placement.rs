@@ -7,9 +7,12 @@
 use std::cmp::Reverse;
 use std::ops::Range;
 
+use ersatz_abi::pci::VRAM_MAX;
 use ersatz_device_model::bus::BarInfo;
+use ersatz_device_model::fabric::FABRIC_PORTS;
 
 use super::PciError;
+use super::slot::{ConnectedFunction, device};
 use crate::machine::layout::{Layout, WINDOW_32};
 
 /// One BAR of one function.
@@ -32,10 +35,26 @@ pub struct Placement {
     pub address: u64,
 }
 
-/// The layout with the 64-bit window that suits these BARs best. If they fit into none it is the largest, in which
-/// placing them says so.
+/// The BARs of functions that are to be in the first slots.
+pub fn bar_requests(functions: &[ConnectedFunction]) -> Vec<BarRequest> {
+    let numbered = functions.iter().zip((0..).map(device));
+    numbered
+        .flat_map(|(connected, device)| {
+            connected.function.bars().into_iter().map(move |info| BarRequest { device, info })
+        })
+        .collect()
+}
+
+/// The layout with the 64-bit window that suits these BARs best, and those of functions to come: half of the address space
+/// that has room for a fabric full of the largest GPUs, or the smallest window that has room for these BARs. If they fit into
+/// none it is the largest, in which placing them says so.
 pub fn choose_window(layout: Layout, bars: &[BarRequest]) -> Layout {
-    layout.by_window().find(|layout| place(layout, bars).is_ok()).unwrap_or(layout)
+    let large = |bar: &&BarRequest| bar.info.is_64bit && bar.info.prefetchable;
+    let to_come = usize::from(FABRIC_PORTS).saturating_sub(bars.iter().filter(large).count());
+    let info = BarInfo { bar: 0, size: VRAM_MAX, is_64bit: true, prefetchable: true };
+    let all: Vec<_> = bars.iter().copied().chain(vec![BarRequest { device: 0, info }; to_come]).collect();
+    let spacious = layout.by_half().find(|layout| place(layout, &all).is_ok());
+    spacious.or_else(|| layout.by_window().find(|layout| place(layout, bars).is_ok())).unwrap_or(layout)
 }
 
 /// Places all BARs.
@@ -114,6 +133,16 @@ mod tests {
         assert_eq!(window(40, &[vram(1, 1 << 39), vram(2, 1 << 38)]), low..1 << 40);
         assert_eq!(window(40, &[vram(1, 1 << 40)]), low..1 << 40, "for the error to come");
         assert_eq!(window(40, &[]), low..1 << 39);
+    }
+
+    #[test]
+    fn there_is_room_for_gpus_to_come() {
+        let window = |bits, bars: &[BarRequest]| choose_window(Layout::new(1 << 30, bits).unwrap(), bars).window_64;
+        let (low, big) = (4 << 30, vram(1, 1 << 40));
+        assert_eq!(window(46, &[]), low..1 << 45);
+        assert_eq!(window(44, &[]), 1 << 43..1 << 44, "eight of 1 TiB fit into the upper half alone");
+        assert_eq!(window(44, &[big; 8]), 1 << 43..1 << 44);
+        assert_eq!(window(43, &[big; 3]), low..1 << 42, "there is room for smaller ones");
     }
 
     #[test]

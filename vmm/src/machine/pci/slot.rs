@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A slot of the bus, and what it may hold: a function with its interrupts.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use ersatz_device_model::bus::PciFunction;
+use ersatz_device_model::dma::MappedSpace;
+
+use crate::machine::config::{Connections, FactoryError, FunctionFactory};
+use crate::machine::interrupts::MsixVectors;
+
+/// A function and the sink it was made with.
+#[derive(Clone)]
+pub struct ConnectedFunction {
+    /// The function.
+    pub function: Arc<dyn PciFunction>,
+    /// Its MSI-X vectors.
+    pub msix: Arc<MsixVectors>,
+}
+
+/// Makes the function of a slot. Its interrupts are not connected yet.
+///
+/// # Errors
+///
+/// What the factory says.
+pub fn connect(
+    factory: FunctionFactory,
+    dma: &Arc<MappedSpace>,
+    requester_id: u16,
+) -> Result<ConnectedFunction, FactoryError> {
+    let msix = Arc::new(MsixVectors::default());
+    let connections = Connections { dma: Arc::clone(dma) as _, interrupts: Arc::clone(&msix) as _, requester_id };
+    Ok(ConnectedFunction { function: factory(connections)?, msix })
+}
+
+/// Bus, device and function number of the function in a slot.
+pub fn requester_id(slot: u8) -> u16 {
+    u16::from(device(slot)) << 3
+}
+
+/// Device number of the function in a slot.
+pub fn device(slot: u8) -> u8 {
+    slot + 1
+}
+
+/// A slot.
+#[derive(Default)]
+pub struct Slot {
+    /// Locked for reading while an access and its effects are carried out, for writing while the slot fills or empties: so
+    /// no access is under way when a function leaves.
+    occupant: RwLock<Option<ConnectedFunction>>,
+    /// Held while a config access and its effects are carried out: those of two vCPUs must not overtake each other.
+    config: Mutex<()>,
+    /// Held while the slot fills or empties, which is more than the change itself.
+    changing: Mutex<()>,
+}
+
+impl Slot {
+    /// A slot that holds a function, or is empty.
+    pub fn new(occupant: Option<ConnectedFunction>) -> Self {
+        Self { occupant: RwLock::new(occupant), ..Self::default() }
+    }
+
+    /// The occupant, which does not leave meanwhile.
+    pub fn read(&self) -> RwLockReadGuard<'_, Option<ConnectedFunction>> {
+        self.occupant.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The occupant, to be changed.
+    pub fn write(&self) -> RwLockWriteGuard<'_, Option<ConnectedFunction>> {
+        self.occupant.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts config accesses in order.
+    pub fn order_config(&self) -> MutexGuard<'_, ()> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts fillings and emptyings in order.
+    pub fn order_changes(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
