@@ -10,15 +10,16 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
-use card::{Card, DOORBELL};
+use card::{Card, DOORBELL, config, open_port, port};
 use ersatz::machine::{
     Console, End, FunctionFactory, Machine, MachineConfig, MachineError, MachineHandle, Payload, PlugError,
 };
+use ersatz_device_model::bus::PciFunction;
 use machine_code::Code;
 
 const SLOT: u8 = 4;
 /// Config space of the function in that slot.
-const CONFIG: u64 = 0xe000_0000 + (5 << 15);
+const CONFIG: u64 = config(SLOT as u64);
 const COMMAND: u64 = CONFIG + 4;
 const BAR0: u64 = CONFIG + 0x10;
 const BAR2: u64 = CONFIG + 0x18;
@@ -39,7 +40,8 @@ fn machine(functions: Vec<FunctionFactory>, code: Code) -> Result<Machine, Machi
 
 /// What a guest does with a function that it finds: it gives the BARs addresses, and has them decode.
 fn use_card(code: Code) -> Code {
-    code.wait_memory(CONFIG, CARD_ID)
+    open_port(code, SLOT.into())
+        .wait_memory(CONFIG, CARD_ID)
         .store32(BAR0, REGISTERS as u32)
         .store32(BAR2, MEMORY as u32)
         .store32(BAR2 + 4, (MEMORY >> 32) as u32)
@@ -51,9 +53,23 @@ fn run(code: Code, host: impl FnOnce(&MachineHandle) + Send) -> End {
     let machine = machine(Vec::new(), code).expect("these tests need /dev/kvm");
     let handle = machine.handle();
     thread::scope(|scope| {
-        scope.spawn(|| host(&handle));
+        scope.spawn(|| {
+            let _stop = StopOnPanic(&handle);
+            host(&handle);
+        });
         machine.run().expect("the guest runs to its end")
     })
+}
+
+/// Ends the machine if the test's own thread fails, which otherwise would wait for ever.
+struct StopOnPanic<'a>(&'a MachineHandle);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.stop();
+        }
+    }
 }
 
 fn wait_for(condition: impl Fn() -> bool) {
@@ -106,7 +122,7 @@ fn a_slot_is_used_again_and_again() {
 #[test]
 fn slots_change_under_a_guest_that_never_rests() {
     // The guest enables whatever is there and uses it, for as long as the machine runs.
-    let once = Code::new()
+    let once = open_port(Code::new(), SLOT.into())
         .store32(BAR0, REGISTERS as u32)
         .store32(BAR2, MEMORY as u32)
         .store32(BAR2 + 4, (MEMORY >> 32) as u32)
@@ -124,6 +140,30 @@ fn slots_change_under_a_guest_that_never_rests() {
         handle.stop();
     });
     assert_eq!(end, End::Stopped);
+}
+
+#[test]
+fn the_root_port_shows_whether_there_is_a_function() {
+    // Slot status: presence detect.
+    let slot_status = port(SLOT.into()) + 0x48 + 24;
+    let code = Code::new()
+        .wait_memory(slot_status, 1 << 22)
+        .store32(CONFIG + 0x10, 0xd000_0000)
+        .wait_memory(CONFIG + 0x10, 0xd000_0000)
+        .store32(COMMAND, DECODE)
+        .wait_memory(slot_status, 0)
+        .out8(0xf4, 9);
+    let card = Card::new();
+    let end = run(code, |handle| {
+        handle.pci().plug(SLOT, card.factory()).unwrap();
+        wait_for(|| {
+            let mut command = [0];
+            card.config_read(4, &mut command);
+            command[0] & 2 != 0
+        });
+        handle.pci().unplug(SLOT).unwrap();
+    });
+    assert_eq!(end, End::Exited(9));
 }
 
 #[test]

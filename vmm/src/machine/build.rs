@@ -17,7 +17,7 @@ use super::exits::ExitCounters;
 use super::handle::MachineHandle;
 use super::interrupts::Interrupts;
 use super::layout::{FOUR_GIB, IDENTITY_MAP_PAGE, Layout, TASK_STATE_PAGES};
-use super::pci::{ConnectedFunction, MemorySlots, PciBus, PciError, PciSlots, SLOTS};
+use super::pci::{ConnectedFunction, MAX_SLOTS, MemorySlots, PciBus, PciError, PciSlots, Topology};
 use super::platform::{Platform, SERIAL_GSI};
 use super::serial::SerialPort;
 use super::vcpu::{self, HostCpuid, Vcpu, VcpuControl};
@@ -59,14 +59,15 @@ pub fn build(
     let serial = serial_port(&vm, console.output)?;
     let dma = Arc::new(MappedSpace::from_memory(&memory)?);
     let functions = make_functions(functions, &dma)?;
-    let layout = pci::choose_window(layout, &pci::bar_requests(&functions));
+    let bars: Vec<_> = functions.iter().map(|connected| connected.function.bars()).collect();
+    let topology = Topology::plan(&layout, &bars)?;
     let memory_slots = MemorySlots::new(Arc::clone(&vm), first_free, dma);
-    let bus = Arc::new(PciBus::new(&layout, interrupts, functions, memory_slots)?);
+    let bus = Arc::new(PciBus::new(&topology, interrupts, functions, memory_slots)?);
     let slots = PciSlots::new(&bus);
     let platform = Arc::new(Platform::new(Arc::clone(&serial), bus, memory.clone()));
 
     let (entry, mapped) = load(&config.payload, &memory, &layout)?;
-    acpi::write_tables(&memory, &layout, config.vcpus)?;
+    acpi::write_tables(&memory, &topology.layout, topology.last_bus(), config.vcpus)?;
     vcpu::write_descriptors(&memory).map_err(MachineError::Descriptors)?;
     boot::write_reset_vector(&memory).map_err(MachineError::ResetVector)?;
     let cr3 = boot::identity_map(&memory, mapped)?;
@@ -141,11 +142,11 @@ fn make_functions(
     factories: Vec<FunctionFactory>,
     dma: &Arc<MappedSpace>,
 ) -> Result<Vec<ConnectedFunction>, MachineError> {
-    if factories.len() > SLOTS {
+    if factories.len() > MAX_SLOTS {
         return Err(PciError::TooManyFunctions(factories.len()).into());
     }
     let make = |(factory, slot): (FunctionFactory, u8)| {
-        pci::connect(factory, dma, pci::requester_id(slot))
+        pci::connect(factory, dma, pci::boot_requester_id(slot))
             .map_err(|source| MachineError::Function(slot.into(), source))
     };
     factories.into_iter().zip(0..).map(make).collect()

@@ -51,7 +51,7 @@ pub use error::{KvmError, MachineError};
 pub use exits::{ExitKind, Exits};
 pub use handle::{MachineHandle, VcpuState};
 pub use interrupts::InterruptError;
-pub use pci::{PciSlots, PlugError};
+pub use pci::{PciError, PciSlots, PlugError};
 pub use vcpu::VcpuError;
 
 use serial::SerialPort;
@@ -71,8 +71,9 @@ pub struct Machine {
 impl Machine {
     /// Builds a machine: guest memory with its payload, vCPUs at its entry, devices.
     ///
-    /// `functions` go into the first slots, at most 31: they are 00:01.0, 00:02.0 and so on. Factories are called in order,
-    /// on this thread. Slots that are empty can be filled later ([`MachineHandle::pci`]).
+    /// `functions` go into the first slots, at most 31: they are 01:00.0, 02:00.0 and so on, each behind a root port of its
+    /// own on bus 0. Factories are called in order, on this thread. There are at least 8 slots; those that are empty can be
+    /// filled later ([`MachineHandle::pci`]).
     ///
     /// # Errors
     ///

@@ -16,6 +16,29 @@ use ersatz_device_model::pci::function::{Change, Controls, Function, Identity};
 use ersatz_device_model::pci::resize::ResizableBar;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::machine_code::Code;
+
+/// Config space by ECAM.
+const ECAM: u64 = 0xe000_0000;
+
+/// Config space of the root port of a slot: device *slot* + 1 on bus 0.
+pub const fn port(slot: u64) -> u64 {
+    ECAM + ((slot + 1) << 15)
+}
+
+/// Config space of the function in a slot: device 0 on bus *slot* + 1.
+pub const fn config(slot: u64) -> u64 {
+    ECAM + ((slot + 1) << 20)
+}
+
+/// Has the root port of a slot forward 0xc000_0000 to 0xe000_0000 and 4 GiB to 8 GiB, so that tests may choose addresses.
+pub fn open_port(code: Code, slot: u64) -> Code {
+    code.store32(port(slot) + 0x20, 0xdff0_c000)
+        .store32(port(slot) + 0x24, 0xfff0_0000)
+        .store32(port(slot) + 0x28, 1)
+        .store32(port(slot) + 0x2c, 1)
+}
+
 /// Size of BAR0.
 pub const REGISTERS_SIZE: u64 = 64 << 10;
 /// Offset of the doorbell in BAR0.

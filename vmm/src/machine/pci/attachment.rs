@@ -13,7 +13,7 @@ use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vm_memory::{FileOffset, MmapRegion};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::AttachError;
+use super::error::AttachError;
 
 /// The machine's memory slots, and what devices reach by DMA. Slot numbers are given out lowest first.
 pub struct MemorySlots {

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The functions on the bus: their config space, their BARs, and what their accesses make the machine do.
+//!
+//! Locks are taken in this order, from the outside in: the order of a slot's changes, the registers of its root port, its
+//! occupant, the order of its config accesses, the decoder. The registers are not locked while an access to the function is
+//! carried out.
 
+use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ersatz_device_model::bus::{Effect, PciFunction};
@@ -10,20 +15,19 @@ use ersatz_device_model::interrupt::InterruptSink;
 use super::address::ConfigAddress;
 use super::attachment::MemorySlots;
 use super::decode::{Decoder, Target};
+use super::error::{PciError, PlugError};
 use super::host_bridge::HostBridge;
-use super::placement::{BarRequest, Placement, bar_requests, place};
-use super::plug::PlugError;
-use super::slot::{ConnectedFunction, Slot, connect, device, requester_id};
-use super::{PciError, SLOTS};
+use super::root_port::{PortEvent, RootPort};
+use super::slot::{ConnectedFunction, Slot, connect};
+use super::topology::{PortPlan, Topology, port_device};
 use crate::machine::config::FunctionFactory;
 use crate::machine::exits::ExitKind;
 use crate::machine::interrupts::Interrupts;
-use crate::machine::layout::Layout;
 
 /// Config space offset of BAR0.
 const BAR0: u16 = 0x10;
 
-/// Bus 0. Any number of vCPU threads use it side by side.
+/// What is on bus 0, and behind its root ports. Any number of vCPU threads use it side by side.
 pub struct PciBus {
     host_bridge: HostBridge,
     slots: Vec<Slot>,
@@ -34,82 +38,123 @@ pub struct PciBus {
 }
 
 impl PciBus {
-    /// The bus with a host bridge and `functions`, each with the sink that it was given, in the first slots.
-    /// BARs are placed, and decode nothing yet.
+    /// The bus as planned, with `functions`, each with the sink that it was given, in the first slots.
+    /// Root ports are set up; BARs are placed, and decode nothing yet.
     ///
     /// # Errors
     ///
-    /// [`PciError`] if the functions do not fit.
+    /// [`PciError`] if the functions cannot be connected.
     pub fn new(
-        layout: &Layout,
+        topology: &Topology,
         interrupts: Arc<Interrupts>,
         functions: Vec<ConnectedFunction>,
         memory_slots: MemorySlots,
     ) -> Result<Self, PciError> {
-        if functions.len() > SLOTS {
-            return Err(PciError::TooManyFunctions(functions.len()));
-        }
-        let requests = bar_requests(&functions);
         for (connected, slot) in functions.iter().zip(0..) {
             connected
                 .msix
                 .connect(&interrupts, connected.function.msix_vectors())
-                .map_err(|source| PciError::Interrupts { device: device(slot), source })?;
+                .map_err(|source| PciError::Interrupts { slot, source })?;
         }
         let occupants = functions.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
-        let slots = occupants.take(SLOTS).map(Slot::new).collect();
+        let slots = (0..).zip(&topology.ports).zip(occupants);
+        let slots: Vec<_> = slots.map(|((slot, _), occupant)| Slot::new(RootPort::new(slot), occupant)).collect();
         let dma = Arc::clone(memory_slots.dma());
-        let decoder = RwLock::new(Decoder::new(layout.clone(), Arc::new(memory_slots)));
+        let decoder = RwLock::new(Decoder::new(topology.layout.clone(), Arc::new(memory_slots), slots.len()));
         let bus = Self { host_bridge: HostBridge::new(), slots, interrupts, dma, decoder };
-        bus.place_bars(layout, &requests)?;
+        for (number, plan) in (0..).zip(&topology.ports) {
+            bus.set_up(number, plan);
+        }
         Ok(bus)
     }
 
-    /// Gives each BAR an address.
-    fn place_bars(&self, layout: &Layout, requests: &[BarRequest]) -> Result<(), PciError> {
-        for Placement { device, info, address } in place(layout, requests)? {
-            log::debug!("BAR{} of 00:{device:02x}.0, {:#x} bytes, is at {address:#x}", info.bar, info.size);
+    /// Does for one slot what firmware does before it starts an operating system.
+    fn set_up(&self, number: u8, plan: &PortPlan) {
+        let Some(slot) = self.slots.get(usize::from(number)) else {
+            return;
+        };
+        let mut port = slot.port();
+        port.set_up(plan.buses, &plan.windows);
+        port.set_present(slot.read().is_some());
+        self.decoder_write().set_windows(number, port.windows());
+        drop(port);
+        for (info, address) in &plan.bars {
+            log::debug!("BAR{} of PCI slot {number}, {:#x} bytes, is at {address:#x}", info.bar, info.size);
             let offset = BAR0 + 4 * u16::from(info.bar);
             let bytes = address.to_le_bytes();
             let bytes = if info.is_64bit { &bytes[..] } else { &bytes[..4] };
             for (dword, offset) in bytes.chunks(4).zip((offset..).step_by(4)) {
-                self.config_write(ConfigAddress { device, function: 0, offset }, dword);
+                self.function_config_write(number, slot, offset, dword);
             }
         }
-        Ok(())
-    }
-
-    /// The slot of a device.
-    fn slot_of(&self, device: u8) -> Option<&Slot> {
-        self.slots.get(usize::from(device).checked_sub(1)?)
     }
 
     /// Reads config space; where no function is, all ones.
     pub fn config_read(&self, address: ConfigAddress, data: &mut [u8]) {
         data.fill(0xff);
-        match address {
-            ConfigAddress { device: 0, function: 0, offset } => self.host_bridge.config_read(offset, data),
-            ConfigAddress { device, function: 0, offset } => {
-                if let Some(occupant) = self.slot_of(device).map(Slot::read).as_deref().and_then(Option::as_ref) {
-                    occupant.function.config_read(offset, data);
+        match self.route(address) {
+            Some(Route::HostBridge) => self.host_bridge.config_read(address.offset, data),
+            Some(Route::Port(_, slot)) => slot.port().read(address.offset, data),
+            Some(Route::Function(_, slot)) => {
+                if let Some(occupant) = slot.read().as_ref() {
+                    occupant.function.config_read(address.offset, data);
                 }
             }
-            _ => {}
+            None => {}
         }
     }
 
     /// Writes config space, and carries out what follows.
     pub fn config_write(&self, address: ConfigAddress, data: &[u8]) {
-        let ConfigAddress { device, function: 0, offset } = address else {
-            return;
-        };
-        let Some(slot) = self.slot_of(device) else {
-            return;
-        };
+        match self.route(address) {
+            Some(Route::Port(number, slot)) => self.port_config_write(number, slot, address.offset, data),
+            Some(Route::Function(number, slot)) => self.function_config_write(number, slot, address.offset, data),
+            Some(Route::HostBridge) | None => {}
+        }
+    }
+
+    /// What a config access is for, by the bus numbers that the root ports have now.
+    fn route(&self, address: ConfigAddress) -> Option<Route<'_>> {
+        if address.function != 0 {
+            return None;
+        }
+        let mut slots = (0..).zip(&self.slots);
+        match (address.bus, address.device) {
+            (0, 0) => Some(Route::HostBridge),
+            (0, device) => {
+                slots.find(|(number, _)| port_device(*number) == device).map(|(number, slot)| Route::Port(number, slot))
+            }
+            // On a link there is device 0 alone.
+            (bus, 0) => {
+                slots.find(|(_, slot)| slot.port().leads_to(bus)).map(|(number, slot)| Route::Function(number, slot))
+            }
+            _ => None,
+        }
+    }
+
+    fn port_config_write(&self, number: u8, slot: &Slot, offset: u16, data: &[u8]) {
+        let mut port = slot.port();
+        let event = port.write(offset, data);
+        self.decoder_write().set_windows(number, port.windows());
+        if event == PortEvent::SecondaryBusReset {
+            self.reset(number, slot);
+        }
+    }
+
+    fn function_config_write(&self, number: u8, slot: &Slot, offset: u16, data: &[u8]) {
         if let Some(occupant) = slot.read().as_ref() {
             let _in_order = slot.order_config();
             let effects = occupant.function.config_write(offset, data);
-            self.carry_out(device, occupant, effects);
+            self.carry_out(number, occupant, effects);
+        }
+    }
+
+    /// Resets what is in a slot.
+    fn reset(&self, number: u8, slot: &Slot) {
+        if let Some(occupant) = slot.read().as_ref() {
+            let _in_order = slot.order_config();
+            let effects = occupant.function.reset();
+            self.carry_out(number, occupant, effects);
         }
     }
 
@@ -131,7 +176,7 @@ impl PciBus {
             self.with_occupant(target, |occupant| {
                 let effects = occupant.function.bar_write(target.bar, target.offset, data);
                 // Effects of BAR writes say where to look, not what is there, so their order does not matter.
-                self.carry_out(target.device, occupant, effects);
+                self.carry_out(target.slot, occupant, effects);
             });
         }
         exit_kind(target.as_ref())
@@ -139,7 +184,7 @@ impl PciBus {
 
     /// Does something with the function whose BAR was found, unless it has left its slot since.
     fn with_occupant(&self, target: &Target, access: impl FnOnce(&ConnectedFunction)) {
-        let Some(slot) = self.slot_of(target.device) else {
+        let Some(slot) = self.slots.get(usize::from(target.slot)) else {
             return;
         };
         if let Some(occupant) = slot.read().as_ref().filter(|now| Arc::ptr_eq(&now.function, &target.function)) {
@@ -148,18 +193,18 @@ impl PciBus {
     }
 
     /// Carries out the effects of an access. The function does not leave its slot meanwhile.
-    fn carry_out(&self, device: u8, occupant: &ConnectedFunction, effects: Vec<Effect>) {
+    fn carry_out(&self, slot: u8, occupant: &ConnectedFunction, effects: Vec<Effect>) {
         for effect in effects {
-            log::trace!("00:{device:02x}.0: {effect:?}");
+            log::trace!("PCI slot {slot}: {effect:?}");
             match effect {
                 Effect::BarMoved { bar, address } => {
-                    self.decoder_write().move_bar(device, &occupant.function, bar, address);
+                    self.decoder_write().move_bar(slot, &occupant.function, bar, address);
                 }
                 Effect::MsixChanged { vector } => self.update_messages(occupant, vector..vector.saturating_add(1)),
                 Effect::MsixControlChanged => self.update_messages(occupant, 0..occupant.function.msix_vectors()),
                 Effect::MsixSend { vector } => occupant.msix.signal(vector),
                 Effect::Reset => {
-                    self.decoder_write().remove_device(device);
+                    self.decoder_write().remove_function(slot);
                     self.update_messages(occupant, 0..occupant.function.msix_vectors());
                 }
             }
@@ -167,7 +212,7 @@ impl PciBus {
     }
 
     /// Has KVM send the messages that the function says it sends now.
-    fn update_messages(&self, occupant: &ConnectedFunction, vectors: std::ops::Range<u16>) {
+    fn update_messages(&self, occupant: &ConnectedFunction, vectors: Range<u16>) {
         self.interrupts.route(&occupant.msix, vectors, |vector| occupant.function.msix_message(vector));
     }
 
@@ -184,13 +229,15 @@ impl PciBus {
         if slot.read().is_some() {
             return Err(PlugError::Occupied(number));
         }
-        let connected = connect(factory, &self.dma, requester_id(number))
-            .map_err(|source| PlugError::Function { slot: number, source })?;
+        let requester_id = u16::from(slot.port().buses().secondary) << 8;
+        let connected =
+            connect(factory, &self.dma, requester_id).map_err(|source| PlugError::Function { slot: number, source })?;
         connected
             .msix
             .connect(&self.interrupts, connected.function.msix_vectors())
             .map_err(|source| PlugError::Interrupts { slot: number, source })?;
         *slot.write() = Some(connected);
+        slot.port().set_present(true);
         Ok(())
     }
 
@@ -200,9 +247,10 @@ impl PciBus {
         let _in_order = slot.order_changes();
         let occupant = {
             let mut occupant = slot.write();
-            self.decoder_write().remove_device(device(number));
+            self.decoder_write().remove_function(number);
             occupant.take().ok_or(PlugError::Empty(number))?
         };
+        slot.port().set_present(false);
         occupant.msix.disconnect();
         // Whoever else has a reference to it may keep it. Nothing is left for the effects to be carried out on.
         occupant.function.reset();
@@ -226,6 +274,13 @@ impl PciBus {
     fn decoder_write(&self) -> RwLockWriteGuard<'_, Decoder> {
         self.decoder.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a config access is for; with it the number of the slot.
+enum Route<'a> {
+    HostBridge,
+    Port(u8, &'a Slot),
+    Function(u8, &'a Slot),
 }
 
 fn exit_kind(target: Option<&Target>) -> ExitKind {

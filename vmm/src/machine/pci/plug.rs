@@ -3,51 +3,9 @@
 
 use std::sync::{Arc, Weak};
 
-use thiserror::Error;
-
 use super::bus::PciBus;
-use crate::machine::config::{FactoryError, FunctionFactory};
-use crate::machine::interrupts::InterruptError;
-
-/// Why a slot was not filled or emptied.
-#[derive(Debug, Error)]
-pub enum PlugError {
-    /// There is no such slot.
-    #[error("there is no PCI slot {slot}; this machine has {slots}, from 0 on")]
-    NoSlot {
-        /// The slot asked for.
-        slot: u8,
-        /// Number of slots.
-        slots: usize,
-    },
-    /// The slot holds a function already.
-    #[error("PCI slot {0} is not empty; take its function out first, or use another slot")]
-    Occupied(u8),
-    /// The slot holds no function.
-    #[error("PCI slot {0} is empty")]
-    Empty(u8),
-    /// The function could not be made.
-    #[error("cannot make the function for PCI slot {slot}")]
-    Function {
-        /// The slot.
-        slot: u8,
-        /// What its factory says.
-        #[source]
-        source: FactoryError,
-    },
-    /// Interrupts could not be set up.
-    #[error("cannot set up the interrupts of the function in PCI slot {slot}")]
-    Interrupts {
-        /// The slot.
-        slot: u8,
-        /// Why.
-        #[source]
-        source: InterruptError,
-    },
-    /// The machine has ended.
-    #[error("the machine has ended, and its PCI slots with it")]
-    Ended,
-}
+use super::error::PlugError;
+use crate::machine::config::FunctionFactory;
 
 /// The PCI slots of a machine. They may be filled and emptied from any thread, before the machine runs and while it does.
 ///
@@ -63,7 +21,7 @@ impl PciSlots {
 
     /// Makes a function and puts it into an empty slot. The factory is called on this thread.
     ///
-    /// The function is as after power-on: it decodes nothing. A guest finds it when it scans the bus (in Linux: `echo 1 >
+    /// The function is as after power-on: it decodes nothing. Its root port shows that the link is up. A guest finds it when it scans the bus (in Linux: `echo 1 >
     /// /sys/bus/pci/rescan`), and gives its BARs their addresses.
     ///
     /// # Errors

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A slot of the bus, and what it may hold: a function with its interrupts.
+//! A slot with its root port, and what it may hold: a function with its interrupts.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ersatz_device_model::bus::PciFunction;
 use ersatz_device_model::dma::MappedSpace;
 
+use super::root_port::RootPort;
 use crate::machine::config::{Connections, FactoryError, FunctionFactory};
 use crate::machine::interrupts::MsixVectors;
 
@@ -33,19 +34,9 @@ pub fn connect(
     Ok(ConnectedFunction { function: factory(connections)?, msix })
 }
 
-/// Bus, device and function number of the function in a slot.
-pub fn requester_id(slot: u8) -> u16 {
-    u16::from(device(slot)) << 3
-}
-
-/// Device number of the function in a slot.
-pub fn device(slot: u8) -> u8 {
-    slot + 1
-}
-
 /// A slot.
-#[derive(Default)]
 pub struct Slot {
+    port: Mutex<RootPort>,
     /// Locked for reading while an access and its effects are carried out, for writing while the slot fills or empties: so
     /// no access is under way when a function leaves.
     occupant: RwLock<Option<ConnectedFunction>>,
@@ -57,8 +48,18 @@ pub struct Slot {
 
 impl Slot {
     /// A slot that holds a function, or is empty.
-    pub fn new(occupant: Option<ConnectedFunction>) -> Self {
-        Self { occupant: RwLock::new(occupant), ..Self::default() }
+    pub fn new(port: RootPort, occupant: Option<ConnectedFunction>) -> Self {
+        Self {
+            port: Mutex::new(port),
+            occupant: RwLock::new(occupant),
+            config: Mutex::default(),
+            changing: Mutex::default(),
+        }
+    }
+
+    /// The registers of the root port.
+    pub fn port(&self) -> MutexGuard<'_, RootPort> {
+        self.port.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The occupant, which does not leave meanwhile.
