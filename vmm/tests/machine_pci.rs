@@ -8,10 +8,10 @@ mod machine_code;
 use std::io;
 use std::sync::Arc;
 
-use card::{Card, DOORBELL, MEMORY_SIZE, REGISTERS_SIZE, config, open_port, port};
+use card::{Card, DOORBELL, MEMORY_SIZE, REGISTERS_SIZE};
 use ersatz::machine::{Console, End, ExitKind, Exits, Machine, MachineConfig, Payload};
 use ersatz_device_model::bus::PciFunction;
-use machine_code::Code;
+use machine_code::{Code, config, port};
 
 /// Where the first function's BARs are, and the second one's behind them.
 const REGISTERS: u64 = 0xc000_0000;
@@ -51,7 +51,7 @@ fn run(cards: &[&Arc<Card>], code: Code) -> (u8, Exits) {
 fn placed() -> Code {
     (0..2).fold(Code::new(), |code, slot| {
         let memory = MEMORY + slot * MEMORY_SIZE;
-        open_port(code, slot)
+        code.open_port(slot)
             .store32(config(slot) + BAR0, (REGISTERS + slot * REGISTERS_SIZE) as u32)
             .store32(config(slot) + BAR2, memory as u32)
             .store32(config(slot) + BAR2 + 4, (memory >> 32) as u32)

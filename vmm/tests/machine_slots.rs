@@ -10,12 +10,12 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
-use card::{Card, DOORBELL, config, open_port, port};
+use card::{Card, DOORBELL};
 use ersatz::machine::{
     Console, End, FunctionFactory, Machine, MachineConfig, MachineError, MachineHandle, Payload, PlugError,
 };
 use ersatz_device_model::bus::PciFunction;
-use machine_code::Code;
+use machine_code::{Code, config, port};
 
 const SLOT: u8 = 4;
 /// Config space of the function in that slot.
@@ -40,7 +40,7 @@ fn machine(functions: Vec<FunctionFactory>, code: Code) -> Result<Machine, Machi
 
 /// What a guest does with a function that it finds: it gives the BARs addresses, and has them decode.
 fn use_card(code: Code) -> Code {
-    open_port(code, SLOT.into())
+    code.open_port(SLOT.into())
         .wait_memory(CONFIG, CARD_ID)
         .store32(BAR0, REGISTERS as u32)
         .store32(BAR2, MEMORY as u32)
@@ -122,7 +122,8 @@ fn a_slot_is_used_again_and_again() {
 #[test]
 fn slots_change_under_a_guest_that_never_rests() {
     // The guest enables whatever is there and uses it, for as long as the machine runs.
-    let once = open_port(Code::new(), SLOT.into())
+    let once = Code::new()
+        .open_port(SLOT.into())
         .store32(BAR0, REGISTERS as u32)
         .store32(BAR2, MEMORY as u32)
         .store32(BAR2 + 4, (MEMORY >> 32) as u32)

@@ -64,7 +64,7 @@ pub fn build(
     let memory_slots = MemorySlots::new(Arc::clone(&vm), first_free, dma);
     let bus = Arc::new(PciBus::new(&topology, interrupts, functions, memory_slots)?);
     let slots = PciSlots::new(&bus);
-    let platform = Arc::new(Platform::new(Arc::clone(&serial), bus, memory.clone()));
+    let platform = Arc::new(Platform::new(Arc::clone(&serial), Arc::clone(&bus), memory.clone()));
 
     let (entry, mapped) = load(&config.payload, &memory, &layout)?;
     acpi::write_tables(&memory, &topology.layout, topology.last_bus(), config.vcpus)?;
@@ -96,6 +96,7 @@ pub fn build(
         handle: MachineHandle { exits, ending: Arc::new(ending), vcpus: controls, slots },
         vcpus,
         serial,
+        pci: bus,
         console_input: console.input,
     })
 }

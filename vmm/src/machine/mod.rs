@@ -54,6 +54,7 @@ pub use interrupts::InterruptError;
 pub use pci::{PciError, PciSlots, PlugError};
 pub use vcpu::VcpuError;
 
+use self::pci::PciBus;
 use serial::SerialPort;
 use vcpu::Vcpu;
 
@@ -65,6 +66,7 @@ pub struct Machine {
     handle: MachineHandle,
     vcpus: Vec<Vcpu>,
     serial: Arc<SerialPort>,
+    pci: Arc<PciBus>,
     console_input: Option<File>,
 }
 
@@ -100,7 +102,7 @@ impl Machine {
     ///
     /// Whatever made it impossible to go on running the guest: what KVM reported, with the place in the guest.
     pub fn run(self) -> Result<End, MachineError> {
-        let Self { handle, vcpus, serial, console_input } = self;
+        let Self { handle, vcpus, serial, pci, console_input } = self;
         vcpu::install_kick_handler().map_err(MachineError::system("handle the signal that wakes vCPU threads"))?;
         let mut threads = Vec::with_capacity(vcpus.len());
         for vcpu in vcpus {
@@ -112,7 +114,7 @@ impl Machine {
                 }
             }
         }
-        let end = events::serve(&handle.ending, serial, console_input);
+        let end = events::serve(&handle.ending, serial, pci, console_input);
         for vcpu in handle.vcpus.iter() {
             vcpu.stop();
         }

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ersatz::machine::FunctionFactory;
@@ -15,29 +16,6 @@ use ersatz_device_model::pci::capability::MsixLayout;
 use ersatz_device_model::pci::function::{Change, Controls, Function, Identity};
 use ersatz_device_model::pci::resize::ResizableBar;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
-
-use crate::machine_code::Code;
-
-/// Config space by ECAM.
-const ECAM: u64 = 0xe000_0000;
-
-/// Config space of the root port of a slot: device *slot* + 1 on bus 0.
-pub const fn port(slot: u64) -> u64 {
-    ECAM + ((slot + 1) << 15)
-}
-
-/// Config space of the function in a slot: device 0 on bus *slot* + 1.
-pub const fn config(slot: u64) -> u64 {
-    ECAM + ((slot + 1) << 20)
-}
-
-/// Has the root port of a slot forward 0xc000_0000 to 0xe000_0000 and 4 GiB to 8 GiB, so that tests may choose addresses.
-pub fn open_port(code: Code, slot: u64) -> Code {
-    code.store32(port(slot) + 0x20, 0xdff0_c000)
-        .store32(port(slot) + 0x24, 0xfff0_0000)
-        .store32(port(slot) + 0x28, 1)
-        .store32(port(slot) + 0x2c, 1)
-}
 
 /// Size of BAR0.
 pub const REGISTERS_SIZE: u64 = 64 << 10;
@@ -55,6 +33,10 @@ pub struct Card {
     pub doorbell: Arc<EventFd>,
     /// The writes to BARs that it saw: BAR, offset, bytes.
     pub writes: Mutex<Vec<(u8, u64, Vec<u8>)>>,
+    /// The memory is no mapping now: accesses to it are those of registers.
+    pub hidden: AtomicBool,
+    event: Arc<EventFd>,
+    pending: Mutex<Vec<Effect>>,
 }
 
 impl Card {
@@ -72,6 +54,9 @@ impl Card {
             memory: Arc::new(memory),
             doorbell: Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()),
             writes: Mutex::default(),
+            hidden: AtomicBool::new(false),
+            event: Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()),
+            pending: Mutex::default(),
         })
     }
 
@@ -79,6 +64,19 @@ impl Card {
     pub fn factory(self: &Arc<Self>) -> FunctionFactory {
         let card: Arc<dyn PciFunction> = Arc::clone(self) as _;
         Box::new(move |_| Ok(card))
+    }
+
+    /// Reports an effect that no access caused.
+    pub fn report(&self, effect: Effect) {
+        self.pending.lock().unwrap().push(effect);
+        self.event.write(1).unwrap();
+    }
+
+    /// A byte that a guest may write as it likes.
+    pub fn interrupt_line(&self) -> u8 {
+        let mut byte = [0];
+        self.config_read(0x3c, &mut byte);
+        byte[0]
     }
 
     /// Four bytes of the memory.
@@ -95,16 +93,19 @@ impl PciFunction for Card {
     }
 
     fn config_write(&self, offset: u16, data: &[u8]) -> Vec<Effect> {
+        let mut effects = self.take_effects();
         let mut function = self.function.lock().unwrap();
         let Change::Controls { before, after } = function.write(offset, data) else {
-            return vec![Effect::Reset];
+            effects.push(Effect::Reset);
+            return effects;
         };
         let moved = |index: usize| {
             let place = |controls: &Controls| (controls.addresses[index], controls.sizes[index]);
             let bar = function.bars()[index].bar;
             (place(&before) != place(&after)).then_some(Effect::BarMoved { bar, address: after.addresses[index] })
         };
-        (0..function.bars().len()).filter_map(moved).collect()
+        effects.extend((0..function.bars().len()).filter_map(moved));
+        effects
     }
 
     fn bar_read(&self, _: u8, offset: u64, data: &mut [u8]) {
@@ -121,6 +122,9 @@ impl PciFunction for Card {
     }
 
     fn mappings(&self) -> Vec<BarMapping> {
+        if self.hidden.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
         let file = Arc::clone(&self.memory);
         let length = self.function.lock().unwrap().bars()[1].size;
         vec![BarMapping { bar: 2, offset: 0, length, file, file_offset: 0 }]
@@ -141,5 +145,13 @@ impl PciFunction for Card {
     fn reset(&self) -> Vec<Effect> {
         self.function.lock().unwrap().reset();
         vec![Effect::Reset]
+    }
+
+    fn event(&self) -> Option<Arc<EventFd>> {
+        Some(Arc::clone(&self.event))
+    }
+
+    fn take_effects(&self) -> Vec<Effect> {
+        std::mem::take(&mut *self.pending.lock().unwrap())
     }
 }

@@ -17,6 +17,7 @@ use super::attachment::MemorySlots;
 use super::decode::{Decoder, Target};
 use super::error::{PciError, PlugError};
 use super::host_bridge::HostBridge;
+use super::pending::PendingEffects;
 use super::root_port::{PortEvent, RootPort};
 use super::slot::{ConnectedFunction, Slot, connect};
 use super::topology::{PortPlan, Topology, port_device};
@@ -32,6 +33,7 @@ pub struct PciBus {
     host_bridge: HostBridge,
     slots: Vec<Slot>,
     interrupts: Arc<Interrupts>,
+    pending: PendingEffects,
     /// Where functions do DMA.
     dma: Arc<MappedSpace>,
     decoder: RwLock<Decoder>,
@@ -50,18 +52,16 @@ impl PciBus {
         functions: Vec<ConnectedFunction>,
         memory_slots: MemorySlots,
     ) -> Result<Self, PciError> {
+        let pending = PendingEffects::new().map_err(PciError::Events)?;
         for (connected, slot) in functions.iter().zip(0..) {
-            connected
-                .msix
-                .connect(&interrupts, connected.function.msix_vectors())
-                .map_err(|source| PciError::Interrupts { slot, source })?;
+            join(slot, connected, &interrupts, &pending)?;
         }
         let occupants = functions.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         let slots = (0..).zip(&topology.ports).zip(occupants);
         let slots: Vec<_> = slots.map(|((slot, _), occupant)| Slot::new(RootPort::new(slot), occupant)).collect();
         let dma = Arc::clone(memory_slots.dma());
         let decoder = RwLock::new(Decoder::new(topology.layout.clone(), Arc::new(memory_slots), slots.len()));
-        let bus = Self { host_bridge: HostBridge::new(), slots, interrupts, dma, decoder };
+        let bus = Self { host_bridge: HostBridge::new(), slots, interrupts, pending, dma, decoder };
         for (number, plan) in (0..).zip(&topology.ports) {
             bus.set_up(number, plan);
         }
@@ -137,25 +137,49 @@ impl PciBus {
         let event = port.write(offset, data);
         self.decoder_write().set_windows(number, port.windows());
         if event == PortEvent::SecondaryBusReset {
-            self.reset(number, slot);
+            let after = self.drive(number, slot, |function| function.reset());
+            drop(port);
+            self.finish(number, after);
         }
     }
 
     fn function_config_write(&self, number: u8, slot: &Slot, offset: u16, data: &[u8]) {
-        if let Some(occupant) = slot.read().as_ref() {
-            let _in_order = slot.order_config();
-            let effects = occupant.function.config_write(offset, data);
-            self.carry_out(number, occupant, effects);
+        let after = self.drive(number, slot, |function| function.config_write(offset, data));
+        self.finish(number, after);
+    }
+
+    /// Carries out what functions report without having been accessed, as far as their events say that there is something.
+    /// To be called when the descriptor of [`Self::pending`] is readable.
+    pub fn carry_out_pending(&self) {
+        for number in self.pending.signalled() {
+            let Some(slot) = self.slots.get(usize::from(number)) else {
+                continue;
+            };
+            let after = self.drive(number, slot, |function| {
+                if let Some(event) = function.event() {
+                    // Before the effects are taken: what comes later signals again. It may have been read already.
+                    let _ = event.read();
+                }
+                function.take_effects()
+            });
+            self.finish(number, after);
         }
     }
 
-    /// Resets what is in a slot.
-    fn reset(&self, number: u8, slot: &Slot) {
-        if let Some(occupant) = slot.read().as_ref() {
-            let _in_order = slot.order_config();
-            let effects = occupant.function.reset();
-            self.carry_out(number, occupant, effects);
-        }
+    /// The descriptor that is readable while functions have something to report.
+    pub fn pending(&self) -> &PendingEffects {
+        &self.pending
+    }
+
+    /// Does something with the function in a slot, and carries out what follows, in order with others that do.
+    fn drive(&self, number: u8, slot: &Slot, act: impl FnOnce(&dyn PciFunction) -> Vec<Effect>) -> After {
+        let occupant = slot.read();
+        let Some(occupant) = occupant.as_ref() else {
+            return After::Stays;
+        };
+        let _in_order = slot.order_config();
+        let effects = act(occupant.function.as_ref());
+        self.carry_out(number, occupant, effects)
     }
 
     /// Reads memory space; where no BAR is, all ones.
@@ -163,7 +187,10 @@ impl PciBus {
         let target = self.decoder_read().find(address, data.len());
         data.fill(0xff);
         if let Some(target) = &target {
-            self.with_occupant(target, |occupant| occupant.function.bar_read(target.bar, target.offset, data));
+            self.with_occupant(target, |occupant| {
+                occupant.function.bar_read(target.bar, target.offset, data);
+                After::Stays
+            });
         }
         exit_kind(target.as_ref())
     }
@@ -176,30 +203,35 @@ impl PciBus {
             self.with_occupant(target, |occupant| {
                 let effects = occupant.function.bar_write(target.bar, target.offset, data);
                 // Effects of BAR writes say where to look, not what is there, so their order does not matter.
-                self.carry_out(target.slot, occupant, effects);
+                self.carry_out(target.slot, occupant, effects)
             });
         }
         exit_kind(target.as_ref())
     }
 
     /// Does something with the function whose BAR was found, unless it has left its slot since.
-    fn with_occupant(&self, target: &Target, access: impl FnOnce(&ConnectedFunction)) {
+    fn with_occupant(&self, target: &Target, access: impl FnOnce(&ConnectedFunction) -> After) {
         let Some(slot) = self.slots.get(usize::from(target.slot)) else {
             return;
         };
-        if let Some(occupant) = slot.read().as_ref().filter(|now| Arc::ptr_eq(&now.function, &target.function)) {
-            access(occupant);
+        let occupant = slot.read();
+        if let Some(now) = occupant.as_ref().filter(|now| Arc::ptr_eq(&now.function, &target.function)) {
+            let after = access(now);
+            drop(occupant);
+            self.finish(target.slot, after);
         }
     }
 
-    /// Carries out the effects of an access. The function does not leave its slot meanwhile.
-    fn carry_out(&self, slot: u8, occupant: &ConnectedFunction, effects: Vec<Effect>) {
+    /// Carries out effects, of an access or not. The function does not leave its slot meanwhile; if it is gone that is left
+    /// to [`Self::finish`].
+    fn carry_out(&self, slot: u8, occupant: &ConnectedFunction, effects: Vec<Effect>) -> After {
         for effect in effects {
             log::trace!("PCI slot {slot}: {effect:?}");
             match effect {
                 Effect::BarMoved { bar, address } => {
                     self.decoder_write().move_bar(slot, &occupant.function, bar, address);
                 }
+                Effect::MappingsChanged { bar } => self.decoder_write().refresh_bar(slot, bar),
                 Effect::MsixChanged { vector } => self.update_messages(occupant, vector..vector.saturating_add(1)),
                 Effect::MsixControlChanged => self.update_messages(occupant, 0..occupant.function.msix_vectors()),
                 Effect::MsixSend { vector } => occupant.msix.signal(vector),
@@ -207,7 +239,22 @@ impl PciBus {
                     self.decoder_write().remove_function(slot);
                     self.update_messages(occupant, 0..occupant.function.msix_vectors());
                 }
+                Effect::Gone => return After::Leaves(Arc::clone(&occupant.function)),
             }
+        }
+        After::Stays
+    }
+
+    /// Takes a function out of its slot if it is gone. No lock of the slot is held.
+    fn finish(&self, number: u8, after: After) {
+        let (After::Leaves(function), Some(slot)) = (after, self.slots.get(usize::from(number))) else {
+            return;
+        };
+        let _in_order = slot.order_changes();
+        // Another thread may have been faster, and even have put the next function there.
+        let is_there = slot.read().as_ref().is_some_and(|now| Arc::ptr_eq(&now.function, &function));
+        if is_there && self.empty_slot(number, slot).is_some() {
+            log::info!("the function in PCI slot {number} is gone");
         }
     }
 
@@ -232,10 +279,7 @@ impl PciBus {
         let requester_id = u16::from(slot.port().buses().secondary) << 8;
         let connected =
             connect(factory, &self.dma, requester_id).map_err(|source| PlugError::Function { slot: number, source })?;
-        connected
-            .msix
-            .connect(&self.interrupts, connected.function.msix_vectors())
-            .map_err(|source| PlugError::Interrupts { slot: number, source })?;
+        join(number, &connected, &self.interrupts, &self.pending)?;
         *slot.write() = Some(connected);
         slot.port().set_present(true);
         Ok(())
@@ -245,16 +289,24 @@ impl PciBus {
     pub fn unplug(&self, number: u8) -> Result<(), PlugError> {
         let slot = self.slot(number)?;
         let _in_order = slot.order_changes();
+        self.empty_slot(number, slot).ok_or(PlugError::Empty(number))
+    }
+
+    /// Takes the function out of a slot whose changes are in order; `None` if there is none.
+    fn empty_slot(&self, number: u8, slot: &Slot) -> Option<()> {
         let occupant = {
             let mut occupant = slot.write();
             self.decoder_write().remove_function(number);
-            occupant.take().ok_or(PlugError::Empty(number))?
+            occupant.take()?
         };
         slot.port().set_present(false);
+        if let Some(event) = &occupant.event {
+            self.pending.forget(event);
+        }
         occupant.msix.disconnect();
         // Whoever else has a reference to it may keep it. Nothing is left for the effects to be carried out on.
         occupant.function.reset();
-        Ok(())
+        Some(())
     }
 
     /// The slots that hold a function.
@@ -274,6 +326,31 @@ impl PciBus {
     fn decoder_write(&self) -> RwLockWriteGuard<'_, Decoder> {
         self.decoder.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is left to do when the effects of a call have been carried out.
+enum After {
+    /// Nothing.
+    Stays,
+    /// The function is gone, and must leave its slot.
+    Leaves(Arc<dyn PciFunction>),
+}
+
+/// Connects a function that is to be in a slot: its interrupts, and its event.
+fn join(
+    slot: u8,
+    connected: &ConnectedFunction,
+    interrupts: &Arc<Interrupts>,
+    pending: &PendingEffects,
+) -> Result<(), PlugError> {
+    connected
+        .msix
+        .connect(interrupts, connected.function.msix_vectors())
+        .map_err(|source| PlugError::Interrupts { slot, source })?;
+    if let Some(event) = &connected.event {
+        pending.watch(slot, event).map_err(|source| PlugError::Event { slot, source })?;
+    }
+    Ok(())
 }
 
 /// What a config access is for; with it the number of the slot.

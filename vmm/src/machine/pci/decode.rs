@@ -107,6 +107,15 @@ impl Decoder {
         self.attach();
     }
 
+    /// Has the parts of a BAR that KVM serves be those that its function has now.
+    pub fn refresh_bar(&mut self, slot: u8, bar: u8) {
+        for decoded in self.bars.iter_mut().filter(|decoded| decoded.slot == slot && decoded.bar == bar) {
+            decoded.direct = direct_parts(decoded.function.as_ref(), bar);
+            decoded.attachment = None;
+        }
+        self.attach();
+    }
+
     /// A BAR at an address, not attached yet.
     fn decode(&self, slot: u8, function: &Arc<dyn PciFunction>, bar: u8, address: u64) -> Option<Decoded> {
         let size = function.bars().iter().find(|info| info.bar == bar)?.size;
@@ -115,13 +124,7 @@ impl Decoder {
             log::info!("the guest puts BAR{bar} of PCI slot {slot} at {range:#x?}, outside of the PCI windows");
             return None;
         }
-        let mappings = function.mappings().into_iter().map(|part| (part.bar, part.offset, part.length));
-        let doorbells = function.doorbells().into_iter().map(|part| (part.bar, part.offset, part.width.into()));
-        let direct = mappings
-            .chain(doorbells)
-            .filter(|part| part.0 == bar)
-            .map(|(_, offset, length)| offset..offset.saturating_add(length))
-            .collect();
+        let direct = direct_parts(function.as_ref(), bar);
         let reachable = self.windows.get(usize::from(slot)).is_some_and(|windows| windows.forwards(&range));
         Some(Decoded { slot, bar, range, function: Arc::clone(function), direct, reachable, attachment: None })
     }
@@ -148,6 +151,17 @@ impl Decoder {
             decoded.attachment = Some(attachment);
         }
     }
+}
+
+/// The parts of a BAR, as offsets in it, that KVM is to serve.
+fn direct_parts(function: &dyn PciFunction, bar: u8) -> Vec<Range<u64>> {
+    let mappings = function.mappings().into_iter().map(|part| (part.bar, part.offset, part.length));
+    let doorbells = function.doorbells().into_iter().map(|part| (part.bar, part.offset, part.width.into()));
+    mappings
+        .chain(doorbells)
+        .filter(|part| part.0 == bar)
+        .map(|(_, offset, length)| offset..offset.saturating_add(length))
+        .collect()
 }
 
 #[cfg(test)]

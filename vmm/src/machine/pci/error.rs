@@ -44,15 +44,12 @@ pub enum PciError {
         /// Size in bytes.
         size: u64,
     },
-    /// Interrupts could not be set up.
-    #[error("cannot set up the interrupts of the function in PCI slot {slot}")]
-    Interrupts {
-        /// The slot.
-        slot: u8,
-        /// Why.
-        #[source]
-        source: InterruptError,
-    },
+    /// A function could not be put into its slot.
+    #[error(transparent)]
+    Plug(#[from] PlugError),
+    /// The set of events could not be made.
+    #[error("cannot make a set of events for the PCI bus")]
+    Events(#[source] io::Error),
 }
 
 /// Why part of a BAR could not be attached to KVM.
@@ -134,6 +131,15 @@ pub enum PlugError {
         /// Why.
         #[source]
         source: InterruptError,
+    },
+    /// Its event cannot be waited for.
+    #[error("cannot wait for the event of the function in PCI slot {slot}")]
+    Event {
+        /// The slot.
+        slot: u8,
+        /// What the system says.
+        #[source]
+        source: io::Error,
     },
     /// The machine has ended.
     #[error("the machine has ended, and its PCI slots with it")]

@@ -3,7 +3,7 @@
 //! slot, which may fill and empty while the machine runs.
 //!
 //! [`bus::PciBus`] drives the functions and carries out their effects; [`slot`] has what a slot holds, [`plug`] the way in
-//! and out for other threads; [`address`] says which function a config access means, [`root_port`] and [`window`] what
+//! and out for other threads, [`pending`] how functions report what no access caused; [`address`] says which function a config access means, [`root_port`] and [`window`] what
 //! reaches a slot; [`topology`] and [`placement`] where windows and BARs are at first, [`decode`] where they are now, and
 //! [`attachment`] what KVM serves of them without an exit, and other devices reach.
 
@@ -13,6 +13,7 @@ mod bus;
 mod decode;
 mod error;
 mod host_bridge;
+mod pending;
 mod placement;
 mod plug;
 mod root_port;

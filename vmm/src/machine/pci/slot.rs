@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use ersatz_device_model::bus::PciFunction;
 use ersatz_device_model::dma::MappedSpace;
+use vmm_sys_util::eventfd::EventFd;
 
 use super::root_port::RootPort;
 use crate::machine::config::{Connections, FactoryError, FunctionFactory};
@@ -17,6 +18,8 @@ pub struct ConnectedFunction {
     pub function: Arc<dyn PciFunction>,
     /// Its MSI-X vectors.
     pub msix: Arc<MsixVectors>,
+    /// What it signals when there are effects to take.
+    pub event: Option<Arc<EventFd>>,
 }
 
 /// Makes the function of a slot. Its interrupts are not connected yet.
@@ -31,7 +34,9 @@ pub fn connect(
 ) -> Result<ConnectedFunction, FactoryError> {
     let msix = Arc::new(MsixVectors::default());
     let connections = Connections { dma: Arc::clone(dma) as _, interrupts: Arc::clone(&msix) as _, requester_id };
-    Ok(ConnectedFunction { function: factory(connections)?, msix })
+    let function = factory(connections)?;
+    let event = function.event();
+    Ok(ConnectedFunction { function, msix, event })
 }
 
 /// A slot.
@@ -40,7 +45,8 @@ pub struct Slot {
     /// Locked for reading while an access and its effects are carried out, for writing while the slot fills or empties: so
     /// no access is under way when a function leaves.
     occupant: RwLock<Option<ConnectedFunction>>,
-    /// Held while a config access and its effects are carried out: those of two vCPUs must not overtake each other.
+    /// Held while a config access, or effects that no access caused, are carried out: those of two threads must not overtake
+    /// each other.
     config: Mutex<()>,
     /// Held while the slot fills or empties, which is more than the change itself.
     changing: Mutex<()>,
