@@ -11,11 +11,12 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::boot::{self, Entry, LinuxImage};
 use super::config::{CODE_ADDRESS, Console, FunctionFactory, MachineConfig, Payload};
-use super::error::{KvmError, MachineError};
+use super::error::MachineError;
 use super::events::Ending;
 use super::exits::ExitCounters;
 use super::handle::MachineHandle;
 use super::interrupts::Interrupts;
+use super::kvm_error::KvmError;
 use super::layout::{FOUR_GIB, IDENTITY_MAP_PAGE, Layout, TASK_STATE_PAGES};
 use super::pci::{ConnectedFunction, MAX_SLOTS, MemorySlots, PciBus, PciError, PciSlots, Topology};
 use super::platform::{Platform, SERIAL_GSI};

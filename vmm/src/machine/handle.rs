@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Looking into a running machine, and stopping it, from any thread.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use super::config::End;
 use super::events::Ending;
 use super::exits::{ExitCounters, Exits};
 use super::pci::PciSlots;
-use super::vcpu::VcpuControl;
+use super::vcpu::{VcpuControl, VcpuState};
 
 /// How long a vCPU may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -21,35 +20,6 @@ pub struct MachineHandle {
     pub(super) ending: Arc<Ending>,
     pub(super) vcpus: Arc<[Arc<VcpuControl>]>,
     pub(super) slots: PciSlots,
-}
-
-/// Where a vCPU was when it was looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct VcpuState {
-    /// Number of the vCPU.
-    pub vcpu: u8,
-    /// Instruction pointer.
-    pub rip: u64,
-    /// Stack pointer.
-    pub rsp: u64,
-    /// Flags; bit 9 is clear while interrupts are off.
-    pub rflags: u64,
-    /// Page table base.
-    pub cr3: u64,
-    /// Privilege level, 0 (kernel) to 3 (user).
-    pub cpl: u8,
-}
-
-impl fmt::Display for VcpuState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mode = if self.cpl == 0 { "kernel" } else { "user" };
-        let interrupts = if self.rflags & 0x200 == 0 { "off" } else { "on" };
-        write!(
-            f,
-            "vCPU {}: rip {:#018x} ({mode}), rsp {:#018x}, cr3 {:#x}, interrupts {interrupts}",
-            self.vcpu, self.rip, self.rsp, self.cr3
-        )
-    }
 }
 
 impl MachineHandle {

@@ -19,7 +19,8 @@ use kvm_ioctls::VmFd;
 use thiserror::Error;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::error::KvmError;
+use super::error_chain::chain;
+use super::kvm_error::KvmError;
 
 /// Pins of the I/O APIC: GSIs 0 to 23.
 const IO_APIC_PINS: u32 = 24;
@@ -125,7 +126,7 @@ impl Interrupts {
 
     fn update_routes(&self, gsis: &[Gsi]) {
         if let Err(error) = self.write_routes(gsis) {
-            log::error!("{}", super::error::chain(&error));
+            log::error!("{}", chain(&error));
         }
     }
 

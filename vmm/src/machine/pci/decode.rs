@@ -12,6 +12,7 @@ use ersatz_device_model::bus::PciFunction;
 
 use super::attachment::{Attachment, MemorySlots};
 use super::window::BridgeWindows;
+use crate::machine::error_chain::chain;
 use crate::machine::layout::Layout;
 
 /// A BAR that decodes.
@@ -146,7 +147,7 @@ impl Decoder {
             let (attachment, errors) = Attachment::new(&self.memory_slots, &range, &mappings, &doorbells);
             for error in errors {
                 let (bar, slot) = (decoded.bar, decoded.slot);
-                log::error!("BAR{bar} of PCI slot {slot}: {}", crate::machine::error::chain(&error));
+                log::error!("BAR{bar} of PCI slot {slot}: {}", chain(&error));
             }
             decoded.attachment = Some(attachment);
         }

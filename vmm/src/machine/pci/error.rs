@@ -7,7 +7,7 @@ use std::ops::Range;
 use ersatz_device_model::dma::MapError;
 use thiserror::Error;
 
-use super::topology::MAX_SLOTS;
+use super::slot::MAX_SLOTS;
 use crate::machine::config::FactoryError;
 use crate::machine::interrupts::InterruptError;
 

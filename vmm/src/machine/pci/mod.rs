@@ -25,5 +25,5 @@ pub use attachment::MemorySlots;
 pub use bus::PciBus;
 pub use error::{PciError, PlugError};
 pub use plug::PciSlots;
-pub use slot::{ConnectedFunction, connect};
-pub use topology::{MAX_SLOTS, Topology, boot_requester_id};
+pub use slot::{ConnectedFunction, MAX_SLOTS, connect};
+pub use topology::{Topology, boot_requester_id};

@@ -11,6 +11,9 @@ use super::root_port::RootPort;
 use crate::machine::config::{Connections, FactoryError, FunctionFactory};
 use crate::machine::interrupts::MsixVectors;
 
+/// Most slots of a machine: each has a root port on bus 0, beside the host bridge.
+pub const MAX_SLOTS: usize = 31;
+
 /// A function and the sink it was made with.
 #[derive(Clone)]
 pub struct ConnectedFunction {

@@ -15,11 +15,10 @@ use ersatz_device_model::fabric::FABRIC_PORTS;
 use super::error::PciError;
 use super::placement::{Block, PlacedBlock, fit};
 use super::root_port::BusNumbers;
+use super::slot::MAX_SLOTS;
 use super::window::{BridgeWindows, GRANULE};
 use crate::machine::layout::{Layout, WINDOW_32};
 
-/// Most slots: a root port each, beside the host bridge.
-pub const MAX_SLOTS: usize = 31;
 /// The slots that every machine has: as many as a fabric links GPUs.
 const MIN_SLOTS: usize = FABRIC_PORTS as usize;
 /// The most room for non-prefetchable BARs that a port gets if its function does not need more.
