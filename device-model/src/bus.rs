@@ -4,13 +4,19 @@
 //! Whatever a function sits on drives it through [`PciFunction`]: the bus of a virtual machine, a server for buses elsewhere,
 //! the tests. The GPU implements it, and so can hardware that is passed through. Every method takes `&self`: vCPU threads
 //! come in side by side.
+//!
+//! A function never calls its bus. What only the bus can carry out is an [`Effect`]: accesses return those that they cause, and
+//! for those that no access caused the function signals an event ([`PciFunction::event`]), whereupon the bus takes them
+//! ([`PciFunction::take_effects`]). Both are carried out in the same way.
 
 use std::fs::File;
 use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
 
-/// Something an access changed that only the bus can carry out.
+/// Something that changed, by an access or without one, and that only the bus can carry out.
+///
+/// A change of the power state has no effect of its own: BARs stop to decode or decode again ([`Effect::BarMoved`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// A BAR decodes at another address now, or stopped (`None`), or has another size ([`PciFunction::bars`]). The bus
@@ -36,6 +42,14 @@ pub enum Effect {
     },
     /// The function was reset: BARs decode nowhere and MSI-X is off.
     Reset,
+    /// The parts of a BAR that are memory or doorbells are others now: look at [`PciFunction::mappings`] and
+    /// [`PciFunction::doorbells`]. The BAR stays where it is.
+    MappingsChanged {
+        /// Index of the BAR.
+        bar: u8,
+    },
+    /// The function is gone, as if pulled out of its slot: the bus takes it out, and it never comes back.
+    Gone,
 }
 
 /// What a bus must know to decode one BAR.
@@ -122,4 +136,20 @@ pub trait PciFunction: Send + Sync {
 
     /// Conventional reset, as at power-on: what a machine reset does.
     fn reset(&self) -> Vec<Effect>;
+
+    /// The event that the function signals when there are effects to take; `None` if it has none but those of accesses. It
+    /// is the same one for as long as the function lives, and does not block.
+    fn event(&self) -> Option<Arc<EventFd>> {
+        None
+    }
+
+    /// Takes the effects that are pending, in order. The bus calls this once the event was signalled, and may at any other
+    /// time.
+    ///
+    /// Effects are in the order in which they came about, whichever call returns them: a write that returns effects returns
+    /// those that were pending before its own. The bus calls neither this nor a config write before it has carried out
+    /// the effects of the call before.
+    fn take_effects(&self) -> Vec<Effect> {
+        Vec::new()
+    }
 }

@@ -91,8 +91,9 @@ fn the_host_bridge_is_there_by_ecam_and_by_ports() {
     assert_eq!(end_of(Code::new().load32(0xe000_0000).exit_with_al()), End::Exited(0x34));
     let by_ports = Code::new().out32(0xcf8, 0x8000_0000).in32(0xcfc).exit_with_al();
     assert_eq!(end_of(by_ports), End::Exited(0x34));
-    // Device 1 is not there.
-    assert_eq!(end_of(Code::new().load32(0xe000_8000).exit_with_al()), End::Exited(0xff));
+    // Devices 1 to 8 are root ports, and the next is not there.
+    assert_eq!(end_of(Code::new().load32(0xe004_0000).exit_with_al()), End::Exited(0x34));
+    assert_eq!(end_of(Code::new().load32(0xe004_8000).exit_with_al()), End::Exited(0xff));
 }
 
 #[test]

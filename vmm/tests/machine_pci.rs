@@ -2,138 +2,40 @@
 //! Tiny guests that use a PCI function: its config space, its registers, its memory, its doorbell, wherever the guest
 //! puts its BARs.
 
+mod card;
 mod machine_code;
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use ersatz::machine::{Console, End, ExitKind, Exits, FunctionFactory, Machine, MachineConfig, Payload};
-use ersatz_device_model::bus::{BarInfo, BarMapping, Doorbell, Effect, MsixMessage, PciFunction};
-use ersatz_device_model::pci::aer::ErrorLog;
-use ersatz_device_model::pci::capability::MsixLayout;
-use ersatz_device_model::pci::function::{Change, Controls, Function, Identity};
-use ersatz_device_model::pci::resize::ResizableBar;
-use machine_code::Code;
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use card::{Card, DOORBELL, MEMORY_SIZE, REGISTERS_SIZE};
+use ersatz::machine::{Console, End, ExitKind, Exits, Machine, MachineConfig, Payload};
+use ersatz_device_model::bus::PciFunction;
+use machine_code::{Code, config, port};
 
-const REGISTERS_SIZE: u64 = 64 << 10;
-const DOORBELL: u64 = 0x8000;
-const MEMORY_SIZE: u64 = 2 << 20;
-/// Where the machine puts the first function's BARs: at the start of the windows.
+/// Where the first function's BARs are, and the second one's behind them.
 const REGISTERS: u64 = 0xc000_0000;
 const MEMORY: u64 = 0x1_0000_0000;
-/// Config space of 00:01.0 and 00:02.0.
-const CONFIG_1: u64 = 0xe000_8000;
-const CONFIG_2: u64 = 0xe001_0000;
+/// Config space of 01:00.0 and 02:00.0, and of the root port before the first.
+const CONFIG_1: u64 = config(0);
+const CONFIG_2: u64 = config(1);
+const PORT_1: u64 = port(0);
 const COMMAND: u64 = 4;
 const BAR0: u64 = 0x10;
 const BAR2: u64 = 0x18;
 /// Memory decode.
 const DECODE: u32 = 2;
 
-/// Config space of 00:01.0: the control register of the resizable BAR.
+/// Config space of 01:00.0: the control register of the resizable BAR.
 const RESIZE_1: u64 = CONFIG_1 + 0x168;
 /// What to write there for BAR2 of 2 MiB, 4 MiB, 8 MiB.
 const TWO_MIB: u32 = 1 << 8;
 const FOUR_MIB: u32 = 2 << 8;
 const EIGHT_MIB: u32 = 3 << 8;
 
-/// A function with registers that remember writes, a doorbell among them, and memory, of which it shows 2 MiB until told to
-/// show up to 4 MiB.
-struct Card {
-    function: Mutex<Function>,
-    memory: Arc<File>,
-    doorbell: Arc<EventFd>,
-    writes: Mutex<Vec<(u8, u64, Vec<u8>)>>,
-}
-
-impl Card {
-    fn new() -> Arc<Self> {
-        let identity = Identity { vendor: 0x1234, device: 1, class: 0xff_00_00, revision: 0, serial: 0 };
-        let bar = |bar, size, high| BarInfo { bar, size, is_64bit: high, prefetchable: high };
-        let bars = vec![bar(0, REGISTERS_SIZE, false), bar(2, MEMORY_SIZE, true)];
-        let resizable = ResizableBar { bar: 2, smallest: MEMORY_SIZE, largest: 2 * MEMORY_SIZE };
-        let msix = MsixLayout { bar: 0, vectors: 1, table: 0, pending: 0x1000 };
-        let memory = tempfile::tempfile().unwrap();
-        memory.set_len(2 * MEMORY_SIZE).unwrap();
-        Arc::new(Self {
-            function: Mutex::new(Function::new(identity, bars, Some(resizable), msix, Arc::new(ErrorLog::new(0)))),
-            memory: Arc::new(memory),
-            doorbell: Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()),
-            writes: Mutex::default(),
-        })
-    }
-
-    fn memory_at(&self, offset: u64) -> u32 {
-        let mut bytes = [0; 4];
-        self.memory.read_exact_at(&mut bytes, offset).unwrap();
-        u32::from_le_bytes(bytes)
-    }
-}
-
-impl PciFunction for Card {
-    fn config_read(&self, offset: u16, data: &mut [u8]) {
-        self.function.lock().unwrap().read(offset, data);
-    }
-
-    fn config_write(&self, offset: u16, data: &[u8]) -> Vec<Effect> {
-        let mut function = self.function.lock().unwrap();
-        let Change::Controls { before, after } = function.write(offset, data) else {
-            return vec![Effect::Reset];
-        };
-        let moved = |index: usize| {
-            let place = |controls: &Controls| (controls.addresses[index], controls.sizes[index]);
-            let bar = function.bars()[index].bar;
-            (place(&before) != place(&after)).then_some(Effect::BarMoved { bar, address: after.addresses[index] })
-        };
-        (0..function.bars().len()).filter_map(moved).collect()
-    }
-
-    fn bar_read(&self, _: u8, offset: u64, data: &mut [u8]) {
-        data.fill(offset as u8);
-    }
-
-    fn bar_write(&self, bar: u8, offset: u64, data: &[u8]) -> Vec<Effect> {
-        self.writes.lock().unwrap().push((bar, offset, data.to_vec()));
-        Vec::new()
-    }
-
-    fn bars(&self) -> Vec<BarInfo> {
-        self.function.lock().unwrap().bars().to_vec()
-    }
-
-    fn mappings(&self) -> Vec<BarMapping> {
-        let file = Arc::clone(&self.memory);
-        let length = self.function.lock().unwrap().bars()[1].size;
-        vec![BarMapping { bar: 2, offset: 0, length, file, file_offset: 0 }]
-    }
-
-    fn doorbells(&self) -> Vec<Doorbell> {
-        vec![Doorbell { bar: 0, offset: DOORBELL, width: 4, event: Arc::clone(&self.doorbell) }]
-    }
-
-    fn msix_vectors(&self) -> u16 {
-        1
-    }
-
-    fn msix_message(&self, _: u16) -> Option<MsixMessage> {
-        None
-    }
-
-    fn reset(&self) -> Vec<Effect> {
-        self.function.lock().unwrap().reset();
-        vec![Effect::Reset]
-    }
-}
-
 /// Runs code that ends by the exit port, with these cards on the bus; returns its status and what it took.
 fn run(cards: &[&Arc<Card>], code: Code) -> (u8, Exits) {
-    let factories = cards.iter().map(|card| {
-        let card: Arc<dyn PciFunction> = Arc::clone(card) as _;
-        Box::new(move |_| Ok(card)) as FunctionFactory
-    });
+    let factories = cards.iter().map(|card| card.factory());
     let payload = Payload::Code { code: code.bytes(), mapped: 8 << 30 };
     let config = MachineConfig { vcpus: 1, memory: 4 << 20, payload };
     let console = Console { output: Box::new(io::sink()), input: None };
@@ -145,8 +47,20 @@ fn run(cards: &[&Arc<Card>], code: Code) -> (u8, Exits) {
     }
 }
 
+/// Opens two root ports, and puts the BARs of both functions where the tests want them.
+fn placed() -> Code {
+    (0..2).fold(Code::new(), |code, slot| {
+        let memory = MEMORY + slot * MEMORY_SIZE;
+        code.open_port(slot)
+            .store32(config(slot) + BAR0, (REGISTERS + slot * REGISTERS_SIZE) as u32)
+            .store32(config(slot) + BAR2, memory as u32)
+            .store32(config(slot) + BAR2 + 4, (memory >> 32) as u32)
+    })
+}
+
+/// The same, and the first function decodes.
 fn decode_on() -> Code {
-    Code::new().store32(CONFIG_1 + COMMAND, DECODE)
+    placed().store32(CONFIG_1 + COMMAND, DECODE)
 }
 
 #[test]
@@ -157,13 +71,13 @@ fn memory_is_used_without_exits() {
     assert_eq!(status, 0x78);
     assert_eq!(card.memory_at(0x1000), 0x1234_5678);
     assert_eq!((exits.of(ExitKind::MappedBar), exits.of(ExitKind::Bar)), (0, 0), "{exits}");
-    assert_eq!(exits.total(), 2, "one to switch it on, one to end: {exits}");
+    assert_eq!(exits.total() - exits.of(ExitKind::ConfigSpace), 1, "one to end: {exits}");
 }
 
 #[test]
 fn nothing_decodes_until_it_is_switched_on() {
     let card = Card::new();
-    let (status, exits) = run(&[&card], Code::new().load32(MEMORY).exit_with_al());
+    let (status, exits) = run(&[&card], placed().load32(MEMORY).exit_with_al());
     assert_eq!((status, exits.of(ExitKind::Unclaimed)), (0xff, 1));
 }
 
@@ -245,7 +159,7 @@ fn a_grown_bar_is_moved_to_where_it_fits() {
 #[test]
 fn a_bar_on_top_of_ram_decodes_nothing() {
     let card = Card::new();
-    let code = Code::new()
+    let code = placed()
         .store32(0x20_0000, 77)
         .store32(CONFIG_1 + BAR2, 0x20_0000)
         .store32(CONFIG_1 + BAR2 + 4, 0)
@@ -322,4 +236,63 @@ fn a_function_level_reset_stops_decoding() {
     let device_control = CONFIG_1 + u64::from(capability[0]) + 8;
     let code = decode_on().store32(device_control, 1 << 15).load32(MEMORY).exit_with_al();
     assert_eq!(run(&[&card], code).0, 0xff);
+}
+
+#[test]
+fn a_root_port_gates_what_reaches_the_function() {
+    let card = Card::new();
+    let code = decode_on()
+        .store32(MEMORY, 1)
+        .store32(PORT_1 + COMMAND, 0)
+        .store32(MEMORY + 4, 2) // lost: the port forwards nothing
+        .store32(PORT_1 + COMMAND, DECODE)
+        .store32(MEMORY + 8, 3)
+        .store32(PORT_1 + 0x24, 0xfff0_0010) // the window begins behind the BAR's start
+        .store32(MEMORY + 12, 4)
+        .store32(PORT_1 + 0x24, 0xfff0_0000)
+        .store32(MEMORY + 16, 5)
+        .out8(0xf4, 0);
+    let (_, exits) = run(&[&card], code);
+    assert_eq!([0, 4, 8, 12, 16].map(|offset| card.memory_at(offset)), [1, 0, 3, 0, 5]);
+    assert_eq!((exits.of(ExitKind::MappedBar), exits.of(ExitKind::Unclaimed)), (0, 2), "{exits}");
+}
+
+#[test]
+fn config_space_follows_the_bus_number() {
+    let card = Card::new();
+    let bus_7 = config(6);
+    let id = |at: u64| Code::new().load32(at).exit_with_al();
+    let renumbered = |at: u64| {
+        let code = Code::new().store32(PORT_1 + 0x18, 0x0007_0700).load32(at).exit_with_al();
+        run(&[&card], code).0
+    };
+    assert_eq!(run(&[&card], id(CONFIG_1)).0, 0x34);
+    assert_eq!(run(&[&card], id(CONFIG_1 + (1 << 15))).0, 0xff, "device 1 on a link");
+    assert_eq!(run(&[&card], id(CONFIG_2)).0, 0xff, "an empty slot");
+    assert_eq!(renumbered(CONFIG_1), 0xff);
+    // Bus 7 is also that of the seventh port, whose slot is empty; the first port that claims it wins.
+    assert_eq!(renumbered(bus_7), 0x34);
+}
+
+#[test]
+fn a_secondary_bus_reset_resets_the_function() {
+    let card = Card::new();
+    let code = decode_on()
+        .store32(MEMORY, 1)
+        .store32(PORT_1 + 0x3c, 0x0040_0000)
+        .store32(CONFIG_1 + COMMAND, DECODE) // lost: the bus is in reset
+        .store32(PORT_1 + 0x3c, 0)
+        .load32(CONFIG_1 + COMMAND)
+        .exit_with_al();
+    assert_eq!(run(&[&card], code).0, 0);
+    assert_eq!(card.memory_at(0), 1);
+}
+
+#[test]
+fn firmware_puts_bars_into_the_windows_of_their_root_port() {
+    let card = Card::new();
+    // The function decodes where the machine put it; the guest is not told by anything but the BAR.
+    let (status, exits) =
+        run(&[&card], Code::new().store32(CONFIG_1 + COMMAND, DECODE).load32(REGISTERS + 0x44).exit_with_al());
+    assert_eq!((status, exits.of(ExitKind::Bar)), (0x44, 1), "{exits}");
 }

@@ -10,14 +10,15 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestM
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::boot::{self, Entry, LinuxImage};
-use super::config::{CODE_ADDRESS, Connections, Console, FunctionFactory, MachineConfig, Payload};
-use super::error::{KvmError, MachineError};
+use super::config::{CODE_ADDRESS, Console, FunctionFactory, MachineConfig, Payload};
+use super::error::MachineError;
 use super::events::Ending;
 use super::exits::ExitCounters;
 use super::handle::MachineHandle;
-use super::interrupts::{Interrupts, MsixVectors};
+use super::interrupts::Interrupts;
+use super::kvm_error::KvmError;
 use super::layout::{FOUR_GIB, IDENTITY_MAP_PAGE, Layout, TASK_STATE_PAGES};
-use super::pci::{ConnectedFunction, MemorySlots, PciBus, requester_ids};
+use super::pci::{ConnectedFunction, MAX_SLOTS, MemorySlots, PciBus, PciError, PciSlots, Topology};
 use super::platform::{Platform, SERIAL_GSI};
 use super::serial::SerialPort;
 use super::vcpu::{self, HostCpuid, Vcpu, VcpuControl};
@@ -53,19 +54,21 @@ pub fn build(
     let layout = Layout::new(config.memory, cpuid.physical_bits())?;
     let memory = memory::allocate(&layout)?;
     let vm = create_vm(&kvm)?;
-    let slots = add_memory(&vm, &memory)?;
+    let first_free = add_memory(&vm, &memory)?;
     let interrupts = Arc::new(Interrupts::new(Arc::clone(&vm))?);
 
     let serial = serial_port(&vm, console.output)?;
     let dma = Arc::new(MappedSpace::from_memory(&memory)?);
     let functions = make_functions(functions, &dma)?;
-    let layout = pci::choose_window(layout, &pci::bar_requests(&functions));
-    let memory_slots = MemorySlots::new(Arc::clone(&vm), slots, dma);
-    let bus = PciBus::new(&layout, interrupts, functions, memory_slots)?;
-    let platform = Arc::new(Platform::new(Arc::clone(&serial), bus, memory.clone()));
+    let bars: Vec<_> = functions.iter().map(|connected| connected.function.bars()).collect();
+    let topology = Topology::plan(&layout, &bars)?;
+    let memory_slots = MemorySlots::new(Arc::clone(&vm), first_free, dma);
+    let bus = Arc::new(PciBus::new(&topology, interrupts, functions, memory_slots)?);
+    let slots = PciSlots::new(&bus);
+    let platform = Arc::new(Platform::new(Arc::clone(&serial), Arc::clone(&bus), memory.clone()));
 
     let (entry, mapped) = load(&config.payload, &memory, &layout)?;
-    acpi::write_tables(&memory, &layout, config.vcpus)?;
+    acpi::write_tables(&memory, &topology.layout, topology.last_bus(), config.vcpus)?;
     vcpu::write_descriptors(&memory).map_err(MachineError::Descriptors)?;
     boot::write_reset_vector(&memory).map_err(MachineError::ResetVector)?;
     let cr3 = boot::identity_map(&memory, mapped)?;
@@ -91,9 +94,10 @@ pub fn build(
     }
     let ending = Ending::new().map_err(MachineError::system("make an eventfd"))?;
     Ok(Machine {
-        handle: MachineHandle { exits, ending: Arc::new(ending), vcpus: controls },
+        handle: MachineHandle { exits, ending: Arc::new(ending), vcpus: controls, slots },
         vcpus,
         serial,
+        pci: bus,
         console_input: console.input,
     })
 }
@@ -135,23 +139,19 @@ fn serial_port(vm: &VmFd, output: Box<dyn std::io::Write + Send>) -> Result<Arc<
     Ok(Arc::new(serial))
 }
 
-/// Has each factory make its function.
+/// Makes the functions of the first slots.
 fn make_functions(
     factories: Vec<FunctionFactory>,
     dma: &Arc<MappedSpace>,
 ) -> Result<Vec<ConnectedFunction>, MachineError> {
-    factories
-        .into_iter()
-        .enumerate()
-        .zip(requester_ids())
-        .map(|((index, factory), requester_id)| {
-            let msix = Arc::new(MsixVectors::default());
-            let connections =
-                Connections { dma: Arc::clone(dma) as _, interrupts: Arc::clone(&msix) as _, requester_id };
-            let function = factory(connections).map_err(|error| MachineError::Function(index, error))?;
-            Ok((function, msix))
-        })
-        .collect()
+    if factories.len() > MAX_SLOTS {
+        return Err(PciError::TooManyFunctions(factories.len()).into());
+    }
+    let make = |(factory, slot): (FunctionFactory, u8)| {
+        pci::connect(factory, dma, pci::boot_requester_id(slot))
+            .map_err(|source| MachineError::Function(slot.into(), source))
+    };
+    factories.into_iter().zip(0..).map(make).collect()
 }
 
 /// Loads the payload; returns where it starts, and how much of the address space it wants mapped.

@@ -6,53 +6,15 @@ use std::io;
 use ersatz_device_model::dma::MapError;
 use thiserror::Error;
 use vm_memory::GuestMemoryError;
-use vmm_sys_util::errno;
 
 use super::acpi::AcpiError;
 use super::boot::{LinuxError, PageTableError};
 use super::config::FactoryError;
+use super::kvm_error::KvmError;
 use super::layout::LayoutError;
 use super::memory::MemoryError;
 use super::pci::PciError;
 use super::vcpu::VcpuError;
-
-/// What KVM refused.
-#[derive(Debug, Error)]
-pub enum KvmError {
-    /// `/dev/kvm` cannot be used.
-    #[error("cannot open /dev/kvm; is the module kvm-intel or kvm-amd loaded, and may this user open it?")]
-    Open(#[source] errno::Error),
-    /// KVM lacks something without which this machine cannot be.
-    #[error("this host's KVM lacks {0}")]
-    Lacks(&'static str),
-    /// An ioctl failed.
-    #[error("KVM failed at {doing}")]
-    Failed {
-        /// What it was to do.
-        doing: &'static str,
-        /// What it said.
-        #[source]
-        source: errno::Error,
-    },
-    /// KVM refused the value of a model specific register.
-    #[error("KVM does not let model specific register {index:#x} be {value:#x}")]
-    Msr {
-        /// The register.
-        index: u32,
-        /// The value.
-        value: u64,
-    },
-    /// A list for KVM is too long.
-    #[error("KVM does not take a list of {0} entries")]
-    ListTooLong(usize),
-}
-
-impl KvmError {
-    /// For `map_err`: says what KVM was doing when it failed.
-    pub(super) fn doing(doing: &'static str) -> impl FnOnce(errno::Error) -> Self {
-        move |source| Self::Failed { doing, source }
-    }
-}
 
 /// Why a machine could not be built or could not go on running.
 #[derive(Debug, Error)]
@@ -133,17 +95,6 @@ pub enum MachineError {
     /// A vCPU's thread panicked: a defect of the VMM.
     #[error("the thread of vCPU {0} panicked")]
     VcpuPanicked(u8),
-}
-
-/// An error and its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += &format!(": {error}");
-        source = error.source();
-    }
-    text
 }
 
 impl MachineError {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The machine's event loop: console input, until the machine ends. It runs on the thread that called
+//! The machine's event loop: console input and what PCI functions report, until the machine ends. It runs on the thread that called
 //! [`Machine::run`](super::Machine::run).
 
 use std::fs::File;
@@ -12,6 +12,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::config::End;
 use super::error::MachineError;
+use super::pci::PciBus;
 use super::serial::SerialPort;
 
 /// How the machine ended: set once, by whoever is first.
@@ -48,11 +49,13 @@ impl Ending {
 const ENDED: u32 = 0;
 const INPUT: u32 = 1;
 const ROOM: u32 = 2;
+const PCI: u32 = 3;
 
 /// What the loop waits for.
 struct Sources {
     ending: Arc<Ending>,
     serial: Arc<SerialPort>,
+    pci: Arc<PciBus>,
     input: Option<File>,
     /// Input is waited for; not so while the guest has no room for it.
     watching: bool,
@@ -97,6 +100,9 @@ impl MutEventSubscriber for Sources {
     fn init(&mut self, ops: &mut EventOps<'_>) {
         warn_of(ops.add(Events::with_data(&self.ending.event, ENDED, EventSet::IN)));
         warn_of(ops.add(Events::with_data(self.serial.room_event(), ROOM, EventSet::IN)));
+        if let Err(error) = ops.add(Events::with_data(self.pci.pending(), PCI, EventSet::IN)) {
+            log::error!("what PCI functions report will not be carried out: {error}");
+        }
         if let Some(input) = &self.input {
             self.watching = true;
             if let Err(error) = ops.add(Self::input_events(input)) {
@@ -109,6 +115,7 @@ impl MutEventSubscriber for Sources {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         match events.data() {
             INPUT => self.read_input(ops),
+            PCI => self.pci.carry_out_pending(),
             ROOM => {
                 // Only says that there is room; how often it was said does not matter.
                 let _ = self.serial.room_event().read();
@@ -135,9 +142,14 @@ fn warn_of(result: event_manager::Result<()>) {
 /// # Errors
 ///
 /// How the machine ended, or what failed in the loop itself.
-pub fn serve(ending: &Arc<Ending>, serial: Arc<SerialPort>, input: Option<File>) -> Result<End, MachineError> {
+pub fn serve(
+    ending: &Arc<Ending>,
+    serial: Arc<SerialPort>,
+    pci: Arc<PciBus>,
+    input: Option<File>,
+) -> Result<End, MachineError> {
     let mut manager = EventManager::new().map_err(MachineError::Events)?;
-    manager.add_subscriber(Sources { ending: Arc::clone(ending), serial, input, watching: false });
+    manager.add_subscriber(Sources { ending: Arc::clone(ending), serial, pci, input, watching: false });
     loop {
         match manager.run() {
             Ok(_) => {}

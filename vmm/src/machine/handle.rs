@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Looking into a running machine, and stopping it, from any thread.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::End;
 use super::events::Ending;
 use super::exits::{ExitCounters, Exits};
-use super::vcpu::VcpuControl;
+use super::pci::PciSlots;
+use super::vcpu::{VcpuControl, VcpuState};
 
 /// How long a vCPU may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -19,35 +19,7 @@ pub struct MachineHandle {
     pub(super) exits: Arc<ExitCounters>,
     pub(super) ending: Arc<Ending>,
     pub(super) vcpus: Arc<[Arc<VcpuControl>]>,
-}
-
-/// Where a vCPU was when it was looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct VcpuState {
-    /// Number of the vCPU.
-    pub vcpu: u8,
-    /// Instruction pointer.
-    pub rip: u64,
-    /// Stack pointer.
-    pub rsp: u64,
-    /// Flags; bit 9 is clear while interrupts are off.
-    pub rflags: u64,
-    /// Page table base.
-    pub cr3: u64,
-    /// Privilege level, 0 (kernel) to 3 (user).
-    pub cpl: u8,
-}
-
-impl fmt::Display for VcpuState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mode = if self.cpl == 0 { "kernel" } else { "user" };
-        let interrupts = if self.rflags & 0x200 == 0 { "off" } else { "on" };
-        write!(
-            f,
-            "vCPU {}: rip {:#018x} ({mode}), rsp {:#018x}, cr3 {:#x}, interrupts {interrupts}",
-            self.vcpu, self.rip, self.rsp, self.cr3
-        )
-    }
+    pub(super) slots: PciSlots,
 }
 
 impl MachineHandle {
@@ -73,6 +45,11 @@ impl MachineHandle {
                 log::warn!("vCPU {number} does not take a non-maskable interrupt: it is not running");
             }
         }
+    }
+
+    /// The machine's PCI slots, to fill and to empty.
+    pub fn pci(&self) -> &PciSlots {
+        &self.slots
     }
 
     /// Exits so far.

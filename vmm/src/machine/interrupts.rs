@@ -6,7 +6,8 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ersatz_device_model::bus::MsixMessage;
 use ersatz_device_model::interrupt::InterruptSink;
@@ -18,7 +19,8 @@ use kvm_ioctls::VmFd;
 use thiserror::Error;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::error::KvmError;
+use super::error_chain::chain;
+use super::kvm_error::KvmError;
 
 /// Pins of the I/O APIC: GSIs 0 to 23.
 const IO_APIC_PINS: u32 = 24;
@@ -45,10 +47,19 @@ pub enum InterruptError {
     Connected,
 }
 
+/// A GSI beyond the I/O APIC's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gsi {
+    /// It belongs to no vector.
+    Free,
+    /// It belongs to a vector, which sends this message; `None` while the vector is masked.
+    Taken(Option<MsixMessage>),
+}
+
 /// Which message each GSI beyond the I/O APIC's sends.
 pub struct Interrupts {
     vm: Arc<VmFd>,
-    messages: Mutex<Vec<Option<MsixMessage>>>,
+    gsis: Mutex<Vec<Gsi>>,
 }
 
 impl Interrupts {
@@ -58,21 +69,35 @@ impl Interrupts {
     ///
     /// [`KvmError`] if KVM refuses the routes.
     pub fn new(vm: Arc<VmFd>) -> Result<Self, KvmError> {
-        let interrupts = Self { vm, messages: Mutex::default() };
+        let interrupts = Self { vm, gsis: Mutex::default() };
         interrupts.write_routes(&[])?;
         Ok(interrupts)
     }
 
-    /// Takes GSIs for `vectors` vectors; returns the first.
-    fn allocate(&self, vectors: u16) -> Result<u32, InterruptError> {
-        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        let end = messages.len() + usize::from(vectors);
-        if end > (MAX_GSIS - IO_APIC_PINS) as usize {
+    fn gsis(&self) -> MutexGuard<'_, Vec<Gsi>> {
+        self.gsis.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes GSIs for `vectors` vectors; returns their range, as indices behind the I/O APIC's pins.
+    fn allocate(&self, vectors: u16) -> Result<Range<usize>, InterruptError> {
+        let mut gsis = self.gsis();
+        let range = free_run(&gsis, vectors.into());
+        if range.end > (MAX_GSIS - IO_APIC_PINS) as usize {
             return Err(InterruptError::TooMany { vectors });
         }
-        let first = IO_APIC_PINS + messages.len() as u32;
-        messages.resize(end, None);
-        Ok(first)
+        let length = gsis.len().max(range.end);
+        gsis.resize(length, Gsi::Free);
+        gsis[range.clone()].fill(Gsi::Taken(None));
+        Ok(range)
+    }
+
+    /// Gives GSIs back. They send nothing any more.
+    fn release(&self, range: Range<usize>, gsis: &mut [Gsi]) {
+        let had_routes = gsis[range.clone()].iter().any(|gsi| matches!(gsi, Gsi::Taken(Some(_))));
+        gsis[range].fill(Gsi::Free);
+        if had_routes {
+            self.update_routes(gsis);
+        }
     }
 
     /// Routes some of a function's vectors to the messages that `message` gives.
@@ -80,35 +105,56 @@ impl Interrupts {
         let Some(connected) = msix.0.get() else {
             return;
         };
-        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gsis = self.gsis();
+        if connected.released.load(Ordering::Relaxed) {
+            return;
+        }
         let mut changed = false;
-        let count = connected.events.len() as u16;
-        for vector in vectors.start..vectors.end.min(count) {
+        for (gsi, vector) in gsis[connected.gsis.clone()].iter_mut().zip(0..) {
+            if !vectors.contains(&vector) {
+                continue;
+            }
             // Asked for under the lock: of two threads the last one to get here sees the latest.
-            let new = message(vector);
-            let index = (connected.first_gsi - IO_APIC_PINS) as usize + usize::from(vector);
-            let old = &mut messages[index];
-            changed |= *old != new;
-            *old = new;
+            let new = Gsi::Taken(message(vector));
+            changed |= *gsi != new;
+            *gsi = new;
         }
         if changed {
-            if let Err(error) = self.write_routes(&messages) {
-                log::error!("{}", super::error::chain(&error));
-            }
+            self.update_routes(&gsis);
+        }
+    }
+
+    fn update_routes(&self, gsis: &[Gsi]) {
+        if let Err(error) = self.write_routes(gsis) {
+            log::error!("{}", chain(&error));
         }
     }
 
     /// Gives KVM all routes.
-    fn write_routes(&self, messages: &[Option<MsixMessage>]) -> Result<(), KvmError> {
+    fn write_routes(&self, gsis: &[Gsi]) -> Result<(), KvmError> {
         let pins = (0..IO_APIC_PINS).map(pin_route);
-        let messages = messages
-            .iter()
-            .zip(IO_APIC_PINS..)
-            .filter_map(|(message, gsi)| message.map(|message| message_route(gsi, message)));
+        let messages = gsis.iter().zip(IO_APIC_PINS..).filter_map(|(gsi, number)| match *gsi {
+            Gsi::Taken(Some(message)) => Some(message_route(number, message)),
+            Gsi::Taken(None) | Gsi::Free => None,
+        });
         let entries: Vec<_> = pins.chain(messages).collect();
         let routing = KvmIrqRouting::from_entries(&entries).map_err(|_| KvmError::ListTooLong(entries.len()))?;
         self.vm.set_gsi_routing(&routing).map_err(KvmError::doing("routing interrupts"))
     }
+}
+
+/// The first run of `count` free GSIs. It may reach beyond the end of the list, where all are free.
+fn free_run(gsis: &[Gsi], count: usize) -> Range<usize> {
+    let mut start = 0;
+    for (index, gsi) in gsis.iter().enumerate() {
+        if index - start == count {
+            break;
+        }
+        if *gsi != Gsi::Free {
+            start = index + 1;
+        }
+    }
+    start..start + count
 }
 
 fn pin_route(pin: u32) -> kvm_irq_routing_entry {
@@ -128,13 +174,64 @@ fn message_route(gsi: u32, message: MsixMessage) -> kvm_irq_routing_entry {
     entry
 }
 
+/// The vectors of a function that is on the bus, or has left it.
 struct Connected {
-    first_gsi: u32,
+    interrupts: Arc<Interrupts>,
+    gsis: Range<usize>,
     events: Vec<EventFd>,
+    /// The GSIs have been given back; changed while the list of GSIs is locked. Nobody listens to the events any more.
+    released: AtomicBool,
 }
 
-/// The MSI-X vectors of one function. It is made before the function, which is given it as its sink, and connected
-/// after, when the number of vectors is known.
+impl Connected {
+    fn new(interrupts: &Arc<Interrupts>, vectors: u16) -> Result<Self, InterruptError> {
+        let gsis = interrupts.allocate(vectors)?;
+        // From here on dropping it gives back what was taken.
+        let mut connected = Self {
+            interrupts: Arc::clone(interrupts),
+            gsis: gsis.clone(),
+            events: Vec::new(),
+            released: AtomicBool::new(false),
+        };
+        for gsi in gsis {
+            let event = EventFd::new(EFD_NONBLOCK).map_err(InterruptError::EventFd)?;
+            interrupts
+                .vm
+                .register_irqfd(&event, gsi_number(gsi))
+                .map_err(KvmError::doing("connecting an MSI-X vector"))?;
+            connected.events.push(event);
+        }
+        Ok(connected)
+    }
+
+    /// Gives the GSIs back, once.
+    fn release(&self) {
+        let mut gsis = self.interrupts.gsis();
+        if self.released.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        for (event, gsi) in self.events.iter().zip(self.gsis.clone()) {
+            if let Err(error) = self.interrupts.vm.unregister_irqfd(event, gsi_number(gsi)) {
+                log::error!("KVM does not disconnect interrupt {}: {error}", gsi_number(gsi));
+            }
+        }
+        self.interrupts.release(self.gsis.clone(), &mut gsis);
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// KVM's number of a GSI, of which there are [`MAX_GSIS`] at most.
+fn gsi_number(index: usize) -> u32 {
+    IO_APIC_PINS + index as u32
+}
+
+/// The MSI-X vectors of one function. It is made before the function, which is given it as its sink; connected
+/// after, when the number of vectors is known; and disconnected when the function leaves the bus.
 #[derive(Default)]
 pub struct MsixVectors(OnceLock<Connected>);
 
@@ -144,17 +241,15 @@ impl MsixVectors {
     /// # Errors
     ///
     /// [`InterruptError`] if there is no room for them.
-    pub fn connect(&self, interrupts: &Interrupts, vectors: u16) -> Result<(), InterruptError> {
-        let first_gsi = interrupts.allocate(vectors)?;
-        let events = (first_gsi..)
-            .take(vectors.into())
-            .map(|gsi| {
-                let event = EventFd::new(EFD_NONBLOCK).map_err(InterruptError::EventFd)?;
-                interrupts.vm.register_irqfd(&event, gsi).map_err(KvmError::doing("connecting an MSI-X vector"))?;
-                Ok(event)
-            })
-            .collect::<Result<_, InterruptError>>()?;
-        self.0.set(Connected { first_gsi, events }).map_err(|_| InterruptError::Connected)
+    pub fn connect(&self, interrupts: &Arc<Interrupts>, vectors: u16) -> Result<(), InterruptError> {
+        self.0.set(Connected::new(interrupts, vectors)?).map_err(|_| InterruptError::Connected)
+    }
+
+    /// Gives the vectors back. Signals have no effect from now on.
+    pub fn disconnect(&self) {
+        if let Some(connected) = self.0.get() {
+            connected.release();
+        }
     }
 }
 
@@ -175,6 +270,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use kvm_ioctls::{Kvm, VcpuFd};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -249,5 +345,39 @@ mod tests {
         assert!(matches!(msix.connect(&interrupts, 1), Err(InterruptError::Connected)));
         let greedy = MsixVectors::default();
         assert!(matches!(greedy.connect(&interrupts, 4096), Err(InterruptError::TooMany { vectors: 4096 })));
+    }
+
+    #[test]
+    fn disconnected_vectors_send_nothing_and_are_used_again() {
+        let (interrupts, vcpu) = machine();
+        let (first, second, third) = (MsixVectors::default(), MsixVectors::default(), MsixVectors::default());
+        first.connect(&interrupts, 3).unwrap();
+        second.connect(&interrupts, 2).unwrap();
+        interrupts.route(&first, 0..3, |vector| Some(message(0x40 + vector as u8)));
+        interrupts.route(&second, 0..2, |vector| Some(message(0x50 + vector as u8)));
+        first.disconnect();
+        first.signal(0);
+        assert_eq!(interrupts.gsis()[..3], [Gsi::Free; 3]);
+        assert!(matches!(first.connect(&interrupts, 3), Err(InterruptError::Connected)), "once is enough");
+
+        third.connect(&interrupts, 3).unwrap();
+        assert_eq!(interrupts.gsis().len(), 5);
+        interrupts.route(&third, 0..3, |vector| Some(message(0x60 + vector as u8)));
+        third.signal(0);
+        second.signal(1);
+        assert!(becomes_requested(&vcpu, 0x60) && becomes_requested(&vcpu, 0x51));
+        assert!(!is_requested(&vcpu, 0x40));
+    }
+
+    proptest! {
+        #[test]
+        fn a_free_run_is_the_first_that_is_free(taken in prop::collection::vec(any::<bool>(), 0..40), count in 0usize..8) {
+            let gsis: Vec<_> = taken.iter().map(|taken| if *taken { Gsi::Taken(None) } else { Gsi::Free }).collect();
+            let free = |range: Range<usize>| range.into_iter().all(|index| gsis.get(index).is_none_or(|gsi| *gsi == Gsi::Free));
+            let run = free_run(&gsis, count);
+            prop_assert_eq!(run.len(), count);
+            prop_assert!(free(run.clone()));
+            prop_assert!(!(0..run.start).any(|start| free(start..start + count)) || count == 0);
+        }
     }
 }

@@ -8,7 +8,7 @@
 //! | 0xf_fff0 | 0x10_0000 | RAM: code that resets the machine |
 //! | 0x10_0000 | at most 0xc000_0000 | RAM: kernel from the bottom, initramfs at the top |
 //! | 0xc000_0000 | 0xe000_0000 | PCI window for 32-bit BARs |
-//! | 0xe000_0000 | 0xe010_0000 | ECAM of bus 0 |
+//! | 0xe000_0000 | 0xf000_0000 | ECAM: 1 MiB for each PCI bus |
 //! | 0xfec0_0000 | 4 GiB | interrupt controllers, pages of KVM's own |
 //! | 4 GiB | | the rest of RAM |
 //! | above RAM | | PCI window for 64-bit BARs: half of the address space if they fit into that |
@@ -50,8 +50,10 @@ pub const HIGH_MEMORY: u64 = 0x10_0000;
 pub const RAM_GAP: u64 = 0xc000_0000;
 /// The PCI window for 32-bit BARs.
 pub const WINDOW_32: Range<u64> = RAM_GAP..0xe000_0000;
-/// Config space of bus 0 by ECAM.
-pub const ECAM: Range<u64> = 0xe000_0000..0xe010_0000;
+/// Config space by ECAM, with room for 256 buses.
+pub const ECAM: Range<u64> = 0xe000_0000..0xf000_0000;
+/// What each bus has of it.
+pub const ECAM_BUS: u64 = 1 << 20;
 /// The I/O APIC.
 pub const IO_APIC: u64 = 0xfec0_0000;
 /// The local APICs.
@@ -121,18 +123,23 @@ impl Layout {
         }
     }
 
-    /// The same layout with the 64-bit window in the lower half of the address space, in the upper half, in all of it: the
-    /// smaller the better, and low addresses are within reach of every kernel.
-    pub fn by_window(&self) -> impl Iterator<Item = Self> + use<> {
+    /// The same layout with the 64-bit window in the lower half of the address space, and in the upper half. Low addresses
+    /// are within reach of every kernel.
+    pub fn by_half(&self) -> impl Iterator<Item = Self> + use<> {
         let whole = self.window_64.clone();
         let middle = 1u64.checked_shl(self.physical_bits.into()).unwrap_or(u64::MAX) / 2;
         let lower = whole.start..middle;
         let upper = whole.start.max(middle)..whole.end;
         let layout = self.clone();
-        [lower, upper, whole]
+        [lower, upper]
             .into_iter()
             .filter(|window| !window.is_empty())
             .map(move |window_64| Self { window_64, ..layout.clone() })
+    }
+
+    /// The halves, and then the whole: the smaller the better.
+    pub fn by_window(&self) -> impl Iterator<Item = Self> + use<> {
+        self.by_half().chain([self.clone()])
     }
 
     /// Whether a BAR may decode all of these addresses: they are in one of the windows.

@@ -31,10 +31,12 @@ mod boot;
 mod build;
 mod config;
 mod error;
+mod error_chain;
 mod events;
 mod exits;
 mod handle;
 mod interrupts;
+mod kvm_error;
 mod layout;
 mod memory;
 mod pci;
@@ -47,11 +49,15 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 pub use config::{CODE_ADDRESS, Connections, Console, End, FactoryError, FunctionFactory, MachineConfig, Payload};
-pub use error::{KvmError, MachineError};
+pub use error::MachineError;
 pub use exits::{ExitKind, Exits};
-pub use handle::{MachineHandle, VcpuState};
-pub use vcpu::VcpuError;
+pub use handle::MachineHandle;
+pub use interrupts::InterruptError;
+pub use kvm_error::KvmError;
+pub use pci::{PciError, PciSlots, PlugError};
+pub use vcpu::{VcpuError, VcpuState};
 
+use self::pci::PciBus;
 use serial::SerialPort;
 use vcpu::Vcpu;
 
@@ -63,13 +69,16 @@ pub struct Machine {
     handle: MachineHandle,
     vcpus: Vec<Vcpu>,
     serial: Arc<SerialPort>,
+    pci: Arc<PciBus>,
     console_input: Option<File>,
 }
 
 impl Machine {
     /// Builds a machine: guest memory with its payload, vCPUs at its entry, devices.
     ///
-    /// `functions` become 00:01.0, 00:02.0 and so on, at most 31. Factories are called in order, on this thread.
+    /// `functions` go into the first slots, at most 31: they are 01:00.0, 02:00.0 and so on, each behind a root port of its
+    /// own on bus 0. Factories are called in order, on this thread. There are at least 8 slots; those that are empty can be
+    /// filled later ([`MachineHandle::pci`]).
     ///
     /// # Errors
     ///
@@ -96,7 +105,7 @@ impl Machine {
     ///
     /// Whatever made it impossible to go on running the guest: what KVM reported, with the place in the guest.
     pub fn run(self) -> Result<End, MachineError> {
-        let Self { handle, vcpus, serial, console_input } = self;
+        let Self { handle, vcpus, serial, pci, console_input } = self;
         vcpu::install_kick_handler().map_err(MachineError::system("handle the signal that wakes vCPU threads"))?;
         let mut threads = Vec::with_capacity(vcpus.len());
         for vcpu in vcpus {
@@ -108,7 +117,7 @@ impl Machine {
                 }
             }
         }
-        let end = events::serve(&handle.ending, serial, console_input);
+        let end = events::serve(&handle.ending, serial, pci, console_input);
         for vcpu in handle.vcpus.iter() {
             vcpu.stop();
         }

@@ -9,7 +9,7 @@
 //! | 0x600–0x602 | ACPI sleep control, sleep status, reset |
 //! | 0xcf8–0xcff | PCI config space |
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vm_memory::GuestMemoryMmap;
 
@@ -47,8 +47,8 @@ const CONFIG_END: u16 = CONFIG_PORT + 7;
 
 /// The devices of the machine.
 pub struct Platform {
-    serial: std::sync::Arc<SerialPort>,
-    pci: PciBus,
+    serial: Arc<SerialPort>,
+    pci: Arc<PciBus>,
     config_port: Mutex<ConfigPort>,
     /// Held so that it is there for as long as a vCPU may run: each vCPU has a reference to this platform.
     _memory: GuestMemoryMmap,
@@ -56,7 +56,7 @@ pub struct Platform {
 
 impl Platform {
     /// The platform of the machine with this memory.
-    pub fn new(serial: std::sync::Arc<SerialPort>, pci: PciBus, memory: GuestMemoryMmap) -> Self {
+    pub fn new(serial: Arc<SerialPort>, pci: Arc<PciBus>, memory: GuestMemoryMmap) -> Self {
         Self { serial, pci, config_port: Mutex::default(), _memory: memory }
     }
 

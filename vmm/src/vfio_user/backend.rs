@@ -16,10 +16,12 @@ use vfio_bindings::bindings::vfio::{
     VFIO_IRQ_SET_DATA_NONE, VFIO_IRQ_SET_DATA_TYPE_MASK, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_MSIX_IRQ_INDEX,
 };
 use vfio_user::{DmaMapFlags, DmaUnmapFlags, ServerBackend};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::description::Description;
 use super::interrupts::ClientInterrupts;
 use super::peer::Peer;
+use super::session::Backend;
 
 /// The function and what it is connected to.
 pub struct FunctionBackend {
@@ -29,6 +31,11 @@ pub struct FunctionBackend {
     mappings: Vec<BarMapping>,
     clear: Option<Clear>,
     client: Option<Peer>,
+    /// What the function signals when there are effects to take.
+    event: Option<Arc<EventFd>>,
+    /// The function is gone. It reads as all ones, and gets no writes and no memory. A client that has mapped its memory keeps
+    /// that, which cannot be taken from it.
+    gone: bool,
 }
 
 /// What a client is told before it is left: nothing it could do later would help, and to go on would be silently wrong.
@@ -55,13 +62,14 @@ impl FunctionBackend {
         clear: Option<Clear>,
     ) -> Self {
         let mappings = function.mappings();
-        Self { function, memory, interrupts, mappings, clear, client: None }
+        let event = function.event();
+        Self { function, memory, interrupts, mappings, clear, client: None, event, gone: false }
     }
 
     /// Gets ready for a client, which is told what is returned.
     pub fn meet_client(&mut self, client: Option<Peer>) -> Description {
         self.client = client;
-        self.mappings = self.function.mappings();
+        self.mappings = if self.gone { Vec::new() } else { self.function.mappings() };
         Description::of(self.function.as_ref())
     }
 
@@ -100,15 +108,46 @@ impl FunctionBackend {
         Some((&mapping.file, mapping.file_offset.checked_add(offset - mapping.offset)?))
     }
 
-    /// Carries out what is left of effects for a bus whose client keeps BAR addresses and the MSI-X table itself.
+    /// Carries out what is left of effects, of an access or not, for a bus whose client keeps BAR addresses and the MSI-X
+    /// table itself.
     fn apply(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::MsixSend { vector } => self.interrupts.signal(vector),
                 // A BAR may have another size now. The client's region has the one that it had when the client came.
-                Effect::BarMoved { .. } | Effect::Reset => self.mappings = self.function.mappings(),
+                Effect::BarMoved { .. } | Effect::MappingsChanged { .. } | Effect::Reset => {
+                    self.mappings = self.function.mappings();
+                }
                 Effect::MsixChanged { .. } | Effect::MsixControlChanged => {}
+                Effect::Gone => return self.remove_function(),
             }
+        }
+    }
+
+    /// Does what follows from the function being gone. It does not come back.
+    fn remove_function(&mut self) {
+        log::info!("vfio-user: the function is gone");
+        self.gone = true;
+        self.interrupts.disconnect_all();
+        self.memory.clear();
+        self.mappings.clear();
+        self.function.reset();
+    }
+}
+
+impl Backend for FunctionBackend {
+    fn event(&self) -> Option<Arc<EventFd>> {
+        self.event.clone()
+    }
+
+    fn carry_out_pending(&mut self) {
+        if let Some(event) = &self.event {
+            // Before the effects are taken: what comes later signals again. It may have been read already.
+            let _ = event.read();
+        }
+        let effects = self.function.take_effects();
+        if !self.gone {
+            self.apply(effects);
         }
     }
 }
@@ -139,6 +178,10 @@ fn map_error(refusal: MapError) -> io::Error {
 
 impl ServerBackend for FunctionBackend {
     fn region_read(&mut self, region: u32, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        if self.gone {
+            data.fill(0xff);
+            return Ok(());
+        }
         if region == VFIO_PCI_CONFIG_REGION_INDEX {
             self.function.config_read(config_offset(offset)?, data);
         } else if let Some((file, at)) = self.mapped(region, offset, data.len()) {
@@ -150,6 +193,9 @@ impl ServerBackend for FunctionBackend {
     }
 
     fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> io::Result<()> {
+        if self.gone {
+            return Ok(());
+        }
         if region == VFIO_PCI_CONFIG_REGION_INDEX {
             let effects = self.function.config_write(config_offset(offset)?, data);
             self.apply(effects);
@@ -178,8 +224,8 @@ impl ServerBackend for FunctionBackend {
             return Err(error(libc::EINVAL));
         };
         self.check_shared(address, access == MapAccess::ReadWrite, file.as_ref())?;
-        // Memory without a file is what a client has no RAM behind. DMA there fails.
-        let Some(file) = file else { return Ok(()) };
+        // Memory without a file is what a client has no RAM behind. DMA there fails. A function that is gone does none.
+        let Some(file) = file.filter(|_| !self.gone) else { return Ok(()) };
         self.memory.map_file(address, size, file, offset, access).map_err(map_error)
     }
 
@@ -190,7 +236,9 @@ impl ServerBackend for FunctionBackend {
             }
             self.memory.clear();
         } else if flags.is_empty() {
-            self.memory.unmap(address, size).map_err(map_error)?;
+            if !self.gone {
+                self.memory.unmap(address, size).map_err(map_error)?;
+            }
         } else {
             return Err(error(libc::ENOTSUP)); // dirty page tracking is for migration
         }
@@ -198,6 +246,9 @@ impl ServerBackend for FunctionBackend {
     }
 
     fn reset(&mut self) -> io::Result<()> {
+        if self.gone {
+            return Ok(());
+        }
         let effects = self.function.reset();
         self.apply(effects);
         Ok(())
@@ -208,7 +259,7 @@ impl ServerBackend for FunctionBackend {
             return Err(error(libc::EINVAL)); // masks are the client's business
         }
         // Errors and requests to give the device back never happen, so there is nothing to connect.
-        if index != VFIO_PCI_MSIX_IRQ_INDEX {
+        if index != VFIO_PCI_MSIX_IRQ_INDEX || self.gone {
             return Ok(());
         }
         match flags & VFIO_IRQ_SET_DATA_TYPE_MASK {

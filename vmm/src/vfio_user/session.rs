@@ -12,11 +12,12 @@
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
@@ -24,6 +25,7 @@ use rustix::net::{
 use thiserror::Error;
 use vfio_bindings::bindings::vfio::{VFIO_DEVICE_FLAGS_PCI, VFIO_DEVICE_FLAGS_RESET};
 use vfio_user::{DmaMapFlags, DmaUnmapFlags, IrqInfo, ServerBackend};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::description::{Description, Region};
 use super::wire::{HEADER_BYTES, Header, MAX_DATA_BYTES, MAX_MESSAGE_FDS, Request, WireError};
@@ -64,27 +66,34 @@ impl SessionError {
     }
 }
 
+/// What serves the client's requests, and may have something to do without one.
+pub trait Backend: ServerBackend {
+    /// The event that is signalled when there is something to do without a request; the same one for the whole session.
+    fn event(&self) -> Option<Arc<EventFd>>;
+
+    /// Does what there is to do without a request.
+    fn carry_out_pending(&mut self);
+}
+
 /// Serves one client until it leaves.
 ///
 /// # Errors
 ///
 /// If the session ended in another way; the connection is of no use then. A request that is refused is no such error.
-pub fn serve(
-    stream: UnixStream,
-    description: &Description,
-    backend: &mut dyn ServerBackend,
-) -> Result<(), SessionError> {
+pub fn serve(stream: UnixStream, description: &Description, backend: &mut dyn Backend) -> Result<(), SessionError> {
     let setup = |error| SessionError::io("setting it up", error);
     stream.set_read_timeout(Some(PATIENCE)).map_err(setup)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(setup)?;
-    let mut session = Session { stream, description, backend, agreed: false, refused: false };
+    let event = backend.event();
+    let mut session = Session { stream, description, event, backend, agreed: false, refused: false };
     let mut body = Vec::new();
-    while let Some((header, files)) = session.receive(&mut body)? {
+    loop {
+        session.wait()?;
+        let Some((header, files)) = session.receive(&mut body)? else { return Ok(()) };
         session.handle(&header, &body, files)?;
         body.clear();
         body.shrink_to(BODY_KEPT);
     }
-    Ok(())
 }
 
 /// The room for a message's body that is kept from one message to the next.
@@ -93,7 +102,9 @@ const BODY_KEPT: usize = 4096;
 struct Session<'a> {
     stream: UnixStream,
     description: &'a Description,
-    backend: &'a mut dyn ServerBackend,
+    /// Signalled when there is something to do without a request.
+    event: Option<Arc<EventFd>>,
+    backend: &'a mut dyn Backend,
     /// Whether the version was agreed on; before that nothing else makes sense.
     agreed: bool,
     /// Whether the backend cannot work with this client. Everything it asks for is refused from then on, which makes a QEMU
@@ -138,6 +149,30 @@ impl From<io::Error> for Refusal {
 }
 
 impl Session<'_> {
+    /// Waits for the beginning of a message, or the end of the connection; meanwhile does what there is to do without one.
+    fn wait(&mut self) -> Result<(), SessionError> {
+        // Reading a message waits for it, too, in one system call less.
+        let Some(event) = self.event.clone() else { return Ok(()) };
+        loop {
+            // SAFETY: the descriptor is open for as long as `event` lives, which is to the end of this function.
+            let event_fd = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };
+            let mut events = [event_fd, self.stream.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            match poll(&mut events, None) {
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(SessionError::io("waiting for a message", error.into())),
+            }
+            let [has_effects, has_message] = events.map(|event| !event.revents().is_empty());
+            // Before the message: what was signalled before the client sent it is carried out before it is answered.
+            if has_effects {
+                self.backend.carry_out_pending();
+            }
+            if has_message {
+                return Ok(());
+            }
+        }
+    }
+
     /// Waits for a message; its header and descriptors are returned, its body goes into `body`. `None` once the client left.
     fn receive(&mut self, body: &mut Vec<u8>) -> Result<Option<(Header, Vec<File>)>, SessionError> {
         let Some((bytes, files)) = self.receive_header()? else { return Ok(None) };

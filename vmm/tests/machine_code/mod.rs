@@ -4,6 +4,19 @@
 // Each test file uses its own part.
 #![allow(dead_code)]
 
+/// Config space by ECAM.
+const ECAM: u64 = 0xe000_0000;
+
+/// Config space of the root port of a slot: device *slot* + 1 on bus 0.
+pub const fn port(slot: u64) -> u64 {
+    ECAM + ((slot + 1) << 15)
+}
+
+/// Config space of the function in a slot: device 0 on bus *slot* + 1.
+pub const fn config(slot: u64) -> u64 {
+    ECAM + ((slot + 1) << 20)
+}
+
 /// Machine code that grows at its end.
 #[derive(Clone, Default)]
 pub struct Code(Vec<u8>);
@@ -70,6 +83,14 @@ impl Code {
         self.mov_rbx(address).add(&[0x8b, 0x03])
     }
 
+    /// Has the root port of a slot forward 0xc000_0000 to 0xe000_0000 and 4 GiB to 8 GiB, so that tests may choose addresses.
+    pub fn open_port(self, slot: u64) -> Self {
+        self.store32(port(slot) + 0x20, 0xdff0_c000)
+            .store32(port(slot) + 0x24, 0xfff0_0000)
+            .store32(port(slot) + 0x28, 1)
+            .store32(port(slot) + 0x2c, 1)
+    }
+
     /// Ends the machine with AL as its exit status.
     pub fn exit_with_al(self) -> Self {
         self.mov_dx(0xf4).add(&[0xee])
@@ -85,6 +106,13 @@ impl Code {
     pub fn wait_memory(self, address: u64, value: u32) -> Self {
         // mov eax, [rbx]; cmp eax, value; jne back
         self.mov_rbx(address).add(&[0x8b, 0x03]).add_with(&[0x3d], &value.to_le_bytes()).add(&[0x75, 0xf7])
+    }
+
+    /// Does all of the above again, for ever.
+    pub fn repeat(self) -> Self {
+        // jmp back to the start
+        let length = i32::try_from(self.0.len() + 5).expect("a short program");
+        self.add_with(&[0xe9], &(-length).to_le_bytes())
     }
 
     /// Stays here.

@@ -3,5 +3,8 @@
 //! misbehave in every way ([`hostile`]).
 
 mod behaviour;
+#[path = "../card/mod.rs"]
+mod card;
+mod effects;
 mod hostile;
 mod rig;

@@ -9,7 +9,7 @@ use acpi_tables::aml::{
 use acpi_tables::sdt::Sdt;
 
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
-use crate::machine::layout::{ECAM, Layout, WINDOW_32};
+use crate::machine::layout::{ECAM, ECAM_BUS, Layout, WINDOW_32};
 use crate::machine::platform::{PORT_SERIAL, SERIAL_GSI, SERIAL_PORTS, SLEEP_TYPE_OFF};
 
 /// Length of a table's header.
@@ -17,11 +17,11 @@ const HEADER: u32 = 36;
 /// The revision from which AML integers have 64 bits.
 const REVISION: u8 = 2;
 
-/// The table for a machine of this layout.
-pub fn table(layout: &Layout) -> Sdt {
+/// The table for a machine of this layout whose PCI buses are 0 to `last_bus`.
+pub fn table(layout: &Layout, last_bus: u8) -> Sdt {
     let mut body = Vec::new();
-    root_bridge(layout, &mut body);
-    ecam_reservation(&mut body);
+    root_bridge(layout, last_bus, &mut body);
+    ecam_reservation(last_bus, &mut body);
     serial_port(&mut body);
     // Power-off: the sleep type of S5.
     Name::new("_S5_".into(), &Package::new(vec![&SLEEP_TYPE_OFF, &ZERO, &ZERO, &ZERO])).to_aml_bytes(&mut body);
@@ -37,9 +37,9 @@ fn device(name: &str, children: Vec<&dyn Aml>, body: &mut Vec<u8>) {
     Scope::new(Path::new("_SB_"), vec![&device]).to_aml_bytes(body);
 }
 
-/// The PCI Express root: bus 0 and its windows.
-fn root_bridge(layout: &Layout, body: &mut Vec<u8>) {
-    let buses = AddressSpace::new_bus_number(0u16, 0u16);
+/// The PCI Express root: its buses and its windows.
+fn root_bridge(layout: &Layout, last_bus: u8, body: &mut Vec<u8>) {
+    let buses = AddressSpace::new_bus_number(0u16, last_bus.into());
     let config_ports = IO::new(0xcf8, 0xcf8, 1, 8);
     let window_32 = AddressSpace::new_memory(
         AddressSpaceCacheable::NotCacheable,
@@ -74,8 +74,9 @@ fn root_bridge(layout: &Layout, body: &mut Vec<u8>) {
 }
 
 /// ECAM as a motherboard resource: Linux uses it only if it is one.
-fn ecam_reservation(body: &mut Vec<u8>) {
-    let ecam = Memory32Fixed::new(true, ECAM.start as u32, (ECAM.end - ECAM.start) as u32);
+fn ecam_reservation(last_bus: u8, body: &mut Vec<u8>) {
+    let length = (u64::from(last_bus) + 1) * ECAM_BUS;
+    let ecam = Memory32Fixed::new(true, ECAM.start as u32, length as u32);
     device(
         "ECAM",
         vec![

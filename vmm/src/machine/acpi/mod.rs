@@ -65,18 +65,18 @@ impl Writer<'_> {
     }
 }
 
-/// Writes all tables; the RSDP is at the start of [`ACPI_TABLES`].
+/// Writes all tables; the RSDP is at the start of [`ACPI_TABLES`]. PCI buses are 0 to `last_bus`.
 ///
 /// # Errors
 ///
 /// [`AcpiError`] if there is no room for them.
-pub fn write_tables(memory: &GuestMemoryMmap, layout: &Layout, vcpus: u8) -> Result<(), AcpiError> {
+pub fn write_tables(memory: &GuestMemoryMmap, layout: &Layout, last_bus: u8, vcpus: u8) -> Result<(), AcpiError> {
     let rsdp = ACPI_TABLES.start;
     let mut writer = Writer { memory, next: (rsdp + Rsdp::len() as u64).next_multiple_of(ALIGNMENT) };
-    let dsdt = writer.add_bytes(dsdt::table(layout).as_slice())?;
+    let dsdt = writer.add_bytes(dsdt::table(layout, last_bus).as_slice())?;
 
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    for table in [&fadt(dsdt) as &dyn Aml, &madt(vcpus), &mcfg()] {
+    for table in [&fadt(dsdt) as &dyn Aml, &madt(vcpus), &mcfg(last_bus)] {
         xsdt.add_entry(writer.add(table)?);
     }
     let xsdt = writer.add(&xsdt)?;
@@ -115,9 +115,9 @@ fn madt(vcpus: u8) -> impl Aml {
     madt
 }
 
-fn mcfg() -> impl Aml {
+fn mcfg(last_bus: u8) -> impl Aml {
     let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    mcfg.add_ecam(ECAM.start, 0, 0, 0);
+    mcfg.add_ecam(ECAM.start, 0, 0, last_bus);
     mcfg
 }
 
@@ -143,7 +143,7 @@ mod tests {
     fn all_tables_are_reached_from_the_rsdp() {
         let layout = Layout::new(64 << 20, 40).unwrap();
         let memory = allocate(&layout).unwrap();
-        write_tables(&memory, &layout, 254).unwrap();
+        write_tables(&memory, &layout, 8, 254).unwrap();
         let mut rsdp = [0; 36];
         memory.read_slice(&mut rsdp, GuestAddress(ACPI_TABLES.start)).unwrap();
         assert_eq!(&rsdp[..8], b"RSD PTR ");
@@ -156,5 +156,6 @@ mod tests {
         // Header, 254 local APICs of 8 bytes, one I/O APIC of 12.
         assert_eq!(entries[1].len(), 44 + 254 * 8 + 12);
         assert_eq!(u64_at(&entries[2], 44), ECAM.start);
+        assert_eq!(entries[2][52..56], [0, 0, 0, 8], "segment, first and last bus");
     }
 }

@@ -19,6 +19,8 @@ const PORT_SPACE: u16 = 256;
 /// A place in a function's config space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConfigAddress {
+    /// Bus number.
+    pub bus: u8,
     /// Device number, 0 to 31.
     pub device: u8,
     /// Function number, 0 to 7.
@@ -37,9 +39,9 @@ pub fn ecam(address: u64, length: usize) -> Option<ConfigAddress> {
     if offset.checked_add(length as u64)? > ECAM_FUNCTION {
         return None;
     }
-    // ECAM covers one bus: 256 functions.
-    let number = ((address - ECAM.start) / ECAM_FUNCTION) as u8;
-    Some(ConfigAddress { device: number >> 3, function: number & 7, offset: offset as u16 })
+    let number = (address - ECAM.start) / ECAM_FUNCTION;
+    let (bus, devfn) = ((number >> 8) as u8, number as u8);
+    Some(ConfigAddress { bus, device: devfn >> 3, function: devfn & 7, offset: offset as u16 })
 }
 
 /// The address register of the port mechanism.
@@ -76,11 +78,11 @@ impl ConfigPort {
         let (Some(in_window), true) = (port.checked_sub(DATA_PORT), self.0 & ENABLE != 0) else {
             return PortAccess::Nothing;
         };
-        let bus = self.0 >> 16 & 0xff;
-        if usize::from(in_window) + length > 4 || bus != 0 {
+        if usize::from(in_window) + length > 4 {
             return PortAccess::Nothing;
         }
         PortAccess::Config(ConfigAddress {
+            bus: (self.0 >> 16 & 0xff) as u8,
             device: (self.0 >> 11 & 0x1f) as u8,
             function: (self.0 >> 8 & 7) as u8,
             offset: (self.0 & 0xfc) as u16 + in_window,
@@ -98,9 +100,11 @@ mod tests {
 
     #[test]
     fn ecam_is_twelve_bits_a_function() {
-        let at = |device, function, offset| Some(ConfigAddress { device, function, offset });
-        assert_eq!(ecam(ECAM.start, 4), at(0, 0, 0));
-        assert_eq!(ecam(ECAM.start + 0x9_a104, 4), at(19, 2, 0x104));
+        let at = |bus, device, function, offset| Some(ConfigAddress { bus, device, function, offset });
+        assert_eq!(ecam(ECAM.start, 4), at(0, 0, 0, 0));
+        assert_eq!(ecam(ECAM.start + 0x9_a104, 4), at(0, 19, 2, 0x104));
+        assert_eq!(ecam(ECAM.start + 0x319_a104, 4), at(49, 19, 2, 0x104));
+        assert_eq!(ecam(ECAM.end - 4, 4), at(255, 31, 7, 0xffc));
         assert_eq!(ecam(ECAM.start + 0xffc, 8), None);
         assert_eq!(ecam(ECAM.end, 4), None);
         assert_eq!(ecam(ECAM.start - 1, 1), None);
@@ -112,13 +116,15 @@ mod tests {
         assert_eq!(port.decode(0xcfc, 4), PortAccess::Nothing);
         port.write(0x8000_1a10);
         assert_eq!(port.read(), 0x8000_1a10);
-        let config = ConfigAddress { device: 3, function: 2, offset: 0x12 };
+        let config = ConfigAddress { bus: 0, device: 3, function: 2, offset: 0x12 };
         assert_eq!(port.decode(0xcfe, 2), PortAccess::Config(config));
         assert_eq!(port.decode(0xcfe, 4), PortAccess::Nothing);
         assert_eq!(port.decode(0xcf8, 4), PortAccess::AddressRegister);
         assert_eq!(port.decode(0xcf8, 1), PortAccess::Nothing);
-        port.write(0x8001_0000); // bus 1
-        assert_eq!(port.decode(0xcfc, 4), PortAccess::Nothing);
+        port.write(0x8001_1a10);
+        assert_eq!(port.decode(0xcfe, 2), PortAccess::Config(ConfigAddress { bus: 1, ..config }));
+        port.write(0x0001_1a10);
+        assert_eq!(port.decode(0xcfe, 2), PortAccess::Nothing, "not enabled");
     }
 
     proptest! {
@@ -128,7 +134,8 @@ mod tests {
                 if let Some(config) = ecam(address, length) {
                     prop_assert!(config.device < 32 && config.function < 8);
                     prop_assert!(u64::from(config.offset) + length as u64 <= ECAM_FUNCTION);
-                    let number = u64::from(config.device) * 8 + u64::from(config.function);
+                    let device = u64::from(config.bus) * 32 + u64::from(config.device);
+                    let number = device * 8 + u64::from(config.function);
                     prop_assert_eq!(ECAM.start + number * ECAM_FUNCTION + u64::from(config.offset), address);
                 }
             }

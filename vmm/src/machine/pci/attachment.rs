@@ -13,7 +13,7 @@ use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vm_memory::{FileOffset, MmapRegion};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::AttachError;
+use super::error::AttachError;
 
 /// The machine's memory slots, and what devices reach by DMA. Slot numbers are given out lowest first.
 pub struct MemorySlots {
@@ -26,6 +26,11 @@ impl MemorySlots {
     /// The slots of `vm` from number `first` on; `dma` is where its devices do DMA.
     pub fn new(vm: Arc<VmFd>, first: u32, dma: Arc<MappedSpace>) -> Self {
         Self { vm, dma, used: Mutex::new((0..first).collect()) }
+    }
+
+    /// Where devices do DMA.
+    pub fn dma(&self) -> &Arc<MappedSpace> {
+        &self.dma
     }
 
     fn used(&self) -> std::sync::MutexGuard<'_, BTreeSet<u32>> {

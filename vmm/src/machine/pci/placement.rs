@@ -1,80 +1,85 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Where the BARs are when the guest starts. Linux keeps what firmware chose, if it is in the root bridge's windows.
+//! Fits the windows of root ports into a window of the host bridge, and BARs into them.
 //!
-//! Large prefetchable BARs go above 4 GiB: below, Linux may find their memory type changed by MTRRs, and there is no
-//! room. Larger BARs come first, so that natural alignment costs the least.
+//! Blocks of a larger alignment come first, and smaller ones go into the gaps that they leave.
 
 use std::cmp::Reverse;
 use std::ops::Range;
 
 use ersatz_device_model::bus::BarInfo;
 
-use super::PciError;
-use crate::machine::layout::{Layout, WINDOW_32};
+use super::window::GRANULE;
 
-/// One BAR of one function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BarRequest {
-    /// Number of the function's device.
-    pub device: u8,
-    /// The BAR.
-    pub info: BarInfo,
+/// What a port's window must hold: BARs, and room for BARs to come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Block {
+    /// The BARs, whose sizes are powers of two.
+    pub bars: Vec<BarInfo>,
+    /// The least size of the window, and its least alignment: a power of two, or zero.
+    pub share: u64,
 }
 
-/// Where a BAR is to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Placement {
-    /// Number of the function's device.
-    pub device: u8,
-    /// The BAR.
-    pub info: BarInfo,
-    /// Guest physical address, a multiple of the BAR's size.
-    pub address: u64,
+/// Where a block is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacedBlock {
+    /// The port's window; empty if the block is.
+    pub window: Range<u64>,
+    /// The BARs, each with its address.
+    pub bars: Vec<(BarInfo, u64)>,
 }
 
-/// The layout with the 64-bit window that suits these BARs best. If they fit into none it is the largest, in which
-/// placing them says so.
-pub fn choose_window(layout: Layout, bars: &[BarRequest]) -> Layout {
-    layout.by_window().find(|layout| place(layout, bars).is_ok()).unwrap_or(layout)
+impl Block {
+    /// The BARs in the order in which they lie, and the size and alignment of the window. `None` if there is no such size.
+    fn measure(&self) -> Option<(Vec<BarInfo>, u64, u64)> {
+        let mut bars = self.bars.clone();
+        bars.sort_by_key(|info| Reverse(info.size));
+        let sum = bars.iter().try_fold(0u64, |sum, info| sum.checked_add(info.size))?;
+        let size = sum.checked_next_multiple_of(GRANULE)?.max(self.share);
+        let largest = bars.first().map_or(0, |info| info.size);
+        Some((bars, size, largest.max(self.share).max(GRANULE)))
+    }
 }
 
-/// Places all BARs.
+/// Places all blocks in a window; the answer has their order.
 ///
 /// # Errors
 ///
-/// [`PciError::NoRoom`] if a BAR does not fit into its window, [`PciError::BarSize`] if it has a size no BAR can have.
-pub fn place(layout: &Layout, bars: &[BarRequest]) -> Result<Vec<Placement>, PciError> {
-    let (high, low): (Vec<_>, Vec<_>) = bars.iter().partition(|bar| bar.info.is_64bit && bar.info.prefetchable);
-    let mut placements = fill(layout, &WINDOW_32, low)?;
-    placements.extend(fill(layout, &layout.window_64, high)?);
-    Ok(placements)
+/// The number of a block that does not fit.
+pub fn fit(window: &Range<u64>, blocks: &[Block]) -> Result<Vec<PlacedBlock>, usize> {
+    let mut measured = Vec::new();
+    for (number, block) in blocks.iter().enumerate() {
+        measured.push((number, block.measure().ok_or(number)?));
+    }
+    measured.sort_by_key(|(_, (_, size, alignment))| Reverse((*alignment, *size)));
+    let mut placed = vec![PlacedBlock { window: 0..0, bars: Vec::new() }; blocks.len()];
+    // In the order of their addresses.
+    let mut taken: Vec<Range<u64>> = Vec::new();
+    for (number, (bars, size, alignment)) in measured {
+        if size == 0 {
+            continue;
+        }
+        let (index, range) = first_gap(window, &taken, size, alignment).ok_or(number)?;
+        // From the largest to the smallest they need no gaps: each is a multiple of all that follow.
+        let mut address = range.start;
+        for info in bars {
+            placed[number].bars.push((info, address));
+            address += info.size;
+        }
+        placed[number].window = range.clone();
+        taken.insert(index, range);
+    }
+    Ok(placed)
 }
 
-fn fill(layout: &Layout, window: &Range<u64>, mut bars: Vec<BarRequest>) -> Result<Vec<Placement>, PciError> {
-    bars.sort_by_key(|bar| Reverse(bar.info.size));
-    let mut next = window.start;
-    bars.into_iter()
-        .map(|BarRequest { device, info }| {
-            if !info.size.is_power_of_two() || info.size < 16 {
-                return Err(PciError::BarSize { device, bar: info.bar, size: info.size });
-            }
-            let address = next.checked_next_multiple_of(info.size);
-            let end = address.and_then(|address| address.checked_add(info.size));
-            match (address, end) {
-                (Some(address), Some(end)) if end <= window.end => {
-                    next = end;
-                    Ok(Placement { device, info, address })
-                }
-                _ => Err(PciError::NoRoom {
-                    device,
-                    bar: info.bar,
-                    size: info.size,
-                    window: window.clone(),
-                    bits: layout.physical_bits,
-                }),
-            }
-        })
-        .collect()
+/// The lowest free range of a size and alignment, and its index among those that are taken.
+fn first_gap(window: &Range<u64>, taken: &[Range<u64>], size: u64, alignment: u64) -> Option<(usize, Range<u64>)> {
+    let starts = [window.start].into_iter().chain(taken.iter().map(|range| range.end));
+    let ends = taken.iter().map(|range| range.start).chain([window.end]);
+    starts.zip(ends).enumerate().find_map(|(index, (start, end))| {
+        let start = start.checked_next_multiple_of(alignment)?;
+        let range = start..start.checked_add(size)?;
+        (range.end <= end).then_some((index, range))
+    })
 }
 
 #[cfg(test)]
@@ -83,73 +88,67 @@ mod tests {
 
     use super::*;
 
-    fn vram(device: u8, size: u64) -> BarRequest {
-        let info = BarInfo { bar: 2, size, is_64bit: true, prefetchable: true };
-        BarRequest { device, info }
-    }
-
-    fn registers(device: u8, size: u64) -> BarRequest {
-        let info = BarInfo { bar: 0, size, is_64bit: false, prefetchable: false };
-        BarRequest { device, info }
+    fn block(sizes: &[u64], share: u64) -> Block {
+        let bar = |size: &u64| BarInfo { bar: 0, size: *size, is_64bit: false, prefetchable: false };
+        Block { bars: sizes.iter().map(bar).collect(), share }
     }
 
     #[test]
-    fn the_largest_bar_comes_first() {
-        let layout = Layout::new(1 << 30, 46).unwrap();
-        let bars = [vram(1, 16 << 30), vram(2, 1 << 40), registers(1, 512 << 10)];
-        let placements = place(&layout, &bars).unwrap();
-        let address =
-            |device, bar| placements.iter().find(|p| p.device == device && p.info.bar == bar).unwrap().address;
-        assert_eq!(address(2, 2), 1 << 40);
-        assert_eq!(address(1, 2), 2 << 40);
-        assert_eq!(address(1, 0), WINDOW_32.start);
+    fn smaller_blocks_go_where_larger_ones_leave_room() {
+        let blocks = [block(&[4096, 16 << 20], 0), block(&[], 0), block(&[1 << 30], 0), block(&[], 64 << 20)];
+        let placed = fit(&(0x1000_0000..1 << 32), &blocks).unwrap();
+        assert_eq!(placed[2].window, 0x4000_0000..0x8000_0000);
+        assert_eq!(placed[3].window, 0x1000_0000..0x1400_0000, "in the gap before it");
+        assert_eq!(placed[0].window, 0x1400_0000..0x1510_0000);
+        assert_eq!(placed[0].bars.iter().map(|bar| bar.1).collect::<Vec<_>>(), [0x1400_0000, 0x1500_0000]);
+        assert!(placed[1].window.is_empty());
     }
 
     #[test]
-    fn half_of_the_address_space_stays_free_if_it_can() {
-        let window = |bits, bars: &[BarRequest]| choose_window(Layout::new(1 << 30, bits).unwrap(), bars).window_64;
-        let low = 4 << 30;
-        assert_eq!(window(46, &[vram(1, 1 << 40), vram(2, 1 << 40)]), low..1 << 45);
-        assert_eq!(window(41, &[vram(1, 1 << 40)]), 1 << 40..1 << 41);
-        assert_eq!(window(40, &[vram(1, 1 << 39), vram(2, 1 << 38)]), low..1 << 40);
-        assert_eq!(window(40, &[vram(1, 1 << 40)]), low..1 << 40, "for the error to come");
-        assert_eq!(window(40, &[]), low..1 << 39);
-    }
-
-    #[test]
-    fn says_what_has_no_room() {
-        let layout = Layout::new(1 << 30, 40).unwrap();
-        let error = place(&layout, &[vram(1, 1 << 40)]).unwrap_err();
-        assert!(error.to_string().contains("40-bit"), "{error}");
-        assert!(place(&layout, &[vram(1, 1 << 39)]).is_ok());
-        assert!(matches!(place(&layout, &[registers(1, 0)]), Err(PciError::BarSize { .. })));
-        assert!(matches!(place(&layout, &[registers(1, 48)]), Err(PciError::BarSize { .. })));
+    fn says_which_block_does_not_fit() {
+        assert_eq!(fit(&(0..1 << 20), &[block(&[], 1 << 20), block(&[16], 0)]), Err(1));
+        assert_eq!(fit(&(0..u64::MAX), &[block(&[1 << 63, 1 << 63], 0)]), Err(0));
     }
 
     proptest! {
         #[test]
-        fn no_two_bars_overlap(
-            memory in 1u64..64,
-            bits in 38u8..=52,
-            vram_orders in prop::collection::vec(21u32..=40, 0..8),
-            register_orders in prop::collection::vec(4u32..=26, 0..8),
+        fn nothing_overlaps_and_all_is_aligned(
+            start in 0u64..1 << 24,
+            length in 0u64..1 << 34,
+            blocks in prop::collection::vec((prop::collection::vec(4u32..=36, 0..4), prop::option::of(20u32..=34)), 0..8),
         ) {
-            let layout = Layout::new(memory << 30, bits).unwrap();
-            let bars: Vec<_> = vram_orders.iter().map(|order| vram(0, 1 << order))
-                .chain(register_orders.iter().map(|order| registers(0, 1 << order)))
+            let host = start * 4096..start * 4096 + length;
+            let blocks: Vec<_> = blocks
+                .iter()
+                .map(|(orders, share)| {
+                    let sizes: Vec<_> = orders.iter().map(|order| 1 << order).collect();
+                    block(&sizes, share.map_or(0, |order| 1 << order))
+                })
                 .collect();
-            if let Ok(placements) = place(&layout, &bars) {
-                prop_assert_eq!(placements.len(), bars.len());
-                for (index, bar) in placements.iter().enumerate() {
-                    let range = bar.address..bar.address + bar.info.size;
-                    prop_assert_eq!(bar.address % bar.info.size, 0);
-                    prop_assert!(layout.is_pci(&range));
-                    prop_assert_eq!(bar.info.is_64bit, bar.address >= 1 << 32);
-                    for other in &placements[index + 1..] {
-                        prop_assert!(other.address >= range.end || other.address + other.info.size <= range.start);
-                    }
+            let Ok(placed) = fit(&host, &blocks) else { return Ok(()) };
+            let mut ranges = Vec::new();
+            for (block, PlacedBlock { window, bars }) in blocks.iter().zip(&placed) {
+                prop_assert_eq!((window.start % GRANULE, window.end % GRANULE), (0, 0));
+                prop_assert!(window.end - window.start >= block.share);
+                prop_assert!(block.share == 0 || window.start % block.share == 0);
+                prop_assert_eq!(bars.len(), block.bars.len());
+                prop_assert!(window.is_empty() || (host.start <= window.start && window.end <= host.end));
+                ranges.push((window.start, window.end));
+                let mut inside = Vec::new();
+                for (info, address) in bars {
+                    prop_assert_eq!(address % info.size, 0);
+                    prop_assert!(window.start <= *address && address + info.size <= window.end);
+                    inside.push((*address, address + info.size));
                 }
+                prop_assert!(disjoint(inside));
             }
+            prop_assert!(disjoint(ranges));
         }
+    }
+
+    fn disjoint(mut ranges: Vec<(u64, u64)>) -> bool {
+        ranges.retain(|range| range.0 < range.1);
+        ranges.sort_unstable();
+        ranges.windows(2).all(|pair| pair[0].1 <= pair[1].0)
     }
 }

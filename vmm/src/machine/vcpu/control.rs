@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use libc::{c_int, c_void, siginfo_t};
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
-use crate::machine::handle::VcpuState;
+use super::state::VcpuState;
 
 /// Time between two kicks.
 const KICK_INTERVAL: Duration = Duration::from_millis(2);

@@ -7,7 +7,7 @@
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use kvm_ioctls::{Cap, Kvm};
 
-use crate::machine::error::KvmError;
+use crate::machine::kvm_error::KvmError;
 
 /// Room for CPUID entries; KVM has no more.
 const MAX_ENTRIES: usize = kvm_bindings::KVM_MAX_CPUID_ENTRIES;

@@ -4,8 +4,9 @@
 mod control;
 mod cpuid;
 mod delivery;
+mod error;
 mod registers;
-mod trouble;
+mod state;
 
 use std::sync::Arc;
 
@@ -13,13 +14,13 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 
 pub use control::{VcpuControl, install_kick_handler};
 pub use cpuid::HostCpuid;
+pub use error::VcpuError;
 pub use registers::{set_boot_state, set_msrs, write_descriptors};
-pub use trouble::VcpuError;
+pub use state::VcpuState;
 
 use self::delivery::FalseDeliveries;
 use super::config::End;
 use super::exits::{ExitCounters, ExitKind};
-use super::handle::VcpuState;
 use super::platform::Platform;
 
 /// One vCPU, owned by the thread that runs it.
@@ -122,9 +123,9 @@ impl Vcpu {
         Ok(next)
     }
 
-    /// Whether KVM's internal error is none that keeps the guest from going on.
+    /// Whether the guest can continue after this internal error.
     fn is_excused(&mut self, deliveries: &mut FalseDeliveries) -> bool {
-        let suberror = trouble::suberror(self.fd.get_kvm_run());
+        let suberror = error::suberror(self.fd.get_kvm_run());
         self.fd.get_vcpu_events().is_ok_and(|events| deliveries.excuse(suberror, &events))
     }
 
@@ -149,7 +150,7 @@ impl Vcpu {
             Err(error) => return VcpuError::Run(error),
         };
         match failure {
-            ExitFailure::InternalError => trouble::internal_error(self.fd.get_kvm_run(), state),
+            ExitFailure::InternalError => error::internal_error(self.fd.get_kvm_run(), state),
             ExitFailure::TripleFault => VcpuError::TripleFault(state),
             ExitFailure::FailEntry { reason, cpu } => VcpuError::FailEntry { reason, cpu, state },
             ExitFailure::MemoryFault { address } => VcpuError::MemoryFault { address, state },

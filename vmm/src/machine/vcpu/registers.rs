@@ -6,7 +6,7 @@ use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
 use crate::machine::boot::Entry;
-use crate::machine::error::KvmError;
+use crate::machine::kvm_error::KvmError;
 use crate::machine::layout::{BOOT_STACK, GDT};
 
 /// Selector of the code segment that Linux expects.

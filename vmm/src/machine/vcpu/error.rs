@@ -7,7 +7,7 @@ use kvm_bindings::{KVM_INTERNAL_ERROR_DELIVERY_EV, KVM_INTERNAL_ERROR_EMULATION,
 use thiserror::Error;
 use vmm_sys_util::errno;
 
-use crate::machine::handle::VcpuState;
+use super::state::VcpuState;
 
 /// Flag of an emulation failure: the bytes of the instruction are there.
 const INSTRUCTION_BYTES_VALID: u64 = 1;
