@@ -7,8 +7,8 @@ use ersatz_abi::command::{Aperture, Location};
 use ersatz_abi::fault::AccessKind;
 
 use super::{Rule, Site};
+use crate::trace::enumeration::ResetSource;
 use crate::trace::event::{Event, MmuEvent, NotificationEvent};
-use crate::trace::kind::ResetSource;
 
 /// Most maps that are followed; no transport has as many.
 const MAX_MAPS: usize = 65_536;

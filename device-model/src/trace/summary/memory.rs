@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use ersatz_abi::command::Aperture;
 use ersatz_abi::fault::{AccessKind, FaultKind};
 
+use crate::trace::enumeration::Loss;
 use crate::trace::event::{MmuEvent, NotificationEvent};
-use crate::trace::kind::Loss;
 
 /// What a log says of virtual memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl VirtualMemory {
             }
             MmuEvent::InvalidateRequested { .. } => self.invalidations += 1,
             MmuEvent::InvalidateAcknowledged { .. } => self.invalidations_acknowledged += 1,
-            MmuEvent::AddressSpaceEnabled { .. } | MmuEvent::AddressSpaceDisabled { .. } => {}
+            _ => {}
         }
     }
 
@@ -71,6 +71,8 @@ impl VirtualMemory {
             NotificationEvent::FaultCancelled { .. } => self.faults_cancelled += 1,
             NotificationEvent::HotRegion { .. } => self.hot_regions += 1,
             NotificationEvent::HotRegionLost { loss, .. } => *self.hot_regions_lost.entry(loss).or_default() += 1,
+            #[allow(unreachable_patterns, reason = "an event that changes no figure needs no arm")]
+            _ => {}
         }
     }
 }
