@@ -60,5 +60,5 @@ pub use reader::{ReadError, Records, TraceFile};
 pub use record::{Fields, RECORD_BYTES, Record};
 pub use space::CHUNK_BYTES;
 pub use summary::Summary;
-pub use tracer::{TraceOptions, Tracer, WeakTracer};
+pub use tracer::{TraceOptions, Tracer};
 pub use writer::CreateError;
