@@ -103,7 +103,9 @@ impl DmaRules {
             }
             Event::Fence { address, .. } => [None, Some((Location::system(address), size_of::<u64>() as u64, true))],
             // Where their ring is, the log does not tell.
-            Event::Notification(NotificationEvent::FaultRecorded { .. } | NotificationEvent::HotRegion { .. }) => {
+            Event::Notification(
+                NotificationEvent::FaultRecorded { .. } | NotificationEvent::AccessNotification { .. },
+            ) => {
                 return self.look_at_leave(&format!("{}: a record was written", event.kind().name()), since, site);
             }
             _ => return,

@@ -27,7 +27,7 @@ events! {
             asid: u8 => ASID, "asid": number;
         }
         /// An engine walked the page tables, and caches the result: written when the entry is ready to be used.
-        Translation = 66, "translation" {
+        TlbFill = 66, "tlb-fill" {
             /// The address space.
             asid: u8 => ASID, "asid": number;
             /// First address of the page.

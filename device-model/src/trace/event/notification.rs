@@ -20,7 +20,7 @@ events! {
             position: u32 => LENGTH, "position": number;
         }
         /// A fault was not written to the fault buffer. Unless it is a prefetch fault, its channel waits all the same.
-        FaultLost = 81, "fault-lost" {
+        FaultDropped = 81, "fault-dropped" {
             /// Why.
             loss: Loss => STATUS, "loss": name;
             /// The record that was not written.
@@ -36,16 +36,16 @@ events! {
             /// The channel.
             channel: u8 => CHANNEL;
         }
-        /// A hot region was written to the access counters' ring. It is found by its first address: the log does not have the size
-        /// of regions.
-        HotRegion = 84, "hot-region" {
+        /// An access notification was written to the access counters' ring: a region is hot. The event is found by the region's first
+        /// address: the log does not have the size of regions.
+        AccessNotification = 84, "access-notification" {
             /// Its record.
             record: AccessRecord => ACCESS_RECORD, shown value::access_record(record), about [Range::point(record.region)];
             /// Position in the ring.
             position: u32 => LENGTH, "position": number;
         }
-        /// A hot region was not written to the access counters' ring.
-        HotRegionLost = 85, "hot-region-lost" {
+        /// An access notification was not written to the access counters' ring.
+        AccessNotificationDropped = 85, "access-notification-dropped" {
             /// Why.
             loss: Loss => STATUS, "loss": name;
             /// The record that was not written.

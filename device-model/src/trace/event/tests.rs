@@ -92,15 +92,8 @@ fn examples() -> Vec<Event> {
     ];
     let range = Invalidation::Range { asid: 9, address: 0x1000, length: 1 };
     let access = |kind| MmuEvent::Access { channel, engine, asid: 9, kind, address: 1, location: source, length: 3 };
-    let page = |page, size, write, atomic| MmuEvent::Translation {
-        engine,
-        asid: 9,
-        address: 1 << 21,
-        page,
-        size,
-        write,
-        atomic,
-    };
+    let page =
+        |page, size, write, atomic| MmuEvent::TlbFill { engine, asid: 9, address: 1 << 21, page, size, write, atomic };
     events.extend(
         [
             MmuEvent::AddressSpaceEnabled { asid: 9, root: u64::MAX, control: u32::MAX },
@@ -120,11 +113,11 @@ fn examples() -> Vec<Event> {
     events.extend(
         [
             NotificationEvent::FaultRecorded { record: FAULT, position: u32::MAX },
-            NotificationEvent::FaultLost { record: FAULT, loss: Loss::HalfFull },
+            NotificationEvent::FaultDropped { record: FAULT, loss: Loss::HalfFull },
             NotificationEvent::Replay { channels: u64::MAX },
             NotificationEvent::FaultCancelled { channel },
-            NotificationEvent::HotRegion { record: HOT, position: u32::MAX },
-            NotificationEvent::HotRegionLost { record: HOT, loss: Loss::DmaError },
+            NotificationEvent::AccessNotification { record: HOT, position: u32::MAX },
+            NotificationEvent::AccessNotificationDropped { record: HOT, loss: Loss::DmaError },
         ]
         .map(Event::from),
     );
@@ -162,7 +155,7 @@ fn records_keep_their_layout() {
 
 #[test]
 fn an_event_knows_its_channel_and_address_space() {
-    let fault = Event::from(NotificationEvent::FaultLost { record: FAULT, loss: Loss::Off });
+    let fault = Event::from(NotificationEvent::FaultDropped { record: FAULT, loss: Loss::Off });
     assert_eq!((fault.channel(), fault.asid()), (Some(63), Some(255)));
     let disabled = Event::from(MmuEvent::AddressSpaceDisabled { asid: 9 });
     assert_eq!((disabled.channel(), disabled.asid()), (None, Some(9)));
