@@ -2,15 +2,18 @@
 //! Guest memory as the device sees it: by bus address, with maps that come and go at run time.
 
 mod mapped;
+mod observer;
 mod reported;
+
+use std::sync::Weak;
 
 use thiserror::Error;
 use vm_memory::VolatileSlice;
 
 pub use crate::cache_hint::Purpose;
-use crate::trace::Tracer;
 
 pub use mapped::{MAP_ALIGNMENT, MAX_MAPS, MapAccess, MapError, MappedSpace};
+pub use observer::{MapObserver, MappedRegion};
 pub(crate) use reported::{ReportedSession, ReportedSpace};
 
 /// Why DMA did not happen. Nothing was transferred beyond what the error says.
@@ -37,10 +40,10 @@ pub trait DmaSpace: Send + Sync {
     /// is dropped. A thread holds one of these at a time, and not for long: whoever changes the maps waits for it.
     fn open(&self) -> Box<dyn DmaSession + '_>;
 
-    /// A device with this trace begins to use the space: one that knows its maps writes those that are there to it, and
-    /// from now on every change.
-    fn trace_to(&self, tracer: &Tracer) {
-        let _ = tracer;
+    /// Reports the regions that are mapped, and from now on every change, to `observer`, as long as it exists. A space that does
+    /// not know its maps reports nothing.
+    fn observe_maps(&self, observer: Weak<dyn MapObserver>) {
+        let _ = observer;
     }
 }
 

@@ -100,7 +100,9 @@ impl Gpu {
         gpu.threads.push(mmu);
         let ports = &gpu.device.ports;
         ports.tracer.emit(Event::DeviceCreated { vram: vram_size });
-        ports.dma.trace_to(&ports.tracer);
+        if let Some(observer) = ports.tracer.map_observer() {
+            ports.dma.observe_maps(observer);
+        }
         Ok(gpu)
     }
 

@@ -25,6 +25,7 @@ pub mod mmu;
 mod notification;
 pub mod pci;
 mod registers;
+pub mod size;
 mod sync;
 pub mod trace;
 pub mod vram;

@@ -184,7 +184,7 @@ fn a_hot_region_is_told_once_until_it_is_cleared() {
     assert_eq!(traced.host.interrupts.seen(), [20, 20], "the first record after GET was written");
     let (path, _folder) = traced.into_log();
     let memory = summary(&path).memory;
-    assert_eq!((memory.hot_regions, memory.hot_regions_lost.values().sum::<u64>()), (2, 1));
+    assert_eq!((memory.access_notifications, memory.access_notifications_dropped.values().sum::<u64>()), (2, 1));
     assert_eq!(broken(&path, Some), []);
 }
 
@@ -252,21 +252,21 @@ fn a_busy_life_is_in_order_and_in_agreement_with_the_counters() {
     let counter = |counter: Counter| counters[counter as usize];
     let summary = summary(&path);
     let memory = &summary.memory;
-    let lost: u64 = memory.faults_lost.values().sum();
+    let lost: u64 = memory.faults_dropped.values().sum();
     for (figure, of) in [
         (memory.faults_in_all(), counter(Counter::Faults)),
         (lost, counter(Counter::FaultsDropped) + counter(Counter::PrefetchFaultsDropped)),
         (memory.replays, counter(Counter::Replays)),
         (memory.invalidations, counter(Counter::Invalidations)),
         (memory.invalidations_acknowledged, counter(Counter::Invalidations)),
-        (memory.hot_regions, counter(Counter::AccessNotifications)),
-        (memory.hot_regions_lost.values().sum(), counter(Counter::AccessNotificationsDropped)),
+        (memory.access_notifications, counter(Counter::AccessNotifications)),
+        (memory.access_notifications_dropped.values().sum(), counter(Counter::AccessNotificationsDropped)),
         (summary.commands_in_all().completed, 75),
     ] {
         assert_eq!(figure, of, "{memory:?}");
     }
-    assert!(memory.translations <= counter(Counter::TlbMisses), "each by a walk");
-    for figure in [memory.faults_in_all(), memory.prefetch_faults, memory.invalidations, memory.hot_regions] {
+    assert!(memory.tlb_fills <= counter(Counter::TlbMisses), "each by a walk");
+    for figure in [memory.faults_in_all(), memory.prefetch_faults, memory.invalidations, memory.access_notifications] {
         assert!(figure > 0, "{memory:?}");
     }
 }
@@ -284,7 +284,7 @@ fn the_oracle_sees_what_the_log_of_a_worse_device_would_say() {
     let mut asked = false;
     let stale = broken(&path, |event| {
         asked |= matches!(event, Event::Mmu(MmuEvent::InvalidateAcknowledged { .. }));
-        let walks = matches!(event, Event::Mmu(MmuEvent::Translation { .. }));
+        let walks = matches!(event, Event::Mmu(MmuEvent::TlbFill { .. }));
         (!(asked && walks)).then_some(event)
     });
     assert_eq!(stale, [Rule::StaleTranslation]);

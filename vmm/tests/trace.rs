@@ -425,7 +425,7 @@ fn virtual_memory(path: &Path) {
     for event in [
         NotificationEvent::FaultRecorded { record: FAULT, position: 0 }.into(),
         NotificationEvent::Replay { channels: 2 }.into(),
-        MmuEvent::Translation { engine, asid, address, page, size, write: false, atomic: false }.into(),
+        MmuEvent::TlbFill { engine, asid, address, page, size, write: false, atomic: false }.into(),
         read.into(),
         Event::DeviceDropped,
     ] {
@@ -440,7 +440,7 @@ fn virtual_memory_is_shown_summed_up_and_filtered() {
     virtual_memory(&path);
     let log = path.to_str().unwrap();
     let summary = stdout(&["trace", "summary", log], 0);
-    for part in ["1 translation, 0 invalidations", "read vram 4 KiB", "1 (not-present 1)", "1 replay, 0 cancelled"] {
+    for part in ["1 TLB fill, 0 invalidations", "read vram 4 KiB", "1 (not-present 1)", "1 replay, 0 cancelled"] {
         assert!(summary.contains(part), "no {part:?} in {summary}");
     }
     let figures = json(&stdout(&["trace", "summary", "--json", log], 0));

@@ -12,14 +12,13 @@ mod table;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion};
 
-use super::{DmaSession, DmaSpace};
+use super::{DmaSession, DmaSpace, MapObserver, MappedRegion};
 use crate::sync::RwLock;
-use crate::trace::{Event, Tracer, WeakTracer};
 pub use error::MapError;
 use loss::Watch;
 use session::Session;
@@ -46,8 +45,8 @@ pub enum MapAccess {
 #[derive(Default)]
 pub struct MappedSpace {
     maps: RwLock<BTreeMap<u64, Map>>,
-    /// Written and read with `maps` locked for writing, so that no change of the maps is missed.
-    tracers: RwLock<Vec<WeakTracer>>,
+    /// Changed and called with `maps` locked for writing, so that no change of the maps is missed.
+    observers: RwLock<Vec<Weak<dyn MapObserver>>>,
 }
 
 impl MappedSpace {
@@ -124,7 +123,7 @@ impl MappedSpace {
             return Err(MapError::TooMany);
         }
         let map = Map { region, last, access, watch: Watch::default() };
-        self.trace(map.event(address));
+        self.report(|observer| observer.mapped(&map.observed(address)));
         maps.insert(address, map);
         Ok(())
     }
@@ -147,30 +146,35 @@ impl MappedSpace {
             return Err(MapError::Partial { address, length, other });
         }
         let inside: Vec<u64> = maps.range(address..=last).map(|(&start, _)| start).collect();
-        for start in &inside {
-            maps.remove(start);
-        }
-        if !inside.is_empty() {
-            self.trace(Event::DmaUnmap { address, length });
-        }
-        Ok(inside.len())
+        let removed = inside.into_iter().filter_map(|start| maps.remove(&start).map(|map| (start, map))).collect();
+        Ok(self.report_unmapped(address, length, &removed))
     }
 
-    /// Removes every map, as when the client leaves.
+    /// Removes every map, as when the client disconnects.
     pub fn clear(&self) {
         let mut maps = self.maps.write();
-        if maps.is_empty() {
-            return;
-        }
-        maps.clear();
-        self.trace(Event::DmaUnmap { address: 0, length: u64::MAX });
+        let removed = std::mem::take(&mut *maps);
+        self.report_unmapped(0, u64::MAX, &removed);
     }
 
-    /// Writes to the logs that are still open.
-    fn trace(&self, event: Event) {
-        for tracer in self.tracers.read().iter() {
-            tracer.emit(event);
+    /// Tells the observers which maps of a range were removed, if any; returns how many. `maps` is locked for writing.
+    fn report_unmapped(&self, address: u64, length: u64, removed: &BTreeMap<u64, Map>) -> usize {
+        if !removed.is_empty() {
+            let regions: Vec<MappedRegion<'_>> = removed.iter().map(|(&start, map)| map.observed(start)).collect();
+            self.report(|observer| observer.unmapped(address, length, &regions));
         }
+        removed.len()
+    }
+
+    /// Calls `report` with each observer that still exists. `maps` is locked for writing.
+    fn report(&self, report: impl Fn(&dyn MapObserver)) {
+        self.observers.write().retain(|observer| match observer.upgrade() {
+            Some(observer) => {
+                report(&*observer);
+                true
+            }
+            None => false,
+        });
     }
 
     /// Number of maps.
@@ -189,13 +193,12 @@ impl DmaSpace for MappedSpace {
         Box::new(Session { maps: self.maps.read() })
     }
 
-    fn trace_to(&self, tracer: &Tracer) {
-        let Some(weak) = tracer.downgrade() else { return };
+    fn observe_maps(&self, observer: Weak<dyn MapObserver>) {
         let maps = self.maps.write();
-        for (&address, map) in maps.iter() {
-            tracer.emit(map.event(address));
+        if let Some(observer) = observer.upgrade() {
+            maps.iter().for_each(|(&address, map)| observer.mapped(&map.observed(address)));
         }
-        self.tracers.write().push(weak);
+        self.observers.write().push(observer);
     }
 }
 

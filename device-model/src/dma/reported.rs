@@ -3,16 +3,15 @@
 //!
 //! All of a device's requests go through here, so no engine has to think of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use ersatz_abi::counter::Counter;
 use vm_memory::VolatileSlice;
 
-use super::{DmaError, DmaSession, DmaSpace, Purpose};
+use super::{DmaError, DmaSession, DmaSpace, MapObserver, Purpose};
 use crate::counters::Counters;
 use crate::pci::aer::{ErrorLog, Refusal};
 use crate::pci::tlp::{Kind, Request};
-use crate::trace::Tracer;
 
 /// A space and where its refusals are recorded.
 pub(crate) struct ReportedSpace {
@@ -31,9 +30,9 @@ impl ReportedSpace {
         ReportedSession { session: self.space.open(), errors: &self.errors, counters: &self.counters }
     }
 
-    /// As [`DmaSpace::trace_to`].
-    pub(crate) fn trace_to(&self, tracer: &Tracer) {
-        self.space.trace_to(tracer);
+    /// As [`DmaSpace::observe_maps`].
+    pub(crate) fn observe_maps(&self, observer: Weak<dyn MapObserver>) {
+        self.space.observe_maps(observer);
     }
 }
 

@@ -87,7 +87,7 @@ impl Unit<'_> {
                 let page = fill(&mut self.tlb, memory, space, asid, address, access).map_err(TranslateError::Fault)?;
                 let Page { location, size, write, atomic } = page;
                 let (engine, first) = (self.engine, address - address % size.bytes());
-                let event = MmuEvent::Translation { engine, asid, address: first, page: location, size, write, atomic };
+                let event = MmuEvent::TlbFill { engine, asid, address: first, page: location, size, write, atomic };
                 tracer.emit(event.into());
                 page
             }

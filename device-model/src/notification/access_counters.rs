@@ -140,8 +140,12 @@ impl AccessCounters {
                 Ok(claim.position)
             });
             let (counter, event) = match written {
-                Ok(position) => (Counter::AccessNotifications, NotificationEvent::HotRegion { record, position }),
-                Err(loss) => (Counter::AccessNotificationsDropped, NotificationEvent::HotRegionLost { record, loss }),
+                Ok(position) => {
+                    (Counter::AccessNotifications, NotificationEvent::AccessNotification { record, position })
+                }
+                Err(loss) => {
+                    (Counter::AccessNotificationsDropped, NotificationEvent::AccessNotificationDropped { record, loss })
+                }
             };
             counters.add(counter, 1);
             ports.tracer.emit(event.into());

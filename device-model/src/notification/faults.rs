@@ -68,9 +68,9 @@ impl FaultBuffer {
         let (counter, event) = match written {
             Ok(position) => (Counter::Faults, NotificationEvent::FaultRecorded { record, position }),
             Err(loss @ (Loss::Off | Loss::HalfFull)) if is_prefetch => {
-                (Counter::PrefetchFaultsDropped, NotificationEvent::FaultLost { record, loss })
+                (Counter::PrefetchFaultsDropped, NotificationEvent::FaultDropped { record, loss })
             }
-            Err(loss) => (Counter::FaultsDropped, NotificationEvent::FaultLost { record, loss }),
+            Err(loss) => (Counter::FaultsDropped, NotificationEvent::FaultDropped { record, loss }),
         };
         counters.add(counter, 1);
         ports.tracer.emit(event.into());

@@ -1,324 +1,299 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the device reports: one variant a kind, with the fields that kind has. Those about virtual memory are in
-//! [`MmuEvent`], those about faults and hot regions in [`NotificationEvent`].
+//! What the device reports: the table of events.
+//!
+//! An event is defined here, or in the table of its group, and nowhere else: its kind, its fields, where each stands in a record
+//! and how it is shown, and what the event is about ([`definition`] has the language). A new event is an entry in a table
+//! and the call that emits it. The tool prints, filters and exports it by its definition; summary and oracle pass over
+//! what they do not know.
+//!
+//! Logs outlive the device that wrote them: the number of a kind is never used again for another, and what stands in a
+//! record keeps its place. Numbers below 64 are for the events in this file, from 64 to 79 for [`MmuEvent`], from 80 to 95 for
+//! [`NotificationEvent`].
 
+#[macro_use]
+mod definition;
 mod mmu;
 mod notification;
+pub(super) mod place;
+mod register;
+#[cfg(test)]
+mod sample;
+#[cfg(test)]
+mod tests;
+pub(super) mod value;
 
 use ersatz_abi::command::{Cause, Location, Opcode};
 use ersatz_abi::error::ErrorCode;
 
-use super::kind::{InterruptOutcome, Kind, ResetSource};
+use super::enumeration::{InterruptOutcome, ResetSource};
+use super::filter::Range;
 pub use mmu::MmuEvent;
 pub use notification::NotificationEvent;
+pub use place::Subject;
+use place::*;
+pub use value::Value;
 
-/// One event. Addresses and lengths are in bytes; a bare address is a bus address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The device came into being.
-    DeviceCreated {
-        /// Size of VRAM.
-        vram: u64,
-    },
-    /// The device went away in good order.
-    DeviceDropped,
-    /// The device was reset: all channels are disabled, bus mastering is off (but for [`ResetSource::Register`]).
-    Reset {
-        /// By what.
-        source: ResetSource,
-    },
-    /// The device gained or lost the leave to do DMA: by the bus master bit, or by entering or leaving D0.
-    BusMaster {
-        /// Whether the device may do DMA now.
-        enabled: bool,
-    },
-    /// The power state changed.
-    PowerState {
-        /// 0 for D0 to 3 for D3hot.
-        state: u8,
-    },
-    /// A BAR decodes at another address, or stopped.
-    BarMoved {
-        /// Index of the BAR.
-        bar: u8,
-        /// Guest physical address; `None` while decoding is off.
-        address: Option<u64>,
-        /// Size of the BAR.
-        size: u64,
-    },
-    /// A register was written that changes what the device does.
-    RegisterWrite {
-        /// Offset in BAR0.
-        offset: u32,
-        /// What was written.
-        value: u64,
-        /// The channel whose register it is.
-        channel: Option<u8>,
-    },
-    /// An access that makes no sense to the device.
-    BadAccess {
-        /// Index of the BAR.
-        bar: u8,
-        /// Offset in it.
-        offset: u64,
-        /// Width of the access.
-        width: u64,
-        /// Whether it was a write.
-        write: bool,
-    },
-    /// The driver wrote the MARK register.
-    Mark {
-        /// What it wrote.
-        value: u64,
-    },
-    /// A channel began to accept commands.
-    ChannelEnabled {
-        /// The channel.
-        channel: u8,
-        /// Address of its ring.
-        ring: u64,
-        /// Address of its control block.
-        control_block: u64,
-        /// Length of the ring in commands.
-        commands: u64,
-        /// Its MSI-X vector.
-        vector: u16,
-    },
-    /// A channel stopped accepting commands; the one under way still ends.
-    ChannelDisabled {
-        /// The channel.
-        channel: u8,
-    },
-    /// A channel forgot its commands and its error, and is disabled.
-    ChannelReset {
-        /// The channel.
-        channel: u8,
-    },
-    /// A channel met what it cannot execute, and stopped.
-    ChannelError {
-        /// The channel.
-        channel: u8,
-        /// What is wrong.
-        error: ErrorCode,
-        /// Ring position of the command.
-        position: u32,
-        /// List entry, if the command got that far; else 0.
-        entry: u32,
-        /// The address that was refused.
-        address: u64,
-    },
-    /// A doorbell was seen.
-    Doorbell {
-        /// Whose.
-        channel: u8,
-        /// How often it was rung since it was seen last.
-        rings: u64,
-    },
-    /// A command was fetched and understood.
-    CommandStart {
-        /// The channel.
-        channel: u8,
-        /// The engine that executes it.
-        engine: u8,
-        /// Ring position.
-        position: u32,
-        /// What it does.
-        opcode: Opcode,
-        /// Why.
-        cause: Cause,
-        /// Entries of its list; bytes of an invalidation; bytes, steps or updates of a kernel.
-        count: u64,
-        /// Address of the list; virtual address of an invalidation, or of a kernel's first operand.
-        address: u64,
-        /// The fence value it is to signal.
-        fence: Option<u64>,
-        /// Whether it asks for an interrupt.
-        interrupt: bool,
-        /// The driver's number for it.
-        tag: u64,
-    },
-    /// A command ended: completed, or failed with an error.
-    CommandEnd {
-        /// The channel.
-        channel: u8,
-        /// The engine that executed it.
-        engine: u8,
-        /// Ring position.
-        position: u32,
-        /// What it did.
-        opcode: Opcode,
-        /// Why.
-        cause: Cause,
-        /// [`ErrorCode::None`] if it completed.
-        error: ErrorCode,
-        /// Bytes it moved, filled or read.
-        bytes: u64,
-        /// The driver's number for it.
-        tag: u64,
-    },
-    /// One list entry was copied.
-    Copy {
-        /// The channel.
-        channel: u8,
-        /// The engine.
-        engine: u8,
-        /// Why.
-        cause: Cause,
-        /// From where.
-        source: Location,
-        /// To where.
-        destination: Location,
-        /// How much.
-        length: u64,
-        /// By custom the virtual address of the page.
-        tag: u64,
-    },
-    /// One list entry was filled.
-    Fill {
-        /// The channel.
-        channel: u8,
-        /// The engine.
-        engine: u8,
-        /// Why.
-        cause: Cause,
-        /// Where.
-        destination: Location,
-        /// How much.
-        length: u64,
-        /// With what.
-        pattern: u64,
-        /// By custom the virtual address of the page.
-        tag: u64,
-    },
-    /// One list entry was read for its digest.
-    Digest {
-        /// The channel.
-        channel: u8,
-        /// The engine.
-        engine: u8,
-        /// Why.
-        cause: Cause,
-        /// What was read.
-        source: Location,
-        /// Where the digest was written.
-        destination: Location,
-        /// How much was read.
-        length: u64,
-        /// The digest.
-        digest: u32,
-        /// By custom the virtual address of the page.
-        tag: u64,
-    },
-    /// A fence value was written.
-    Fence {
-        /// The channel.
-        channel: u8,
-        /// The engine.
-        engine: u8,
-        /// The value.
-        value: u64,
-        /// Where it was written.
-        address: u64,
-    },
-    /// An interrupt was raised, or a pending one released.
-    Interrupt {
-        /// MSI-X vector.
-        vector: u16,
-        /// The channel it is for; `None` for device errors and where it is not known any more.
-        channel: Option<u8>,
-        /// What became of it.
-        outcome: InterruptOutcome,
-    },
-    /// Memory was mapped for the device's DMA (by a transport that says so).
-    DmaMap {
-        /// First address.
-        address: u64,
-        /// How much.
-        length: u64,
-        /// Whether the device may write it.
-        writable: bool,
-    },
-    /// Memory was taken from the device: no access of it is under way or will begin.
-    DmaUnmap {
-        /// First address.
-        address: u64,
-        /// How much.
-        length: u64,
-    },
-    /// Something about virtual memory.
-    Mmu(MmuEvent),
-    /// Something about faults or hot regions.
-    Notification(NotificationEvent),
+events! {
+    /// One event. Addresses and lengths are in bytes; an address without an aperture is a bus address.
+    pub enum Event {
+        /// The device was created.
+        DeviceCreated = 1, "device-created" {
+            /// Size of VRAM.
+            vram: u64 => LENGTH, "vram": bytes;
+        }
+        /// The device was taken away in good order.
+        DeviceDropped = 2, "device-dropped"
+        /// The device was reset: all channels are disabled, bus mastering is off (but for [`ResetSource::Register`]).
+        Reset = 3, "reset" {
+            /// What reset it.
+            source: ResetSource => DETAIL, "source": name;
+        }
+        /// The permit to do DMA was granted or revoked: by the bus master bit, or by entering or leaving D0.
+        BusMaster = 4, "bus-master" {
+            /// Whether the device may do DMA now.
+            enabled: bool => FLAG_0, "enabled": flag;
+        }
+        /// The power state changed.
+        PowerState = 5, "power-state" {
+            /// 0 for D0 to 3 for D3hot.
+            state: u8 => DETAIL, "d": number;
+        }
+        /// A BAR decodes at another address, or no longer.
+        BarMoved = 6, "bar-moved" {
+            /// Index of the BAR.
+            bar: u8 => DETAIL, "bar": number;
+            /// Size of the BAR.
+            size: u64 => LENGTH, "size": bytes;
+            /// Guest physical address; `None` while decoding is off.
+            address: Option<u64> => Optional(FLAG_0, ADDRESS),
+                shown [address.map_or(("decodes", Value::Flag(false)), |address| ("address", Value::Address(address)))],
+                about address.map(|address| Range::with_length(address, size));
+        }
+        /// A register was written that changes what the device does.
+        RegisterWrite = 7, "register-write" {
+            /// Offset in BAR0.
+            offset: u32 => ADDRESS, "offset": address, covers 1;
+            /// The value written.
+            value: u64 => ID, "value": address,
+                shown register::name(offset).map(|name| ("register", Value::Name(name)));
+            /// The channel whose register it is.
+            channel: Option<u8> => CHANNEL;
+        }
+        /// An access to a BAR that the device does not support.
+        BadAccess = 8, "bad-access" {
+            /// Index of the BAR.
+            bar: u8 => DETAIL, "bar": number;
+            /// Offset in it.
+            offset: u64 => ADDRESS, "offset": address, covers 1;
+            /// Width of the access.
+            width: u64 => LENGTH, "width": number;
+            /// Whether it was a write.
+            write: bool => FLAG_0, "write": flag;
+        }
+        /// The driver wrote the MARK register.
+        Mark = 9, "mark" {
+            /// The value written.
+            value: u64 => ID, "value": address;
+        }
+        /// A channel began to accept commands.
+        ChannelEnabled = 16, "channel-enabled" {
+            /// The channel.
+            channel: u8 => CHANNEL;
+            /// Address of its ring.
+            ring: u64 => ADDRESS, "ring": address, covers 1;
+            /// Address of its control block.
+            control_block: u64 => SECOND, "control-block": address, covers 1;
+            /// Length of the ring in commands.
+            commands: u64 => LENGTH, "commands": number;
+            /// Its MSI-X vector.
+            vector: u16 => ID, "vector": number;
+        }
+        /// A channel stopped accepting commands; the one under way still ends.
+        ChannelDisabled = 17, "channel-disabled" {
+            /// The channel.
+            channel: u8 => CHANNEL;
+        }
+        /// A channel lost its commands and its error, and is disabled.
+        ChannelReset = 18, "channel-reset" {
+            /// The channel.
+            channel: u8 => CHANNEL;
+        }
+        /// A channel reached a command that it cannot execute, and stopped.
+        ChannelError = 19, "channel-error" {
+            /// The channel.
+            channel: u8 => CHANNEL;
+            /// What is wrong.
+            error: ErrorCode => STATUS, "error": name;
+            /// Ring position of the command.
+            position: u32 => ID, "position": number;
+            /// List entry, if the command got that far; else 0.
+            entry: u32 => LENGTH, "entry": number;
+            /// The address that was refused.
+            address: u64 => ADDRESS, "address": address, covers 1;
+        }
+        /// A doorbell was seen.
+        Doorbell = 20, "doorbell" {
+            /// The channel whose doorbell it is.
+            channel: u8 => CHANNEL;
+            /// How often it was rung since it was seen last.
+            rings: u64 => LENGTH, "rings": number;
+        }
+        /// A command was fetched and decoded.
+        CommandStart = 32, "command-start" {
+            /// The channel.
+            channel: u8 => CHANNEL;
+            /// The engine that executes it.
+            engine: u8 => ENGINE;
+            /// Why the driver asked for it.
+            cause: Cause => CAUSE;
+            /// What it does.
+            opcode: Opcode => DETAIL, "opcode": name;
+            /// Ring position.
+            position: u32 => SECOND, "position": number;
+            /// Entries of its list; bytes of an invalidation; bytes, steps or updates of a kernel.
+            count: u64 => LENGTH, shown value::operands(opcode, address, count);
+            /// Address of the list; virtual address of an invalidation, or of a kernel's first operand.
+            address: u64 => ADDRESS, covers 1;
+            /// The fence value it is to signal.
+            fence: Option<u64> => Optional(FLAG_0, ID), shown fence.map(|value| ("fence", Value::Number(value)));
+            /// Whether it asks for an interrupt.
+            interrupt: bool => FLAG_1, "interrupt": flag;
+            /// The driver's number for it.
+            tag: u64 => TAG, "tag": address, covers 1;
+        }
+        /// A command ended: completed, or failed with an error.
+        CommandEnd = 33, "command-end" {
+            /// The channel.
+            channel: u8 => CHANNEL;
+            /// The engine that executed it.
+            engine: u8 => ENGINE;
+            /// Why the driver asked for it.
+            cause: Cause => CAUSE;
+            /// What it did.
+            opcode: Opcode => DETAIL, "opcode": name;
+            /// Ring position.
+            position: u32 => SECOND, "position": number;
+            /// [`ErrorCode::None`] if it completed.
+            error: ErrorCode => STATUS, "error": name;
+            /// Bytes it moved, filled or read.
+            bytes: u64 => LENGTH, "bytes": bytes;
+            /// The driver's number for it.
+            tag: u64 => TAG, "tag": address, covers 1;
+        }
+        /// One list entry was copied.
+        Copy = 34, "copy" {
+            /// The channel.
+            channel: u8 => CHANNEL;
+            /// The engine.
+            engine: u8 => ENGINE;
+            /// Why the driver asked for it.
+            cause: Cause => CAUSE;
+            /// The memory it was copied from.
+            source: Location => SOURCE, "from": location, covers length;
+            /// The memory it was copied to.
+            destination: Location => DESTINATION, "to": location, covers length;
+            /// Number of bytes.
+            length: u64 => LENGTH, "bytes": bytes;
+            /// By custom the virtual address of the page.
+            tag: u64 => TAG, "tag": address, covers length;
+        }
+        /// One list entry was filled.
+        Fill = 35, "fill" {
+            /// The channel.
+            channel: u8 => CHANNEL;
+            /// The engine.
+            engine: u8 => ENGINE;
+            /// Why the driver asked for it.
+            cause: Cause => CAUSE;
+            /// The memory that was filled.
+            destination: Location => BOTH_ENDS, "to": location, covers length;
+            /// Number of bytes.
+            length: u64 => LENGTH, "bytes": bytes;
+            /// What it was filled with.
+            pattern: u64 => ID, "pattern": address;
+            /// By custom the virtual address of the page.
+            tag: u64 => TAG, "tag": address, covers length;
+        }
+        /// One list entry was read for its digest.
+        Digest = 36, "digest" {
+            /// The channel.
+            channel: u8 => CHANNEL;
+            /// The engine.
+            engine: u8 => ENGINE;
+            /// Why the driver asked for it.
+            cause: Cause => CAUSE;
+            /// The memory that was read.
+            source: Location => SOURCE, "from": location, covers length;
+            /// Where the digest was written.
+            destination: Location => DESTINATION, "to": location, covers size_of::<u64>() as u64;
+            /// Number of bytes read.
+            length: u64 => LENGTH, "bytes": bytes;
+            /// The digest.
+            digest: u32 => ID, "digest": address;
+            /// By custom the virtual address of the page.
+            tag: u64 => TAG, "tag": address, covers length;
+        }
+        /// A fence value was written.
+        Fence = 37, "fence" {
+            /// The channel.
+            channel: u8 => CHANNEL;
+            /// The engine.
+            engine: u8 => ENGINE;
+            /// The value.
+            value: u64 => ID, "value": number;
+            /// Where it was written.
+            address: u64 => ADDRESS, "address": address, covers 1;
+        }
+        /// An interrupt was raised, or a pending one released.
+        Interrupt = 38, "interrupt" {
+            /// MSI-X vector.
+            vector: u16 => ID, "vector": number;
+            /// The channel it is for; `None` for device errors and where it is not known any more.
+            channel: Option<u8> => CHANNEL;
+            /// What happened to it.
+            outcome: InterruptOutcome => DETAIL, "outcome": name;
+        }
+        /// Memory was mapped for the device's DMA (by a transport that reports it).
+        DmaMap = 48, "dma-map" {
+            /// First address.
+            address: u64 => ADDRESS, "address": address, covers length;
+            /// Number of bytes.
+            length: u64 => LENGTH, "length": bytes;
+            /// Whether the device may write it.
+            writable: bool => FLAG_0, "writable": flag;
+        }
+        /// Memory was unmapped: no access of the device to it is under way or will begin.
+        DmaUnmap = 49, "dma-unmap" {
+            /// First address.
+            address: u64 => ADDRESS, "address": address, covers length;
+            /// Number of bytes.
+            length: u64 => LENGTH, "length": bytes;
+        }
+    }
+    groups {
+        /// An event of the MMU.
+        Mmu(MmuEvent);
+        /// An event of a notification ring.
+        Notification(NotificationEvent);
+    }
 }
 
 impl Event {
-    /// The kind of this event.
+    /// The channel this event is about.
     #[inline]
-    pub const fn kind(&self) -> Kind {
-        match self {
-            Self::DeviceCreated { .. } => Kind::DeviceCreated,
-            Self::DeviceDropped => Kind::DeviceDropped,
-            Self::Reset { .. } => Kind::Reset,
-            Self::BusMaster { .. } => Kind::BusMaster,
-            Self::PowerState { .. } => Kind::PowerState,
-            Self::BarMoved { .. } => Kind::BarMoved,
-            Self::RegisterWrite { .. } => Kind::RegisterWrite,
-            Self::BadAccess { .. } => Kind::BadAccess,
-            Self::Mark { .. } => Kind::Mark,
-            Self::ChannelEnabled { .. } => Kind::ChannelEnabled,
-            Self::ChannelDisabled { .. } => Kind::ChannelDisabled,
-            Self::ChannelReset { .. } => Kind::ChannelReset,
-            Self::ChannelError { .. } => Kind::ChannelError,
-            Self::Doorbell { .. } => Kind::Doorbell,
-            Self::CommandStart { .. } => Kind::CommandStart,
-            Self::CommandEnd { .. } => Kind::CommandEnd,
-            Self::Copy { .. } => Kind::Copy,
-            Self::Fill { .. } => Kind::Fill,
-            Self::Digest { .. } => Kind::Digest,
-            Self::Fence { .. } => Kind::Fence,
-            Self::Interrupt { .. } => Kind::Interrupt,
-            Self::DmaMap { .. } => Kind::DmaMap,
-            Self::DmaUnmap { .. } => Kind::DmaUnmap,
-            Self::Mmu(event) => event.kind(),
-            Self::Notification(event) => event.kind(),
-        }
+    pub fn channel(&self) -> Option<u8> {
+        self.subject().channel
     }
 
-    /// The channel this event is about.
-    pub const fn channel(&self) -> Option<u8> {
-        match *self {
-            Self::ChannelEnabled { channel, .. }
-            | Self::ChannelDisabled { channel }
-            | Self::ChannelReset { channel }
-            | Self::ChannelError { channel, .. }
-            | Self::Doorbell { channel, .. }
-            | Self::CommandStart { channel, .. }
-            | Self::CommandEnd { channel, .. }
-            | Self::Copy { channel, .. }
-            | Self::Fill { channel, .. }
-            | Self::Digest { channel, .. }
-            | Self::Fence { channel, .. } => Some(channel),
-            Self::RegisterWrite { channel, .. } | Self::Interrupt { channel, .. } => channel,
-            Self::Mmu(event) => event.channel(),
-            Self::Notification(event) => event.channel(),
-            Self::DeviceCreated { .. }
-            | Self::DeviceDropped
-            | Self::Reset { .. }
-            | Self::BusMaster { .. }
-            | Self::PowerState { .. }
-            | Self::BarMoved { .. }
-            | Self::BadAccess { .. }
-            | Self::Mark { .. }
-            | Self::DmaMap { .. }
-            | Self::DmaUnmap { .. } => None,
-        }
-    }
     /// The address space this event is about.
-    pub const fn asid(&self) -> Option<u8> {
-        match self {
-            Self::Mmu(event) => event.asid(),
-            Self::Notification(event) => event.asid(),
-            _ => None,
-        }
+    #[inline]
+    pub fn asid(&self) -> Option<u8> {
+        self.subject().asid
+    }
+
+    /// Why the driver asked for this, for events that have a cause.
+    #[inline]
+    pub fn cause(&self) -> Option<Cause> {
+        self.subject().cause
     }
 }

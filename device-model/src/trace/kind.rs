@@ -1,153 +1,101 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The kinds of events and the enumerations inside them: the numbers that stand in the file.
+//! The kinds of events, as the tables of events define them.
 
-/// Declares an enumeration that converts from its number and its name fallibly.
-macro_rules! numbered {
-    ($(#[$meta:meta])* pub enum $name:ident { $($(#[$vmeta:meta])* $variant:ident = $value:literal => $text:literal,)* }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u8)]
-        pub enum $name { $($(#[$vmeta])* $variant = $value,)* }
+use std::str::FromStr;
 
-        impl $name {
-            /// Every variant, in the order of their numbers.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+use thiserror::Error;
 
-            /// The variant with this number, if there is one.
-            pub const fn from_raw(raw: u8) -> Option<Self> {
-                match raw { $($value => Some(Self::$variant),)* _ => None }
-            }
+use super::event::Event;
 
-            /// The name the tool prints and takes.
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $text,)* }
-            }
+/// Which event a record stands for: the number in the record, and the name that the tool prints and takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Kind {
+    number: u8,
+    name: &'static str,
+}
+
+/// No event has this kind.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("there are no events of kind {0:?}")]
+pub struct NoSuchKind(String);
+
+/// The kinds by their numbers. Zero is not a kind: an unwritten slot is all zeros.
+const BY_NUMBER: [Option<Kind>; 256] = {
+    let mut kinds = [None; 256];
+    let mut group = 0;
+    while group < Event::KINDS.len() {
+        let mut index = 0;
+        while index < Event::KINDS[group].len() {
+            let kind = Event::KINDS[group][index];
+            assert!(
+                kind.number != 0 && kinds[kind.number as usize].is_none(),
+                "a number for two kinds, or zero for one"
+            );
+            kinds[kind.number as usize] = Some(kind);
+            index += 1;
         }
-    };
-}
-
-numbered! {
-    /// What an event is about. Zero is no kind: an unwritten slot is all zeros.
-    pub enum Kind {
-        /// [`Event::DeviceCreated`](super::Event::DeviceCreated).
-        DeviceCreated = 1 => "device-created",
-        /// [`Event::DeviceDropped`](super::Event::DeviceDropped).
-        DeviceDropped = 2 => "device-dropped",
-        /// [`Event::Reset`](super::Event::Reset).
-        Reset = 3 => "reset",
-        /// [`Event::BusMaster`](super::Event::BusMaster).
-        BusMaster = 4 => "bus-master",
-        /// [`Event::PowerState`](super::Event::PowerState).
-        PowerState = 5 => "power-state",
-        /// [`Event::BarMoved`](super::Event::BarMoved).
-        BarMoved = 6 => "bar-moved",
-        /// [`Event::RegisterWrite`](super::Event::RegisterWrite).
-        RegisterWrite = 7 => "register-write",
-        /// [`Event::BadAccess`](super::Event::BadAccess).
-        BadAccess = 8 => "bad-access",
-        /// [`Event::Mark`](super::Event::Mark).
-        Mark = 9 => "mark",
-        /// [`Event::ChannelEnabled`](super::Event::ChannelEnabled).
-        ChannelEnabled = 16 => "channel-enabled",
-        /// [`Event::ChannelDisabled`](super::Event::ChannelDisabled).
-        ChannelDisabled = 17 => "channel-disabled",
-        /// [`Event::ChannelReset`](super::Event::ChannelReset).
-        ChannelReset = 18 => "channel-reset",
-        /// [`Event::ChannelError`](super::Event::ChannelError).
-        ChannelError = 19 => "channel-error",
-        /// [`Event::Doorbell`](super::Event::Doorbell).
-        Doorbell = 20 => "doorbell",
-        /// [`Event::CommandStart`](super::Event::CommandStart).
-        CommandStart = 32 => "command-start",
-        /// [`Event::CommandEnd`](super::Event::CommandEnd).
-        CommandEnd = 33 => "command-end",
-        /// [`Event::Copy`](super::Event::Copy).
-        Copy = 34 => "copy",
-        /// [`Event::Fill`](super::Event::Fill).
-        Fill = 35 => "fill",
-        /// [`Event::Digest`](super::Event::Digest).
-        Digest = 36 => "digest",
-        /// [`Event::Fence`](super::Event::Fence).
-        Fence = 37 => "fence",
-        /// [`Event::Interrupt`](super::Event::Interrupt).
-        Interrupt = 38 => "interrupt",
-        /// [`Event::DmaMap`](super::Event::DmaMap).
-        DmaMap = 48 => "dma-map",
-        /// [`Event::DmaUnmap`](super::Event::DmaUnmap).
-        DmaUnmap = 49 => "dma-unmap",
-        /// [`MmuEvent::AddressSpaceEnabled`](super::MmuEvent::AddressSpaceEnabled).
-        AddressSpaceEnabled = 64 => "address-space-enabled",
-        /// [`MmuEvent::AddressSpaceDisabled`](super::MmuEvent::AddressSpaceDisabled).
-        AddressSpaceDisabled = 65 => "address-space-disabled",
-        /// [`MmuEvent::Translation`](super::MmuEvent::Translation).
-        Translation = 66 => "translation",
-        /// [`MmuEvent::Access`](super::MmuEvent::Access).
-        Access = 67 => "access",
-        /// [`MmuEvent::InvalidateRequested`](super::MmuEvent::InvalidateRequested).
-        InvalidateRequested = 68 => "invalidate-requested",
-        /// [`MmuEvent::InvalidateAcknowledged`](super::MmuEvent::InvalidateAcknowledged).
-        InvalidateAcknowledged = 69 => "invalidate-acknowledged",
-        /// [`NotificationEvent::FaultRecorded`](super::NotificationEvent::FaultRecorded).
-        FaultRecorded = 80 => "fault-recorded",
-        /// [`NotificationEvent::FaultLost`](super::NotificationEvent::FaultLost).
-        FaultLost = 81 => "fault-lost",
-        /// [`NotificationEvent::Replay`](super::NotificationEvent::Replay).
-        Replay = 82 => "replay",
-        /// [`NotificationEvent::FaultCancelled`](super::NotificationEvent::FaultCancelled).
-        FaultCancelled = 83 => "fault-cancelled",
-        /// [`NotificationEvent::HotRegion`](super::NotificationEvent::HotRegion).
-        HotRegion = 84 => "hot-region",
-        /// [`NotificationEvent::HotRegionLost`](super::NotificationEvent::HotRegionLost).
-        HotRegionLost = 85 => "hot-region-lost",
+        group += 1;
     }
-}
+    kinds
+};
 
-numbered! {
-    /// Why a record is not in its notification ring.
-    pub enum Loss {
-        /// The ring was full.
-        Overflow = 0 => "overflow",
-        /// The ring is not enabled.
-        Off = 1 => "off",
-        /// Guest memory could not be written there.
-        DmaError = 2 => "dma-error",
-        /// A prefetch fault, and the ring is more than half full.
-        HalfFull = 3 => "half-full",
+const COUNT: usize = {
+    let mut count = 0;
+    let mut group = 0;
+    while group < Event::KINDS.len() {
+        count += Event::KINDS[group].len();
+        group += 1;
     }
-}
-
-numbered! {
-    /// What reset a device.
-    pub enum ResetSource {
-        /// Power-on or a reset of the whole machine.
-        Conventional = 0 => "conventional",
-        /// A function level reset through config space.
-        FunctionLevel = 1 => "flr",
-        /// The reset bit of the CONTROL register.
-        Register = 2 => "register",
-        /// The transport's own reset, as when its client asks for one, or leaves.
-        Transport = 3 => "transport",
-    }
-}
-
-numbered! {
-    /// What became of an interrupt.
-    pub enum InterruptOutcome {
-        /// The message went out.
-        Sent = 0 => "sent",
-        /// The vector is masked: its pending bit is set instead.
-        Pending = 1 => "pending",
-        /// A pending vector was unmasked and its message went out.
-        Released = 2 => "released",
-        /// MSI-X is off or the vector has no message: nobody will ever see it.
-        Lost = 3 => "lost",
-    }
-}
+    count
+};
 
 impl Kind {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: &'static [Self] = &{
+        let mut all = [Self::new(0, ""); COUNT];
+        let (mut number, mut count) = (0, 0);
+        while number < BY_NUMBER.len() {
+            if let Some(kind) = BY_NUMBER[number] {
+                all[count] = kind;
+                count += 1;
+            }
+            number += 1;
+        }
+        all
+    };
+
+    /// The kind of an event of a table.
+    pub(super) const fn new(number: u8, name: &'static str) -> Self {
+        Self { number, name }
+    }
+
+    /// The number that stands for this kind in a record.
+    #[inline]
+    pub const fn number(self) -> u8 {
+        self.number
+    }
+
+    /// The name that the tool prints and takes.
+    pub const fn name(self) -> &'static str {
+        self.name
+    }
+
+    /// The kind with this number, if there is one.
+    pub const fn from_raw(raw: u8) -> Option<Self> {
+        BY_NUMBER[raw as usize]
+    }
+
     /// The kind with this name, if there is one.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)
+    }
+}
+
+impl FromStr for Kind {
+    type Err = NoSuchKind;
+
+    fn from_str(name: &str) -> Result<Self, NoSuchKind> {
+        Self::from_name(name).ok_or_else(|| NoSuchKind(name.to_owned()))
     }
 }
 
@@ -158,10 +106,12 @@ mod tests {
     #[test]
     fn numbers_and_names_lead_back() {
         for &kind in Kind::ALL {
-            assert_eq!(Kind::from_raw(kind as u8), Some(kind));
-            assert_eq!(Kind::from_name(kind.name()), Some(kind));
+            assert_eq!(Kind::from_raw(kind.number()), Some(kind));
+            assert_eq!(Kind::from_name(kind.name()), Some(kind), "a name for two kinds");
+            assert_eq!(kind.name().parse(), Ok(kind));
         }
         assert_eq!(Kind::from_raw(0), None, "an unwritten slot has no kind");
         assert_eq!(Kind::from_name("no-such-kind"), None);
+        assert_eq!(Kind::ALL.len(), COUNT);
     }
 }

@@ -2,7 +2,7 @@
 //! The trace log: everything the device sees and does, in a file that survives a crash of whoever writes it.
 //!
 //! The device calls [`Tracer::emit`] with an [`Event`]; the `ersatz trace` tool and the tests read the file back with
-//! [`TraceFile`]. One file belongs to one device.
+//! [`TraceFile`]. One file belongs to one device. What events there are, and all there is to know of each, is in [`event`].
 //!
 //! # The file
 //!
@@ -29,7 +29,7 @@
 //! sequence numbers of a batch first and at its payloads after, so a slot published in between is skipped and never
 //! torn. Headers and records are hostile input: sizes are bounded, unknown kinds are passed on undecoded.
 //!
-//! [`summary`] adds up what a log says, [`check`] holds it against the protocol.
+//! [`summary`] adds up what a log says, [`check`] holds it against the protocol, [`filter`] selects events.
 //!
 //! # Time
 //!
@@ -38,8 +38,9 @@
 //! the same time, that of the end of the piece.
 
 pub mod check;
-mod encoding;
+mod enumeration;
 pub mod event;
+pub mod filter;
 pub mod header;
 pub mod kind;
 pub mod reader;
@@ -50,12 +51,14 @@ pub mod summary;
 pub mod tracer;
 pub mod writer;
 
+pub use enumeration::{InterruptOutcome, Loss, ResetSource};
 pub use event::{Event, MmuEvent, NotificationEvent};
+pub use filter::Filter;
 pub use header::{Header, Identity};
-pub use kind::{InterruptOutcome, Kind, Loss, ResetSource};
+pub use kind::Kind;
 pub use reader::{ReadError, Records, TraceFile};
 pub use record::{Fields, RECORD_BYTES, Record};
 pub use space::CHUNK_BYTES;
 pub use summary::Summary;
-pub use tracer::{TraceOptions, Tracer, WeakTracer};
+pub use tracer::{TraceOptions, Tracer};
 pub use writer::CreateError;

@@ -65,7 +65,7 @@ impl Fields {
     #[inline]
     pub const fn new(kind: Kind) -> Self {
         Self {
-            kind: kind as u8,
+            kind: kind.number(),
             detail: 0,
             flags: 0,
             cause: 0,

@@ -13,9 +13,9 @@ use ersatz_abi::command::{Aperture, Cause, Opcode};
 use ersatz_abi::error::ErrorCode;
 use ersatz_abi::fault::AccessKind;
 
+use super::enumeration::{InterruptOutcome, ResetSource};
 use super::event::{Event, MmuEvent};
 use super::header::Header;
-use super::kind::{InterruptOutcome, ResetSource};
 use super::reader::{ReadError, TraceFile};
 use super::record::Record;
 pub use memory::VirtualMemory;
@@ -311,14 +311,6 @@ impl Summary {
             Event::BadAccess { .. } => self.bad_accesses += 1,
             Event::Mark { .. } => self.marks += 1,
             Event::DmaMap { .. } | Event::DmaUnmap { .. } => self.dma_maps += 1,
-            Event::DeviceCreated { .. }
-            | Event::DeviceDropped
-            | Event::BusMaster { .. }
-            | Event::PowerState { .. }
-            | Event::BarMoved { .. }
-            | Event::RegisterWrite { .. }
-            | Event::ChannelEnabled { .. }
-            | Event::ChannelDisabled { .. } => {}
             Event::Mmu(event) => {
                 if let MmuEvent::Access { kind, location, length, .. } = event {
                     let read = if kind == AccessKind::Write { 0 } else { length };
@@ -328,6 +320,8 @@ impl Summary {
                 self.memory.add_mmu(&event);
             }
             Event::Notification(event) => self.memory.add_notification(&event),
+            // The other events do not change any figure.
+            _ => {}
         }
     }
 

@@ -10,6 +10,7 @@ use super::header::{Header, Identity};
 use super::record::RECORD_WORDS;
 use super::writer::{CreateError, Log};
 use crate::clock::Clock;
+use crate::dma::{MapAccess, MapObserver, MappedRegion};
 
 /// Room for 16 Mi events: a log of at most 1 GiB.
 pub const DEFAULT_CAPACITY: u64 = 16 << 20;
@@ -34,10 +35,6 @@ impl TraceOptions {
 /// Writes events, or does not. Clones share one log; the last one to go closes it.
 #[derive(Clone, Default)]
 pub struct Tracer(Option<Arc<Sink>>);
-
-/// Writes events as long as a [`Tracer`] keeps the log open.
-#[derive(Clone)]
-pub struct WeakTracer(Weak<Sink>);
 
 struct Sink {
     log: Log,
@@ -80,9 +77,11 @@ impl Tracer {
         self.0.is_some()
     }
 
-    /// A way to write to the same log for somebody who may outlive the device; `None` for a tracer that writes nothing.
-    pub fn downgrade(&self) -> Option<WeakTracer> {
-        self.0.as_ref().map(|sink| WeakTracer(Arc::downgrade(sink)))
+    /// The observer that writes the maps of a [`DmaSpace`](crate::dma::DmaSpace) to the log until the last tracer closes it;
+    /// `None` for a tracer that writes nothing.
+    pub fn map_observer(&self) -> Option<Weak<dyn MapObserver>> {
+        let sink: Arc<dyn MapObserver> = self.0.clone()?;
+        Some(Arc::downgrade(&sink))
     }
 
     /// Writes an event, from any thread, without waiting for another.
@@ -106,14 +105,14 @@ impl Tracer {
     }
 }
 
-impl WeakTracer {
-    /// Writes an event; `false` if the log is closed.
-    pub fn emit(&self, event: Event) -> bool {
-        let sink = self.0.upgrade();
-        if let Some(sink) = &sink {
-            sink.write(&event);
-        }
-        sink.is_some()
+impl MapObserver for Sink {
+    fn mapped(&self, region: &MappedRegion<'_>) {
+        let writable = region.access == MapAccess::ReadWrite;
+        self.write(&Event::DmaMap { address: region.address, length: region.length(), writable });
+    }
+
+    fn unmapped(&self, address: u64, length: u64, _regions: &[MappedRegion<'_>]) {
+        self.write(&Event::DmaUnmap { address, length });
     }
 }
 

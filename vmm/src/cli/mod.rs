@@ -13,7 +13,6 @@ pub mod guest;
 pub mod limit;
 pub mod report;
 pub mod run;
-pub mod size;
 pub mod test;
 pub mod trace;
 pub mod usage;
@@ -23,6 +22,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+pub use ersatz_device_model::size;
 
 use crate::outcome::{STATUS_FAILED, STATUS_USAGE};
 

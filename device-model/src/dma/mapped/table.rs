@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
-use super::super::DmaError;
+use super::super::{DmaError, MappedRegion};
 use super::loss::Watch;
 use super::{MAP_ALIGNMENT, MapAccess, MapError};
-use crate::trace::Event;
 
 /// One map: a range of bus addresses and the memory behind it.
 pub(super) struct Map {
@@ -39,10 +38,9 @@ impl Map {
         })
     }
 
-    /// What the trace says of this map.
-    pub(super) fn event(&self, address: u64) -> Event {
-        let writable = self.access == MapAccess::ReadWrite;
-        Event::DmaMap { address, length: self.region.size() as u64, writable }
+    /// What observers see of this map.
+    pub(super) fn observed(&self, address: u64) -> MappedRegion<'_> {
+        MappedRegion { address, access: self.access, memory: &self.region }
     }
 }
 

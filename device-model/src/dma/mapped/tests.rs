@@ -4,10 +4,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
-use vm_memory::{Bytes, GuestAddress, VolatileSlice};
+use vm_memory::{Bytes, GuestAddress, VolatileMemory, VolatileSlice};
 
 use super::*;
 use crate::dma::DmaError;
+use crate::sync::Mutex;
 
 const PAGE: u64 = MAP_ALIGNMENT;
 
@@ -347,4 +348,59 @@ fn any_other_bus_error_still_ends_the_process() {
     assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
     assert!(libc::WIFSIGNALED(status), "{status:#x}");
     assert_eq!(libc::WTERMSIG(status), libc::SIGBUS);
+}
+
+/// What an observer was told.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    /// Address, length, access, and offset in a file.
+    Mapped(u64, u64, MapAccess, Option<u64>),
+    /// Address, length, and the addresses of the regions there.
+    Unmapped(u64, u64, Vec<u64>),
+}
+
+#[derive(Default)]
+struct Listener(Mutex<Vec<Told>>);
+
+impl MapObserver for Listener {
+    fn mapped(&self, region: &MappedRegion<'_>) {
+        let offset = region.file().map(|file| file.start());
+        self.0.lock().push(Told::Mapped(region.address, region.length(), region.access, offset));
+    }
+
+    fn unmapped(&self, address: u64, length: u64, regions: &[MappedRegion<'_>]) {
+        // The memory is still there: another IOMMU may have it pinned until now.
+        regions.iter().for_each(|region| assert!(region.memory.get_slice(0, 8).is_ok()));
+        self.0.lock().push(Told::Unmapped(address, length, regions.iter().map(|region| region.address).collect()));
+    }
+}
+
+#[test]
+fn observers_see_every_region_come_and_go() {
+    let space = MappedSpace::new();
+    map(&space, PAGE, PAGE, MapAccess::ReadOnly).unwrap();
+    let [early, late] = [(); 2].map(|()| Arc::new(Listener::default()));
+    let observe = |listener: &Arc<Listener>| {
+        let observer: Arc<dyn MapObserver> = listener.clone();
+        space.observe_maps(Arc::downgrade(&observer));
+    };
+    observe(&early);
+    space.map_file(4 * PAGE, 2 * PAGE, file(8 * PAGE), 3 * PAGE, MapAccess::ReadWrite).unwrap();
+    assert!(map(&space, 5 * PAGE, PAGE, MapAccess::ReadWrite).is_err(), "a refused map is not reported");
+    observe(&late);
+    let memory = Arc::new(MmapRegion::new(PAGE as usize).unwrap());
+    space.map_region(8 * PAGE, memory, MapAccess::ReadWrite).unwrap();
+    assert_eq!(space.unmap(0, PAGE).unwrap(), 0, "nothing was there, and nothing is reported");
+    assert_eq!(space.unmap(0, 7 * PAGE).unwrap(), 2);
+    let first = Told::Mapped(PAGE, PAGE, MapAccess::ReadOnly, Some(0));
+    let second = Told::Mapped(4 * PAGE, 2 * PAGE, MapAccess::ReadWrite, Some(3 * PAGE));
+    let third = Told::Mapped(8 * PAGE, PAGE, MapAccess::ReadWrite, None);
+    let expected = [first, second, third, Told::Unmapped(0, 7 * PAGE, vec![PAGE, 4 * PAGE])];
+    assert_eq!(*early.0.lock(), expected);
+    assert_eq!(*late.0.lock(), expected, "the one that was added later was told of what was there");
+    drop(late);
+    space.clear();
+    space.clear();
+    assert_eq!(early.0.lock()[4..], [Told::Unmapped(0, u64::MAX, vec![8 * PAGE])]);
+    assert_eq!(space.observers.read().len(), 1, "one that is gone is forgotten");
 }

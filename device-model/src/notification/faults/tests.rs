@@ -181,7 +181,7 @@ fn every_fault_is_in_the_trace() {
         TraceFile::open(&path).unwrap().records().map(|record| record.unwrap().event().unwrap()).collect();
     assert!(matches!(
         events[0],
-        Event::Notification(NotificationEvent::FaultLost { record: FaultRecord { number: 1, .. }, loss: Loss::Off })
+        Event::Notification(NotificationEvent::FaultDropped { record: FaultRecord { number: 1, .. }, loss: Loss::Off })
     ));
     assert_eq!(events[1..], [NotificationEvent::FaultRecorded { record, position: 0 }.into()]);
 }

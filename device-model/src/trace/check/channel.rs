@@ -131,9 +131,9 @@ impl Channel {
             }
             Event::Notification(
                 NotificationEvent::FaultRecorded { .. }
-                | NotificationEvent::FaultLost { .. }
-                | NotificationEvent::HotRegion { .. }
-                | NotificationEvent::HotRegionLost { .. },
+                | NotificationEvent::FaultDropped { .. }
+                | NotificationEvent::AccessNotification { .. }
+                | NotificationEvent::AccessNotificationDropped { .. },
             ) => self.last_work = site.sequence,
             Event::Interrupt { .. } => self.due.interrupt = false,
             _ => {}

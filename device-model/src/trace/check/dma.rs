@@ -7,8 +7,8 @@ use ersatz_abi::command::{Aperture, Location};
 use ersatz_abi::fault::AccessKind;
 
 use super::{Rule, Site};
+use crate::trace::enumeration::ResetSource;
 use crate::trace::event::{Event, MmuEvent, NotificationEvent};
-use crate::trace::kind::ResetSource;
 
 /// Most maps that are followed; no transport has as many.
 const MAX_MAPS: usize = 65_536;
@@ -103,7 +103,9 @@ impl DmaRules {
             }
             Event::Fence { address, .. } => [None, Some((Location::system(address), size_of::<u64>() as u64, true))],
             // Where their ring is, the log does not tell.
-            Event::Notification(NotificationEvent::FaultRecorded { .. } | NotificationEvent::HotRegion { .. }) => {
+            Event::Notification(
+                NotificationEvent::FaultRecorded { .. } | NotificationEvent::AccessNotification { .. },
+            ) => {
                 return self.look_at_leave(&format!("{}: a record was written", event.kind().name()), since, site);
             }
             _ => return,

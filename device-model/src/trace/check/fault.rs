@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use ersatz_abi::fault::AccessKind;
 
 use super::{Rule, Site};
+use crate::trace::enumeration::ResetSource;
 use crate::trace::event::{Event, NotificationEvent};
-use crate::trace::kind::ResetSource;
 
 /// The faults of a channel that have no answer yet.
 #[derive(Clone, Copy, Debug)]

@@ -88,7 +88,7 @@ impl Translations {
     pub(super) fn look(&mut self, event: &Event, site: &mut Site<'_>) {
         match *event {
             Event::Reset { .. } => *self = Self::default(),
-            Event::Mmu(MmuEvent::Translation { engine, asid, address, page, size, write, atomic }) => {
+            Event::Mmu(MmuEvent::TlbFill { engine, asid, address, page, size, write, atomic }) => {
                 let filled = Filled { sequence: site.sequence, page, write, atomic, forgotten: None };
                 self.fill(Key { size, engine, asid, address }, filled);
             }

@@ -1,124 +1,88 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the device reports of virtual memory: address spaces, translations, the accesses that rest on them, and what
-//! makes engines forget them.
+//! The table of MMU events: address spaces, translations, the accesses that rest on them, and invalidations.
 
 use ersatz_abi::command::Location;
 use ersatz_abi::fault::AccessKind;
 use ersatz_abi::mmu::{Invalidation, PageSize};
 
-use super::Event;
-use crate::trace::kind::Kind;
+use super::place::*;
+use super::value;
+use crate::trace::filter::Range;
 
-/// One event of the MMU. Addresses are virtual unless they are in a [`Location`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MmuEvent {
-    /// Translations of an address space may be made from now on.
-    AddressSpaceEnabled {
-        /// The address space.
-        asid: u8,
-        /// Its root (`ersatz_abi::mmu::PageTableEntry`).
-        root: u64,
-        /// What else was asked for (`ersatz_abi::mmu::AddressSpaceControl`).
-        control: u32,
-    },
-    /// No more translations of an address space are made; those that are cached remain.
-    AddressSpaceDisabled {
-        /// The address space.
-        asid: u8,
-    },
-    /// An engine walked the page tables, and caches what it found: written when the entry is there to be used.
-    Translation {
-        /// The engine.
-        engine: u8,
-        /// The address space.
-        asid: u8,
-        /// First address of the page.
-        address: u64,
-        /// Where the page begins.
-        page: Location,
-        /// How large it is.
-        size: PageSize,
-        /// It may be written.
-        write: bool,
-        /// It may be the target of atomics.
-        atomic: bool,
-    },
-    /// Memory was accessed through a translation: a range inside one page.
-    Access {
-        /// The channel.
-        channel: u8,
-        /// The engine.
-        engine: u8,
-        /// The address space.
-        asid: u8,
-        /// How.
-        kind: AccessKind,
-        /// The virtual address.
-        address: u64,
-        /// Where it led.
-        location: Location,
-        /// How much.
-        length: u64,
-    },
-    /// An invalidation was asked for: engines begin to forget.
-    InvalidateRequested {
-        /// Its number, from 1; those by register and those by command share one sequence.
-        number: u64,
-        /// What is to be forgotten.
-        invalidation: Invalidation,
-        /// The channel whose command it is; `None`: the register's.
-        channel: Option<u8>,
-    },
-    /// Every engine has forgotten, and no access through what it forgot is under way.
-    InvalidateAcknowledged {
-        /// The invalidation's number.
-        number: u64,
-    },
-}
-
-impl MmuEvent {
-    /// The kind of this event.
-    pub const fn kind(&self) -> Kind {
-        match self {
-            Self::AddressSpaceEnabled { .. } => Kind::AddressSpaceEnabled,
-            Self::AddressSpaceDisabled { .. } => Kind::AddressSpaceDisabled,
-            Self::Translation { .. } => Kind::Translation,
-            Self::Access { .. } => Kind::Access,
-            Self::InvalidateRequested { .. } => Kind::InvalidateRequested,
-            Self::InvalidateAcknowledged { .. } => Kind::InvalidateAcknowledged,
+events! {
+    /// One event of the MMU. Addresses are virtual unless they are in a [`Location`].
+    pub enum MmuEvent {
+        /// Translations of an address space can be made from now on.
+        AddressSpaceEnabled = 64, "address-space-enabled" {
+            /// The address space.
+            asid: u8 => ASID, "asid": number;
+            /// Its root (`ersatz_abi::mmu::PageTableEntry`).
+            root: u64 => ADDRESS, "root": address;
+            /// The other settings (`ersatz_abi::mmu::AddressSpaceControl`).
+            control: u32 => ID, "control": address;
         }
-    }
-
-    /// The channel this event is about.
-    pub const fn channel(&self) -> Option<u8> {
-        match *self {
-            Self::Access { channel, .. } => Some(channel),
-            Self::InvalidateRequested { channel, .. } => channel,
-            Self::AddressSpaceEnabled { .. }
-            | Self::AddressSpaceDisabled { .. }
-            | Self::Translation { .. }
-            | Self::InvalidateAcknowledged { .. } => None,
+        /// No more translations of an address space are made; those that are cached remain.
+        AddressSpaceDisabled = 65, "address-space-disabled" {
+            /// The address space.
+            asid: u8 => ASID, "asid": number;
         }
-    }
-
-    /// The address space this event is about.
-    pub const fn asid(&self) -> Option<u8> {
-        match *self {
-            Self::AddressSpaceEnabled { asid, .. }
-            | Self::AddressSpaceDisabled { asid }
-            | Self::Translation { asid, .. }
-            | Self::Access { asid, .. } => Some(asid),
-            Self::InvalidateRequested { invalidation, .. } => match invalidation {
-                Invalidation::AddressSpace(asid) | Invalidation::Range { asid, .. } => Some(asid),
-                Invalidation::All => None,
-            },
-            Self::InvalidateAcknowledged { .. } => None,
+        /// An engine walked the page tables, and caches the result: written when the entry is ready to be used.
+        TlbFill = 66, "tlb-fill" {
+            /// The address space.
+            asid: u8 => ASID, "asid": number;
+            /// First address of the page.
+            address: u64 => ADDRESS, "address": address, covers size.bytes();
+            /// Where the page begins.
+            page: Location => TARGET, "page": location, covers size.bytes();
+            /// How large it is.
+            size: PageSize => PAGE_SIZE, "size": name;
+            /// Whether it may be written.
+            write: bool => FLAG_0, "write": flag;
+            /// Whether it may be the target of atomics.
+            atomic: bool => FLAG_1, "atomic": flag;
+            /// The engine.
+            engine: u8 => ENGINE, "engine": number;
+        }
+        /// Memory was accessed through a translation: a range inside one page.
+        Access = 67, "access" {
+            /// The channel.
+            channel: u8 => CHANNEL;
+            /// How it was accessed.
+            kind: AccessKind => DETAIL_HIGH, "access": name;
+            /// The address space.
+            asid: u8 => ASID, "asid": number;
+            /// The virtual address.
+            address: u64 => ADDRESS, "address": address, covers length;
+            /// The memory it was translated to.
+            location: Location => TARGET, "at": location, covers length;
+            /// Number of bytes.
+            length: u64 => LENGTH, "bytes": bytes;
+            /// The engine.
+            engine: u8 => ENGINE, "engine": number;
+        }
+        /// An invalidation was requested: engines begin to drop translations.
+        InvalidateRequested = 68, "invalidate-requested" {
+            /// Its number, from 1; those by register and those by command share one sequence.
+            number: u64 => ID, "number": number;
+            /// Which translations it drops.
+            invalidation: Invalidation => INVALIDATION,
+                shown value::invalidation(invalidation),
+                about invalidated(invalidation);
+            /// The channel whose command it is; `None`: the register's.
+            channel: Option<u8> => CHANNEL;
+        }
+        /// Every engine has dropped the translations, and no access through them is under way.
+        InvalidateAcknowledged = 69, "invalidate-acknowledged" {
+            /// The invalidation's number.
+            number: u64 => ID, "number": number;
         }
     }
 }
 
-impl From<MmuEvent> for Event {
-    fn from(event: MmuEvent) -> Self {
-        Self::Mmu(event)
-    }
+/// The virtual addresses whose translations an invalidation drops.
+fn invalidated(invalidation: Invalidation) -> Option<Range> {
+    Some(match invalidation {
+        Invalidation::Range { address, length, .. } => Range::with_length(address, length),
+        Invalidation::All | Invalidation::AddressSpace(_) => Range::ALL,
+    })
 }

@@ -1,90 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the device reports of its two notification rings: faults and what was done about them, and hot regions.
+//! The table of events of the two notification rings: faults and their answers, and access notifications.
 
 use ersatz_abi::access_counter::AccessRecord;
 use ersatz_abi::fault::FaultRecord;
 
-use super::Event;
-use crate::trace::kind::{Kind, Loss};
+use super::place::*;
+use super::value;
+use crate::trace::enumeration::Loss;
+use crate::trace::filter::Range;
 
-/// One event of a notification ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotificationEvent {
-    /// A fault is in the fault buffer.
-    FaultRecorded {
-        /// Its record.
-        record: FaultRecord,
-        /// Position in the ring.
-        position: u32,
-    },
-    /// A fault is not in the fault buffer. Unless it is a prefetch fault, its channel waits all the same.
-    FaultLost {
-        /// The record that was not written.
-        record: FaultRecord,
-        /// Why.
-        loss: Loss,
-    },
-    /// The driver asked for a replay: these channels try again.
-    Replay {
-        /// One bit a channel.
-        channels: u64,
-    },
-    /// The driver cancelled the fault that a channel waited at.
-    FaultCancelled {
-        /// The channel.
-        channel: u8,
-    },
-    /// A hot region is in the access counters' ring.
-    HotRegion {
-        /// Its record.
-        record: AccessRecord,
-        /// Position in the ring.
-        position: u32,
-    },
-    /// A hot region is not in the access counters' ring.
-    HotRegionLost {
-        /// The record that was not written.
-        record: AccessRecord,
-        /// Why.
-        loss: Loss,
-    },
-}
-
-impl NotificationEvent {
-    /// The kind of this event.
-    pub const fn kind(&self) -> Kind {
-        match self {
-            Self::FaultRecorded { .. } => Kind::FaultRecorded,
-            Self::FaultLost { .. } => Kind::FaultLost,
-            Self::Replay { .. } => Kind::Replay,
-            Self::FaultCancelled { .. } => Kind::FaultCancelled,
-            Self::HotRegion { .. } => Kind::HotRegion,
-            Self::HotRegionLost { .. } => Kind::HotRegionLost,
+events! {
+    /// One event of a notification ring.
+    pub enum NotificationEvent {
+        /// A fault was written to the fault buffer.
+        FaultRecorded = 80, "fault-recorded" {
+            /// Its record.
+            record: FaultRecord => FAULT_RECORD, shown value::fault(record), about [Range::point(record.address)];
+            /// Position in the ring.
+            position: u32 => LENGTH, "position": number;
         }
-    }
-
-    /// The channel this event is about.
-    pub const fn channel(&self) -> Option<u8> {
-        match *self {
-            Self::FaultRecorded { record, .. } | Self::FaultLost { record, .. } => Some(record.channel),
-            Self::HotRegion { record, .. } | Self::HotRegionLost { record, .. } => Some(record.channel),
-            Self::FaultCancelled { channel } => Some(channel),
-            Self::Replay { .. } => None,
+        /// A fault was not written to the fault buffer. Unless it is a prefetch fault, its channel waits all the same.
+        FaultDropped = 81, "fault-dropped" {
+            /// Why.
+            loss: Loss => STATUS, "loss": name;
+            /// The record that was not written.
+            record: FaultRecord => FAULT_RECORD, shown value::fault(record), about [Range::point(record.address)];
         }
-    }
-
-    /// The address space this event is about.
-    pub const fn asid(&self) -> Option<u8> {
-        match *self {
-            Self::FaultRecorded { record, .. } | Self::FaultLost { record, .. } => Some(record.asid),
-            Self::HotRegion { record, .. } | Self::HotRegionLost { record, .. } => Some(record.asid),
-            Self::FaultCancelled { .. } | Self::Replay { .. } => None,
+        /// The driver requested a replay: these channels try again.
+        Replay = 82, "replay" {
+            /// One bit per channel.
+            channels: u64 => ID, "channels": address;
         }
-    }
-}
-
-impl From<NotificationEvent> for Event {
-    fn from(event: NotificationEvent) -> Self {
-        Self::Notification(event)
+        /// The driver cancelled the fault that a channel waited for.
+        FaultCancelled = 83, "fault-cancelled" {
+            /// The channel.
+            channel: u8 => CHANNEL;
+        }
+        /// An access notification was written to the access counters' ring: a region is hot. The event is found by the region's first
+        /// address: the log does not have the size of regions.
+        AccessNotification = 84, "access-notification" {
+            /// Its record.
+            record: AccessRecord => ACCESS_RECORD, shown value::access_record(record), about [Range::point(record.region)];
+            /// Position in the ring.
+            position: u32 => LENGTH, "position": number;
+        }
+        /// An access notification was not written to the access counters' ring.
+        AccessNotificationDropped = 85, "access-notification-dropped" {
+            /// Why.
+            loss: Loss => STATUS, "loss": name;
+            /// The record that was not written.
+            record: AccessRecord => ACCESS_RECORD, shown value::access_record(record), about [Range::point(record.region)];
+        }
     }
 }

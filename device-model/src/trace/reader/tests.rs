@@ -118,7 +118,7 @@ proptest! {
         [record.fields.detail, record.fields.flags, record.fields.cause, record.fields.status] = small;
         if let Some(event) = record.event() {
             prop_assert_eq!(Event::from_fields(&event.to_fields()), Some(event));
-            prop_assert_eq!(event.kind() as u8, kind);
+            prop_assert_eq!(event.kind().number(), kind);
         }
     }
 }

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The figures of virtual memory: translations, accesses, invalidations, faults, hot regions.
+//! The figures of virtual memory: translations, accesses, invalidations, faults, access notifications.
 
 use std::collections::BTreeMap;
 
 use ersatz_abi::command::Aperture;
 use ersatz_abi::fault::{AccessKind, FaultKind};
 
+use crate::trace::enumeration::Loss;
 use crate::trace::event::{MmuEvent, NotificationEvent};
-use crate::trace::kind::Loss;
 
 /// What a log says of virtual memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VirtualMemory {
-    /// Translations that engines cached.
-    pub translations: u64,
+    /// Translations that engines put into their TLBs.
+    pub tlb_fills: u64,
     /// Bytes accessed through translations, by how and where.
     pub accessed: BTreeMap<(AccessKind, Aperture), u64>,
     /// Invalidations asked for.
@@ -24,16 +24,16 @@ pub struct VirtualMemory {
     pub faults: BTreeMap<FaultKind, u64>,
     /// Those of them that nobody waits for.
     pub prefetch_faults: u64,
-    /// Faults that are not there.
-    pub faults_lost: BTreeMap<Loss, u64>,
+    /// Faults that were dropped.
+    pub faults_dropped: BTreeMap<Loss, u64>,
     /// Replays.
     pub replays: u64,
     /// Faults cancelled.
     pub faults_cancelled: u64,
-    /// Hot regions in the access counters' ring.
-    pub hot_regions: u64,
-    /// Hot regions that are not there.
-    pub hot_regions_lost: BTreeMap<Loss, u64>,
+    /// Access notifications in the access counters' ring.
+    pub access_notifications: u64,
+    /// Access notifications that were dropped.
+    pub access_notifications_dropped: BTreeMap<Loss, u64>,
 }
 
 impl VirtualMemory {
@@ -49,14 +49,14 @@ impl VirtualMemory {
 
     pub(super) fn add_mmu(&mut self, event: &MmuEvent) {
         match *event {
-            MmuEvent::Translation { .. } => self.translations += 1,
+            MmuEvent::TlbFill { .. } => self.tlb_fills += 1,
             MmuEvent::Access { kind, location, length, .. } => {
                 let bytes = self.accessed.entry((kind, location.aperture)).or_default();
                 *bytes = bytes.saturating_add(length);
             }
             MmuEvent::InvalidateRequested { .. } => self.invalidations += 1,
             MmuEvent::InvalidateAcknowledged { .. } => self.invalidations_acknowledged += 1,
-            MmuEvent::AddressSpaceEnabled { .. } | MmuEvent::AddressSpaceDisabled { .. } => {}
+            _ => {}
         }
     }
 
@@ -66,11 +66,15 @@ impl VirtualMemory {
                 *self.faults.entry(record.kind).or_default() += 1;
                 self.prefetch_faults += u64::from(record.access == AccessKind::Prefetch);
             }
-            NotificationEvent::FaultLost { loss, .. } => *self.faults_lost.entry(loss).or_default() += 1,
+            NotificationEvent::FaultDropped { loss, .. } => *self.faults_dropped.entry(loss).or_default() += 1,
             NotificationEvent::Replay { .. } => self.replays += 1,
             NotificationEvent::FaultCancelled { .. } => self.faults_cancelled += 1,
-            NotificationEvent::HotRegion { .. } => self.hot_regions += 1,
-            NotificationEvent::HotRegionLost { loss, .. } => *self.hot_regions_lost.entry(loss).or_default() += 1,
+            NotificationEvent::AccessNotification { .. } => self.access_notifications += 1,
+            NotificationEvent::AccessNotificationDropped { loss, .. } => {
+                *self.access_notifications_dropped.entry(loss).or_default() += 1
+            }
+            #[allow(unreachable_patterns, reason = "an event that changes no figure needs no arm")]
+            _ => {}
         }
     }
 }

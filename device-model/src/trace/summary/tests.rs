@@ -144,12 +144,12 @@ fn virtual_memory_has_its_figures() {
         (1, access(AccessKind::Atomic, Location::system(0))),
         (2, access(AccessKind::Write, Location::vram(0))),
         (3, NotificationEvent::FaultRecorded { record, position: 0 }.into()),
-        (4, NotificationEvent::FaultLost { record, loss: Loss::HalfFull }.into()),
+        (4, NotificationEvent::FaultDropped { record, loss: Loss::HalfFull }.into()),
         (5, NotificationEvent::Replay { channels: 1 }.into()),
     ]);
     assert_eq!((summary.dma_read, summary.dma_written), (200, 100), "an atomic reads and writes");
     let memory = summary.memory;
     assert_eq!(memory.accessed[&(AccessKind::Write, Aperture::Vram)], 100);
     assert_eq!((memory.faults_in_all(), memory.prefetch_faults, memory.replays), (1, 1, 1));
-    assert_eq!(memory.faults_lost, [(Loss::HalfFull, 1)].into());
+    assert_eq!(memory.faults_dropped, [(Loss::HalfFull, 1)].into());
 }

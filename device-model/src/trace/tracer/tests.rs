@@ -8,9 +8,11 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use vm_memory::MmapRegion;
 
 use super::*;
 use crate::clock::HostClock;
+use crate::dma::{DmaSpace, MAP_ALIGNMENT, MappedSpace};
 use crate::trace::header::CLAIMED;
 use crate::trace::record::RECORD_BYTES;
 use crate::trace::{CHUNK_BYTES, TraceFile};
@@ -158,20 +160,31 @@ fn bad_logs_are_refused_with_a_reason() {
 }
 
 #[test]
-fn a_weak_tracer_does_not_keep_the_log_open() {
+fn an_observer_of_maps_does_not_keep_the_log_open() {
     let (_folder, path, tracer) = create(7);
-    let weak = tracer.downgrade().unwrap();
-    assert!(weak.emit(Event::Mark { value: 1 }));
+    let space = MappedSpace::new();
+    let map = |address| {
+        let region = Arc::new(MmapRegion::new(MAP_ALIGNMENT as usize).unwrap());
+        space.map_region(address, region, MapAccess::ReadWrite).unwrap();
+    };
+    map(0);
+    space.observe_maps(tracer.map_observer().unwrap());
+    map(MAP_ALIGNMENT);
+    assert_eq!(space.unmap(0, MAP_ALIGNMENT).unwrap(), 1);
     drop(tracer);
-    assert!(!weak.emit(Event::Mark { value: 2 }));
+    map(2 * MAP_ALIGNMENT);
     assert!(TraceFile::open(&path).unwrap().header().closed);
-    assert_eq!(marks(&path), [1]);
+    let mapped = |address| Event::DmaMap { address, length: MAP_ALIGNMENT, writable: true };
+    let unmapped = Event::DmaUnmap { address: 0, length: MAP_ALIGNMENT };
+    let file = TraceFile::open(&path).unwrap();
+    let events: Vec<Event> = file.records().map(|record| record.unwrap().event().unwrap()).collect();
+    assert_eq!(events, [mapped(0), mapped(MAP_ALIGNMENT), unmapped]);
 }
 
 #[test]
 fn a_disabled_tracer_takes_events() {
     let tracer = Tracer::disabled();
-    assert!(tracer.downgrade().is_none());
+    assert!(tracer.map_observer().is_none());
     assert!(!tracer.enabled());
     tracer.emit(Event::Mark { value: 1 });
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use ersatz_device_model::trace::{Kind, Record};
 
-use super::filter::{self, Filter};
+use super::filter::FilterArgs;
 use super::merge::Merge;
 use super::{TraceError, describe, open_all, units};
 
@@ -21,7 +21,7 @@ pub struct CatArgs {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
-    filter: Filter,
+    filter: FilterArgs,
     /// Stop after this many events
     #[arg(long, value_name = "NUMBER")]
     limit: Option<u64>,
@@ -46,6 +46,7 @@ pub fn run(args: &CatArgs, out: &mut impl Write) -> Result<u8, TraceError> {
     let files = open_all(&args.files)?;
     let mut merge = Merge::new(&files);
     let Some(start) = merge.start() else { return Ok(0) };
+    let filter = args.filter.filter();
     let mut left = args.limit.unwrap_or(u64::MAX);
     if !args.json {
         writeln!(
@@ -57,7 +58,7 @@ pub fn run(args: &CatArgs, out: &mut impl Write) -> Result<u8, TraceError> {
     while left > 0 {
         let Some((time, record)) = merge.next().transpose()? else { break };
         let time = time.saturating_sub(start);
-        if !args.filter.wants(&record, time) {
+        if !filter.matches(&record, time) {
             continue;
         }
         if args.json {
@@ -76,7 +77,7 @@ fn line(record: &Record, time: u64) -> String {
     let event = record.event();
     let channel = event.and_then(|event| event.channel()).map_or_else(|| "-".to_owned(), |channel| channel.to_string());
     let kind = event.map_or("unknown", |event| event.kind().name());
-    let cause = event.as_ref().and_then(filter::cause).map_or("-", |cause| cause.name());
+    let cause = event.and_then(|event| event.cause()).map_or("-", |cause| cause.name());
     let what = event.map_or_else(|| format!("{fields:?}"), |event| describe::text(&event));
     let line = format!(
         "{:>9}  {:>14}  {:>3}  {channel:>2}  {kind:<16}  {cause:<17}  {what}",

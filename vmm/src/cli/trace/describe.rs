@@ -1,168 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What an event shows: its fields with their names, once, for text and for JSON.
+//! How the fields that an event shows are written, as text and as JSON. Which these are is part of the event's definition
+//! (`ersatz_device_model::trace::event`).
 
-mod memory;
-mod register;
-
-use ersatz_abi::command::{Aperture, Location, Opcode};
+use ersatz_abi::command::{Aperture, Location};
+use ersatz_device_model::trace::event::Value;
 use ersatz_device_model::trace::{Event, Record};
 use serde_json::{Map, Value as Json, json};
 
-use super::{filter, units};
+use super::units;
 
-/// The value of a field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value {
-    /// An address or a tag: hexadecimal.
-    Address(u64),
-    /// An address in an aperture.
-    Place(Location),
-    /// A plain number.
-    Number(u64),
-    /// An amount of memory.
-    Bytes(u64),
-    /// A name.
-    Name(&'static str),
-    /// Yes or no.
-    Flag(bool),
-}
-
-/// The fields of an event, in the order they are shown; channel, engine and cause have columns of their own.
-pub fn fields(event: &Event) -> Vec<(&'static str, Value)> {
-    use Value::{Address, Bytes, Flag, Name, Number, Place};
-    match *event {
-        Event::DeviceCreated { vram } => vec![("vram", Bytes(vram))],
-        Event::DeviceDropped | Event::ChannelDisabled { .. } | Event::ChannelReset { .. } => vec![],
-        Event::Doorbell { rings, .. } => vec![("rings", Number(rings))],
-        Event::Reset { source } => vec![("source", Name(source.name()))],
-        Event::BusMaster { enabled } => vec![("enabled", Flag(enabled))],
-        Event::PowerState { state } => vec![("d", Number(state.into()))],
-        Event::BarMoved { bar, address, size } => {
-            let mut fields = vec![("bar", Number(bar.into())), ("size", Bytes(size))];
-            fields.push(address.map_or(("decodes", Flag(false)), |address| ("address", Address(address))));
-            fields
-        }
-        Event::RegisterWrite { offset, value, .. } => {
-            let mut fields = vec![("offset", Address(offset.into())), ("value", Address(value))];
-            fields.extend(register::name(offset).map(|name| ("register", Name(name))));
-            fields
-        }
-        Event::BadAccess { bar, offset, width, write } => {
-            vec![
-                ("bar", Number(bar.into())),
-                ("offset", Address(offset)),
-                ("width", Number(width)),
-                ("write", Flag(write)),
-            ]
-        }
-        Event::Mark { value } => vec![("value", Address(value))],
-        Event::ChannelEnabled { ring, control_block, commands, vector, .. } => vec![
-            ("ring", Address(ring)),
-            ("control-block", Address(control_block)),
-            ("commands", Number(commands)),
-            ("vector", Number(vector.into())),
-        ],
-        Event::ChannelError { error, position, entry, address, .. } => vec![
-            ("error", Name(error.name())),
-            ("position", Number(position.into())),
-            ("entry", Number(entry.into())),
-            ("address", Address(address)),
-        ],
-        Event::CommandStart { position, opcode, count, address, fence, interrupt, tag, .. } => {
-            let mut fields = vec![("opcode", Name(opcode.name())), ("position", Number(position.into()))];
-            fields.extend(match opcode {
-                Opcode::Nop | Opcode::Copy | Opcode::Fill | Opcode::Digest => {
-                    [("entries", Number(count)), ("list", Address(address))]
-                }
-                Opcode::Chase | Opcode::RandomUpdate => [("address", Address(address)), ("count", Number(count))],
-                _ => [("address", Address(address)), ("length", Bytes(count))],
-            });
-            fields.extend(fence.map(|value| ("fence", Number(value))));
-            fields.push(("interrupt", Flag(interrupt)));
-            fields.push(("tag", Address(tag)));
-            fields
-        }
-        Event::CommandEnd { position, opcode, error, bytes, tag, .. } => vec![
-            ("opcode", Name(opcode.name())),
-            ("position", Number(position.into())),
-            ("error", Name(error.name())),
-            ("bytes", Bytes(bytes)),
-            ("tag", Address(tag)),
-        ],
-        Event::Copy { source, destination, length, tag, .. } => {
-            vec![("from", Place(source)), ("to", Place(destination)), ("bytes", Bytes(length)), ("tag", Address(tag))]
-        }
-        Event::Fill { destination, length, pattern, tag, .. } => {
-            vec![
-                ("to", Place(destination)),
-                ("bytes", Bytes(length)),
-                ("pattern", Address(pattern)),
-                ("tag", Address(tag)),
-            ]
-        }
-        Event::Digest { source, destination, length, digest, tag, .. } => vec![
-            ("from", Place(source)),
-            ("to", Place(destination)),
-            ("bytes", Bytes(length)),
-            ("digest", Address(digest.into())),
-            ("tag", Address(tag)),
-        ],
-        Event::Fence { value, address, .. } => vec![("value", Number(value)), ("address", Address(address))],
-        Event::Interrupt { vector, outcome, .. } => {
-            vec![("vector", Number(vector.into())), ("outcome", Name(outcome.name()))]
-        }
-        Event::DmaMap { address, length, writable } => {
-            vec![("address", Address(address)), ("length", Bytes(length)), ("writable", Flag(writable))]
-        }
-        Event::DmaUnmap { address, length } => vec![("address", Address(address)), ("length", Bytes(length))],
-        Event::Mmu(event) => memory::mmu(&event),
-        Event::Notification(event) => memory::notification(&event),
+/// A value for people.
+fn value_text(value: Value) -> String {
+    match value {
+        Value::Address(address) => format!("{address:#x}"),
+        // Padded, so that the columns of successive copies line up.
+        Value::Location(Location { aperture: Aperture::Peer, peer, address }) => format!("peer {peer}:{address:#014x}"),
+        Value::Location(Location { aperture, address, .. }) => format!("{:>6}:{address:#014x}", aperture.name()),
+        Value::Number(number) => number.to_string(),
+        Value::Bytes(bytes) => units::bytes(bytes),
+        Value::Name(name) => name.to_owned(),
+        Value::Flag(flag) => (if flag { "yes" } else { "no" }).to_owned(),
     }
 }
 
-impl Value {
-    /// The value for people.
-    pub fn text(self) -> String {
-        match self {
-            Self::Address(address) => format!("{address:#x}"),
-            // Padded, so that the columns of successive copies line up.
-            Self::Place(Location { aperture: Aperture::Peer, peer, address }) => format!("peer {peer}:{address:#014x}"),
-            Self::Place(Location { aperture, address, .. }) => format!("{:>6}:{address:#014x}", aperture.name()),
-            Self::Number(number) => number.to_string(),
-            Self::Bytes(bytes) => units::bytes(bytes),
-            Self::Name(name) => name.to_owned(),
-            Self::Flag(flag) => (if flag { "yes" } else { "no" }).to_owned(),
+/// A value for programs: addresses as strings, because many JSON readers round large numbers.
+fn value_json(value: Value) -> Json {
+    match value {
+        Value::Address(address) => json!(format!("{address:#x}")),
+        Value::Location(Location { aperture: Aperture::Peer, peer, address }) => {
+            json!({ "aperture": Aperture::Peer.name(), "peer": peer, "address": format!("{address:#x}") })
         }
-    }
-
-    /// The value for programs: addresses as strings, because many JSON readers round large numbers.
-    pub fn json(self) -> Json {
-        match self {
-            Self::Address(address) => json!(format!("{address:#x}")),
-            Self::Place(Location { aperture: Aperture::Peer, peer, address }) => {
-                json!({ "aperture": Aperture::Peer.name(), "peer": peer, "address": format!("{address:#x}") })
-            }
-            Self::Place(Location { aperture, address, .. }) => {
-                json!({ "aperture": aperture.name(), "address": format!("{address:#x}") })
-            }
-            Self::Number(number) | Self::Bytes(number) => json!(number),
-            Self::Name(name) => json!(name),
-            Self::Flag(flag) => json!(flag),
+        Value::Location(Location { aperture, address, .. }) => {
+            json!({ "aperture": aperture.name(), "address": format!("{address:#x}") })
         }
+        Value::Number(number) | Value::Bytes(number) => json!(number),
+        Value::Name(name) => json!(name),
+        Value::Flag(flag) => json!(flag),
     }
 }
 
 /// The fields in one line of text.
 pub fn text(event: &Event) -> String {
     let parts: Vec<String> =
-        fields(event).into_iter().map(|(name, value)| format!("{name} {}", value.text())).collect();
+        event.shown().into_iter().map(|(name, value)| format!("{name} {}", value_text(value))).collect();
     parts.join("  ")
 }
 
 /// The fields as members of a JSON object.
 pub fn json(event: &Event, object: &mut Map<String, Json>) {
-    for (name, value) in fields(event) {
-        object.insert(name.replace('-', "_"), value.json());
+    for (name, value) in event.shown() {
+        object.insert(name.replace('-', "_"), value_json(value));
     }
 }
 
@@ -178,7 +65,7 @@ pub fn object(record: &Record, time: u64) -> Json {
             if let Some(channel) = event.channel() {
                 object.insert("channel".to_owned(), json!(channel));
             }
-            if let Some(cause) = filter::cause(&event) {
+            if let Some(cause) = event.cause() {
                 object.insert("cause".to_owned(), json!(cause.name()));
             }
             self::json(&event, &mut object);
@@ -190,4 +77,29 @@ pub fn object(record: &Record, time: u64) -> Json {
         }
     }
     Json::Object(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use ersatz_device_model::trace::{Fields, Kind};
+
+    use super::*;
+
+    #[test]
+    fn every_kind_has_its_text_and_its_object() {
+        for &kind in Kind::ALL {
+            // Pages have a size, and most invalidations have none.
+            let lengths = [0, 4096].map(|length| Fields { length, ..Fields::new(kind) });
+            let records = lengths.map(|fields| Record { sequence: 1, time: 2, fields });
+            let record =
+                records.iter().find(|record| record.event().is_some()).expect("zeros are an event of any kind");
+            let object = object(record, 2);
+            assert_eq!(object["kind"], kind.name());
+            let event = record.event().expect("the one just found");
+            for (name, _) in event.shown() {
+                assert!(object.get(name.replace('-', "_")).is_some(), "{}: {name}", kind.name());
+                assert!(text(&event).contains(name), "{}: {name}", kind.name());
+            }
+        }
+    }
 }

@@ -2,9 +2,9 @@
 //! `ersatz trace`: what a device's trace log says.
 //!
 //! Each subcommand has a module; the analysis itself is the device model's (`ersatz_device_model::trace`), so that tests
-//! and tool agree. [`describe`] knows what an event is called and which fields it shows, [`filter`] which events are
-//! wanted, [`merge`] in which order those of several logs come, [`range`] how ranges are typed, [`units`] how figures are
-//! written, [`perfetto`] how a timeline is drawn.
+//! and tool agree: so are the events themselves, with the fields that they show, and the filters that select them. [`describe`]
+//! writes these fields, [`filter`] has the options for filters, [`merge`] puts the events of several logs in one order, [`units`]
+//! writes figures, [`perfetto`] draws a timeline.
 
 mod cat;
 mod check;
@@ -13,7 +13,6 @@ mod export;
 mod filter;
 mod merge;
 mod perfetto;
-mod range;
 mod summary;
 mod units;
 

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use ersatz_device_model::trace::{Event, Identity, Record};
 use serde_json::{Map, Value as Json, json};
 
-use super::{describe, filter};
+use super::describe;
 
 /// The command a channel is executing.
 struct Open {
@@ -191,7 +191,7 @@ fn name(event: &Event) -> String {
 
 fn arguments(event: &Event) -> Json {
     let mut object = Map::new();
-    if let Some(cause) = filter::cause(event) {
+    if let Some(cause) = event.cause() {
         object.insert("cause".to_owned(), json!(cause.name()));
     }
     describe::json(event, &mut object);

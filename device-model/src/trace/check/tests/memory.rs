@@ -14,7 +14,7 @@ const ASID: u8 = 7;
 const PAGE: u64 = 0x7f00_0020_0000;
 
 fn filled(address: u64, page: Location, size: PageSize) -> Event {
-    MmuEvent::Translation { engine: ENGINE, asid: ASID, address, page, size, write: true, atomic: false }.into()
+    MmuEvent::TlbFill { engine: ENGINE, asid: ASID, address, page, size, write: true, atomic: false }.into()
 }
 
 /// A page of 4 KiB at [`PAGE`] that leads to the start of VRAM.
@@ -59,7 +59,7 @@ fn an_access_rests_on_a_translation_of_its_engine() {
     assert_eq!(in_command(&[read(), small()]), [(4, STALE)], "filled too late");
     let other = |engine, asid| {
         let page = Location::vram(0);
-        MmuEvent::Translation { engine, asid, address: PAGE, page, size: PageSize::Huge, write: true, atomic: true }
+        MmuEvent::TlbFill { engine, asid, address: PAGE, page, size: PageSize::Huge, write: true, atomic: true }
     };
     assert_eq!(in_command(&[other(ENGINE + 1, ASID).into(), read()]), [(5, STALE)], "another engine's");
     assert_eq!(in_command(&[other(ENGINE, ASID + 1).into(), read()]), [(5, STALE)], "another address space's");
@@ -73,7 +73,7 @@ fn an_access_stays_in_its_page_and_its_rights() {
     assert_eq!(in_command(&[small(), write(8, 16, 8)]), [(5, STALE)], "elsewhere in it");
     assert_eq!(in_command(&[small(), accessed(AccessKind::Read, 0, Location::system(0), 8)]), [(5, STALE)]);
     assert_eq!(in_command(&[small(), accessed(AccessKind::Atomic, 0, Location::vram(0), 8)]), [(5, STALE)]);
-    let read_only = MmuEvent::Translation {
+    let read_only = MmuEvent::TlbFill {
         engine: ENGINE,
         asid: ASID,
         address: PAGE,
@@ -229,7 +229,7 @@ fn records_are_written_with_bus_mastering() {
         timestamp: 0,
         count: 9,
     };
-    let hot = NotificationEvent::HotRegion { record: region, position: 0 }.into();
+    let hot = NotificationEvent::AccessNotification { record: region, position: 0 }.into();
     let off = Event::BusMaster { enabled: false };
     for written in [fault(AccessKind::Prefetch), hot] {
         assert_eq!(in_command(&[written, off, written]), [], "it may have been under way");
@@ -240,7 +240,7 @@ fn records_are_written_with_bus_mastering() {
 #[test]
 fn faults_that_ask_for_no_answer_need_none() {
     assert_eq!(life(&[fault(AccessKind::Prefetch)]), []);
-    let lost = NotificationEvent::FaultLost { record: record(AccessKind::Read), loss: Loss::Overflow };
+    let lost = NotificationEvent::FaultDropped { record: record(AccessKind::Read), loss: Loss::Overflow };
     assert_eq!(life(&[lost.into()]), [], "the driver does not know of it");
 }
 

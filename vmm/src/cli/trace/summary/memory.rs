@@ -20,7 +20,7 @@ pub fn print(memory: &VirtualMemory, out: &mut impl Write) -> io::Result<()> {
         "MMU",
         &format!(
             "{}, {} ({} acknowledged)",
-            counted(memory.translations, "translation"),
+            counted(memory.tlb_fills, "TLB fill"),
             counted(memory.invalidations, "invalidation"),
             count(memory.invalidations_acknowledged)
         ),
@@ -34,8 +34,16 @@ pub fn print(memory: &VirtualMemory, out: &mut impl Write) -> io::Result<()> {
         row(out, "", &format!("accessed: {}", accessed.join(", ")))?;
     }
     row(out, "Faults", &faults(memory))?;
-    if memory.hot_regions > 0 || !memory.hot_regions_lost.is_empty() {
-        row(out, "Hot regions", &format!("{}{}", count(memory.hot_regions), lost(&memory.hot_regions_lost)))?;
+    if memory.access_notifications > 0 || !memory.access_notifications_dropped.is_empty() {
+        row(
+            out,
+            "Counters",
+            &format!(
+                "{}{}",
+                counted(memory.access_notifications, "access notification"),
+                dropped(&memory.access_notifications_dropped)
+            ),
+        )?;
     }
     Ok(())
 }
@@ -48,14 +56,14 @@ fn faults(memory: &VirtualMemory) -> String {
         "{}{kinds}, {} of them for prefetches{}; {}, {} cancelled",
         count(memory.faults_in_all()),
         count(memory.prefetch_faults),
-        lost(&memory.faults_lost),
+        dropped(&memory.faults_dropped),
         counted(memory.replays, "replay"),
         count(memory.faults_cancelled)
     )
 }
 
-fn lost<'a>(losses: impl IntoIterator<Item = (&'a Loss, &'a u64)>) -> String {
-    losses.into_iter().map(|(loss, number)| format!(", {} lost ({})", count(*number), loss.name())).collect()
+fn dropped<'a>(losses: impl IntoIterator<Item = (&'a Loss, &'a u64)>) -> String {
+    losses.into_iter().map(|(loss, number)| format!(", {} dropped ({})", count(*number), loss.name())).collect()
 }
 
 /// The same as a JSON object.
@@ -70,17 +78,17 @@ pub fn object(memory: &VirtualMemory) -> Json {
     let faults: Map<String, Json> =
         memory.faults.iter().map(|(kind, number)| (kind.name().to_owned(), json!(number))).collect();
     json!({
-        "translations": memory.translations,
+        "tlb_fills": memory.tlb_fills,
         "accessed": accessed,
         "invalidations": memory.invalidations,
         "invalidations_acknowledged": memory.invalidations_acknowledged,
         "faults": faults,
         "prefetch_faults": memory.prefetch_faults,
-        "faults_lost": losses(&memory.faults_lost),
+        "faults_dropped": losses(&memory.faults_dropped),
         "replays": memory.replays,
         "faults_cancelled": memory.faults_cancelled,
-        "hot_regions": memory.hot_regions,
-        "hot_regions_lost": losses(&memory.hot_regions_lost),
+        "access_notifications": memory.access_notifications,
+        "access_notifications_dropped": losses(&memory.access_notifications_dropped),
     })
 }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Ranges as people type them: of addresses (`0x1000..0x3000`, `0x1000+8K`, `0x1000`) and of times (`1.5ms..2s`).
+//! Ranges, and how they are typed: of addresses (`0x1000..0x3000`, `0x1000+8K`, `0x1000`) and of times (`1.5ms..2s`).
 
 use thiserror::Error;
 
-use crate::cli::size;
+use crate::size;
 
 /// Why a text is not a range.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -33,15 +33,59 @@ pub struct Range {
 }
 
 impl Range {
+    /// Every number.
+    pub const ALL: Self = Self { first: 0, last: u64::MAX };
+
+    /// One number.
+    pub const fn point(number: u64) -> Self {
+        Self { first: number, last: number }
+    }
+
+    /// The `length` numbers from `first` on, cut off at the last number there is; a length of zero counts as one.
+    pub const fn with_length(first: u64, length: u64) -> Self {
+        Self { first, last: first.saturating_add(length.saturating_sub(1)) }
+    }
+
     /// Whether the number lies in the range.
     pub const fn contains(self, number: u64) -> bool {
         self.first <= number && number <= self.last
     }
 
-    /// Whether any of `length` numbers from `start` on lies in the range; a length of zero counts as one.
-    pub const fn touches(self, start: u64, length: u64) -> bool {
-        let more = length.saturating_sub(1);
-        start <= self.last && self.first <= start.saturating_add(more)
+    /// Whether any number lies in both ranges.
+    pub const fn overlaps(self, other: Self) -> bool {
+        other.first <= self.last && self.first <= other.last
+    }
+
+    /// Reads a range of addresses: `FIRST..END` (END not included), `FIRST+SIZE`, or one address; hexadecimal with `0x`, else
+    /// decimal.
+    ///
+    /// # Errors
+    ///
+    /// [`RangeError::Address`] or [`RangeError::Empty`].
+    pub fn of_addresses(text: &str) -> Result<Self, RangeError> {
+        if let Some((first, end)) = text.split_once("..") {
+            return Self::until(address(first)?, address(end)?);
+        }
+        if let Some((first, length)) = text.split_once('+') {
+            let (first, length) = (address(first)?, size::parse(length).map_err(|_| RangeError::Address)?);
+            let more = length.checked_sub(1).ok_or(RangeError::Empty)?;
+            return Ok(Self { first, last: first.checked_add(more).ok_or(RangeError::Address)? });
+        }
+        address(text).map(Self::point)
+    }
+
+    /// Reads a range of times, in nanoseconds: `FROM..TO` (TO not included), either end may be left out.
+    ///
+    /// # Errors
+    ///
+    /// [`RangeError::Time`] or [`RangeError::Empty`].
+    pub fn of_times(text: &str) -> Result<Self, RangeError> {
+        let (from, to) = text.split_once("..").ok_or(RangeError::Time)?;
+        if from.is_empty() && to.is_empty() {
+            return Err(RangeError::Time);
+        }
+        let first = if from.is_empty() { 0 } else { time(from)? };
+        if to.is_empty() { Ok(Self { first, last: u64::MAX }) } else { Self::until(first, time(to)?) }
     }
 
     fn until(first: u64, end: u64) -> Result<Self, RangeError> {
@@ -52,25 +96,6 @@ impl Range {
     }
 }
 
-/// Reads a range of addresses: `FIRST..END` (END not included), `FIRST+SIZE`, or one address; hexadecimal with `0x`, else
-/// decimal.
-///
-/// # Errors
-///
-/// [`RangeError::Address`] or [`RangeError::Empty`].
-pub fn addresses(text: &str) -> Result<Range, RangeError> {
-    if let Some((first, end)) = text.split_once("..") {
-        return Range::until(address(first)?, address(end)?);
-    }
-    if let Some((first, length)) = text.split_once('+') {
-        let (first, length) = (address(first)?, size::parse(length).map_err(|_| RangeError::Address)?);
-        let more = length.checked_sub(1).ok_or(RangeError::Empty)?;
-        return Ok(Range { first, last: first.checked_add(more).ok_or(RangeError::Address)? });
-    }
-    let only = address(text)?;
-    Ok(Range { first: only, last: only })
-}
-
 fn address(text: &str) -> Result<u64, RangeError> {
     let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(digits) if digits.starts_with(|c: char| c.is_ascii_hexdigit()) => u64::from_str_radix(digits, 16),
@@ -79,20 +104,6 @@ fn address(text: &str) -> Result<u64, RangeError> {
         None => return Err(RangeError::Address),
     };
     parsed.map_err(|_| RangeError::Address)
-}
-
-/// Reads a range of times, in nanoseconds: `FROM..TO` (TO not included), either end may be left out.
-///
-/// # Errors
-///
-/// [`RangeError::Time`] or [`RangeError::Empty`].
-pub fn times(text: &str) -> Result<Range, RangeError> {
-    let (from, to) = text.split_once("..").ok_or(RangeError::Time)?;
-    if from.is_empty() && to.is_empty() {
-        return Err(RangeError::Time);
-    }
-    let first = if from.is_empty() { 0 } else { time(from)? };
-    if to.is_empty() { Ok(Range { first, last: u64::MAX }) } else { Range::until(first, time(to)?) }
 }
 
 /// Reads a time: digits, perhaps a point and more digits, and a unit. Exact to the nanosecond.
@@ -129,28 +140,28 @@ mod tests {
     #[test]
     fn address_ranges() {
         let range = |first, last| Ok(Range { first, last });
-        assert_eq!(addresses("0x1000..0x3000"), range(0x1000, 0x2fff));
-        assert_eq!(addresses("0x1000+8K"), range(0x1000, 0x2fff));
-        assert_eq!(addresses("4096"), range(4096, 4096));
-        assert_eq!(addresses("0xffffffffffffffff+1"), range(u64::MAX, u64::MAX));
-        assert_eq!(addresses("2..2"), Err(RangeError::Empty));
-        assert_eq!(addresses("3..2"), Err(RangeError::Empty));
-        assert_eq!(addresses("3+0"), Err(RangeError::Empty));
+        assert_eq!(Range::of_addresses("0x1000..0x3000"), range(0x1000, 0x2fff));
+        assert_eq!(Range::of_addresses("0x1000+8K"), range(0x1000, 0x2fff));
+        assert_eq!(Range::of_addresses("4096"), range(4096, 4096));
+        assert_eq!(Range::of_addresses("0xffffffffffffffff+1"), range(u64::MAX, u64::MAX));
+        assert_eq!(Range::of_addresses("2..2"), Err(RangeError::Empty));
+        assert_eq!(Range::of_addresses("3..2"), Err(RangeError::Empty));
+        assert_eq!(Range::of_addresses("3+0"), Err(RangeError::Empty));
         for text in ["", "x", "0x", "0x+1", "+1", "1..", "..1", "-1", "0x1..y", "1+1X", "0xffffffffffffffff+2", "0x1_0"]
         {
-            assert_eq!(addresses(text), Err(RangeError::Address), "{text:?}");
+            assert_eq!(Range::of_addresses(text), Err(RangeError::Address), "{text:?}");
         }
     }
 
     #[test]
     fn time_ranges() {
         let range = |first, last| Ok(Range { first, last });
-        assert_eq!(times("1.5ms..2s"), range(1_500_000, 1_999_999_999));
-        assert_eq!(times("0..1us"), range(0, 999));
-        assert_eq!(times("..1us"), range(0, 999));
-        assert_eq!(times("3s.."), range(3_000_000_000, u64::MAX));
-        assert_eq!(times("0.0000000019s..2ns"), range(1, 1));
-        assert_eq!(times("2s..1s"), Err(RangeError::Empty));
+        assert_eq!(Range::of_times("1.5ms..2s"), range(1_500_000, 1_999_999_999));
+        assert_eq!(Range::of_times("0..1us"), range(0, 999));
+        assert_eq!(Range::of_times("..1us"), range(0, 999));
+        assert_eq!(Range::of_times("3s.."), range(3_000_000_000, u64::MAX));
+        assert_eq!(Range::of_times("0.0000000019s..2ns"), range(1, 1));
+        assert_eq!(Range::of_times("2s..1s"), Err(RangeError::Empty));
         for text in [
             "",
             "..",
@@ -165,7 +176,7 @@ mod tests {
             "99999999999s..",
             "1.2.3s..",
         ] {
-            assert_eq!(times(text), Err(RangeError::Time), "{text:?}");
+            assert_eq!(Range::of_times(text), Err(RangeError::Time), "{text:?}");
         }
     }
 
@@ -173,14 +184,15 @@ mod tests {
         #[test]
         fn no_text_panics(text: String, digits in "[0-9.smunx+]{0,24}") {
             for text in [text, digits] {
-                let _ = (addresses(&text), times(&text));
+                let _ = (Range::of_addresses(&text), Range::of_times(&text));
             }
         }
 
         #[test]
         fn touching_is_symmetric(first: u64, second: u64, length in 1u64..1 << 40, other in 1u64..1 << 40) {
-            let range = |first: u64, length: u64| Range { first, last: first.saturating_add(length - 1) };
-            prop_assert_eq!(range(first, length).touches(second, other), range(second, other).touches(first, length));
+            let (one, another) = (Range::with_length(first, length), Range::with_length(second, other));
+            prop_assert_eq!(one.overlaps(another), another.overlaps(one));
+            prop_assert_eq!(one.overlaps(Range::point(second)), one.contains(second));
         }
     }
 }

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Each kind of event comes back from its record, and nothing else does.
+//! Each kind of event comes back from its record, and nothing else does; what has been written once stays readable.
 
 use std::collections::BTreeSet;
 
 use ersatz_abi::access_counter::AccessRecord;
+use ersatz_abi::command::Aperture;
 use ersatz_abi::fault::{AccessKind, FaultKind, FaultRecord};
 use ersatz_abi::mmu::{Invalidation, PageSize};
 use proptest::prelude::*;
+use proptest::strategy::{Union, ValueTree};
+use proptest::test_runner::TestRunner;
 
 use super::*;
-use crate::trace::kind::Loss;
-use crate::trace::record::Record;
+use crate::trace::filter::Filter;
+use crate::trace::{Kind, Loss, Record};
 
 const FAULT: FaultRecord = FaultRecord {
     address: 0x7fff_ffff_f000,
@@ -34,7 +37,10 @@ const HOT: AccessRecord = AccessRecord {
     count: 65_535,
 };
 
-/// At least one event of each kind, with fields that differ from one another.
+/// The words of the records of [`examples`] behind sequence number and time, as the first version of the log wrote them.
+const RECORDS: &str = include_str!("records.txt");
+
+/// Events of each kind that [`RECORDS`] has, with fields that differ from one another.
 fn examples() -> Vec<Event> {
     let (channel, engine, cause, tag) = (5, 1, Cause::Evict, 77);
     let (source, destination) = (Location::peer(7, 0x1000), Location::vram(0x2000));
@@ -86,15 +92,8 @@ fn examples() -> Vec<Event> {
     ];
     let range = Invalidation::Range { asid: 9, address: 0x1000, length: 1 };
     let access = |kind| MmuEvent::Access { channel, engine, asid: 9, kind, address: 1, location: source, length: 3 };
-    let page = |page, size, write, atomic| MmuEvent::Translation {
-        engine,
-        asid: 9,
-        address: 1 << 21,
-        page,
-        size,
-        write,
-        atomic,
-    };
+    let page =
+        |page, size, write, atomic| MmuEvent::TlbFill { engine, asid: 9, address: 1 << 21, page, size, write, atomic };
     events.extend(
         [
             MmuEvent::AddressSpaceEnabled { asid: 9, root: u64::MAX, control: u32::MAX },
@@ -114,11 +113,11 @@ fn examples() -> Vec<Event> {
     events.extend(
         [
             NotificationEvent::FaultRecorded { record: FAULT, position: u32::MAX },
-            NotificationEvent::FaultLost { record: FAULT, loss: Loss::HalfFull },
+            NotificationEvent::FaultDropped { record: FAULT, loss: Loss::HalfFull },
             NotificationEvent::Replay { channels: u64::MAX },
             NotificationEvent::FaultCancelled { channel },
-            NotificationEvent::HotRegion { record: HOT, position: u32::MAX },
-            NotificationEvent::HotRegionLost { record: HOT, loss: Loss::DmaError },
+            NotificationEvent::AccessNotification { record: HOT, position: u32::MAX },
+            NotificationEvent::AccessNotificationDropped { record: HOT, loss: Loss::DmaError },
         ]
         .map(Event::from),
     );
@@ -133,16 +132,35 @@ fn every_kind_comes_back_from_its_record() {
         assert_eq!(Record::from_words(&words).event(), Some(event));
         kinds.insert(event.kind());
     }
+    for strategy in Event::strategies() {
+        let event = strategy.new_tree(&mut TestRunner::deterministic()).unwrap().current();
+        kinds.insert(event.kind());
+    }
     assert_eq!(kinds, Kind::ALL.iter().copied().collect(), "each kind has an example");
 }
 
 #[test]
+fn records_keep_their_layout() {
+    let examples = examples();
+    assert_eq!(RECORDS.lines().count(), examples.len());
+    for (line, event) in RECORDS.lines().zip(examples) {
+        let mut words = [0; 8];
+        for (word, text) in words[2..].iter_mut().zip(line.split(' ')) {
+            *word = u64::from_str_radix(text, 16).unwrap();
+        }
+        assert_eq!(event.to_fields().to_words(0, 0), words, "{event:?}");
+        assert_eq!(Record::from_words(&words).event(), Some(event));
+    }
+}
+
+#[test]
 fn an_event_knows_its_channel_and_address_space() {
-    let fault = Event::from(NotificationEvent::FaultLost { record: FAULT, loss: Loss::Off });
+    let fault = Event::from(NotificationEvent::FaultDropped { record: FAULT, loss: Loss::Off });
     assert_eq!((fault.channel(), fault.asid()), (Some(63), Some(255)));
     let disabled = Event::from(MmuEvent::AddressSpaceDisabled { asid: 9 });
     assert_eq!((disabled.channel(), disabled.asid()), (None, Some(9)));
-    let all = MmuEvent::InvalidateRequested { number: 1, invalidation: Invalidation::All, channel: Some(3) };
+    let all =
+        Event::from(MmuEvent::InvalidateRequested { number: 1, invalidation: Invalidation::All, channel: Some(3) });
     assert_eq!((all.channel(), all.asid()), (Some(3), None));
 }
 
@@ -163,7 +181,35 @@ proptest! {
         }
         if let Some(event) = Record::from_words(&words).event() {
             prop_assert_eq!(Event::from_fields(&event.to_fields()), Some(event));
-            prop_assert_eq!(event.kind() as u8, (words[2] & 0xff) as u8);
+            prop_assert_eq!(event.kind().number(), (words[2] & 0xff) as u8);
+        }
+    }
+
+    /// Any event of any kind comes back from its record, is shown with every name once, and is found by what it is about.
+    #[test]
+    fn every_event_is_written_read_shown_and_found(event in Union::new(Event::strategies()), device: u8) {
+        let mut fields = event.to_fields();
+        fields.device = device;
+        let record = Record::from_words(&fields.to_words(1, 2));
+        prop_assert_eq!(record.event(), Some(event));
+        prop_assert_eq!(record.kind(), Some(event.kind()));
+        let shown = event.shown();
+        let columns = ["sequence", "time_ns", "device", "kind", "channel", "cause"];
+        let names: BTreeSet<&str> = shown.iter().map(|(name, _)| *name).chain(columns).collect();
+        prop_assert_eq!(names.len(), shown.len() + columns.len(), "a name for two fields in {:?}", shown);
+        let (kind, subject) = (event.kind().name().parse().unwrap(), event.subject());
+        let filter = Filter {
+            kinds: vec![kind],
+            causes: subject.cause.into_iter().collect(),
+            channels: subject.channel.into_iter().collect(),
+            asids: subject.asid.into_iter().collect(),
+            ..Filter::default()
+        };
+        prop_assert!(filter.matches(&record, 0));
+        for (name, value) in shown {
+            if let (Value::Address(address), true) = (value, ["address", "tag", "ring", "region"].contains(&name)) {
+                prop_assert!(event.is_about(Range::point(address)), "{} {:#x}", name, address);
+            }
         }
     }
 }
