@@ -67,6 +67,8 @@ pub(crate) struct Device {
     /// One an engine: first the copy engines, then the compute engines.
     engines: Box<[Doorbells]>,
     copy_engines: u8,
+    /// The function answers memory accesses. Cleared before a reset of the function begins.
+    pub(crate) answers: AtomicBool,
     bad_access: AtomicBool,
     /// A reset asked for by register is under way. Locked before any channel is.
     resetting: Mutex<bool>,
@@ -101,6 +103,7 @@ impl Device {
             gate: Gate::default(),
             engines: doorbells.collect::<io::Result<_>>()?,
             copy_engines,
+            answers: AtomicBool::new(false),
             bad_access: AtomicBool::new(false),
             resetting: Mutex::new(false),
             leaving: AtomicBool::new(false),
@@ -186,13 +189,22 @@ impl Device {
         });
     }
 
+    /// Runs `effect`, which a register access has on counters and interrupts, unless the function was reset since the access
+    /// began. A reset of the function waits until it is done. No channel may be locked.
+    pub(crate) fn unless_reset<R>(&self, effect: impl FnOnce() -> R) -> Option<R> {
+        let _resetting = self.resetting.lock();
+        self.answers.load(Ordering::Acquire).then(effect)
+    }
+
     /// An access that makes no sense: counted, traced, and, the first time after a reset, told to the driver.
     pub(crate) fn bad_access(&self, bar: u8, offset: u64, width: usize, write: bool) {
-        self.counters.add(Counter::BadAccesses, 1);
-        self.ports.tracer.emit(Event::BadAccess { bar, offset, width: width as u64, write });
-        if !self.bad_access.swap(true, Ordering::Relaxed) {
-            self.raise(VECTOR_ERROR, None);
-        }
+        self.unless_reset(|| {
+            self.counters.add(Counter::BadAccesses, 1);
+            self.ports.tracer.emit(Event::BadAccess { bar, offset, width: width as u64, write });
+            if !self.bad_access.swap(true, Ordering::Relaxed) {
+                self.raise(VECTOR_ERROR, None);
+            }
+        });
     }
 
     /// Whether a bad access was seen since reset.

@@ -81,6 +81,8 @@ impl Desk for Engine {
     }
 
     fn heard(&self, channel: u8) {
+        // A reset of the function waits for the pass: it takes the rings back itself, or zeroes the counter they went to.
+        let _pass = self.device.gate.enter();
         let rings = drain(&self.channel(channel).doorbell);
         if rings > 0 {
             self.device.counters.add(Counter::Doorbells, rings);

@@ -105,6 +105,8 @@ fn the_summary_agrees_with_the_counters() {
     traced.host.gpu.bar_write(BAR_REGISTERS, 0x3, &[1]);
     // A fence value that is not above the last one.
     traced.run(Command { fence: Some(8), interrupt: true, ..command(Operation::Nop) });
+    // A doorbell may be counted after the command that it announced has ended.
+    traced.host.wait_until("every doorbell", |host| host.counter(Counter::Doorbells) == 10);
 
     let counters: Vec<u64> = Counter::ALL.iter().map(|counter| traced.host.counter(*counter)).collect();
     let counter = |counter: Counter| counters[counter as usize];

@@ -74,8 +74,10 @@ fn control(device: &Device, number: u8, channel: &Channel, value: u64) -> bool {
     match channel.switch(control.enable(), device.engine_count(), |switched| carry_out(device, number, switched)) {
         Switched::Enabled(_) => device.kick(number),
         Switched::Refused(_, vector) => {
-            device.counters.add(Counter::ChannelErrors, 1);
-            device.raise(vector.unwrap_or(VECTOR_ERROR), Some(number));
+            device.unless_reset(|| {
+                device.counters.add(Counter::ChannelErrors, 1);
+                device.raise(vector.unwrap_or(VECTOR_ERROR), Some(number));
+            });
         }
         Switched::Stopped | Switched::Stopping | Switched::Unchanged => {}
     }

@@ -34,8 +34,10 @@ fn replay(device: &Device, value: u64) -> bool {
         return false;
     }
     let channels = faulted_channels(device);
-    device.counters.add(Counter::Replays, 1);
-    device.ports.tracer.emit(NotificationEvent::Replay { channels }.into());
+    device.unless_reset(|| {
+        device.counters.add(Counter::Replays, 1);
+        device.ports.tracer.emit(NotificationEvent::Replay { channels }.into());
+    });
     for (number, channel) in (0..).zip(&device.channels) {
         if channels & (1 << number) != 0 && channel.replay() {
             device.kick(number);
@@ -59,9 +61,11 @@ fn cancel(device: &Device, value: u64) -> bool {
         told = vector;
     });
     if cancelled {
-        device.counters.add(Counter::FaultsCancelled, 1);
-        device.counters.add(Counter::ChannelErrors, 1);
-        device.raise(told.unwrap_or(VECTOR_ERROR), Some(number));
+        device.unless_reset(|| {
+            device.counters.add(Counter::FaultsCancelled, 1);
+            device.counters.add(Counter::ChannelErrors, 1);
+            device.raise(told.unwrap_or(VECTOR_ERROR), Some(number));
+        });
     }
     true
 }

@@ -32,7 +32,9 @@ pub(super) fn store(device: &Device, register: &Register, part: Part, value: u64
         offset if offset == regs::INVALIDATE_LENGTH.offset => {
             mmu.set_window(|window| window.length = part.put(window.length, value));
         }
-        offset if offset == regs::INVALIDATE.offset => return Some(mmu.request_by_register(InvalidateTarget(value))),
+        offset if offset == regs::INVALIDATE.offset => {
+            return Some(device.unless_reset(|| mmu.request_by_register(InvalidateTarget(value))).unwrap_or(true));
+        }
         _ => return None,
     }
     Some(true)

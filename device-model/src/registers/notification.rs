@@ -42,7 +42,7 @@ pub(super) fn store_ring(device: &Device, name: RingName, register: &Register, p
         offset if offset == regs::NOTIFICATION_GET.offset => {
             let acknowledged = ring.acknowledge(value);
             if let Some(vector) = acknowledged.and_then(|acknowledged| acknowledged.interrupt) {
-                device.raise(vector, None);
+                device.unless_reset(|| device.raise(vector, None));
             }
             acknowledged.is_some()
         }
