@@ -16,7 +16,7 @@ use crate::dma::{ReportedSession, ReportedSpace};
 use crate::engine::doorbells::{self, Doorbells};
 use crate::engine::gate::Gate;
 use crate::fabric::Link;
-use crate::interrupt::InterruptSink;
+use crate::interrupt::{InterruptCause, InterruptSink};
 use crate::mmu::Mmu;
 use crate::mmu::memory::DeviceTables;
 use crate::notification::{AccessCounters, FaultBuffer};
@@ -174,8 +174,8 @@ impl Device {
         }
     }
 
-    /// Raises an interrupt, for a channel or for the device.
-    pub(crate) fn raise(&self, vector: u16, channel: Option<u8>) {
+    /// Raises an interrupt. Every interrupt of the device is raised here.
+    pub(crate) fn raise(&self, vector: u16, cause: InterruptCause) {
         self.msix.raise(vector, &*self.ports.interrupts, |raised| {
             let outcome = match raised {
                 Raised::Sent => InterruptOutcome::Sent,
@@ -185,7 +185,7 @@ impl Device {
             if outcome != InterruptOutcome::Lost {
                 self.counters.add(Counter::Interrupts, 1);
             }
-            self.ports.tracer.emit(Event::Interrupt { vector, channel, outcome });
+            self.ports.tracer.emit(Event::Interrupt { vector, channel: cause.channel(), outcome });
         });
     }
 
@@ -202,7 +202,7 @@ impl Device {
             self.counters.add(Counter::BadAccesses, 1);
             self.ports.tracer.emit(Event::BadAccess { bar, offset, width: width as u64, write });
             if !self.bad_access.swap(true, Ordering::Relaxed) {
-                self.raise(VECTOR_ERROR, None);
+                self.raise(VECTOR_ERROR, InterruptCause::BadAccess);
             }
         });
     }

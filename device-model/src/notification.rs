@@ -20,6 +20,7 @@ use ersatz_abi::fault::FaultRecord;
 
 use crate::device::Device;
 use crate::engine::gate::Master;
+use crate::interrupt::InterruptCause;
 use crate::trace::Loss;
 pub(crate) use access_counters::{Access, AccessCounters};
 pub(crate) use faults::{FaultBuffer, FaultReport};
@@ -28,7 +29,7 @@ pub(crate) use ring::NotificationRing;
 impl Device {
     /// Records a fault in the fault buffer, and raises its interrupt if one is due. The record, or why it was lost.
     pub(crate) fn record_fault(&self, master: &Master<'_>, fault: &FaultReport) -> Result<FaultRecord, Loss> {
-        let raise = |vector| self.raise(vector, None);
+        let raise = |vector| self.raise(vector, InterruptCause::FaultBuffer);
         self.faults.record(&self.ports, &self.counters, &master.dma, fault, raise)
     }
 
@@ -37,7 +38,7 @@ impl Device {
     #[inline]
     pub(crate) fn count_access(&self, master: &Master<'_>, access: &Access) {
         if self.access_counters.is_enabled() {
-            let raise = |vector| self.raise(vector, None);
+            let raise = |vector| self.raise(vector, InterruptCause::AccessCounters);
             self.access_counters.count(&self.ports, &self.counters, &master.dma, access, raise);
         }
     }

@@ -8,6 +8,7 @@ use ersatz_abi::regs::{ChannelControl, ChannelRegister};
 use super::decode::Part;
 use crate::channel::{Channel, ResetScope, Switched};
 use crate::device::Device;
+use crate::interrupt::InterruptCause;
 use crate::trace::Event;
 
 /// Writes a register of channel `number`.
@@ -72,7 +73,7 @@ fn control(device: &Device, number: u8, channel: &Channel, value: u64) -> bool {
         Switched::Refused(_, vector) => {
             device.unless_reset(|| {
                 device.counters.add(Counter::ChannelErrors, 1);
-                device.raise(vector.unwrap_or(VECTOR_ERROR), Some(number));
+                device.raise(vector.unwrap_or(VECTOR_ERROR), InterruptCause::ChannelError(number));
             });
         }
         Switched::Stopped | Switched::Stopping | Switched::Unchanged => {}

@@ -6,6 +6,7 @@ use ersatz_abi::pci::VECTOR_ERROR;
 
 use crate::channel::Fault;
 use crate::device::Device;
+use crate::interrupt::InterruptCause;
 use crate::trace::{Event, NotificationEvent};
 
 /// One bit for each channel that waits at a fault.
@@ -51,7 +52,7 @@ pub(super) fn cancel(device: &Device, value: u64) -> bool {
         device.unless_reset(|| {
             device.counters.add(Counter::FaultsCancelled, 1);
             device.counters.add(Counter::ChannelErrors, 1);
-            device.raise(told.unwrap_or(VECTOR_ERROR), Some(number));
+            device.raise(told.unwrap_or(VECTOR_ERROR), InterruptCause::ChannelError(number));
         });
     }
     true

@@ -7,12 +7,21 @@ use ersatz_abi::regs::NotificationRegister;
 
 use super::decode::{Part, RingName};
 use crate::device::Device;
+use crate::interrupt::InterruptCause;
 use crate::notification::NotificationRing;
 
 fn ring(device: &Device, name: RingName) -> &NotificationRing {
     match name {
         RingName::Faults => &device.faults.ring,
         RingName::AccessCounters => &device.access_counters.ring,
+    }
+}
+
+/// Why the device interrupts when the ring has records.
+fn cause(name: RingName) -> InterruptCause {
+    match name {
+        RingName::Faults => InterruptCause::FaultBuffer,
+        RingName::AccessCounters => InterruptCause::AccessCounters,
     }
 }
 
@@ -45,7 +54,7 @@ pub(super) fn store_ring(
         NotificationRegister::Get => {
             let acknowledged = ring.acknowledge(low);
             if let Some(vector) = acknowledged.and_then(|acknowledged| acknowledged.interrupt) {
-                device.unless_reset(|| device.raise(vector, None));
+                device.unless_reset(|| device.raise(vector, cause(name)));
             }
             acknowledged.is_some()
         }
