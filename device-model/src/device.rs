@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the register file and the engines share: the state of the device behind its PCI function.
 
+mod notify;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,29 +12,22 @@ use ersatz_abi::pci::VECTOR_ERROR;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::channel::{Channel, ResetScope};
-use crate::clock::Clock;
 use crate::counters::Counters;
-use crate::dma::{ReportedSession, ReportedSpace};
+use crate::dma::ReportedSession;
 use crate::engine::doorbells::{self, Doorbells};
 use crate::engine::gate::Gate;
+use crate::eventfd::{drain, signal};
 use crate::fabric::Link;
-use crate::interrupt::{InterruptCause, InterruptSink};
+use crate::interrupt::InterruptCause;
 use crate::mmu::Mmu;
 use crate::mmu::memory::DeviceTables;
 use crate::notification::{AccessCounters, FaultBuffer};
 use crate::pci::aer::ErrorLog;
 use crate::pci::msix::{Msix, Raised};
+use crate::ports::Ports;
 use crate::sync::Mutex;
-use crate::trace::{Event, InterruptOutcome, ResetSource, Tracer};
+use crate::trace::{Event, InterruptOutcome, ResetSource};
 use crate::vram::Vram;
-
-/// The machine around the device.
-pub(crate) struct Ports {
-    pub(crate) dma: ReportedSpace,
-    pub(crate) interrupts: Arc<dyn InterruptSink>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) tracer: Tracer,
-}
 
 /// How many there are of what.
 #[derive(Clone, Copy, Debug)]
@@ -283,15 +278,4 @@ impl Device {
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Acquire)
     }
-}
-
-pub(crate) fn signal(event: &EventFd) {
-    // It can only refuse when the count is about to overflow, and then its reader is being woken already.
-    let _ = event.write(1);
-}
-
-/// Takes back the signals an event has; how many there were.
-pub(crate) fn drain(event: &EventFd) -> u64 {
-    // Without a signal the read would block, which is an error here.
-    event.read().unwrap_or(0)
 }

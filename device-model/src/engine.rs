@@ -29,7 +29,8 @@ use ersatz_abi::channel::Priority;
 use ersatz_abi::counter::Counter;
 
 use crate::channel::{Channel, Found, Settled, Turn};
-use crate::device::{Device, EngineKind, drain};
+use crate::device::{Device, EngineKind};
+use crate::eventfd::drain;
 use crate::trace::Event;
 use doorbells::{Doorbells, Events};
 use execute::Executor;

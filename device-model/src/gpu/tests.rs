@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock::HostClock;
-use crate::device::drain;
 use crate::dma::MappedSpace;
+use crate::eventfd::drain;
 
 struct NoInterrupts;
 

@@ -7,11 +7,12 @@ use super::*;
 use crate::channel::{Found, ResetScope};
 use crate::clock::HostClock;
 use crate::counters::Counters;
-use crate::device::{Ports, Units};
+use crate::device::Units;
 use crate::dma::{MappedSpace, ReportedSpace};
 use crate::fabric::Link;
 use crate::interrupt::InterruptSink;
 use crate::pci::aer::ErrorLog;
+use crate::ports::Ports;
 use crate::trace::Tracer;
 use crate::vram::Vram;
 
