@@ -222,6 +222,10 @@ fn races_leave_a_log_in_good_order() {
         for fence in 1..=4 {
             traced.host.submit(Command { fence: Some(fence), interrupt: true, ..command(Operation::Copy(list)) });
         }
+        // However slow the engine is, it has begun some commands by then.
+        if round % 3 != 0 {
+            traced.host.wait_until("two commands", |host| host.fence() >= 2);
+        }
         std::thread::sleep(std::time::Duration::from_micros(round * 37 % 900));
         match round % 5 {
             0 => drop(traced.host.gpu.reset()),
