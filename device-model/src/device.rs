@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the register file and the engines share: the state of the device behind its PCI function.
 
+mod notify;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,29 +12,22 @@ use ersatz_abi::pci::VECTOR_ERROR;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::channel::{Channel, ResetScope};
-use crate::clock::Clock;
 use crate::counters::Counters;
-use crate::dma::{ReportedSession, ReportedSpace};
+use crate::dma::ReportedSession;
 use crate::engine::doorbells::{self, Doorbells};
 use crate::engine::gate::Gate;
+use crate::eventfd::{drain, signal};
 use crate::fabric::Link;
-use crate::interrupt::InterruptSink;
+use crate::interrupt::InterruptCause;
 use crate::mmu::Mmu;
 use crate::mmu::memory::DeviceTables;
 use crate::notification::{AccessCounters, FaultBuffer};
 use crate::pci::aer::ErrorLog;
 use crate::pci::msix::{Msix, Raised};
+use crate::ports::Ports;
 use crate::sync::Mutex;
-use crate::trace::{Event, InterruptOutcome, ResetSource, Tracer};
+use crate::trace::{Event, InterruptOutcome, ResetSource};
 use crate::vram::Vram;
-
-/// The machine around the device.
-pub(crate) struct Ports {
-    pub(crate) dma: ReportedSpace,
-    pub(crate) interrupts: Arc<dyn InterruptSink>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) tracer: Tracer,
-}
 
 /// How many there are of what.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +62,8 @@ pub(crate) struct Device {
     /// One an engine: first the copy engines, then the compute engines.
     engines: Box<[Doorbells]>,
     copy_engines: u8,
+    /// The function answers memory accesses. Cleared before a reset of the function begins.
+    pub(crate) answers: AtomicBool,
     bad_access: AtomicBool,
     /// A reset asked for by register is under way. Locked before any channel is.
     resetting: Mutex<bool>,
@@ -101,6 +98,7 @@ impl Device {
             gate: Gate::default(),
             engines: doorbells.collect::<io::Result<_>>()?,
             copy_engines,
+            answers: AtomicBool::new(false),
             bad_access: AtomicBool::new(false),
             resetting: Mutex::new(false),
             leaving: AtomicBool::new(false),
@@ -171,8 +169,8 @@ impl Device {
         }
     }
 
-    /// Raises an interrupt, for a channel or for the device.
-    pub(crate) fn raise(&self, vector: u16, channel: Option<u8>) {
+    /// Raises an interrupt. Every interrupt of the device is raised here.
+    pub(crate) fn raise(&self, vector: u16, cause: InterruptCause) {
         self.msix.raise(vector, &*self.ports.interrupts, |raised| {
             let outcome = match raised {
                 Raised::Sent => InterruptOutcome::Sent,
@@ -182,17 +180,26 @@ impl Device {
             if outcome != InterruptOutcome::Lost {
                 self.counters.add(Counter::Interrupts, 1);
             }
-            self.ports.tracer.emit(Event::Interrupt { vector, channel, outcome });
+            self.ports.tracer.emit(Event::Interrupt { vector, channel: cause.channel(), outcome });
         });
+    }
+
+    /// Runs `effect`, which a register access has on counters and interrupts, unless the function was reset since the access
+    /// began. A reset of the function waits until it is done. No channel may be locked.
+    pub(crate) fn unless_reset<R>(&self, effect: impl FnOnce() -> R) -> Option<R> {
+        let _resetting = self.resetting.lock();
+        self.answers.load(Ordering::Acquire).then(effect)
     }
 
     /// An access that makes no sense: counted, traced, and, the first time after a reset, told to the driver.
     pub(crate) fn bad_access(&self, bar: u8, offset: u64, width: usize, write: bool) {
-        self.counters.add(Counter::BadAccesses, 1);
-        self.ports.tracer.emit(Event::BadAccess { bar, offset, width: width as u64, write });
-        if !self.bad_access.swap(true, Ordering::Relaxed) {
-            self.raise(VECTOR_ERROR, None);
-        }
+        self.unless_reset(|| {
+            self.counters.add(Counter::BadAccesses, 1);
+            self.ports.tracer.emit(Event::BadAccess { bar, offset, width: width as u64, write });
+            if !self.bad_access.swap(true, Ordering::Relaxed) {
+                self.raise(VECTOR_ERROR, InterruptCause::BadAccess);
+            }
+        });
     }
 
     /// Whether a bad access was seen since reset.
@@ -271,15 +278,4 @@ impl Device {
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Acquire)
     }
-}
-
-pub(crate) fn signal(event: &EventFd) {
-    // It can only refuse when the count is about to overflow, and then its reader is being woken already.
-    let _ = event.write(1);
-}
-
-/// Takes back the signals an event has; how many there were.
-pub(crate) fn drain(event: &EventFd) -> u64 {
-    // Without a signal the read would block, which is an error here.
-    event.read().unwrap_or(0)
 }

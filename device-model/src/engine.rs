@@ -29,7 +29,8 @@ use ersatz_abi::channel::Priority;
 use ersatz_abi::counter::Counter;
 
 use crate::channel::{Channel, Found, Settled, Turn};
-use crate::device::{Device, EngineKind, drain};
+use crate::device::{Device, EngineKind};
+use crate::eventfd::drain;
 use crate::trace::Event;
 use doorbells::{Doorbells, Events};
 use execute::Executor;
@@ -81,6 +82,8 @@ impl Desk for Engine {
     }
 
     fn heard(&self, channel: u8) {
+        // A reset of the function waits for the pass: it takes the rings back itself, or zeroes the counter they went to.
+        let _pass = self.device.gate.enter();
         let rings = drain(&self.channel(channel).doorbell);
         if rings > 0 {
             self.device.counters.add(Counter::Doorbells, rings);

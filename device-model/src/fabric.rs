@@ -36,13 +36,13 @@ pub enum FabricError {
 // A mask of peers has a bit for each.
 const _: () = assert!(FABRIC_PORTS as u32 <= u8::BITS);
 
-type Ports = [Weak<Endpoint>; FABRIC_PORTS as usize];
+type Endpoints = [Weak<Endpoint>; FABRIC_PORTS as usize];
 
 /// What connects GPUs.
 #[derive(Clone, Debug, Default)]
 pub struct Fabric {
     /// Locked for moments only, with no other lock of this module held.
-    ports: Arc<RwLock<Ports>>,
+    ports: Arc<RwLock<Endpoints>>,
 }
 
 /// A place on a fabric for one GPU.

@@ -5,7 +5,7 @@ mod config;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 
 use ersatz_abi::counter::Counter;
@@ -16,7 +16,7 @@ use vm_memory::VolatileSlice;
 use crate::bus::{BarInfo, BarMapping, Doorbell, Effect, MsixMessage, PciFunction};
 use crate::clock::Clock;
 use crate::counters::Counters;
-use crate::device::{Device, Ports, Units};
+use crate::device::{Device, Units};
 use crate::dma::{DmaSpace, ReportedSpace};
 use crate::engine;
 use crate::fabric::{Link, PeerVram};
@@ -25,6 +25,7 @@ use crate::pci::aer::ErrorLog;
 use crate::pci::capability::MsixLayout;
 use crate::pci::function::{Change, Controls, Function, Identity};
 use crate::pci::resize::ResizableBar;
+use crate::ports::Ports;
 use crate::registers::Registers;
 use crate::sync::Mutex;
 use crate::trace::{Event, InterruptOutcome, ResetSource};
@@ -41,9 +42,7 @@ pub use config::{GpuConfig, GpuError, MAX_ENGINES};
 pub struct Gpu {
     device: Arc<Device>,
     function: Mutex<Function>,
-    /// The function answers memory accesses: a copy for those who do not want the function's lock.
-    answers: AtomicBool,
-    /// How much of VRAM BAR2 shows in bytes: likewise.
+    /// How much of VRAM BAR2 shows in bytes: a copy for those who do not want the function's lock.
     shown: AtomicU64,
     registers: Registers,
     threads: Vec<JoinHandle<()>>,
@@ -85,7 +84,6 @@ impl Gpu {
         let mut gpu = Self {
             device,
             function: Mutex::new(function),
-            answers: AtomicBool::new(false),
             shown: AtomicU64::new(bar_size),
             registers: Registers::default(),
             threads: Vec::new(),
@@ -141,7 +139,7 @@ impl Gpu {
 
     /// Resets the device behind a function that was reset.
     fn reset_as(&self, function: &Function, source: ResetSource) -> Vec<Effect> {
-        self.answers.store(false, Ordering::Release);
+        self.device.answers.store(false, Ordering::Release);
         self.show(function.bars());
         self.device.reset(source);
         self.registers.reset();
@@ -158,7 +156,7 @@ impl Gpu {
     fn apply(&self, bars: &[BarInfo], before: &Controls, after: &Controls) -> Vec<Effect> {
         let tracer = &self.device.ports.tracer;
         let mut effects = Vec::new();
-        self.answers.store(after.memory, Ordering::Release);
+        self.device.answers.store(after.memory, Ordering::Release);
         if before.asleep != after.asleep {
             tracer.emit(Event::PowerState { state: if after.asleep { 3 } else { 0 } });
             self.device.link.set_reachable(!after.asleep);
@@ -244,7 +242,7 @@ impl PciFunction for Gpu {
 
     fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) {
         data.fill(0xff);
-        if !self.answers.load(Ordering::Acquire) {
+        if !self.device.answers.load(Ordering::Acquire) {
             return;
         }
         match bar {
@@ -260,7 +258,7 @@ impl PciFunction for Gpu {
     }
 
     fn bar_write(&self, bar: u8, offset: u64, data: &[u8]) -> Vec<Effect> {
-        if !self.answers.load(Ordering::Acquire) {
+        if !self.device.answers.load(Ordering::Acquire) {
             return Vec::new();
         }
         match bar {
@@ -334,3 +332,6 @@ impl Drop for Gpu {
         self.device.ports.tracer.emit(Event::DeviceDropped);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How the device interrupts a CPU.
+//! How the device interrupts a CPU, and why.
 
 /// Where a function's MSI-X messages go. Called by engine threads with locks of the device held: must not block, and must
 /// not call into the device.
@@ -11,5 +11,30 @@ pub trait InterruptSink: Send + Sync {
     /// device calls [`Self::signal`] without looking at its own table, which nobody programs.
     fn keeps_table(&self) -> bool {
         false
+    }
+}
+
+/// Why the device raises an interrupt. Every part that raises one names its cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InterruptCause {
+    /// A command of this channel is complete, and asked for an interrupt.
+    CommandComplete(u8),
+    /// This channel stopped with an error, or could not be enabled.
+    ChannelError(u8),
+    /// The fault buffer has records for the driver.
+    FaultBuffer,
+    /// The ring of the access counters has records for the driver.
+    AccessCounters,
+    /// A register access was bad, for the first time since the reset.
+    BadAccess,
+}
+
+impl InterruptCause {
+    /// The channel that the interrupt is about, if it is about one.
+    pub(crate) const fn channel(self) -> Option<u8> {
+        match self {
+            Self::CommandComplete(channel) | Self::ChannelError(channel) => Some(channel),
+            Self::FaultBuffer | Self::AccessCounters | Self::BadAccess => None,
+        }
     }
 }

@@ -16,29 +16,6 @@ mod regions;
 mod ring;
 mod state;
 
-use ersatz_abi::fault::FaultRecord;
-
-use crate::device::Device;
-use crate::engine::gate::Master;
-use crate::trace::Loss;
 pub(crate) use access_counters::{Access, AccessCounters};
 pub(crate) use faults::{FaultBuffer, FaultReport};
 pub(crate) use ring::NotificationRing;
-
-impl Device {
-    /// Records a fault in the fault buffer, and raises its interrupt if one is due. The record, or why it was lost.
-    pub(crate) fn record_fault(&self, master: &Master<'_>, fault: &FaultReport) -> Result<FaultRecord, Loss> {
-        let raise = |vector| self.raise(vector, None);
-        self.faults.record(&self.ports, &self.counters, &master.dma, fault, raise)
-    }
-
-    /// Counts an access through a translation, and tells the driver if its memory is hot. Costs next to nothing while
-    /// nothing is counted.
-    #[inline]
-    pub(crate) fn count_access(&self, master: &Master<'_>, access: &Access) {
-        if self.access_counters.is_enabled() {
-            let raise = |vector| self.raise(vector, None);
-            self.access_counters.count(&self.ports, &self.counters, &master.dma, access, raise);
-        }
-    }
-}

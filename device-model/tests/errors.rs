@@ -24,8 +24,9 @@ fn expect(host: &Host, code: ErrorCode, position: u32, list_entry: u32, address:
     assert_eq!((place as u32, (place >> 32) as u32), (position, list_entry), "{code:?}: position, entry");
     assert_eq!(host.read64(reg(0, regs::ERROR_ADDRESS)), address, "{code:?}: address");
     assert!(Status(host.read32(regs::STATUS.offset)).channel_error());
-    assert_eq!(host.counter(Counter::ChannelErrors), 1);
     assert_eq!(host.interrupts.wait_for(1), [9], "the channel's vector");
+    // An error may be counted after the state shows it, but not after its interrupt.
+    assert_eq!(host.counter(Counter::ChannelErrors), 1);
     assert_eq!(host.read32(reg(0, regs::CHANNEL_CONTROL)), 0);
 }
 

@@ -147,6 +147,7 @@ fn doorbells_count_whichever_way_they_come() {
     host.push_words(host::command(Operation::Nop).encode());
     doorbells[0].event.write(1).unwrap();
     host.wait_until("two commands", |host| host.counter(Counter::Commands) == 2);
+    host.wait_until("both are counted", |host| host.counter(Counter::Doorbells) >= 2);
     assert_eq!(host.counter(Counter::Doorbells), 2);
 }
 

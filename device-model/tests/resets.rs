@@ -83,8 +83,26 @@ fn flr_and_conventional_reset_start_from_nothing() {
         assert!(host.gpu.msix_message(0).is_none());
         works_again(&mut host);
         assert_eq!(host.counter(Counter::CopyEntries), 1);
+        // An engine that looks at its channel anyway finds the command before it hears of the doorbell.
+        host.wait_until("the doorbell is counted", |host| host.counter(Counter::Doorbells) > 0);
         assert_eq!(host.counter(Counter::Doorbells), 1);
     }
+}
+
+/// As the manual says. The engine finds both commands because the channel was enabled, not because of the doorbell.
+#[test]
+fn a_doorbell_may_be_counted_after_its_command_has_ended() {
+    let (mut host, space) = Host::held_at(DATA);
+    host.push_words(Command { interrupt: true, ..command(Operation::Nop) }.encode());
+    let list = host.list(LISTS, &[entry(system(DATA), vram(0), 4096)]);
+    host.push_words(command(Operation::Copy(list)).encode());
+    host.enable_pushed(0, 1);
+    host.interrupts.wait_for(1);
+    space.wait_until_held();
+    host.ring_doorbell(0);
+    assert_eq!((host.counter(Counter::Commands), host.counter(Counter::Doorbells)), (1, 0));
+    space.release();
+    host.wait_until("the doorbell is counted", |host| host.counter(Counter::Doorbells) == 1);
 }
 
 /// The error is told once messages may go out again.

@@ -27,45 +27,10 @@ pub use super::list::{
     MAX_LIST_ENTRIES,
 };
 use super::mmu::{InvalidateTarget, Invalidation};
+pub use super::opcode::Opcode;
 
 /// Size of a command in bytes.
 pub const COMMAND_BYTES: u64 = 64;
-
-closed_enum! {
-    /// What a command does.
-    pub enum Opcode(u8) {
-        /// Nothing, but its fence and interrupt.
-        Nop = 0 => "nop",
-        /// For each entry: copies from source to destination. The two must not overlap.
-        Copy = 1 => "copy",
-        /// For each entry: fills the destination with the command's 64-bit pattern; there is no source.
-        Fill = 2 => "fill",
-        /// For each entry: writes the CRC-32C of the source, as a 64-bit number, to the destination.
-        Digest = 3 => "digest",
-        /// Has every engine forget translations; done when all have.
-        Invalidate = 4 => "invalidate",
-        /// [`Kernel::Read`].
-        Read = 16 => "read",
-        /// [`Kernel::Write`].
-        Write = 17 => "write",
-        /// [`Kernel::Set`].
-        Set = 18 => "set",
-        /// [`Kernel::Sum`].
-        Sum = 19 => "sum",
-        /// [`Kernel::Saxpy`].
-        Saxpy = 20 => "saxpy",
-        /// [`Kernel::AtomicAdd`].
-        AtomicAdd = 21 => "atomic-add",
-        /// [`Kernel::CompareAndSwap`].
-        CompareAndSwap = 22 => "compare-and-swap",
-        /// [`Kernel::Chase`].
-        Chase = 23 => "chase",
-        /// [`Kernel::RandomUpdate`].
-        RandomUpdate = 24 => "random-update",
-        /// [`Kernel::Prefetch`].
-        Prefetch = 25 => "prefetch",
-    }
-}
 
 closed_enum! {
     /// Why the driver sent a command. Accounting only.

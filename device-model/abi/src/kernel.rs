@@ -12,7 +12,7 @@
 //! What a kernel does not use must be zero. A *word* is eight bytes, little-endian, aligned. A kernel that faults waits, and
 //! goes on at the access that faulted: every element is processed exactly once, however often it faults.
 
-use super::command::Opcode;
+use super::opcode::Opcode;
 
 /// Addresses and lengths of kernels are multiples of this many bytes.
 pub const WORD_BYTES: u64 = 8;

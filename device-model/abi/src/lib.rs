@@ -2,8 +2,9 @@
 //! The contract between the Ersatz GPU and its driver.
 //!
 //! Every number that crosses the PCIe bus is written here and nowhere else: PCI identity ([`pci`]), the register map of
-//! BAR0 ([`regs`]), a channel's shared memory ([`channel`]), the 64-byte commands of its ring ([`command`]) with their
-//! page lists ([`list`]) and kernels ([`kernel`]), address spaces and their page tables ([`mmu`]), the rings by which
+//! BAR0 ([`regs`]), a channel's shared memory ([`channel`]), the 64-byte commands of its ring ([`command`], [`opcode`])
+//! with their page lists ([`list`]) and kernels ([`kernel`]), address spaces and their page tables ([`mmu`]), how both name
+//! memory ([`location`]), the rings by which
 //! the device tells of faults and hot memory ([`notification`], [`fault`], [`access_counter`]), the error codes
 //! ([`error`]) and the performance counters ([`counter`]). The device model links this as a crate; the guest driver
 //! compiles the very same files as a module (`#[path]`), so nothing here may name `crate::`, allocate, or depend on
@@ -38,8 +39,10 @@ pub mod error;
 pub mod fault;
 pub mod kernel;
 pub mod list;
+pub mod location;
 pub mod mmu;
 pub mod notification;
+pub mod opcode;
 pub mod pci;
 pub mod regs;
 

@@ -3,7 +3,7 @@
 //!
 //! A list is an array of four-word entries in guest memory; entries of any lengths may be mixed.
 
-use super::mmu::MAX_PEERS;
+pub use super::location::{Aperture, Location};
 
 /// Size of a list entry in bytes, and the alignment of a list.
 pub const LIST_ENTRY_BYTES: u64 = 32;
@@ -13,20 +13,6 @@ pub const MAX_LIST_ENTRIES: u32 = 65_536;
 pub const MAX_ENTRY_BYTES: u32 = 2 << 20;
 /// Addresses and lengths in a list entry are multiples of this many bytes.
 pub const ENTRY_ALIGNMENT: u64 = 8;
-
-closed_enum! {
-    /// Which memory an address is in.
-    pub enum Aperture(u8) {
-        /// The device's own: an offset in VRAM.
-        Vram = 0 => "vram",
-        /// The system's: a bus address.
-        System = 1 => "system",
-        /// Another device's, over the link between them: an offset in its VRAM.
-        Peer = 2 => "peer",
-        /// Wherever the channel's address space says: a virtual address. Not in a page table entry.
-        Virtual = 3 => "virtual",
-    }
-}
 
 /// A list in guest memory: 1 to [`MAX_LIST_ENTRIES`] entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,51 +62,6 @@ bitfield! {
         source_peer / with_source_peer: 43..=40 as field;
         /// Which peer the destination is in; zero unless its aperture is [`Aperture::Peer`].
         destination_peer / with_destination_peer: 47..=44 as field;
-    }
-}
-
-/// An address in an aperture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Location {
-    /// Which memory.
-    pub aperture: Aperture,
-    /// Which peer, if the aperture is [`Aperture::Peer`]: 0 to [`MAX_PEERS`] - 1; else 0.
-    pub peer: u8,
-    /// Where in it: bytes.
-    pub address: u64,
-}
-
-impl Location {
-    /// An offset in VRAM.
-    pub const fn vram(address: u64) -> Self {
-        Self { aperture: Aperture::Vram, peer: 0, address }
-    }
-
-    /// A bus address.
-    pub const fn system(address: u64) -> Self {
-        Self { aperture: Aperture::System, peer: 0, address }
-    }
-
-    /// An offset in a peer's VRAM.
-    pub const fn peer(peer: u8, address: u64) -> Self {
-        Self { aperture: Aperture::Peer, peer, address }
-    }
-
-    /// An address of the channel's address space.
-    pub const fn virtual_address(address: u64) -> Self {
-        Self { aperture: Aperture::Virtual, peer: 0, address }
-    }
-
-    /// The location that an entry names; `None` if it names none.
-    #[inline]
-    const fn from_raw(aperture: u64, peer: u64, address: u64) -> Option<Self> {
-        let Some(aperture) = Aperture::from_raw(aperture as u8) else { return None };
-        let limit = if matches!(aperture, Aperture::Peer) { MAX_PEERS as u64 } else { 1 };
-        if peer < limit {
-            Some(Self { aperture, peer: peer as u8, address })
-        } else {
-            None
-        }
     }
 }
 

@@ -5,12 +5,11 @@
 //! an entry of level 0 maps 4 KiB, one of level 1 maps 2 MiB. A 48-bit address space has its root at level 3, a
 //! 57-bit one at level 4. A 64 KiB page is sixteen level-0 entries that all say the same.
 
-use super::list::{Aperture, Location};
+pub use super::location::MAX_PEERS;
+use super::location::{Aperture, Location};
 
 /// Number of address spaces.
 pub const ADDRESS_SPACES: u32 = 256;
-/// Most peers a device can have.
-pub const MAX_PEERS: u8 = 8;
 /// Entries of a table.
 pub const TABLE_ENTRIES: u64 = 512;
 /// Size of a table in bytes, and its alignment.

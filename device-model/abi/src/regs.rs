@@ -36,39 +36,59 @@ pub struct Register {
     pub summary: &'static str,
 }
 
+/// Defines the registers of a block: a [`Register`] for each row, the table of them, and an enumeration of them.
 macro_rules! register_map {
-    ($(#[$tmeta:meta])* $table:ident: $($name:ident @ $offset:literal, $width:literal, $access:ident, $summary:literal;)*) => {
+    ($(#[$tmeta:meta])* $table:ident: $(#[$emeta:meta])* $block:ident:
+        $($name:ident / $variant:ident @ $offset:literal, $width:literal, $access:ident, $summary:literal;)*) => {
         $(#[doc = $summary] pub const $name: Register = Register {
             name: stringify!($name), offset: $offset, width: $width, access: Access::$access, summary: $summary,
         };)*
         $(#[$tmeta])*
         pub const $table: &[Register] = &[$($name,)*];
+
+        $(#[$emeta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $block { $(#[doc = $summary] $variant,)* }
+
+        impl $block {
+            /// The register that begins at this offset in the block, if there is one.
+            pub const fn from_offset(offset: u32) -> Option<Self> {
+                match offset { $($offset => Some(Self::$variant),)* _ => None }
+            }
+
+            /// The row of the register map.
+            pub const fn register(self) -> &'static Register {
+                match self { $(Self::$variant => &$name,)* }
+            }
+        }
     };
 }
 
 register_map! {
     /// The device registers, by offset from the start of BAR0.
     DEVICE_REGISTERS:
-    ID @ 0x000, 4, ReadOnly, "Always [`DEVICE_MAGIC`]; all ones means the device is gone.";
-    VERSION @ 0x004, 4, ReadOnly, "The ABI version the device implements ([`super::ABI_VERSION`]).";
-    CONFIGURATION @ 0x008, 4, ReadOnly, "How many parts this device has ([`Configuration`]).";
-    STATUS @ 0x00c, 4, ReadOnly, "The device as a whole ([`Status`]).";
-    VRAM_SIZE @ 0x010, 8, ReadOnly, "Size of VRAM in bytes; BAR2 may show less, never more.";
-    CONTROL @ 0x018, 4, ReadWrite, "Requests to the device as a whole ([`Control`]).";
-    TIMESTAMP @ 0x020, 8, ReadOnly, "The device's clock in nanoseconds: monotonic, the one of the trace log.";
-    MARK @ 0x028, 8, WriteOnly, "Puts the written value into the trace log, to find one's place there.";
-    MMU_CONFIGURATION @ 0x030, 4, ReadOnly, "What the device has for virtual memory ([`MmuConfiguration`]).";
-    PEERS @ 0x034, 4, ReadOnly, "Which other GPUs this one is linked with ([`Peers`]).";
-    INVALIDATE_ADDRESS @ 0x040, 8, ReadWrite, "First virtual address of the next invalidation of a range.";
-    INVALIDATE_LENGTH @ 0x048, 8, ReadWrite, "Its length in bytes.";
-    INVALIDATE @ 0x050, 4, WriteOnly, "Starts an invalidation ([`super::mmu::InvalidateTarget`]).";
-    INVALIDATE_REQUESTED @ 0x058, 8, ReadOnly, "Number of the last invalidation started by register, from 1.";
-    INVALIDATE_ACKNOWLEDGED @ 0x060, 8, ReadOnly, "All invalidations up to this number are complete.";
-    FAULT_REPLAY @ 0x0a0, 4, WriteOnly, "Write 1: every channel that waits at a fault tries again.";
-    FAULT_CANCEL @ 0x0a4, 4, WriteOnly, "Write a channel's number: it stops with the error `fault-cancelled`.";
-    FAULTED_CHANNELS @ 0x0a8, 8, ReadOnly, "One bit for each channel that waits at a fault.";
-    ACCESS_COUNTER_CONTROL @ 0x0e0, 4, ReadWrite, "What is counted ([`super::access_counter::AccessCounterControl`]).";
-    ACCESS_COUNTER_CLEAR @ 0x0e8, 8, WriteOnly, "Write a region's address, with the ASID in its low 16 bits: its count is zero again.";
+    /// A register of the device block.
+    DeviceRegister:
+    ID / Id @ 0x000, 4, ReadOnly, "Always [`DEVICE_MAGIC`]; all ones means the device is gone.";
+    VERSION / Version @ 0x004, 4, ReadOnly, "The ABI version the device implements ([`super::ABI_VERSION`]).";
+    CONFIGURATION / Configuration @ 0x008, 4, ReadOnly, "How many parts this device has ([`Configuration`]).";
+    STATUS / Status @ 0x00c, 4, ReadOnly, "The device as a whole ([`Status`]).";
+    VRAM_SIZE / VramSize @ 0x010, 8, ReadOnly, "Size of VRAM in bytes; BAR2 may show less, never more.";
+    CONTROL / Control @ 0x018, 4, ReadWrite, "Requests to the device as a whole ([`Control`]).";
+    TIMESTAMP / Timestamp @ 0x020, 8, ReadOnly, "The device's clock in nanoseconds: monotonic, the one of the trace log.";
+    MARK / Mark @ 0x028, 8, WriteOnly, "Puts the written value into the trace log, to find one's place there.";
+    MMU_CONFIGURATION / MmuConfiguration @ 0x030, 4, ReadOnly, "What the device has for virtual memory ([`MmuConfiguration`]).";
+    PEERS / Peers @ 0x034, 4, ReadOnly, "Which other GPUs this one is linked with ([`Peers`]).";
+    INVALIDATE_ADDRESS / InvalidateAddress @ 0x040, 8, ReadWrite, "First virtual address of the next invalidation of a range.";
+    INVALIDATE_LENGTH / InvalidateLength @ 0x048, 8, ReadWrite, "Its length in bytes.";
+    INVALIDATE / Invalidate @ 0x050, 4, WriteOnly, "Starts an invalidation ([`super::mmu::InvalidateTarget`]).";
+    INVALIDATE_REQUESTED / InvalidateRequested @ 0x058, 8, ReadOnly, "Number of the last invalidation started by register, from 1.";
+    INVALIDATE_ACKNOWLEDGED / InvalidateAcknowledged @ 0x060, 8, ReadOnly, "All invalidations up to this number are complete.";
+    FAULT_REPLAY / FaultReplay @ 0x0a0, 4, WriteOnly, "Write 1: every channel that waits at a fault tries again.";
+    FAULT_CANCEL / FaultCancel @ 0x0a4, 4, WriteOnly, "Write a channel's number: it stops with the error `fault-cancelled`.";
+    FAULTED_CHANNELS / FaultedChannels @ 0x0a8, 8, ReadOnly, "One bit for each channel that waits at a fault.";
+    ACCESS_COUNTER_CONTROL / AccessCounterControl @ 0x0e0, 4, ReadWrite, "What is counted ([`super::access_counter::AccessCounterControl`]).";
+    ACCESS_COUNTER_CLEAR / AccessCounterClear @ 0x0e8, 8, WriteOnly, "Write a region's address, with the ASID in its low 16 bits: its count is zero again.";
 }
 
 /// What [`ID`] reads: "ERSZ" in memory order.
@@ -140,18 +160,20 @@ pub const CHANNEL_STRIDE: u32 = 0x40;
 register_map! {
     /// The registers of one channel, by offset from the start of its block.
     CHANNEL_REGISTERS:
-    RING_BASE @ 0x00, 8, ReadWrite, "Bus address of the ring, 4 KiB aligned. Written while the channel is disabled.";
-    CONTROL_BLOCK @ 0x08, 8, ReadWrite, "Bus address of the control block, 4 KiB aligned. Written while disabled.";
-    RING_ORDER @ 0x10, 4, ReadWrite, "Base-2 logarithm of the ring's length in commands. Written while disabled.";
-    VECTOR @ 0x14, 4, ReadWrite, "MSI-X vector of this channel's fences and errors. Written while disabled.";
-    CHANNEL_CONTROL @ 0x18, 4, ReadWrite, "Requests to the channel ([`ChannelControl`]).";
-    CHANNEL_STATUS @ 0x1c, 4, ReadOnly, "State and error of the channel ([`ChannelStatus`]).";
-    ERROR_POSITION @ 0x20, 8, ReadOnly, "Where it failed: ring position (low half), list entry (high half).";
-    ERROR_ADDRESS @ 0x28, 8, ReadOnly, "The address that was refused, in the aperture of the failed access.";
-    GET @ 0x30, 4, ReadOnly, "The channel's GET, as in its control block.";
-    ENGINE @ 0x34, 4, ReadWrite, "Number of the engine that works for the channel. Written while disabled.";
-    ASID @ 0x38, 4, ReadWrite, "Address space of the channel's virtual addresses. Written while disabled.";
-    PRIORITY @ 0x3c, 4, ReadWrite, "Whose turn it is ([`super::channel::Priority`]). Written while disabled.";
+    /// A register of a channel.
+    ChannelRegister:
+    RING_BASE / RingBase @ 0x00, 8, ReadWrite, "Bus address of the ring, 4 KiB aligned. Written while the channel is disabled.";
+    CONTROL_BLOCK / ControlBlock @ 0x08, 8, ReadWrite, "Bus address of the control block, 4 KiB aligned. Written while disabled.";
+    RING_ORDER / RingOrder @ 0x10, 4, ReadWrite, "Base-2 logarithm of the ring's length in commands. Written while disabled.";
+    VECTOR / Vector @ 0x14, 4, ReadWrite, "MSI-X vector of this channel's fences and errors. Written while disabled.";
+    CHANNEL_CONTROL / Control @ 0x18, 4, ReadWrite, "Requests to the channel ([`ChannelControl`]).";
+    CHANNEL_STATUS / Status @ 0x1c, 4, ReadOnly, "State and error of the channel ([`ChannelStatus`]).";
+    ERROR_POSITION / ErrorPosition @ 0x20, 8, ReadOnly, "Where it failed: ring position (low half), list entry (high half).";
+    ERROR_ADDRESS / ErrorAddress @ 0x28, 8, ReadOnly, "The address that was refused, in the aperture of the failed access.";
+    GET / Get @ 0x30, 4, ReadOnly, "The channel's GET, as in its control block.";
+    ENGINE / Engine @ 0x34, 4, ReadWrite, "Number of the engine that works for the channel. Written while disabled.";
+    ASID / Asid @ 0x38, 4, ReadWrite, "Address space of the channel's virtual addresses. Written while disabled.";
+    PRIORITY / Priority @ 0x3c, 4, ReadWrite, "Whose turn it is ([`super::channel::Priority`]). Written while disabled.";
 }
 
 bitfield! {
@@ -202,13 +224,15 @@ pub const NOTIFICATION_STRIDE: u32 = 0x20;
 register_map! {
     /// The registers of a notification ring, by offset from the start of its block.
     NOTIFICATION_REGISTERS:
-    NOTIFICATION_BASE @ 0x00, 8, ReadWrite, "Bus address of the records, 4 KiB aligned. Written while disabled.";
-    NOTIFICATION_ORDER @ 0x08, 4, ReadWrite, "Base-2 logarithm of the ring's length in records. Written while disabled.";
-    NOTIFICATION_VECTOR @ 0x0c, 4, ReadWrite, "MSI-X vector that announces records. Written while disabled.";
-    NOTIFICATION_CONTROL @ 0x10, 4, ReadWrite, "Whether records are written ([`super::notification::NotificationControl`]).";
-    NOTIFICATION_STATUS @ 0x14, 4, ReadWrite, "What went wrong ([`super::notification::NotificationStatus`]); write ones to clear.";
-    NOTIFICATION_GET @ 0x18, 4, ReadWrite, "Free-running position up to which the driver has read.";
-    NOTIFICATION_PUT @ 0x1c, 4, ReadOnly, "Free-running position behind the last record.";
+    /// A register of a notification ring.
+    NotificationRegister:
+    NOTIFICATION_BASE / Base @ 0x00, 8, ReadWrite, "Bus address of the records, 4 KiB aligned. Written while disabled.";
+    NOTIFICATION_ORDER / Order @ 0x08, 4, ReadWrite, "Base-2 logarithm of the ring's length in records. Written while disabled.";
+    NOTIFICATION_VECTOR / Vector @ 0x0c, 4, ReadWrite, "MSI-X vector that announces records. Written while disabled.";
+    NOTIFICATION_CONTROL / Control @ 0x10, 4, ReadWrite, "Whether records are written ([`super::notification::NotificationControl`]).";
+    NOTIFICATION_STATUS / Status @ 0x14, 4, ReadWrite, "What went wrong ([`super::notification::NotificationStatus`]); write ones to clear.";
+    NOTIFICATION_GET / Get @ 0x18, 4, ReadWrite, "Free-running position up to which the driver has read.";
+    NOTIFICATION_PUT / Put @ 0x1c, 4, ReadOnly, "Free-running position behind the last record.";
 }
 
 /// Offset in BAR0 of the registers of address space 0.
@@ -219,8 +243,10 @@ pub const ADDRESS_SPACE_STRIDE: u32 = 0x20;
 register_map! {
     /// The registers of one address space, by offset from the start of its block.
     ADDRESS_SPACE_REGISTERS:
-    ADDRESS_SPACE_ROOT @ 0x00, 8, ReadWrite, "The root table ([`super::mmu::PageTableEntry`]). Written while disabled.";
-    ADDRESS_SPACE_CONTROL @ 0x08, 4, ReadWrite, "Requests to the address space ([`super::mmu::AddressSpaceControl`]).";
+    /// A register of an address space.
+    AddressSpaceRegister:
+    ADDRESS_SPACE_ROOT / Root @ 0x00, 8, ReadWrite, "The root table ([`super::mmu::PageTableEntry`]). Written while disabled.";
+    ADDRESS_SPACE_CONTROL / Control @ 0x08, 4, ReadWrite, "Requests to the address space ([`super::mmu::AddressSpaceControl`]).";
 }
 
 /// Offset in BAR0 of a register of an address space; `None` if there can be no such address space.

@@ -9,7 +9,10 @@ use ersatz_abi::counter::Counter;
 use ersatz_abi::kernel::{Kernel, KernelError, KernelWords, MAX_KERNEL_COUNT};
 use ersatz_abi::list::{EntryShape, ListError};
 use ersatz_abi::mmu::{InvalidateScope, InvalidateTarget, Invalidation, ADDRESS_SPACES, MAX_PEERS};
-use ersatz_abi::regs::{self, ChannelStatus, Configuration};
+use ersatz_abi::regs::{
+    self, AddressSpaceRegister, ChannelRegister, ChannelStatus, Configuration, DeviceRegister, NotificationRegister,
+    Register,
+};
 use proptest::prelude::*;
 
 fn list() -> impl Strategy<Value = List> {
@@ -227,6 +230,27 @@ fn registers_decode_what_they_hold() {
     assert_eq!(ChannelStatus(0xff0f).error(), None);
     assert_eq!(Configuration(0).with_vectors(32).with_channels(64).0, 32 << 16 | 64);
     assert_eq!(Configuration(0).with_channels(256).0, 0, "what does not fit is dropped");
+}
+
+#[test]
+fn every_register_is_found_at_its_offset_alone() {
+    type Find = fn(u32) -> Option<&'static Register>;
+    let blocks: [(&[Register], Find); 4] = [
+        (regs::DEVICE_REGISTERS, |offset| DeviceRegister::from_offset(offset).map(DeviceRegister::register)),
+        (regs::CHANNEL_REGISTERS, |offset| ChannelRegister::from_offset(offset).map(ChannelRegister::register)),
+        (regs::NOTIFICATION_REGISTERS, |offset| {
+            NotificationRegister::from_offset(offset).map(NotificationRegister::register)
+        }),
+        (regs::ADDRESS_SPACE_REGISTERS, |offset| {
+            AddressSpaceRegister::from_offset(offset).map(AddressSpaceRegister::register)
+        }),
+    ];
+    for (table, find) in blocks {
+        for offset in 0..0x1000 {
+            let row = table.iter().find(|row| row.offset == offset);
+            assert_eq!(find(offset).map(|found| found.name), row.map(|row| row.name), "{offset:#x}");
+        }
+    }
 }
 
 #[test]

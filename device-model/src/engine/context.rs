@@ -108,6 +108,13 @@ impl Context<'_> {
         }
     }
 
+    /// Does something that needs no memory of the system, provided that the channel was not reset. A reset of the function
+    /// waits until it is done, and undoes it.
+    pub(crate) fn unless_reset<R>(&self, work: impl FnOnce() -> R) -> Result<R, Stop> {
+        let _pass = self.device.gate.enter();
+        if self.channel.is_current(&self.turn) { Ok(work()) } else { Err(Stop::Reset) }
+    }
+
     /// Tells the driver of an access that faulted; if the record is lost, counters and trace say so.
     pub(crate) fn report(&self, master: &Master<'_>, fault: &PageFault) {
         let PageFault { address, access, kind, level, .. } = *fault;

@@ -12,7 +12,7 @@ use ersatz_abi::regs::MAX_CHANNELS;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::device::{drain, signal};
+use crate::eventfd::{drain, signal};
 
 // Channels are bits of a word here.
 const _: () = assert!(MAX_CHANNELS == u64::BITS);

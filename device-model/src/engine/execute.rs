@@ -194,6 +194,12 @@ impl Executor {
 /// Asks for an invalidation, and waits until it is acknowledged.
 fn invalidate(context: &Context<'_>, invalidation: Invalidation, number: &mut Option<u64>) -> Result<(), Stop> {
     let mmu = &context.device.mmu;
-    let number = *number.get_or_insert_with(|| mmu.request(invalidation, Some(context.number)));
+    let number = match *number {
+        Some(number) => number,
+        None => *number.insert(context.unless_reset(|| mmu.request(invalidation, Some(context.number)))?),
+    };
     if mmu.acknowledged() >= number { Ok(()) } else { Err(Stop::Wait) }
 }
+
+#[cfg(test)]
+mod tests;

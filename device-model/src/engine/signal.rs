@@ -12,6 +12,7 @@ use super::gate::Master;
 use super::task::Task;
 use crate::channel::{Fault, Turn};
 use crate::dma::DmaSession;
+use crate::interrupt::InterruptCause;
 use crate::trace::Event;
 
 /// Tells the driver that the command at the turn's GET is done. Whether to go on with the next command.
@@ -59,7 +60,7 @@ impl Completion for ControlBlock<'_> {
 
     fn interrupt(&self) {
         let Context { device, number, turn, .. } = *self.context;
-        device.raise(turn.setup.vector, Some(number));
+        device.raise(turn.setup.vector, InterruptCause::CommandComplete(number));
     }
 }
 
@@ -77,7 +78,7 @@ pub(super) fn fail(context: &Context<'_>, fault: Fault) {
             entry: fault.entry,
             address: fault.address,
         });
-        device.raise(turn.setup.vector, Some(context.number));
+        device.raise(turn.setup.vector, InterruptCause::ChannelError(context.number));
     }
 }
 

@@ -13,8 +13,8 @@ use ersatz_abi::mmu::ADDRESS_SPACES;
 use super::regions::{Region, Regions};
 use super::ring::NotificationRing;
 use crate::counters::Counters;
-use crate::device::Ports;
 use crate::dma::DmaSession;
+use crate::ports::Ports;
 use crate::sync::Mutex;
 use crate::trace::NotificationEvent;
 
@@ -124,7 +124,7 @@ impl AccessCounters {
     }
 
     /// Counts an access, writes the records of regions that became hot by it, and raises the interrupts that may be due.
-    pub(super) fn count(
+    pub(crate) fn count(
         &self,
         ports: &Ports,
         counters: &Counters,

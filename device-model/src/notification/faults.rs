@@ -9,8 +9,8 @@ use ersatz_abi::fault::{AccessKind, FaultKind, FaultRecord};
 
 use super::ring::NotificationRing;
 use crate::counters::Counters;
-use crate::device::Ports;
 use crate::dma::DmaSession;
+use crate::ports::Ports;
 use crate::sync::Mutex;
 use crate::trace::{Loss, NotificationEvent};
 
@@ -44,7 +44,7 @@ impl FaultBuffer {
     }
 
     /// Records a fault, and raises the interrupt that may be due; the record, or why it was lost.
-    pub(super) fn record(
+    pub(crate) fn record(
         &self,
         ports: &Ports,
         counters: &Counters,

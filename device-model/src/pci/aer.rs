@@ -13,9 +13,8 @@
 //! Engines write here while a config access may read, so this has a lock of its own, below all others. A function level
 //! reset leaves the capability as it is (its bits are sticky), and clears the rest.
 
-use super::capability::{DEVICE_CONTROL, DEVICE_STATUS};
 use super::config::ConfigSpace;
-use super::function::{COMMAND, COMMAND_SERR, STATUS};
+use super::layout::{COMMAND, COMMAND_SERR, DEVICE_CONTROL, DEVICE_STATUS, STATUS};
 use super::tlp::{Kind, Request};
 use crate::sync::Mutex;
 

@@ -6,6 +6,7 @@
 
 use super::aer;
 use super::config::ConfigSpace;
+use super::layout::{DEVICE_CONTROL, EXPRESS};
 use super::resize::ResizableBar;
 
 /// Offset of the capabilities pointer in the header.
@@ -33,12 +34,6 @@ pub const MSIX_ENABLE: u16 = 1 << 15;
 /// Message control: every vector is masked.
 pub const MSIX_FUNCTION_MASK: u16 = 1 << 14;
 
-/// PCI Express capability.
-const EXPRESS: u16 = 0x60;
-/// Device control register.
-pub const DEVICE_CONTROL: u16 = EXPRESS + 8;
-/// Device status register.
-pub const DEVICE_STATUS: u16 = EXPRESS + 10;
 /// Device control: writing one starts a function level reset. Always reads as zero.
 pub const INITIATE_FLR: u16 = 1 << 15;
 /// Endpoint, capability version 2.

@@ -8,18 +8,13 @@ use std::sync::Arc;
 use super::aer::ErrorLog;
 use super::capability::{self, MsixLayout};
 use super::config::{ConfigSpace, written_byte};
+use super::layout::{COMMAND, COMMAND_SERR, DEVICE_CONTROL, STATUS};
 use super::resize::ResizableBar;
 use super::{bar, capability as cap};
 use crate::bus::BarInfo;
 
-/// Offset of the command register.
-pub const COMMAND: u16 = 0x04;
-/// Offset of the status register.
-pub const STATUS: u16 = 0x06;
 const COMMAND_MEMORY: u16 = 1 << 1;
 const COMMAND_MASTER: u16 = 1 << 2;
-/// Command: error messages may be sent.
-pub const COMMAND_SERR: u16 = 1 << 8;
 /// Memory decode, bus master, parity error response, SERR, INTx disable.
 const COMMAND_WRITABLE: u16 = COMMAND_MEMORY | COMMAND_MASTER | 1 << 6 | COMMAND_SERR | 1 << 10;
 const STATUS_CAPABILITIES: u16 = 1 << 4;
@@ -131,7 +126,7 @@ impl Function {
     /// Writes config space.
     pub fn write(&mut self, offset: u16, data: &[u8]) -> Change {
         let [_, flr_byte] = cap::INITIATE_FLR.to_le_bytes();
-        if written_byte(offset, data, cap::DEVICE_CONTROL + 1).is_some_and(|byte| byte & flr_byte != 0) {
+        if written_byte(offset, data, DEVICE_CONTROL + 1).is_some_and(|byte| byte & flr_byte != 0) {
             self.reset();
             return Change::FunctionReset;
         }
@@ -280,11 +275,8 @@ mod tests {
     #[test]
     fn flr_forgets_everything_by_any_width_of_write() {
         let [low, high] = (cap::INITIATE_FLR | 0x10).to_le_bytes();
-        let writes: [(u16, &[u8]); 3] = [
-            (cap::DEVICE_CONTROL, &[low, high]),
-            (cap::DEVICE_CONTROL + 1, &[high]),
-            (cap::DEVICE_CONTROL, &[low, high, 0, 0]),
-        ];
+        let writes: [(u16, &[u8]); 3] =
+            [(DEVICE_CONTROL, &[low, high]), (DEVICE_CONTROL + 1, &[high]), (DEVICE_CONTROL, &[low, high, 0, 0])];
         for (offset, data) in writes {
             let mut function = function();
             function.write(0x10, &0xfebf_f000_u32.to_le_bytes());
@@ -294,7 +286,7 @@ mod tests {
             assert_eq!(dword(&function, 0x10), 0);
         }
         let mut function = function();
-        assert!(matches!(function.write(cap::DEVICE_CONTROL, &[low]), Change::Controls { .. }));
+        assert!(matches!(function.write(DEVICE_CONTROL, &[low]), Change::Controls { .. }));
     }
 
     #[test]

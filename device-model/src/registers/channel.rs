@@ -3,55 +3,52 @@
 
 use ersatz_abi::counter::Counter;
 use ersatz_abi::pci::VECTOR_ERROR;
-use ersatz_abi::regs::{self, ChannelControl, Register};
+use ersatz_abi::regs::{ChannelControl, ChannelRegister};
 
 use super::decode::Part;
-use crate::channel::{Channel, ResetScope, Setup, Switched};
+use crate::channel::{Channel, ResetScope, Switched};
 use crate::device::Device;
+use crate::interrupt::InterruptCause;
 use crate::trace::Event;
 
 /// Writes a register of channel `number`.
-pub(super) fn store(device: &Device, number: u8, register: &Register, part: Part, value: u64) -> bool {
+pub(super) fn store(device: &Device, number: u8, register: ChannelRegister, part: Part, value: u64) -> bool {
     let Some(channel) = device.channels.get(usize::from(number)) else { return false };
-    if register.offset == regs::CHANNEL_CONTROL.offset {
-        control(device, number, channel, value)
-    } else {
-        channel.set_up(|setup| change_setup(setup, register, part, value))
+    let low = (value & u64::from(u32::MAX)) as u32;
+    match register {
+        ChannelRegister::RingBase => channel.set_up(|setup| setup.ring_base = part.put(setup.ring_base, value)),
+        ChannelRegister::ControlBlock => {
+            channel.set_up(|setup| setup.control_block = part.put(setup.control_block, value))
+        }
+        ChannelRegister::RingOrder => channel.set_up(|setup| setup.ring_order = low),
+        ChannelRegister::Vector => channel.set_up(|setup| setup.vector = low),
+        ChannelRegister::Engine => channel.set_up(|setup| setup.engine = low),
+        ChannelRegister::Asid => channel.set_up(|setup| setup.asid = low),
+        ChannelRegister::Priority => channel.set_up(|setup| setup.priority = low),
+        ChannelRegister::Control => control(device, number, channel, value),
+        ChannelRegister::Status
+        | ChannelRegister::ErrorPosition
+        | ChannelRegister::ErrorAddress
+        | ChannelRegister::Get => false,
     }
 }
 
 /// What a register of a channel reads as.
-pub(super) fn value(channel: &Channel, register: &Register) -> u64 {
+pub(super) fn value(channel: &Channel, register: ChannelRegister) -> u64 {
     let now = channel.snapshot();
-    match register.offset {
-        offset if offset == regs::RING_BASE.offset => now.setup.ring_base,
-        offset if offset == regs::CONTROL_BLOCK.offset => now.setup.control_block,
-        offset if offset == regs::RING_ORDER.offset => now.setup.ring_order.into(),
-        offset if offset == regs::VECTOR.offset => now.setup.vector.into(),
-        offset if offset == regs::CHANNEL_CONTROL.offset => {
-            ChannelControl(0).with_enable(now.enable).with_reset(now.resetting).0.into()
-        }
-        offset if offset == regs::CHANNEL_STATUS.offset => now.status.0.into(),
-        offset if offset == regs::ERROR_POSITION.offset => now.position,
-        offset if offset == regs::ERROR_ADDRESS.offset => now.address,
-        offset if offset == regs::GET.offset => now.get.into(),
-        offset if offset == regs::ENGINE.offset => now.setup.engine.into(),
-        offset if offset == regs::ASID.offset => now.setup.asid.into(),
-        offset if offset == regs::PRIORITY.offset => now.setup.priority.into(),
-        _ => 0,
-    }
-}
-
-fn change_setup(setup: &mut Setup, register: &Register, part: Part, value: u64) {
-    let low = (value & u64::from(u32::MAX)) as u32;
-    match register.offset {
-        offset if offset == regs::RING_BASE.offset => setup.ring_base = part.put(setup.ring_base, value),
-        offset if offset == regs::CONTROL_BLOCK.offset => setup.control_block = part.put(setup.control_block, value),
-        offset if offset == regs::RING_ORDER.offset => setup.ring_order = low,
-        offset if offset == regs::VECTOR.offset => setup.vector = low,
-        offset if offset == regs::ENGINE.offset => setup.engine = low,
-        offset if offset == regs::ASID.offset => setup.asid = low,
-        _ => setup.priority = low,
+    match register {
+        ChannelRegister::RingBase => now.setup.ring_base,
+        ChannelRegister::ControlBlock => now.setup.control_block,
+        ChannelRegister::RingOrder => now.setup.ring_order.into(),
+        ChannelRegister::Vector => now.setup.vector.into(),
+        ChannelRegister::Control => ChannelControl(0).with_enable(now.enable).with_reset(now.resetting).0.into(),
+        ChannelRegister::Status => now.status.0.into(),
+        ChannelRegister::ErrorPosition => now.position,
+        ChannelRegister::ErrorAddress => now.address,
+        ChannelRegister::Get => now.get.into(),
+        ChannelRegister::Engine => now.setup.engine.into(),
+        ChannelRegister::Asid => now.setup.asid.into(),
+        ChannelRegister::Priority => now.setup.priority.into(),
     }
 }
 
@@ -74,8 +71,10 @@ fn control(device: &Device, number: u8, channel: &Channel, value: u64) -> bool {
     match channel.switch(control.enable(), device.engine_count(), |switched| carry_out(device, number, switched)) {
         Switched::Enabled(_) => device.kick(number),
         Switched::Refused(_, vector) => {
-            device.counters.add(Counter::ChannelErrors, 1);
-            device.raise(vector.unwrap_or(VECTOR_ERROR), Some(number));
+            device.unless_reset(|| {
+                device.counters.add(Counter::ChannelErrors, 1);
+                device.raise(vector.unwrap_or(VECTOR_ERROR), InterruptCause::ChannelError(number));
+            });
         }
         Switched::Stopped | Switched::Stopping | Switched::Unchanged => {}
     }

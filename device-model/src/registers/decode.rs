@@ -3,15 +3,17 @@
 
 use ersatz_abi::counter::Counter;
 use ersatz_abi::mmu::ADDRESS_SPACES;
-use ersatz_abi::regs::{self, Access, Register};
+use ersatz_abi::regs::{
+    self, Access, AddressSpaceRegister, ChannelRegister, DeviceRegister, NotificationRegister, Register,
+};
 
 /// What an access goes to.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Target {
-    Device(&'static Register),
-    Channel(u8, &'static Register),
-    AddressSpace(u8, &'static Register),
-    Notification(RingName, &'static Register),
+    Device(DeviceRegister),
+    Channel(u8, ChannelRegister),
+    AddressSpace(u8, AddressSpaceRegister),
+    Notification(RingName, NotificationRegister),
     Counter(Counter),
     Doorbell(u8),
 }
@@ -34,10 +36,10 @@ pub(super) enum Part {
 impl Target {
     pub(super) fn access(self) -> Access {
         match self {
-            Self::Device(register)
-            | Self::Channel(_, register)
-            | Self::AddressSpace(_, register)
-            | Self::Notification(_, register) => register.access,
+            Self::Device(register) => register.register().access,
+            Self::Channel(_, register) => register.register().access,
+            Self::AddressSpace(_, register) => register.register().access,
+            Self::Notification(_, register) => register.register().access,
             Self::Counter(_) => Access::ReadOnly,
             Self::Doorbell(_) => Access::WriteOnly,
         }
@@ -51,13 +53,16 @@ impl Target {
     }
 }
 
+/// Bytes from the low half of a register to its high half.
+const HALF: u32 = 4;
+
 impl Part {
     /// The part of a register of `width` bytes that an access of `length` bytes at `offset` in it covers.
     fn of(width: u8, offset: u32, length: usize) -> Option<Self> {
         match (width, offset, length) {
             (8, 0, 8) | (4, 0, 4) => Some(Self::Whole),
             (8, 0, 4) => Some(Self::Low),
-            (8, 4, 4) => Some(Self::High),
+            (8, HALF, 4) => Some(Self::High),
             _ => None,
         }
     }
@@ -80,17 +85,25 @@ impl Part {
     }
 }
 
-fn find(registers: &'static [Register], offset: u32, length: usize) -> Option<(&'static Register, Part)> {
-    registers.iter().find_map(|register| {
-        let part = Part::of(register.width, offset.checked_sub(register.offset)?, length)?;
-        Some((register, part))
-    })
+/// Finds the register of a block, and the part of it, that an access of `length` bytes at `offset` in the block covers.
+/// `from_offset` and `row` are those of the block's enumeration.
+fn find<R: Copy>(
+    from_offset: fn(u32) -> Option<R>,
+    row: fn(R) -> &'static Register,
+    offset: u32,
+    length: usize,
+) -> Option<(R, Part)> {
+    let part_from = |start| {
+        let register = from_offset(start)?;
+        Some((register, Part::of(row(register).width, offset - start, length)?))
+    };
+    part_from(offset).or_else(|| part_from(offset.checked_sub(HALF)?))
 }
 
 // Each number of eight bits is an address space.
 const _: () = assert!(ADDRESS_SPACES == 1 << u8::BITS);
 
-/// The register at `offset` of BAR0, for a device of so many channels.
+/// The register at `offset` of BAR0, for a device with this number of channels.
 pub(super) fn locate(offset: u64, length: usize, channels: u8) -> Option<(Target, Part)> {
     let offset = u32::try_from(offset).ok()?;
     let block_at = |base: u32, stride: u32| {
@@ -104,7 +117,7 @@ pub(super) fn locate(offset: u64, length: usize, channels: u8) -> Option<(Target
     }
     if offset >= regs::ADDRESS_SPACE_BASE {
         let (asid, offset) = block_at(regs::ADDRESS_SPACE_BASE, regs::ADDRESS_SPACE_STRIDE)?;
-        let (register, part) = find(regs::ADDRESS_SPACE_REGISTERS, offset, length)?;
+        let (register, part) = find(AddressSpaceRegister::from_offset, AddressSpaceRegister::register, offset, length)?;
         return Some((Target::AddressSpace(asid, register), part));
     }
     if offset >= regs::COUNTER_BASE {
@@ -114,16 +127,17 @@ pub(super) fn locate(offset: u64, length: usize, channels: u8) -> Option<(Target
     }
     if offset >= regs::CHANNEL_BASE {
         let (channel, offset) = channel_at(regs::CHANNEL_BASE, regs::CHANNEL_STRIDE)?;
-        let (register, part) = find(regs::CHANNEL_REGISTERS, offset, length)?;
+        let (register, part) = find(ChannelRegister::from_offset, ChannelRegister::register, offset, length)?;
         return Some((Target::Channel(channel, register), part));
     }
     for (name, base) in [(RingName::Faults, regs::FAULT_RING_BASE), (RingName::AccessCounters, regs::ACCESS_RING_BASE)]
     {
         if let Some(offset) = offset.checked_sub(base).filter(|offset| *offset < regs::NOTIFICATION_STRIDE) {
-            let (register, part) = find(regs::NOTIFICATION_REGISTERS, offset, length)?;
+            let (register, part) =
+                find(NotificationRegister::from_offset, NotificationRegister::register, offset, length)?;
             return Some((Target::Notification(name, register), part));
         }
     }
-    let (register, part) = find(regs::DEVICE_REGISTERS, offset, length)?;
+    let (register, part) = find(DeviceRegister::from_offset, DeviceRegister::register, offset, length)?;
     Some((Target::Device(register), part))
 }

@@ -2,7 +2,7 @@
 //! The registers of the device as a whole.
 
 use ersatz_abi::pci::MSIX_VECTORS;
-use ersatz_abi::regs::{self, Configuration, Control, Peers, Register, Status};
+use ersatz_abi::regs::{Configuration, Control, DEVICE_MAGIC, DeviceRegister, Peers, Status};
 
 use super::decode::Part;
 use super::low_half::LowHalf;
@@ -27,52 +27,83 @@ impl LowHalves {
 }
 
 /// Writes a register.
-pub(super) fn store(device: &Device, halves: &LowHalves, register: &Register, part: Part, value: u64) -> bool {
-    match register.offset {
-        offset if offset == regs::MARK.offset => {
+pub(super) fn store(device: &Device, halves: &LowHalves, register: DeviceRegister, part: Part, value: u64) -> bool {
+    match register {
+        DeviceRegister::Mark => {
             if let Some(value) = halves.mark.complete(part, value) {
                 device.ports.tracer.emit(Event::Mark { value });
             }
             true
         }
-        offset if offset == regs::CONTROL.offset => control(device, value),
-        _ => fault::store(device, register, value)
-            .or_else(|| mmu::store(device, register, part, value))
-            .or_else(|| notification::store(device, &halves.access_counter_clear, register, part, value))
-            .unwrap_or(false),
+        DeviceRegister::Control => control(device, value),
+        DeviceRegister::InvalidateAddress => {
+            device.mmu.set_window(|window| window.address = part.put(window.address, value));
+            true
+        }
+        DeviceRegister::InvalidateLength => {
+            device.mmu.set_window(|window| window.length = part.put(window.length, value));
+            true
+        }
+        DeviceRegister::Invalidate => mmu::invalidate(device, value),
+        DeviceRegister::FaultReplay => fault::replay(device, value),
+        DeviceRegister::FaultCancel => fault::cancel(device, value),
+        DeviceRegister::AccessCounterControl => notification::control_access_counters(device, value),
+        DeviceRegister::AccessCounterClear => {
+            let region = halves.access_counter_clear.complete(part, value);
+            region.is_none_or(|region| device.access_counters.clear(region))
+        }
+        DeviceRegister::Id
+        | DeviceRegister::Version
+        | DeviceRegister::Configuration
+        | DeviceRegister::Status
+        | DeviceRegister::VramSize
+        | DeviceRegister::Timestamp
+        | DeviceRegister::MmuConfiguration
+        | DeviceRegister::Peers
+        | DeviceRegister::InvalidateRequested
+        | DeviceRegister::InvalidateAcknowledged
+        | DeviceRegister::FaultedChannels => false,
     }
 }
 
 /// What a register reads as.
-pub(super) fn value(device: &Device, register: &Register) -> u64 {
-    match register.offset {
-        offset if offset == regs::ID.offset => regs::DEVICE_MAGIC.into(),
-        offset if offset == regs::VERSION.offset => ersatz_abi::ABI_VERSION.into(),
-        offset if offset == regs::CONFIGURATION.offset => Configuration(0)
+pub(super) fn value(device: &Device, register: DeviceRegister) -> u64 {
+    match register {
+        DeviceRegister::Id => DEVICE_MAGIC.into(),
+        DeviceRegister::Version => ersatz_abi::ABI_VERSION.into(),
+        DeviceRegister::Configuration => Configuration(0)
             .with_channels(device.channel_count().into())
             .with_copy_engines(device.copy_engine_count().into())
             .with_vectors(MSIX_VECTORS.into())
             .0
             .into(),
-        offset if offset == regs::STATUS.offset => Status(0)
+        DeviceRegister::Status => Status(0)
             .with_channel_error(device.channels.iter().any(Channel::is_in_error))
             .with_bad_access(device.had_bad_access())
             .with_resetting(device.is_resetting())
             .0
             .into(),
-        offset if offset == regs::VRAM_SIZE.offset => device.vram.size(),
-        offset if offset == regs::CONTROL.offset => Control(0).with_reset(device.is_resetting()).0.into(),
-        offset if offset == regs::PEERS.offset => Peers(0)
+        DeviceRegister::VramSize => device.vram.size(),
+        DeviceRegister::Control => Control(0).with_reset(device.is_resetting()).0.into(),
+        DeviceRegister::Timestamp => device.ports.clock.now(),
+        DeviceRegister::MmuConfiguration => mmu::configuration(device).0.into(),
+        DeviceRegister::Peers => Peers(0)
             .with_linked(device.link.peers().into())
             .with_own(device.link.number().unwrap_or(0).into())
             .with_plugged(device.link.number().is_some())
             .0
             .into(),
-        offset if offset == regs::TIMESTAMP.offset => device.ports.clock.now(),
-        _ => fault::value(device, register)
-            .or_else(|| mmu::value(device, register))
-            .or_else(|| notification::value(device, register))
-            .unwrap_or(0),
+        DeviceRegister::InvalidateAddress => device.mmu.window().address,
+        DeviceRegister::InvalidateLength => device.mmu.window().length,
+        DeviceRegister::InvalidateRequested => device.mmu.window().requested,
+        DeviceRegister::InvalidateAcknowledged => device.mmu.acknowledged(),
+        DeviceRegister::FaultedChannels => fault::faulted_channels(device),
+        DeviceRegister::AccessCounterControl => device.access_counters.control().0.into(),
+        DeviceRegister::Mark
+        | DeviceRegister::Invalidate
+        | DeviceRegister::FaultReplay
+        | DeviceRegister::FaultCancel
+        | DeviceRegister::AccessCounterClear => 0,
     }
 }
 

@@ -3,39 +3,29 @@
 
 use ersatz_abi::counter::Counter;
 use ersatz_abi::pci::VECTOR_ERROR;
-use ersatz_abi::regs::{self, Register};
 
 use crate::channel::Fault;
 use crate::device::Device;
+use crate::interrupt::InterruptCause;
 use crate::trace::{Event, NotificationEvent};
 
-/// Writes a register; `None` if it is not one of these.
-pub(super) fn store(device: &Device, register: &Register, value: u64) -> Option<bool> {
-    match register.offset {
-        offset if offset == regs::FAULT_REPLAY.offset => Some(replay(device, value)),
-        offset if offset == regs::FAULT_CANCEL.offset => Some(cancel(device, value)),
-        _ => None,
-    }
-}
-
-/// What a register reads as; `None` if it is not one of these.
-pub(super) fn value(device: &Device, register: &Register) -> Option<u64> {
-    (register.offset == regs::FAULTED_CHANNELS.offset).then(|| faulted_channels(device))
-}
-
-fn faulted_channels(device: &Device) -> u64 {
+/// One bit for each channel that waits at a fault.
+pub(super) fn faulted_channels(device: &Device) -> u64 {
     let faulted = (0..).zip(&device.channels).filter(|(_, channel)| channel.is_faulted());
     faulted.fold(0, |mask, (number, _)| mask | 1 << number)
 }
 
-/// Has the channels that wait at a fault try again. Those that come to wait meanwhile are not meant.
-fn replay(device: &Device, value: u64) -> bool {
+/// Makes the channels that wait at a fault try again, but not those that come to wait meanwhile. Returns whether the register
+/// accepts the value.
+pub(super) fn replay(device: &Device, value: u64) -> bool {
     if value != 1 {
         return false;
     }
     let channels = faulted_channels(device);
-    device.counters.add(Counter::Replays, 1);
-    device.ports.tracer.emit(NotificationEvent::Replay { channels }.into());
+    device.unless_reset(|| {
+        device.counters.add(Counter::Replays, 1);
+        device.ports.tracer.emit(NotificationEvent::Replay { channels }.into());
+    });
     for (number, channel) in (0..).zip(&device.channels) {
         if channels & (1 << number) != 0 && channel.replay() {
             device.kick(number);
@@ -44,8 +34,8 @@ fn replay(device: &Device, value: u64) -> bool {
     true
 }
 
-/// Ends the waiting of a channel with an error; one that does not wait stays as it is.
-fn cancel(device: &Device, value: u64) -> bool {
+/// Ends the waiting of a channel with an error; one that does not wait stays as it is. Returns whether there is such a channel.
+pub(super) fn cancel(device: &Device, value: u64) -> bool {
     let Some((number, channel)) =
         u8::try_from(value).ok().and_then(|number| Some((number, device.channels.get(usize::from(number))?)))
     else {
@@ -59,9 +49,11 @@ fn cancel(device: &Device, value: u64) -> bool {
         told = vector;
     });
     if cancelled {
-        device.counters.add(Counter::FaultsCancelled, 1);
-        device.counters.add(Counter::ChannelErrors, 1);
-        device.raise(told.unwrap_or(VECTOR_ERROR), Some(number));
+        device.unless_reset(|| {
+            device.counters.add(Counter::FaultsCancelled, 1);
+            device.counters.add(Counter::ChannelErrors, 1);
+            device.raise(told.unwrap_or(VECTOR_ERROR), InterruptCause::ChannelError(number));
+        });
     }
     true
 }

@@ -3,11 +3,11 @@
 
 use ersatz_abi::access_counter::AccessCounterControl;
 use ersatz_abi::notification::{NotificationControl, NotificationStatus};
-use ersatz_abi::regs::{self, Register};
+use ersatz_abi::regs::NotificationRegister;
 
 use super::decode::{Part, RingName};
-use super::low_half::LowHalf;
 use crate::device::Device;
+use crate::interrupt::InterruptCause;
 use crate::notification::NotificationRing;
 
 fn ring(device: &Device, name: RingName) -> &NotificationRing {
@@ -17,71 +17,66 @@ fn ring(device: &Device, name: RingName) -> &NotificationRing {
     }
 }
 
-/// Writes a register of a ring.
-pub(super) fn store_ring(device: &Device, name: RingName, register: &Register, part: Part, value: u64) -> bool {
-    let ring = ring(device, name);
-    if register.offset == regs::NOTIFICATION_BASE.offset {
-        return ring.set_up(|setup| setup.base = part.put(setup.base, value));
+/// Why the device interrupts when the ring has records.
+fn cause(name: RingName) -> InterruptCause {
+    match name {
+        RingName::Faults => InterruptCause::FaultBuffer,
+        RingName::AccessCounters => InterruptCause::AccessCounters,
     }
-    let Ok(value) = u32::try_from(value) else { return false };
-    match register.offset {
-        offset if offset == regs::NOTIFICATION_ORDER.offset => ring.set_up(|setup| setup.order = value),
-        offset if offset == regs::NOTIFICATION_VECTOR.offset => ring.set_up(|setup| setup.vector = value),
-        offset if offset == regs::NOTIFICATION_CONTROL.offset => {
-            let control = NotificationControl(value);
+}
+
+/// Writes a register of a ring.
+pub(super) fn store_ring(
+    device: &Device,
+    name: RingName,
+    register: NotificationRegister,
+    part: Part,
+    value: u64,
+) -> bool {
+    let ring = ring(device, name);
+    let low = (value & u64::from(u32::MAX)) as u32;
+    match register {
+        NotificationRegister::Base => ring.set_up(|setup| setup.base = part.put(setup.base, value)),
+        NotificationRegister::Order => ring.set_up(|setup| setup.order = low),
+        NotificationRegister::Vector => ring.set_up(|setup| setup.vector = low),
+        NotificationRegister::Control => {
+            let control = NotificationControl(low);
             control.0 & NotificationControl::RESERVED == 0 && ring.switch(control.enable())
         }
-        offset if offset == regs::NOTIFICATION_STATUS.offset => {
-            let bits = NotificationStatus(value);
+        NotificationRegister::Status => {
+            let bits = NotificationStatus(low);
             let is_known = bits.0 & NotificationStatus::RESERVED == 0;
             if is_known {
                 ring.clear_status(bits);
             }
             is_known
         }
-        offset if offset == regs::NOTIFICATION_GET.offset => {
-            let acknowledged = ring.acknowledge(value);
+        NotificationRegister::Get => {
+            let acknowledged = ring.acknowledge(low);
             if let Some(vector) = acknowledged.and_then(|acknowledged| acknowledged.interrupt) {
-                device.raise(vector, None);
+                device.unless_reset(|| device.raise(vector, cause(name)));
             }
             acknowledged.is_some()
         }
-        _ => false,
+        NotificationRegister::Put => false,
     }
 }
 
 /// What a register of a ring reads as.
-pub(super) fn ring_value(device: &Device, name: RingName, register: &Register) -> u64 {
+pub(super) fn ring_value(device: &Device, name: RingName, register: NotificationRegister) -> u64 {
     let now = ring(device, name).snapshot();
-    match register.offset {
-        offset if offset == regs::NOTIFICATION_BASE.offset => now.setup.base,
-        offset if offset == regs::NOTIFICATION_ORDER.offset => now.setup.order.into(),
-        offset if offset == regs::NOTIFICATION_VECTOR.offset => now.setup.vector.into(),
-        offset if offset == regs::NOTIFICATION_CONTROL.offset => now.control.0.into(),
-        offset if offset == regs::NOTIFICATION_STATUS.offset => now.status.0.into(),
-        offset if offset == regs::NOTIFICATION_GET.offset => now.get.into(),
-        offset if offset == regs::NOTIFICATION_PUT.offset => now.put.into(),
-        _ => 0,
+    match register {
+        NotificationRegister::Base => now.setup.base,
+        NotificationRegister::Order => now.setup.order.into(),
+        NotificationRegister::Vector => now.setup.vector.into(),
+        NotificationRegister::Control => now.control.0.into(),
+        NotificationRegister::Status => now.status.0.into(),
+        NotificationRegister::Get => now.get.into(),
+        NotificationRegister::Put => now.put.into(),
     }
 }
 
-/// Writes a device register of the access counters; `None` if it is not one. `clear_low` keeps the low half of what is to be
-/// cleared until the high one comes.
-pub(super) fn store(device: &Device, clear_low: &LowHalf, register: &Register, part: Part, value: u64) -> Option<bool> {
-    let counters = &device.access_counters;
-    match register.offset {
-        offset if offset == regs::ACCESS_COUNTER_CONTROL.offset => {
-            Some(u32::try_from(value).is_ok_and(|value| counters.set_control(AccessCounterControl(value))))
-        }
-        offset if offset == regs::ACCESS_COUNTER_CLEAR.offset => {
-            Some(clear_low.complete(part, value).is_none_or(|region| counters.clear(region)))
-        }
-        _ => None,
-    }
-}
-
-/// What a device register of the access counters reads as; `None` if it is not one.
-pub(super) fn value(device: &Device, register: &Register) -> Option<u64> {
-    let is_control = register.offset == regs::ACCESS_COUNTER_CONTROL.offset;
-    is_control.then(|| device.access_counters.control().0.into())
+/// Writes the control register of the access counters. Returns whether it accepts the value.
+pub(super) fn control_access_counters(device: &Device, value: u64) -> bool {
+    u32::try_from(value).is_ok_and(|value| device.access_counters.set_control(AccessCounterControl(value)))
 }

@@ -186,6 +186,12 @@ impl Host {
     pub fn enable(&self, channel: u32, vector: u32) {
         let away = u64::from(channel) * CHANNEL_MEMORY;
         self.memory.write_slice(&[0; 4096], GuestAddress(BLOCK + away)).unwrap();
+        self.enable_pushed(channel, vector);
+    }
+
+    /// As [`Self::enable`], with the control block as it is: for commands that are in the ring before.
+    pub fn enable_pushed(&self, channel: u32, vector: u32) {
+        let away = u64::from(channel) * CHANNEL_MEMORY;
         self.write64(reg(channel, regs::RING_BASE), RING + away);
         self.write64(reg(channel, regs::CONTROL_BLOCK), BLOCK + away);
         self.write32(reg(channel, regs::RING_ORDER), ORDER);

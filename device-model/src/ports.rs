@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What the device reaches of the machine around it.
+
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::dma::ReportedSpace;
+use crate::interrupt::InterruptSink;
+use crate::trace::Tracer;
+
+/// The machine around the device.
+pub(crate) struct Ports {
+    pub(crate) dma: ReportedSpace,
+    pub(crate) interrupts: Arc<dyn InterruptSink>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) tracer: Tracer,
+}
