@@ -45,8 +45,6 @@ pub struct Share {
 pub struct Job {
     /// The program to run, and its arguments.
     pub command: Vec<String>,
-    /// Whether the command gets a terminal (of its own, relayed to the host's) instead of pipes.
-    pub terminal: bool,
     /// Folders to mount before.
     pub shares: Vec<Share>,
     /// Files to send to the host afterwards, however the command ends. Those that do not exist are left out.

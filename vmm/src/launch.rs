@@ -12,7 +12,6 @@ use std::thread;
 use ersatz_guest_image::manifest::Manifest;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use thiserror::Error;
-use vmm_sys_util::eventfd::EventFd;
 
 use crate::accel::kvm::{self, KvmRunError};
 use crate::accel::nested::{self, Ground, NestedError};
@@ -129,6 +128,8 @@ pub struct Connection {
     pub interactive: bool,
     /// Whether Ctrl-A x ends the guest; only if interactive.
     pub keys: bool,
+    /// Whether the console is passed on as it is, for somebody else to show.
+    pub verbatim: bool,
     /// Whether the guest boots though it could start from a snapshot.
     pub cold: bool,
     /// Hears of the steps of a long start, and of exit counts.
@@ -147,20 +148,15 @@ pub fn launch(
 ) -> Result<(Outcome, ConsoleLog), LaunchError> {
     let log = ConsoleLog::new();
     let stop = Event::new()?;
-    let nested_stop = EventFd::new(libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)?;
-    let _signals = Signals::follow(stop.clone(), nested_stop.try_clone()?)?;
+    let _signals = Signals::follow(&stop)?;
     let terminal = if connection.interactive { RawTerminal::take()? } else { None };
     let input = if connection.interactive {
-        let (quit, nested_quit) = (stop.clone(), nested_stop.try_clone()?);
-        let keys = connection.keys;
-        Some(follow_input(keys, move || {
-            quit.set();
-            let _ = nested_quit.write(1);
-        })?)
+        let quit = stop.clone();
+        Some(follow_input(connection.keys, move || quit.set())?)
     } else {
         None
     };
-    let style = if terminal.is_some() { Style::Raw } else { Style::Text };
+    let style = if terminal.is_some() || connection.verbatim { Style::Raw } else { Style::Text };
     let output = ConsoleOutput::new(log.clone(), connection.sink.take(), style);
     let watch = Watch { log: log.clone(), limit: spec.run.timeout, stop };
     let outcome = match carrier {
@@ -168,25 +164,26 @@ pub fn launch(
         Carrier::Tcg(_) if spec.run.exit_counts => return Err(LaunchError::NoExits),
         Carrier::Tcg(qemu) => tcg::run(spec, qemu, connection.cold, output, input, &watch, &mut connection.progress)?,
         Carrier::Nested(ground) => {
-            let mut console = nested::Console {
-                input,
-                output: Box::new(output),
-                errors: Box::new(io::stderr()),
-                terminal: terminal.as_ref().map(RawTerminal::size),
-            };
-            nested::run(spec, ground, &mut console, &nested_stop, &mut connection.progress)?
+            let mut console = nested::Console { input, output: Box::new(output), errors: Box::new(io::stderr()) };
+            nested::run(spec, ground, connection.cold, &mut console, &watch.stop, &mut connection.progress)?
         }
     };
     Ok((outcome, log))
 }
 
-/// Turns the signals that mean "end" into events, for as long as it lives.
-struct Signals {
+/// Turns the signals that mean "end" into an event, for as long as it lives.
+pub struct Signals {
     ids: Vec<signal_hook::SigId>,
 }
 
 impl Signals {
-    fn follow(stop: Event, nested_stop: EventFd) -> io::Result<Self> {
+    /// Has the signals set an event.
+    ///
+    /// # Errors
+    ///
+    /// If there are no descriptors or threads to be had.
+    pub fn follow(stop: &Event) -> io::Result<Self> {
+        let stop = stop.clone();
         let (mut reader, writer) = UnixStream::pair()?;
         let mut ids = Vec::new();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -197,7 +194,6 @@ impl Signals {
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             while matches!(io::Read::read(&mut reader, &mut [0; 16]), Ok(1..)) {
                 stop.set();
-                let _ = nested_stop.write(1);
             }
         })?;
         Ok(Self { ids })

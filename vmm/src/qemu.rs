@@ -5,6 +5,7 @@
 
 mod capability;
 mod locate;
+pub mod mailbox;
 pub mod migration;
 mod process;
 mod qmp;

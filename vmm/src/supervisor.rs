@@ -102,7 +102,7 @@ impl AsFd for Event {
 }
 
 /// Waits for the first of some events; its index, or `None` when the time is over.
-fn first_of<const N: usize>(events: [&Event; N], limit: Duration) -> Option<usize> {
+pub fn first_of<const N: usize>(events: [&Event; N], limit: Duration) -> Option<usize> {
     let deadline = Instant::now() + limit;
     loop {
         let mut polled = events.map(|event| PollFd::new(event, PollFlags::IN));

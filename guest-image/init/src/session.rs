@@ -49,17 +49,6 @@ pub fn in_foreground(command: &mut Command, terminal: File) {
     unsafe { command.pre_exec(enter) };
 }
 
-/// Gives the command a session of its own on a terminal: for a pseudo-terminal, which loses nothing when its session ends.
-pub fn own_session(command: &mut Command, terminal: File) {
-    let enter = move || {
-        setsid()?;
-        take(&terminal)?;
-        heed_keys()
-    };
-    // SAFETY: between fork and exec the closure makes system calls only: it neither allocates nor takes a lock.
-    unsafe { command.pre_exec(enter) };
-}
-
 /// Has the terminal's keys, and its end, do what they do by default. A process that was started in the background ignores
 /// them, its children inherit that, and a shell cannot even trap what was ignored when it started.
 fn heed_keys() -> io::Result<()> {
@@ -85,49 +74,21 @@ fn take(terminal: &File) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
     use std::os::unix::process::ExitStatusExt;
-    use std::process::Stdio;
-
-    use nix::pty::openpty;
 
     use super::*;
 
-    /// A command on a new pseudo-terminal, and the other end of that.
-    fn on_terminal(script: &str) -> (Command, File, File) {
-        let pair = openpty(None, None).unwrap();
-        let terminal = File::from(pair.slave);
+    #[test]
+    fn keys_work_though_whoever_started_us_ignores_them() {
         let mut command = Command::new("sh");
-        let stream = || Stdio::from(terminal.try_clone().unwrap());
-        command.args(["-c", script]).stdin(stream()).stdout(stream()).stderr(stream());
-        (command, terminal, File::from(pair.master))
-    }
-
-    #[test]
-    fn ctrl_c_reaches_a_command_in_its_own_session() {
-        let (mut command, terminal, mut keyboard) =
-            on_terminal("trap 'exit 7' INT; echo ready; while :; do sleep 0.01; done");
-        own_session(&mut command, terminal);
-        let mut child = command.spawn().unwrap();
-        let mut byte = [0];
-        while byte != *b"y" {
-            keyboard.read_exact(&mut byte).unwrap();
-        }
-        keyboard.write_all(b"\x03").unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(7));
-    }
-
-    #[test]
-    fn ctrl_c_works_though_whoever_started_us_ignores_it() {
-        let (mut command, terminal, _keyboard) = on_terminal("kill -INT $$; exit 1");
-        let ignore = || {
+        command.args(["-c", "kill -INT $$; exit 1"]);
+        let enter = || {
             // SAFETY: to ignore a signal runs no code of this process.
             unsafe { signal(Signal::SIGINT, SigHandler::SigIgn) }?;
-            Ok(())
+            heed_keys()
         };
-        // SAFETY: between fork and exec the closure makes a system call only.
-        unsafe { command.pre_exec(ignore) };
-        own_session(&mut command, terminal);
+        // SAFETY: between fork and exec the closure makes system calls only.
+        unsafe { command.pre_exec(enter) };
         let status = command.spawn().unwrap().wait().unwrap();
         assert_eq!(status.signal(), Some(Signal::SIGINT as i32));
     }

@@ -19,13 +19,6 @@ const HEADER: usize = 5;
 pub enum Message {
     /// Host to outer machine: bytes for the command's standard input; none at all means end of file.
     Input(Vec<u8>),
-    /// Host to outer machine: the size of the user's terminal in characters.
-    WindowSize {
-        /// Lines.
-        rows: u16,
-        /// Characters a line.
-        columns: u16,
-    },
     /// Host to outer machine: send this signal to the command.
     Signal(u8),
     /// PID 1 is alive; sent about once a second.
@@ -34,7 +27,7 @@ pub enum Message {
     Stage(String),
     /// The command runs from here on.
     Started,
-    /// From the command's standard output or its terminal.
+    /// From the command's standard output.
     Output(Vec<u8>),
     /// From the command's standard error.
     ErrorOutput(Vec<u8>),
@@ -76,7 +69,6 @@ pub enum ChannelError {
 
 mod kind {
     pub const INPUT: u8 = 1;
-    pub const WINDOW_SIZE: u8 = 2;
     pub const SIGNAL: u8 = 3;
     pub const HEARTBEAT: u8 = 0x10;
     pub const STAGE: u8 = 0x11;
@@ -95,9 +87,6 @@ impl Message {
     pub fn encode(&self) -> Vec<u8> {
         let (kind, mut body) = match self {
             Self::Input(data) => (kind::INPUT, data.clone()),
-            Self::WindowSize { rows, columns } => {
-                (kind::WINDOW_SIZE, [rows.to_le_bytes(), columns.to_le_bytes()].concat())
-            }
             Self::Signal(signal) => (kind::SIGNAL, vec![*signal]),
             Self::Heartbeat => (kind::HEARTBEAT, Vec::new()),
             Self::Stage(text) => (kind::STAGE, text.clone().into_bytes()),
@@ -123,13 +112,6 @@ impl Message {
         let text = || String::from_utf8_lossy(body).into_owned();
         Some(match kind {
             kind::INPUT => Self::Input(body.to_vec()),
-            kind::WINDOW_SIZE => {
-                let (rows, columns) = body.split_first_chunk::<2>()?;
-                Self::WindowSize {
-                    rows: u16::from_le_bytes(*rows),
-                    columns: u16::from_le_bytes(columns.try_into().ok()?),
-                }
-            }
             kind::SIGNAL => Self::Signal(single(body)?),
             kind::HEARTBEAT => empty(body).then_some(Self::Heartbeat)?,
             kind::STAGE => Self::Stage(text()),
@@ -194,6 +176,11 @@ impl Decoder {
         self.pending.drain(..done);
         Ok(())
     }
+
+    /// Whether all that was taken so far were whole messages.
+    pub fn is_between_messages(&self) -> bool {
+        self.pending.is_empty()
+    }
 }
 
 #[cfg(test)]
@@ -204,7 +191,6 @@ mod tests {
         vec![
             Message::Input(b"ls\r".to_vec()),
             Message::Input(Vec::new()),
-            Message::WindowSize { rows: 24, columns: 80 },
             Message::Signal(15),
             Message::Heartbeat,
             Message::Stage("loading modules".to_owned()),
@@ -239,6 +225,14 @@ mod tests {
     fn an_unfinished_frame_is_kept_for_later() {
         let frame = Message::Ended(3).encode();
         assert_eq!(decode(&frame[..frame.len() - 1], 100).unwrap(), []);
+        let mut decoder = Decoder::default();
+        for (byte, is_between) in [(0, true), (1, false), (frame.len() - 1, false), (frame.len(), true)] {
+            let mut decoder = Decoder::default();
+            decoder.push(&frame[..byte], |_| ()).unwrap();
+            assert_eq!(decoder.is_between_messages(), is_between, "after {byte} bytes");
+        }
+        decoder.push(&frame, |_| ()).unwrap();
+        assert!(decoder.is_between_messages());
     }
 
     #[test]

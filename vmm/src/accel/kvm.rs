@@ -47,20 +47,28 @@ pub fn run(
     watch: &Watch,
     said: &mut dyn FnMut(&str),
 ) -> Result<Outcome, KvmRunError> {
-    let devices = &spec.run.devices;
-    if devices.len() > usize::from(FABRIC_PORTS) {
-        return Err(KvmRunError::TooMany(devices.len()));
-    }
-    let fabric = Fabric::new();
     let config = MachineConfig::linux(&spec.machine, spec.run.archive()?);
-    let functions = (0..).zip(devices).map(|(index, gpu)| factory(gpu.clone(), index, fabric.clone())).collect();
-    let machine = Machine::new(&config, functions, Console { output: Box::new(output), input })?;
+    let machine =
+        Machine::new(&config, gpu_factories(&spec.run.devices)?, Console { output: Box::new(output), input })?;
     let handle = machine.handle();
     let outcome = supervise::<KvmRunError>(watch, &handle, || Ok(machine.run()?))?;
     if spec.run.exit_counts {
         said(&format!("exits to the VMM: {}", handle.exits()));
     }
     Ok(outcome)
+}
+
+/// What makes the GPUs, in their order, linked with each other.
+///
+/// # Errors
+///
+/// If there are more than a fabric links.
+pub fn gpu_factories(devices: &[GpuSpec]) -> Result<Vec<FunctionFactory>, KvmRunError> {
+    if devices.len() > usize::from(FABRIC_PORTS) {
+        return Err(KvmRunError::TooMany(devices.len()));
+    }
+    let fabric = Fabric::new();
+    Ok((0..).zip(devices).map(|(index, gpu)| factory(gpu.clone(), index, fabric.clone())).collect())
 }
 
 /// What makes one GPU once its machine has memory and interrupts.

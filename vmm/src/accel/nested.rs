@@ -4,17 +4,20 @@
 //! QEMU TCG emulates an *outer machine* with SVM ([`machine`]), in which the stock kernel's kvm-amd works. PID 1 there
 //! runs the very VMM that this is, linked statically, on KVM ([`inside`]). What the guest is made of goes in with the
 //! outer machine's initramfs ([`image`]): measured against virtio-blk and 9p that is fastest, and needs no module.
-//! Console, exit status and trace files come out over one virtio-serial port ([`session`]).
+//! Console, exit status and trace files come out over one virtio-serial port ([`session`]). Most runs do not boot at all but start
+//! from a snapshot of the outer machine with a booted guest in it ([`restore`], [`await_run`]).
 //!
 //! Trouble is told apart by who stops talking. PID 1 of the outer machine beats: when it falls silent, the outer machine
 //! hangs. When it beats but the VMM overruns the guest's time limit, which it enforces itself, the VMM hangs. All else
 //! is the guest's own and comes out as its [`Outcome`].
 
+pub mod await_run;
 mod error;
 mod image;
 pub mod inside;
 mod machine;
 mod received;
+mod restore;
 mod session;
 
 use std::io::Write;
@@ -22,17 +25,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ersatz_guest_image::manifest::Manifest;
-use vmm_sys_util::eventfd::EventFd;
 
 pub use self::error::NestedError;
 pub use self::image::{OuterJob, Source};
 pub use self::session::Console;
 
-use self::machine::OuterMachine;
+use self::machine::{OuterMachine, Start};
 use self::session::Session;
 use crate::outcome::Outcome;
 use crate::qemu::Qemu;
 use crate::spec::GuestSpec;
+use crate::supervisor::Event;
 
 /// How much longer than its guest's time limit the VMM may take to end, and PID 1 to say so: the VMM stops the guest
 /// and writes the trace out, all of it emulated.
@@ -41,6 +44,9 @@ const GRACE: Duration = Duration::from_secs(60);
 /// Most VRAM that outer memory is set aside for, whatever the size of the BAR; touching more of it, with all guest memory
 /// in use, runs the outer machine out of memory.
 const VRAM_ALLOWANCE: u64 = 4 << 30;
+
+/// VRAM up to which the outer machine is the same for all runs.
+const LITTLE_VRAM: u64 = 1 << 30;
 
 /// What the outer machine needs besides the guest: its kernel, the initramfs twice while it unpacks, the VMM.
 const OUTER_OVERHEAD: u64 = 640 << 20;
@@ -76,9 +82,10 @@ pub fn outer_memory(guest: u64, vram: u64) -> u64 {
     sum.checked_next_multiple_of(2 << 20).unwrap_or(u64::MAX)
 }
 
-/// Runs a guest in an outer machine.
+/// Runs a guest in an outer machine. With `cold` that boots; without, it starts from a snapshot ([`restore`]), which is made if
+/// there is none.
 ///
-/// `progress` hears of each step, for people to see. When `stop` becomes readable the VMM is told to end the guest.
+/// `progress` hears of each step, for people to see. When `stop` happens the VMM is told to end the guest.
 /// If the outer machine fails before the VMM ran, it is started once more, and `progress` hears of that.
 ///
 /// # Errors
@@ -87,39 +94,52 @@ pub fn outer_memory(guest: u64, vram: u64) -> u64 {
 pub fn run(
     spec: &GuestSpec,
     ground: &Ground,
+    cold: bool,
     console: &mut Console,
-    stop: &EventFd,
+    stop: &Event,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Outcome, NestedError> {
-    let outcome = tempfile::NamedTempFile::new().map_err(NestedError::Scratch)?;
-    let job = inside::job(spec, ground, outcome.path(), console)?;
     let vram = spec.run.devices.iter().fold(0, |sum: u64, gpu| sum.saturating_add(gpu.vram));
+    if !cold {
+        // Runs with little VRAM start from one and the same snapshot.
+        let memory = outer_memory(spec.machine.memory, vram.max(LITTLE_VRAM));
+        if let Some(outcome) = restore::run(spec, ground, memory, console, stop, progress)? {
+            return Ok(outcome);
+        }
+    }
+    let outcome = tempfile::NamedTempFile::new().map_err(NestedError::Scratch)?;
+    let job = inside::job(spec, ground, console)?;
+    let traces = spec.run.devices.iter().map(|gpu| gpu.trace.clone());
+    let targets = std::iter::once(Some(outcome.path().to_owned())).chain(traces).collect();
     let memory = outer_memory(spec.machine.memory, vram);
     let limit = spec.run.timeout.map(|limit| limit.saturating_add(GRACE));
-    match run_job(&job, ground, memory, limit, console, stop, progress)? {
+    match run_job(&job, targets, ground, memory, limit, console, stop, progress)? {
         None => Ok(Outcome::Interrupted),
         Some(status) => inside::outcome(outcome.path(), status),
     }
 }
 
-/// Runs any job in an outer machine; returns the exit status of its command, or `None` if it was stopped before it ended.
+/// Runs any job in an outer machine, and puts the files that it leaves in their places; returns the exit status of its command,
+/// or `None` if it was stopped before it ended.
 ///
 /// # Errors
 ///
 /// As [`run`]; the command's exit status is no error.
+#[expect(clippy::too_many_arguments, reason = "they have nothing in common but this call")]
 pub fn run_job(
     job: &OuterJob,
+    targets: Vec<Option<PathBuf>>,
     ground: &Ground,
     memory: u64,
     limit: Option<Duration>,
     console: &mut Console,
-    stop: &EventFd,
+    stop: &Event,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Option<u8>, NestedError> {
     let mut attempt = |progress: &mut dyn FnMut(&str)| {
         progress("starting the outer machine (QEMU without hardware acceleration, with emulated SVM)");
-        let machine = OuterMachine::start(ground, job, memory)?;
-        Session::new(machine, job, limit)?.run(console, stop, progress)
+        let machine = OuterMachine::start(ground, Start::Boot(job), memory, &[])?;
+        Session::new(machine, targets.clone(), limit)?.run(console, stop, progress)
     };
     match attempt(progress) {
         Err(error) if error.is_before_the_vmm() => {

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use ersatz_guest_image::manifest::Manifest;
-use vmm_sys_util::eventfd::EventFd;
 
 use super::artifacts::{self, DEFAULT_SERIES};
 use super::report::say;
@@ -18,6 +17,7 @@ use crate::bench::boot::{Places, plan};
 use crate::bench::{initramfs, read_plan, run as carry_out};
 use crate::outcome::STATUS_INTERRUPTED;
 use crate::qemu::Qemu;
+use crate::supervisor::Event;
 
 /// Where things are in the outer machine.
 const INSIDE: &str = "/ersatz";
@@ -131,17 +131,15 @@ fn in_an_outer_machine(options: &BootOptions, manifest: &Manifest) -> Result<u8,
     }
     let job = OuterJob {
         command: [&text(&places.vmm)?, "bench", "carry-out", PLAN].map(str::to_owned).to_vec(),
-        terminal: false,
         files: sources,
         folders: vec![(manifest.toolchain_root.clone(), ROOT_INSIDE.into())],
         collect: Vec::new(),
     };
     let ground = Ground::new(manifest, Qemu::InRoot(manifest.toolchain_root.clone()));
     let memory = outer_memory(options.memory.saturating_add(QEMU_ROOM), 0);
-    let mut console =
-        Console { input: None, output: Box::new(io::stdout()), errors: Box::new(io::stderr()), terminal: None };
-    let stop = EventFd::new(libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)?;
-    let status = run_job(&job, &ground, memory, None, &mut console, &stop, &mut say)?;
+    let mut console = Console { input: None, output: Box::new(io::stdout()), errors: Box::new(io::stderr()) };
+    let stop = Event::new()?;
+    let status = run_job(&job, Vec::new(), &ground, memory, None, &mut console, &stop, &mut say)?;
     Ok(status.unwrap_or(STATUS_INTERRUPTED))
 }
 

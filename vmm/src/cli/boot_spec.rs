@@ -8,8 +8,9 @@ use clap::Args;
 
 use super::CommandError;
 use super::report::say;
-use crate::accel::nested::inside::{read_spec, write_outcome};
+use crate::accel::nested::inside::{read_json, write_outcome};
 use crate::launch::{Carrier, Connection, launch};
+use crate::spec::GuestSpec;
 
 /// Run a guest by its description, on KVM
 #[derive(Debug, Args)]
@@ -29,12 +30,13 @@ pub struct BootSpecOptions {
 ///
 /// If the guest cannot be run at all, or the files cannot be used.
 pub fn run(options: &BootSpecOptions) -> Result<u8, CommandError> {
-    let spec = read_spec(&options.spec)?;
+    let spec: GuestSpec = read_json(&options.spec)?;
     let connection = Connection {
         sink: Some(Box::new(io::stdout())),
         interactive: options.input,
         // The host's end has taken what is meant for us.
         keys: false,
+        verbatim: true,
         cold: true,
         progress: Box::new(say),
     };

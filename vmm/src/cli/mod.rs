@@ -5,6 +5,7 @@
 //! read is in [`size`], [`limit`] and [`artifacts`]; [`usage`] says in one line what is wrong with bad ones.
 
 pub mod artifacts;
+pub mod await_run;
 pub mod bench;
 pub mod boot_spec;
 pub mod caretaker;
@@ -62,6 +63,8 @@ enum Command {
     Device(device::DeviceOptions),
     #[command(name = crate::accel::nested::inside::COMMAND, hide = true)]
     BootSpec(boot_spec::BootSpecOptions),
+    #[command(name = crate::accel::nested::await_run::COMMAND, hide = true)]
+    AwaitRun(await_run::AwaitRunOptions),
     #[command(name = caretaker::COMMAND, hide = true)]
     Caretaker(caretaker::CaretakerOptions),
     Trace(trace::TraceArgs),
@@ -91,6 +94,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Device(options) => device::run(&options),
         Command::BootSpec(options) => boot_spec::run(&options),
+        Command::AwaitRun(options) => await_run::run(&options),
         Command::Caretaker(options) => caretaker::run(&options),
         Command::Trace(options) => trace::run(&options),
         Command::Bench(options) => bench::run(&options),

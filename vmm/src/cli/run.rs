@@ -57,6 +57,7 @@ pub fn run(options: &RunOptions) -> Result<u8, CommandError> {
         sink: Some(Box::new(io::stdout())),
         interactive: is_shell || options.interactive,
         keys: true,
+        verbatim: false,
         cold: options.guest.is_cold(),
         progress: Box::new(report::say),
     };

@@ -123,6 +123,7 @@ fn run_in_mode(options: &TestOptions, mode: Mode, style: Style) -> Result<u8, Co
         sink: Some(Box::new(report.clone())),
         interactive: false,
         keys: false,
+        verbatim: false,
         cold: options.guest.is_cold(),
         progress: Box::new(say),
     };

@@ -82,6 +82,12 @@ impl ConsoleLog {
         self.state().complaint.clone()
     }
 
+    /// Forgets all so far, but for the number of lines.
+    pub fn clear(&self) {
+        let mut state = self.state();
+        *state = State { total: state.total, ..State::default() };
+    }
+
     /// Number of lines so far; a mark for [`Self::since`].
     pub fn mark(&self) -> u64 {
         self.state().total

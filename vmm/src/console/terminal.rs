@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::thread;
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::keys::Keys;
 
@@ -37,14 +37,6 @@ impl RawTerminal {
         raw.make_raw();
         tcsetattr(&stdin, OptionalActions::Flush, &raw)?;
         Ok(Some(Self { before }))
-    }
-
-    /// Its lines and columns; 24 and 80 if it does not know.
-    pub fn size(&self) -> (u16, u16) {
-        match tcgetwinsize(io::stdin()) {
-            Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row, size.ws_col),
-            _ => (24, 80),
-        }
     }
 }
 

@@ -65,7 +65,8 @@ pub fn build(
     let memory_slots = MemorySlots::new(Arc::clone(&vm), first_free, dma);
     let bus = Arc::new(PciBus::new(&topology, interrupts, functions, memory_slots)?);
     let slots = PciSlots::new(&bus);
-    let platform = Arc::new(Platform::new(Arc::clone(&serial), Arc::clone(&bus), memory.clone()));
+    let ready = Arc::new(EventFd::new(EFD_NONBLOCK).map_err(MachineError::system("make an eventfd"))?);
+    let platform = Arc::new(Platform::new(Arc::clone(&serial), Arc::clone(&bus), Arc::clone(&ready), memory.clone()));
 
     let (entry, mapped) = load(&config.payload, &memory, &layout)?;
     acpi::write_tables(&memory, &topology.layout, topology.last_bus(), config.vcpus)?;
@@ -94,7 +95,7 @@ pub fn build(
     }
     let ending = Ending::new().map_err(MachineError::system("make an eventfd"))?;
     Ok(Machine {
-        handle: MachineHandle { exits, ending: Arc::new(ending), vcpus: controls, slots },
+        handle: MachineHandle { exits, ending: Arc::new(ending), vcpus: controls, slots, ready },
         vcpus,
         serial,
         pci: bus,

@@ -56,6 +56,14 @@ impl Exits {
         self.0[kind as usize]
     }
 
+    /// Those of them that came after `earlier` ones.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut exits = *self;
+        exits.0.iter_mut().zip(earlier.0).for_each(|(count, before)| *count = count.saturating_sub(before));
+        exits
+    }
+
     /// Exits of all kinds.
     pub fn total(&self) -> u64 {
         self.0.iter().sum()
@@ -114,5 +122,8 @@ mod tests {
         assert_eq!(exits.of(ExitKind::MappedBar), 0);
         assert_eq!(exits.total(), 3);
         assert!(exits.to_string().starts_with("port=1 config-space=0 bar=2"));
+        counters.count(ExitKind::Bar);
+        let later = counters.read().since(&exits);
+        assert_eq!((later.of(ExitKind::Bar), later.total()), (1, 1));
     }
 }

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use vmm_sys_util::eventfd::EventFd;
+
 use super::config::End;
 use super::events::Ending;
 use super::exits::{ExitCounters, Exits};
@@ -20,6 +22,7 @@ pub struct MachineHandle {
     pub(super) ending: Arc<Ending>,
     pub(super) vcpus: Arc<[Arc<VcpuControl>]>,
     pub(super) slots: PciSlots,
+    pub(super) ready: Arc<EventFd>,
 }
 
 impl MachineHandle {
@@ -50,6 +53,11 @@ impl MachineHandle {
     /// The machine's PCI slots, to fill and to empty.
     pub fn pci(&self) -> &PciSlots {
         &self.slots
+    }
+
+    /// Becomes readable when the guest says that it is ready for its run.
+    pub fn ready(&self) -> &EventFd {
+        &self.ready
     }
 
     /// Exits so far.

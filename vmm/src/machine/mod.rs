@@ -42,6 +42,7 @@ mod memory;
 mod pci;
 pub(crate) mod platform;
 pub(crate) mod serial;
+mod shared_memory;
 mod vcpu;
 
 use std::fs::File;
@@ -55,6 +56,7 @@ pub use handle::MachineHandle;
 pub use interrupts::InterruptError;
 pub use kvm_error::KvmError;
 pub use pci::{PciError, PciSlots, PlugError};
+pub use shared_memory::SharedMemory;
 pub use vcpu::{VcpuError, VcpuState};
 
 use self::pci::PciBus;

@@ -5,13 +5,16 @@
 //! |---|---|
 //! | 0x64 | keyboard controller: only its reset line |
 //! | 0xf4 | exit port: a byte written is the guest's exit status, and ends the machine |
+//! | 0xf5 | ready port: a write says that the guest is ready for its run |
 //! | 0x3f8–0x3ff | serial port |
 //! | 0x600–0x602 | ACPI sleep control, sleep status, reset |
 //! | 0xcf8–0xcff | PCI config space |
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ersatz_guest_image::ports::{EXIT_PORT, READY_PORT};
 use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::eventfd::EventFd;
 
 use super::config::End;
 use super::exits::ExitKind;
@@ -38,7 +41,6 @@ pub const SLEEP_TYPE_OFF: u8 = 5;
 
 /// Writing this to the sleep control register goes to sleep; the type is in bits 4:2.
 const SLEEP_ENABLE: u8 = 1 << 5;
-const EXIT_PORT: u16 = 0xf4;
 const KEYBOARD_COMMAND: u16 = 0x64;
 /// Keyboard controller: pulse the reset line.
 const KEYBOARD_RESET: u8 = 0xfe;
@@ -50,14 +52,16 @@ pub struct Platform {
     serial: Arc<SerialPort>,
     pci: Arc<PciBus>,
     config_port: Mutex<ConfigPort>,
+    /// Signalled by a write to the ready port.
+    ready: Arc<EventFd>,
     /// Held so that it is there for as long as a vCPU may run: each vCPU has a reference to this platform.
     _memory: GuestMemoryMmap,
 }
 
 impl Platform {
-    /// The platform of the machine with this memory.
-    pub fn new(serial: Arc<SerialPort>, pci: Arc<PciBus>, memory: GuestMemoryMmap) -> Self {
-        Self { serial, pci, config_port: Mutex::default(), _memory: memory }
+    /// The platform of the machine with this memory. `ready` is signalled when the guest says that it is ready.
+    pub fn new(serial: Arc<SerialPort>, pci: Arc<PciBus>, ready: Arc<EventFd>, memory: GuestMemoryMmap) -> Self {
+        Self { serial, pci, config_port: Mutex::default(), ready, _memory: memory }
     }
 
     fn config_port(&self) -> MutexGuard<'_, ConfigPort> {
@@ -90,6 +94,10 @@ impl Platform {
             }
             CONFIG_PORT..=CONFIG_END => self.config_port_write(port, data),
             EXIT_PORT => return Some(End::Exited(first)),
+            READY_PORT => {
+                // It fails only if it was signalled 2^64 times and nobody looked.
+                let _ = self.ready.write(1);
+            }
             PORT_SLEEP_CONTROL if first & SLEEP_ENABLE != 0 && first >> 2 & 7 == SLEEP_TYPE_OFF => {
                 return Some(End::PoweredOff);
             }

@@ -1,24 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Runs the job's command, on a terminal of its own or on pipes, with everything relayed to the host.
+//! Runs the job's command, with everything relayed to the host.
 
-use std::fs::File;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ersatz_guest_image::outer::Job;
 use ersatz_guest_image::outer::channel::Message;
-use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use thiserror::Error;
 
 use super::port::Port;
-use super::relay::{self, Target};
-use crate::session::own_session;
+use super::relay;
 
 /// How long a killed command may take to die before it is given up: it is stuck in the kernel, with KVM under it.
 const STUCK: Duration = Duration::from_secs(5);
@@ -32,9 +29,6 @@ pub enum CommandError {
     /// The job names none.
     #[error("the job names no program")]
     Empty,
-    /// There is no terminal for it.
-    #[error("cannot make a terminal for the command: {0}")]
-    Terminal(#[source] io::Error),
     /// It could not be started.
     #[error("cannot run {program} in the outer machine: {source}")]
     Spawn {
@@ -62,40 +56,19 @@ pub fn run(job: &Job, port: &Port) -> Result<u8, CommandError> {
     let [program, arguments @ ..] = &job.command[..] else { return Err(CommandError::Empty) };
     let mut command = Command::new(program);
     command.args(arguments).current_dir("/").env("PATH", "/bin:/sbin:/usr/bin:/usr/sbin").env("HOME", "/");
-    let spawn = |command: &mut Command| {
-        command.spawn().map_err(|source| CommandError::Spawn { program: program.clone(), source })
-    };
-    let (child, target, relays) = if job.terminal {
-        let master = give_terminal(&mut command).map_err(CommandError::Terminal)?;
-        let child = spawn(&mut command)?;
-        let output = master.try_clone().map_err(CommandError::Terminal)?;
-        (child, Target::Terminal(master), vec![relay::output(output, port, Message::Output)])
-    } else {
-        let mut child = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
-        let relays = [
-            child.stdout.take().map(|pipe| relay::output(pipe, port, Message::Output)),
-            child.stderr.take().map(|pipe| relay::output(pipe, port, Message::ErrorOutput)),
-        ];
-        let target = child.stdin.take().map_or(Target::Nothing, Target::Pipe);
-        (child, target, relays.into_iter().flatten().collect())
-    };
-    // The command holds the terminal's other end open; with it gone, the relay sees the end.
-    drop(command);
+    let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = spawned.map_err(|source| CommandError::Spawn { program: program.clone(), source })?;
+    let relays = [
+        child.stdout.take().map(|pipe| relay::output(pipe, port, Message::Output)),
+        child.stderr.take().map(|pipe| relay::output(pipe, port, Message::ErrorOutput)),
+    ];
+    let input = child.stdin.take();
     port.send(&Message::Started);
-    Ok(wait(child, target, relays, port))
-}
-
-/// Makes a terminal the command's standard streams and controlling terminal; returns the end to relay.
-fn give_terminal(command: &mut Command) -> io::Result<File> {
-    let pair = openpty(None, None)?;
-    let terminal = File::from(pair.slave);
-    command.stdin(terminal.try_clone()?).stdout(terminal.try_clone()?).stderr(terminal.try_clone()?);
-    own_session(command, terminal);
-    Ok(File::from(pair.master))
+    Ok(wait(child, input, relays.into_iter().flatten().collect(), port))
 }
 
 /// Relays input and signals until the command has ended and all its output is sent.
-fn wait(mut child: Child, target: Target, relays: Vec<JoinHandle<()>>, port: &Port) -> u8 {
+fn wait(mut child: Child, target: Option<ChildStdin>, relays: Vec<JoinHandle<()>>, port: &Port) -> u8 {
     let pid = child.id();
     let (sender, receiver) = channel();
     let ended: Sender<Event> = sender.clone();

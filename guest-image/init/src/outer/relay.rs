@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Moves the command's input and output between it and the host.
 
-use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
 use std::process::ChildStdin;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ersatz_guest_image::outer::channel::{Decoder, Message};
-use nix::pty::Winsize;
 use nix::sys::signal::Signal;
 
 use super::port::Port;
@@ -28,25 +25,6 @@ const BACKLOG: usize = 64;
 /// How long to wait before reading again while no host is there.
 const RETRY: Duration = Duration::from_millis(100);
 
-mod terminal {
-    nix::ioctl_write_ptr_bad!(
-        /// Sets a terminal's size.
-        set_size,
-        nix::libc::TIOCSWINSZ,
-        nix::pty::Winsize
-    );
-}
-
-/// Where input goes.
-pub enum Target {
-    /// The command's terminal.
-    Terminal(File),
-    /// Its standard input.
-    Pipe(ChildStdin),
-    /// Nowhere.
-    Nothing,
-}
-
 /// Starts the thread that sends what the command writes. It ends when the command's end is closed.
 pub fn output<R: Read + Send + 'static>(mut from: R, port: &Port, wrap: fn(Vec<u8>) -> Message) -> JoinHandle<()> {
     let port = port.clone();
@@ -60,7 +38,6 @@ pub fn output<R: Read + Send + 'static>(mut from: R, port: &Port, wrap: fn(Vec<u
                     std::thread::sleep(GATHER);
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                // A terminal whose other end is closed reads as EIO.
                 Err(_) => return,
             }
         }
@@ -68,7 +45,7 @@ pub fn output<R: Read + Send + 'static>(mut from: R, port: &Port, wrap: fn(Vec<u
 }
 
 /// Starts the threads that take the host's messages. They run as long as the machine does.
-pub fn input(port: &Port, target: Target, signal: impl Fn(Signal) + Send + 'static) {
+pub fn input(port: &Port, target: Option<ChildStdin>, signal: impl Fn(Signal) + Send + 'static) {
     let (sender, receiver) = sync_channel(BACKLOG);
     std::thread::spawn(move || feed(target, &receiver));
     let port = port.clone();
@@ -99,38 +76,14 @@ pub fn input(port: &Port, target: Target, signal: impl Fn(Signal) + Send + 'stat
     });
 }
 
-/// Hands input to the command as fast as it takes it.
-fn feed(mut target: Target, messages: &Receiver<Message>) {
+/// Hands input to the command as fast as it takes it. No bytes at all are the end of its input.
+fn feed(mut target: Option<ChildStdin>, messages: &Receiver<Message>) {
     for message in messages {
-        match message {
-            Message::Input(data) if data.is_empty() => {
-                if let Target::Pipe(_) = target {
-                    target = Target::Nothing; // closes it
-                }
-            }
-            Message::Input(data) => {
-                let result = match &mut target {
-                    Target::Terminal(terminal) => terminal.write_all(&data),
-                    Target::Pipe(pipe) => pipe.write_all(&data),
-                    Target::Nothing => Ok(()),
-                };
-                if result.is_err() {
-                    target = Target::Nothing;
-                }
-            }
-            Message::WindowSize { rows, columns } => {
-                if let Target::Terminal(terminal) = &target {
-                    set_window_size(terminal, rows, columns);
-                }
-            }
-            _ => {}
+        let Message::Input(data) = message else { continue };
+        // A pipe that is dropped is closed.
+        target = target.filter(|_| !data.is_empty());
+        if target.as_mut().is_some_and(|pipe| pipe.write_all(&data).is_err()) {
+            target = None;
         }
     }
-}
-
-fn set_window_size(terminal: &File, rows: u16, columns: u16) {
-    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: the descriptor is an open terminal's, and the kernel reads one Winsize, which outlives the call.
-    // A size that cannot be set leaves the old one, which does no harm.
-    let _ = unsafe { terminal::set_size(terminal.as_raw_fd(), &size) };
 }

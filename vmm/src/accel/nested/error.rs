@@ -9,7 +9,9 @@ use ersatz_guest_image::initramfs::ArchiveError;
 use ersatz_guest_image::outer::channel::ChannelError;
 use thiserror::Error;
 
-use crate::qemu::QemuError;
+use crate::qemu::migration::MigrationError;
+use crate::qemu::{QemuError, QmpError};
+use crate::snapshot::key::KeyError;
 
 /// Why a nested run has no outcome.
 #[derive(Debug, Error)]
@@ -39,6 +41,15 @@ pub enum NestedError {
     /// The outer machine's initramfs could not be put together.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// The machine could not be saved or loaded.
+    #[error(transparent)]
+    Migration(#[from] MigrationError),
+    /// QEMU did not do what it was asked.
+    #[error(transparent)]
+    Monitor(#[from] QmpError),
+    /// A file that the guest boots with is not there.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// QEMU could not be started or waited for.
     #[error(transparent)]
     Qemu(#[from] QemuError),

@@ -17,14 +17,12 @@ use super::{NestedError, utf8};
 pub struct OuterJob {
     /// The program, by its path in the outer machine, and its arguments.
     pub command: Vec<String>,
-    /// Whether it gets a terminal.
-    pub terminal: bool,
     /// Files it needs, by their paths in the outer machine. They are in memory there.
     pub files: Vec<(String, Source)>,
     /// Folders of the host, by their paths in the outer machine. They are read-only there.
     pub folders: Vec<(PathBuf, PathBuf)>,
-    /// Files it may leave, and where they go on the host.
-    pub collect: Vec<(PathBuf, PathBuf)>,
+    /// Files it may leave, which come out in this order.
+    pub collect: Vec<PathBuf>,
 }
 
 /// What a file in the outer machine holds.
@@ -50,15 +48,14 @@ impl OuterJob {
         };
         Job {
             command: self.command.clone(),
-            terminal: self.terminal,
             shares: self.folders.iter().enumerate().map(share).collect(),
-            collect: self.collect.iter().map(|(path, _)| path.clone()).collect(),
+            collect: self.collect.clone(),
         }
     }
 
     /// The archive that is appended to the outer initramfs.
     fn archive(&self) -> Result<Archive, NestedError> {
-        for (path, _) in &self.collect {
+        for path in &self.collect {
             utf8(path)?;
         }
         let mut archive = Archive::new();

@@ -6,6 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
+
 use super::{Console, Ground, NestedError, OuterJob, Source};
 use crate::outcome::{Outcome, STATUS_FAILED};
 use crate::spec::{GpuSpec, GuestSpec, MachineSpec, RunSpec};
@@ -15,31 +17,22 @@ pub const COMMAND: &str = "boot-spec";
 
 /// Its option for a guest that gets what is said to it.
 const INPUT: &str = "--input";
-const VMM: &str = "/ersatz/vmm";
-const KERNEL: &str = "/ersatz/kernel";
-const INITRAMFS: &str = "/ersatz/initramfs";
+pub(super) const VMM: &str = "/ersatz/vmm";
+pub(super) const KERNEL: &str = "/ersatz/kernel";
+pub(super) const INITRAMFS: &str = "/ersatz/initramfs";
 const SPEC: &str = "/ersatz/spec.json";
-const OUTCOME: &str = "/ersatz/outcome.json";
+pub(super) const OUTCOME: &str = "/ersatz/outcome.json";
 
-/// What runs a guest in the outer machine and brings back its outcome, to `outcome`, and its traces.
+/// What runs a guest in the outer machine and brings back its outcome, then its traces.
 /// `console` is what the guest is to be connected to.
-pub(super) fn job(
-    spec: &GuestSpec,
-    ground: &Ground,
-    outcome: &Path,
-    console: &Console,
-) -> Result<OuterJob, NestedError> {
-    let mut collect = vec![(PathBuf::from(OUTCOME), outcome.to_owned())];
+pub(super) fn job(spec: &GuestSpec, ground: &Ground, console: &Console) -> Result<OuterJob, NestedError> {
+    let mut collect = vec![PathBuf::from(OUTCOME)];
     let devices = spec.run.devices.iter().enumerate().map(|(index, gpu)| {
-        let trace = gpu.trace.as_ref().map(|target| {
-            let inside = PathBuf::from(format!("/ersatz/gpu{index}.trace"));
-            collect.push((inside.clone(), target.clone()));
-            inside
-        });
-        GpuSpec { trace, ..gpu.clone() }
+        collect.push(trace_path(index));
+        GpuSpec { trace: gpu.trace.as_ref().map(|_| trace_path(index)), ..gpu.clone() }
     });
     let devices = devices.collect();
-    let archives: Vec<String> = (0..spec.run.archives.len()).map(|index| format!("/ersatz/run{index}.cpio")).collect();
+    let archives: Vec<String> = (0..spec.run.archives.len()).map(archive_path).collect();
     let machine = MachineSpec { kernel: KERNEL.into(), initramfs: INITRAMFS.into(), ..spec.machine.clone() };
     let run = RunSpec { archives: archives.iter().map(PathBuf::from).collect(), devices, ..spec.run.clone() };
     let inside = GuestSpec { machine, run };
@@ -52,13 +45,17 @@ pub(super) fn job(
         (SPEC.to_owned(), Source::Bytes(text)),
     ];
     files.extend(archives.into_iter().zip(spec.run.archives.iter().cloned().map(Source::File)));
-    Ok(OuterJob {
-        command: words.map(str::to_owned).collect(),
-        terminal: console.is_terminal(),
-        files,
-        folders: Vec::new(),
-        collect,
-    })
+    Ok(OuterJob { command: words.map(str::to_owned).collect(), files, folders: Vec::new(), collect })
+}
+
+/// Where a GPU's trace is in the outer machine.
+pub(super) fn trace_path(index: usize) -> PathBuf {
+    PathBuf::from(format!("/ersatz/gpu{index}.trace"))
+}
+
+/// Where one of the archives that a run brings is in the outer machine.
+pub(super) fn archive_path(index: usize) -> String {
+    format!("/ersatz/run{index}.cpio")
 }
 
 /// What the VMM in the outer machine reported, given the exit status it ended with.
@@ -104,12 +101,12 @@ pub enum BootSpecError {
     },
 }
 
-/// Reads the description of a guest.
+/// Reads the description of a guest, or of the half of it that boots.
 ///
 /// # Errors
 ///
 /// If there is none, or it makes no sense.
-pub fn read_spec(path: &Path) -> Result<GuestSpec, BootSpecError> {
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, BootSpecError> {
     let text = std::fs::read(path).map_err(|source| BootSpecError::Read { path: path.to_owned(), source })?;
     serde_json::from_slice(&text).map_err(|source| BootSpecError::Parse { path: path.to_owned(), source })
 }
@@ -159,33 +156,32 @@ mod tests {
     }
 
     fn console(input: Option<File>) -> Console {
-        Console { input, output: Box::new(io::sink()), errors: Box::new(io::sink()), terminal: None }
+        Console { input, output: Box::new(io::sink()), errors: Box::new(io::sink()) }
     }
 
     #[test]
     fn a_guest_gets_input_only_if_there_is_some() {
         let input = File::open("/dev/null").unwrap();
-        let job = job(&spec(), &ground(), Path::new("/tmp/o"), &console(Some(input))).unwrap();
+        let job = job(&spec(), &ground(), &console(Some(input))).unwrap();
         assert_eq!(job.command, [VMM, COMMAND, INPUT, SPEC, OUTCOME]);
-        assert!(!job.terminal, "a file is no terminal");
     }
 
     #[test]
     fn a_guest_is_described_with_the_paths_of_the_outer_machine() {
-        let job = job(&spec(), &ground(), Path::new("/tmp/o"), &console(None)).unwrap();
+        let job = job(&spec(), &ground(), &console(None)).unwrap();
         assert_eq!(job.command, [VMM, COMMAND, SPEC, OUTCOME]);
         let Some((_, Source::Bytes(text))) = job.files.iter().find(|(path, _)| path == SPEC) else { panic!() };
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("spec.json");
         std::fs::write(&path, text).unwrap();
-        let inside = read_spec(&path).unwrap();
+        let inside: GuestSpec = read_json(&path).unwrap();
         assert_eq!(inside.machine.kernel, Path::new(KERNEL));
         assert_eq!(inside.run.devices[0].trace, None);
         assert_eq!(inside.run.devices[1].trace, Some("/ersatz/gpu1.trace".into()));
         assert_eq!((&inside.run.request, inside.run.timeout), (&spec().run.request, spec().run.timeout));
         let archive = job.files.iter().find(|(path, _)| Path::new(path) == inside.run.archives[0]);
         assert!(matches!(archive, Some((_, Source::File(path))) if path == Path::new("/host/programs")));
-        assert!(job.collect.contains(&("/ersatz/gpu1.trace".into(), "/host/t".into())));
+        assert_eq!(job.collect[2], Path::new("/ersatz/gpu1.trace"));
     }
 
     #[test]
@@ -215,7 +211,7 @@ mod tests {
     #[test]
     fn a_description_that_makes_no_sense_is_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(matches!(read_spec(file.path()), Err(BootSpecError::Parse { .. })));
-        assert!(matches!(read_spec(Path::new("/nowhere")), Err(BootSpecError::Read { .. })));
+        assert!(matches!(read_json::<GuestSpec>(file.path()), Err(BootSpecError::Parse { .. })));
+        assert!(matches!(read_json::<GuestSpec>(Path::new("/nowhere")), Err(BootSpecError::Read { .. })));
     }
 }

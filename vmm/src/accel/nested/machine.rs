@@ -2,15 +2,20 @@
 //! The outer machine: which machine QEMU emulates, and what it is connected to.
 
 use std::ffi::OsString;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use ersatz_guest_image::outer::PORT_NAME;
+use ersatz_guest_image::ports::READY_PORT;
 
 use super::image::assemble;
 use super::{Ground, NestedError, OuterJob, utf8};
-use crate::qemu::{QemuProcess, timestamp};
+use crate::qemu::migration::{self, MigrationError};
+use crate::qemu::{Monitor, QemuProcess, QmpError, mailbox, timestamp};
+use crate::snapshot::key::KeyBuilder;
+use crate::snapshot::ram::new_memory;
 
 /// The processor: all that TCG can do, with SVM, but without five-level paging, which makes every page walk of the
 /// emulator longer. 46 physical address bits make room for a BAR of 1 TiB; the guest's processor has as many.
@@ -25,6 +30,21 @@ const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigat
 /// How many lines of each of its voices to show when the machine failed.
 const LAST_LINES: usize = 15;
 
+/// The root port that the mailbox is plugged into.
+const MAILBOX_PORT_NAME: &str = "mailbox-port";
+/// It, and what it has room for.
+const MAILBOX_PORT: &str =
+    "pcie-root-port,id=mailbox-port,chassis=1,slot=1,pref64-reserve=2G,mem-reserve=2M,io-reserve=0";
+
+/// How an outer machine starts.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Start<'a> {
+    /// It boots and does a job.
+    Boot(&'a OuterJob),
+    /// It waits for the state of one that has booted.
+    Restore,
+}
+
 /// A running outer machine.
 #[derive(Debug)]
 pub(super) struct OuterMachine {
@@ -32,21 +52,77 @@ pub(super) struct OuterMachine {
     pub(super) process: QemuProcess,
     /// The host's end of the virtio-serial port.
     pub(super) port: UnixStream,
+    /// Says that the guest in the outer machine is ready for its run.
+    pub(super) ready: UnixStream,
+    /// QEMU's monitor.
+    pub(super) monitor: Monitor,
+    /// The machine's memory.
+    pub(super) memory: File,
+}
+
+/// The descriptors by which QEMU is connected. QEMU inherits them under these numbers.
+#[derive(Clone, Copy, Debug)]
+struct Connections {
+    memory: RawFd,
+    port: RawFd,
+    ready: RawFd,
+    monitor: RawFd,
 }
 
 impl OuterMachine {
-    /// Starts one.
-    pub(super) fn start(ground: &Ground, job: &OuterJob, memory: u64) -> Result<Self, NestedError> {
-        let initramfs = assemble(&ground.initramfs, job)?;
-        let (port, qemu_port) = UnixStream::pair().map_err(NestedError::Socket)?;
-        let qemu_port = OwnedFd::from(qemu_port);
+    /// Starts one with so much memory, all zeros. QEMU inherits `shared`: files to save a state to or to load one from, and for
+    /// devices to be plugged in.
+    pub(super) fn start(ground: &Ground, start: Start<'_>, memory: u64, shared: &[&File]) -> Result<Self, NestedError> {
+        let size = memory;
+        let memory = new_memory("ersatz-outer", size).map_err(NestedError::Scratch)?;
+        let pair = || UnixStream::pair().map_err(NestedError::Socket);
+        let ((port, qemu_port), (ready, qemu_ready), (monitor, qemu_monitor)) = (pair()?, pair()?, pair()?);
+        let mut given = Vec::from([qemu_port, qemu_ready, qemu_monitor].map(OwnedFd::from));
+        let connections = Connections {
+            memory: memory.as_raw_fd(),
+            port: given[0].as_raw_fd(),
+            ready: given[1].as_raw_fd(),
+            monitor: given[2].as_raw_fd(),
+        };
         let mut command = ground.qemu.command();
-        command.args(arguments(&ground.kernel, &initramfs, &qemu_port, memory)?);
-        for (index, (folder, _)) in job.folders.iter().enumerate() {
-            command.args(share(&OuterJob::tag(index), folder)?);
+        command.args(hardware(&connections, size)).arg("-kernel").arg(utf8(&ground.kernel)?).arg("-initrd");
+        match start {
+            Start::Boot(job) => {
+                let initramfs = assemble(&ground.initramfs, job)?;
+                command.arg(format!("/proc/self/fd/{}", initramfs.as_raw_fd()));
+                command.args(["-append", &format!("{COMMAND_LINE} {}", timestamp::kernel_argument())]);
+                for (index, (folder, _)) in job.folders.iter().enumerate() {
+                    command.args(share(&OuterJob::tag(index), folder)?);
+                }
+                given.push(initramfs);
+            }
+            Start::Restore => {
+                command.arg(utf8(&ground.initramfs)?).args(["-incoming", "defer"]);
+            }
         }
-        let process = QemuProcess::start(&ground.qemu, command, vec![initramfs, qemu_port], &[])?;
-        Ok(Self { process, port })
+        let files = [&[&memory], shared].concat();
+        let process = QemuProcess::start(&ground.qemu, command, given, &files)?;
+        let monitor = Monitor::new(monitor).map_err(NestedError::Socket)?;
+        Ok(Self { process, port, ready, monitor, memory })
+    }
+
+    /// Loads a state, which is one of the files that QEMU has inherited. The machine stays stopped.
+    pub(super) fn load(&mut self, state: &File) -> Result<(), NestedError> {
+        migration::load(&mut self.monitor, state).map_err(|error| match self.process.try_wait() {
+            // QEMU ends when it does not like a state.
+            Ok(Some(_)) | Err(_) if !matches!(error, MigrationError::Failed { .. }) => {
+                NestedError::Migration(MigrationError::Failed { what: "load", reason: self.last_words() })
+            }
+            _ => NestedError::Migration(error),
+        })
+    }
+
+    /// Plugs in the mailbox. Its memory is one of the files that QEMU has inherited.
+    pub(super) fn plug_mailbox(&mut self, memory: &File) -> Result<(), QmpError> {
+        for (command, arguments) in mailbox::commands(memory.as_raw_fd(), MAILBOX_PORT_NAME) {
+            self.monitor.execute(command, &arguments)?;
+        }
+        Ok(())
     }
 
     /// The end of what QEMU and the outer kernel said.
@@ -60,22 +136,34 @@ impl OuterMachine {
     }
 }
 
-/// QEMU's arguments, without shares. One processor: with two, about one guest in twelve loses a vCPU's timer.
-fn arguments(kernel: &Path, initramfs: &OwnedFd, port: &OwnedFd, memory: u64) -> Result<Vec<OsString>, NestedError> {
+/// The machine: what must be the same where a state is saved and where it is loaded. One processor: with two, about one guest in
+/// twelve loses a vCPU's timer.
+fn hardware(connections: &Connections, memory: u64) -> Vec<OsString> {
+    let Connections { memory: ram, port, ready, monitor } = connections;
+    let mebibytes = memory.div_ceil(1 << 20);
     let words = [
-        "-machine q35 -accel tcg -smp 1 -display none -nodefaults -no-user-config -no-reboot".to_owned(),
+        "-accel tcg -smp 1 -display none -nodefaults -no-user-config -no-reboot".to_owned(),
         format!("-cpu {PROCESSOR}"),
-        format!("-m {}", memory.div_ceil(1 << 20)),
+        format!("-object memory-backend-file,id=ram,size={mebibytes}M,mem-path=/proc/self/fd/{ram},share=on"),
+        format!("-machine q35,memory-backend=ram -m {mebibytes}M"),
         "-chardev stdio,id=log,signal=off -serial chardev:log".to_owned(),
         "-device virtio-serial-pci".to_owned(),
-        format!("-chardev socket,id=port,fd={}", port.as_raw_fd()),
+        format!("-chardev socket,id=port,fd={port}"),
         format!("-device virtserialport,chardev=port,name={PORT_NAME}"),
-        format!("-initrd /proc/self/fd/{}", initramfs.as_raw_fd()),
+        format!("-chardev socket,id=ready,fd={ready}"),
+        format!("-device isa-debugcon,iobase={READY_PORT:#x},chardev=ready"),
+        format!("-chardev socket,id=monitor,fd={monitor} -qmp chardev:monitor"),
+        format!("-device {MAILBOX_PORT}"),
     ];
-    let mut arguments: Vec<OsString> = words.iter().flat_map(|text| text.split(' ')).map(OsString::from).collect();
-    let command_line = format!("{COMMAND_LINE} {}", timestamp::kernel_argument());
-    arguments.extend(["-kernel".into(), utf8(kernel)?.into(), "-append".into(), command_line.into()]);
-    Ok(arguments)
+    words.iter().flat_map(|text| text.split(' ')).map(OsString::from).collect()
+}
+
+/// Adds to a key all that QEMU is told of the machine, but for the numbers of descriptors and how fast the clock was measured to
+/// run.
+pub(super) fn add_to_key(key: &mut KeyBuilder, memory: u64) {
+    let nowhere = Connections { memory: 0, port: 0, ready: 0, monitor: 0 };
+    hardware(&nowhere, memory).iter().for_each(|word| key.text(&word.to_string_lossy()));
+    key.text(COMMAND_LINE);
 }
 
 /// The arguments for one shared folder.
@@ -87,8 +175,6 @@ fn share(tag: &str, folder: &Path) -> Result<[String; 2], NestedError> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-
     use super::*;
 
     #[test]
@@ -98,10 +184,10 @@ mod tests {
     }
 
     #[test]
-    fn blanks_in_the_kernels_path_stay_in_one_word() {
-        let null = || OwnedFd::from(File::open("/dev/null").unwrap());
-        let arguments = arguments(Path::new("/my kernel"), &null(), &null(), 1 << 30).unwrap();
-        assert!(arguments.contains(&OsString::from("/my kernel")));
-        assert!(arguments.contains(&OsString::from("1024")));
+    fn memory_is_a_file_of_ours() {
+        let words = hardware(&Connections { memory: 7, port: 8, ready: 9, monitor: 10 }, 1 << 30);
+        let memory = "memory-backend-file,id=ram,size=1024M,mem-path=/proc/self/fd/7,share=on";
+        assert!(words.contains(&OsString::from(memory)), "{words:?}");
+        assert!(words.contains(&OsString::from("socket,id=port,fd=8")), "{words:?}");
     }
 }

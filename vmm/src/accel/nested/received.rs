@@ -10,22 +10,23 @@ use super::NestedError;
 /// Writes what comes to where it belongs.
 #[derive(Debug)]
 pub(super) struct Received {
-    targets: Vec<PathBuf>,
+    targets: Vec<Option<PathBuf>>,
     current: Option<Current>,
 }
 
 #[derive(Debug)]
 struct Current {
     index: u32,
-    file: File,
+    /// `None` for one that nobody wants.
+    file: Option<File>,
     length: u64,
 }
 
 impl Received {
-    /// Takes files by their index in `targets`. They are made now, so that one which cannot be written is known before
-    /// the guest runs.
-    pub(super) fn new(targets: Vec<PathBuf>) -> Result<Self, NestedError> {
-        for path in &targets {
+    /// Takes files by their index in `targets`; those that nobody wants are dropped. They are made now, so that one which
+    /// cannot be written is known before the guest runs.
+    pub(super) fn new(targets: Vec<Option<PathBuf>>) -> Result<Self, NestedError> {
+        for path in targets.iter().flatten() {
             create(path)?;
         }
         Ok(Self { targets, current: None })
@@ -35,8 +36,10 @@ impl Received {
     pub(super) fn begin(&mut self, index: u32, length: u64) -> Result<(), NestedError> {
         let path = usize::try_from(index).ok().and_then(|index| self.targets.get(index));
         let path = path.ok_or(NestedError::UnexpectedFile { index, offset: 0, length })?;
-        let file = create(path)?;
-        file.set_len(length).map_err(|source| NestedError::Write { path: path.clone(), source })?;
+        let file = path.as_ref().map(create).transpose()?;
+        if let (Some(file), Some(path)) = (&file, path) {
+            file.set_len(length).map_err(|source| NestedError::Write { path: path.clone(), source })?;
+        }
         self.current = Some(Current { index, file, length });
         Ok(())
     }
@@ -49,8 +52,9 @@ impl Received {
         if offset.checked_add(length).is_none_or(|end| end > current.length) {
             return Err(unexpected(current.index));
         }
-        current.file.write_all_at(data, offset).map_err(|source| {
-            let path = self.targets[current.index as usize].clone();
+        let Some(file) = &current.file else { return Ok(()) };
+        file.write_all_at(data, offset).map_err(|source| {
+            let path = self.targets.get(current.index as usize).cloned().flatten().unwrap_or_default();
             NestedError::Write { path, source }
         })
     }
@@ -68,8 +72,10 @@ mod tests {
     fn a_file_with_holes_arrives() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("trace");
-        let mut received = Received::new(vec![path.clone()]).unwrap();
-        received.begin(0, 10).unwrap();
+        let mut received = Received::new(vec![None, Some(path.clone())]).unwrap();
+        received.begin(0, 3).unwrap();
+        received.data(0, b"abc").unwrap();
+        received.begin(1, 10).unwrap();
         received.data(8, b"ab").unwrap();
         received.data(0, b"c").unwrap();
         assert_eq!(std::fs::read(path).unwrap(), b"c\0\0\0\0\0\0\0ab");
@@ -78,7 +84,7 @@ mod tests {
     #[test]
     fn content_that_was_not_announced_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let mut received = Received::new(vec![folder.path().join("a")]).unwrap();
+        let mut received = Received::new(vec![Some(folder.path().join("a"))]).unwrap();
         assert!(received.data(0, b"x").is_err(), "no file yet");
         assert!(received.begin(1, 1).is_err(), "no such file");
         received.begin(0, 4).unwrap();
@@ -89,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_target_that_cannot_be_written_is_known_at_once() {
-        let error = Received::new(vec!["/nowhere/trace".into()]).unwrap_err();
+        let error = Received::new(vec![Some("/nowhere/trace".into())]).unwrap_err();
         assert!(error.to_string().contains("/nowhere/trace"), "{error}");
     }
 }

@@ -3,16 +3,17 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ersatz_guest_image::outer::channel::{Decoder, Message};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use vmm_sys_util::eventfd::EventFd;
 
 use super::machine::OuterMachine;
 use super::received::Received;
-use super::{NestedError, OuterJob, Sink};
+use super::{NestedError, Sink};
+use crate::supervisor::Event;
 
 /// How long the outer machine may take from QEMU's start to PID 1's first word: 20 times what it takes on an idle core.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
@@ -33,19 +34,10 @@ const CHUNK: usize = 64 << 10;
 pub struct Console {
     /// Read whenever it is readable; its blocking mode is not changed. `None` is an empty file.
     pub input: Option<File>,
-    /// Gets the command's standard output, or what it writes to its terminal.
+    /// Gets the command's standard output.
     pub output: Sink,
-    /// Gets its standard error, unless it has a terminal.
+    /// Gets its standard error.
     pub errors: Sink,
-    /// Lines and columns of the user's terminal (in raw mode): the command gets one of its own. `None`: it gets pipes.
-    pub terminal: Option<(u16, u16)>,
-}
-
-impl Console {
-    /// Whether the command gets a terminal.
-    pub(super) fn is_terminal(&self) -> bool {
-        self.terminal.is_some()
-    }
 }
 
 /// How far the outer machine is.
@@ -96,12 +88,17 @@ struct Ending {
 }
 
 impl Session {
-    pub(super) fn new(machine: OuterMachine, job: &OuterJob, limit: Option<Duration>) -> Result<Self, NestedError> {
+    /// A talk with a machine that was just started. The files of its job go to these places.
+    pub(super) fn new(
+        machine: OuterMachine,
+        targets: Vec<Option<PathBuf>>,
+        limit: Option<Duration>,
+    ) -> Result<Self, NestedError> {
         machine.port.set_nonblocking(true).map_err(NestedError::Socket)?;
         Ok(Self {
             machine,
             decoder: Decoder::default(),
-            received: Received::new(job.collect.iter().map(|(_, target)| target.clone()).collect())?,
+            received: Received::new(targets)?,
             phase: Phase::Booting,
             silence: Duration::ZERO,
             limit,
@@ -114,39 +111,74 @@ impl Session {
         })
     }
 
+    /// A talk with a machine that was restored while its command ran.
+    pub(super) fn restored(
+        machine: OuterMachine,
+        targets: Vec<Option<PathBuf>>,
+        limit: Option<Duration>,
+    ) -> Result<Self, NestedError> {
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        Ok(Self { phase: Phase::Running, deadline, ..Self::new(machine, targets, limit)? })
+    }
+
     /// Talks until the command has ended; its exit status, or `None` if the user stopped it before.
     pub(super) fn run(
         mut self,
         console: &mut Console,
-        stop: &EventFd,
+        stop: &Event,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Option<u8>, NestedError> {
-        if let Some((rows, columns)) = console.terminal {
-            self.send(&Message::WindowSize { rows, columns });
-        }
         let mut input = console.input.take();
         if input.is_none() {
             self.send(&Message::Input(Vec::new()));
         }
-        let result = self.talk(&mut input, console, stop, progress);
+        let result = self.talk(&mut input, console, stop, progress, false);
         console.input = input;
-        result
+        Ok(match result? {
+            Talked::Ended(status) => Some(status),
+            Talked::Stopped | Talked::Ready => None,
+        })
+    }
+
+    /// Talks, with nothing to say to the command, until the guest is ready for its run, or the command has ended.
+    pub(super) fn until_ready(
+        &mut self,
+        console: &mut Console,
+        stop: &Event,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Talked, NestedError> {
+        self.talk(&mut None, console, stop, progress, true)
+    }
+
+    /// The machine.
+    pub(super) fn machine(&mut self) -> &mut OuterMachine {
+        &mut self.machine
+    }
+
+    /// Ends the machine; what remains is its memory.
+    pub(super) fn into_memory(self) -> File {
+        self.machine.memory
+    }
+
+    /// Takes all that a stopped machine has sent; whether those were whole messages.
+    pub(super) fn drain(&mut self, console: &mut Console) -> Result<bool, NestedError> {
+        while self.take_port(console, &mut |_| ())? {}
+        Ok(self.decoder.is_between_messages())
     }
 
     fn talk(
         &mut self,
         input: &mut Option<File>,
         console: &mut Console,
-        stop: &EventFd,
+        stop: &Event,
         progress: &mut dyn FnMut(&str),
-    ) -> Result<Option<u8>, NestedError> {
+        until_ready: bool,
+    ) -> Result<Talked, NestedError> {
         loop {
             let ready = self.wait(input.as_ref(), stop)?;
-            if ready.stop {
-                // Reading takes the event away; that it is there is all it says.
-                let _ = stop.read();
-                if self.phase != Phase::Running || self.ending.is_some() {
-                    return Ok(None);
+            if ready.stop && self.ending.is_none() {
+                if self.phase != Phase::Running {
+                    return Ok(Talked::Stopped);
                 }
                 self.end_command(libc::SIGTERM, true);
             }
@@ -155,21 +187,30 @@ impl Session {
                 *input = None;
             }
             if ready.port {
-                self.take_port(console, progress)?;
+                let _ = self.take_port(console, progress)?;
             }
             if let Some(status) = self.status {
-                return self.finish(status);
+                return self.finish(status).map(|status| status.map_or(Talked::Stopped, Talked::Ended));
+            }
+            if ready.guest && until_ready {
+                return Ok(Talked::Ready);
             }
             if self.check_limits()? {
-                return Ok(None);
+                return Ok(Talked::Stopped);
             }
         }
     }
 
     /// Waits for something to do. Input is left where it is while the machine does not take what it has got.
-    fn wait(&mut self, input: Option<&File>, stop: &EventFd) -> Result<Ready, NestedError> {
+    fn wait(&mut self, input: Option<&File>, stop: &Event) -> Result<Ready, NestedError> {
         let sending = if self.unsent.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
-        let mut descriptors = vec![PollFd::new(&self.machine.port, PollFlags::IN | sending), stop_descriptor(stop)];
+        // The event stays once it has happened: it is not waited for again.
+        let stopping = if self.ending.is_none() { PollFlags::IN } else { PollFlags::empty() };
+        let mut descriptors = vec![
+            PollFd::new(&self.machine.port, PollFlags::IN | sending),
+            PollFd::new(stop, stopping),
+            PollFd::new(&self.machine.ready, PollFlags::IN),
+        ];
         if let Some(file) = input.filter(|_| self.unsent.is_empty()) {
             descriptors.push(PollFd::new(file, PollFlags::IN));
         }
@@ -182,7 +223,9 @@ impl Session {
         let arrived = |index: usize| {
             descriptors.get(index).is_some_and(|entry| !entry.revents().difference(PollFlags::OUT).is_empty())
         };
-        let ready = Ready { port: arrived(0), stop: arrived(1), input: arrived(2) };
+        let mut ready = Ready { port: arrived(0), stop: arrived(1), guest: arrived(2), input: arrived(3) };
+        // Its end closes with QEMU, which the port tells, too.
+        ready.guest = ready.guest && matches!(self.machine.ready.read(&mut [0]), Ok(1));
         self.silence = if ready.port { Duration::ZERO } else { self.silence + before.elapsed() };
         Ok(ready)
     }
@@ -218,19 +261,20 @@ impl Session {
         length > 0
     }
 
-    /// Takes what the machine sent.
-    fn take_port(&mut self, console: &mut Console, progress: &mut dyn FnMut(&str)) -> Result<(), NestedError> {
+    /// Takes what the machine sent; false if there was nothing.
+    fn take_port(&mut self, console: &mut Console, progress: &mut dyn FnMut(&str)) -> Result<bool, NestedError> {
         let mut buffer = vec![0; CHUNK];
         let length = match self.machine.port.read(&mut buffer) {
             Ok(0) => return Err(self.ended()?),
             Ok(length) => length,
-            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => return Ok(()),
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => return Ok(false),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => return Err(self.ended()?),
             Err(error) => return Err(NestedError::Socket(error)),
         };
         let mut messages = Vec::new();
         self.decoder.push(&buffer[..length], |message| messages.push(message))?;
-        messages.into_iter().try_for_each(|message| self.take(message, console, progress))
+        messages.into_iter().try_for_each(|message| self.take(message, console, progress))?;
+        Ok(true)
     }
 
     fn take(
@@ -259,7 +303,7 @@ impl Session {
             Message::Failed(reason) => self.failure = Some(reason),
             Message::Ended(status) => self.status = Some(status),
             // What only we send means nothing here.
-            Message::Heartbeat | Message::Input(_) | Message::WindowSize { .. } | Message::Signal(_) => {}
+            Message::Heartbeat | Message::Input(_) | Message::Signal(_) => {}
         }
         Ok(())
     }
@@ -321,18 +365,23 @@ impl Session {
     }
 }
 
+/// What ended a talk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Talked {
+    /// The command, with this exit status.
+    Ended(u8),
+    /// The user.
+    Stopped,
+    /// That the guest is ready for its run.
+    Ready,
+}
+
 /// Which descriptors have something.
 struct Ready {
     port: bool,
     stop: bool,
+    guest: bool,
     input: bool,
-}
-
-fn stop_descriptor(stop: &EventFd) -> PollFd<'_> {
-    use std::os::fd::{AsRawFd, BorrowedFd};
-    // SAFETY: the descriptor is the event's, which is borrowed for as long as the result lives.
-    let descriptor = unsafe { BorrowedFd::borrow_raw(stop.as_raw_fd()) };
-    PollFd::from_borrowed_fd(descriptor, PollFlags::IN)
 }
 
 /// Shows bytes to people; those that a closed terminal does not take are lost.

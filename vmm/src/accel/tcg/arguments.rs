@@ -6,7 +6,6 @@ use std::os::fd::RawFd;
 use std::path::Path;
 
 use ersatz_device_model::fabric::FABRIC_PORTS;
-use ersatz_guest_image::mailbox;
 use ersatz_guest_image::ports::{EXIT_PORT, READY_PORT};
 use ersatz_guest_image::run::WAIT_FOR_RUN;
 use serde_json::{Value, json};
@@ -32,7 +31,7 @@ const MESSAGE_TIMEOUT: u32 = 60_000;
 const GPU_WINDOWS: &str = "pref64-reserve=1T,mem-reserve=2M";
 
 /// The root port that the mailbox is plugged into.
-const MAILBOX_PORT: &str = "mailbox-port";
+pub(super) const MAILBOX_PORT: &str = "mailbox-port";
 /// What it has room for.
 const MAILBOX_WINDOWS: &str = "pref64-reserve=2G,mem-reserve=2M";
 
@@ -120,20 +119,6 @@ fn hardware(machine: &MachineSpec, connections: &Connections) -> Vec<OsString> {
 /// The name of a GPU's root port.
 fn gpu_port(number: u8) -> String {
     format!("port{number}")
-}
-
-/// The mailbox, as QEMU takes its memory by `object-add` and the device by `device_add`. It is plugged in after the state was
-/// loaded: QEMU refuses a state that leaves out memory which a BAR maps.
-pub(super) fn mailbox(memory: RawFd) -> (Value, Value) {
-    let memory = json!({
-        "qom-type": "memory-backend-file",
-        "id": "mailbox-memory",
-        "size": mailbox::SIZE,
-        "mem-path": format!("/proc/self/fd/{memory}"),
-        "share": true,
-    });
-    let device = json!({ "driver": "ivshmem-plain", "id": "mailbox", "memdev": "mailbox-memory", "bus": MAILBOX_PORT });
-    (memory, device)
 }
 
 /// A GPU, as QEMU takes it on the command line and by `device_add`: behind a root port of its own, as on a real board.

@@ -15,7 +15,7 @@ use ersatz_guest_image::mailbox;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::json;
 
-use super::arguments::{gpu, mailbox as mailbox_device, snapshot_key};
+use super::arguments::{MAILBOX_PORT, gpu, snapshot_key};
 use super::devices::Devices;
 use super::guest::{Guest, Said, Talk};
 use super::machine::{Machine, Role};
@@ -25,8 +25,8 @@ use crate::console::output::{ConsoleOutput, Style};
 use crate::console::recorder::Recorder;
 use crate::machine::End;
 use crate::outcome::Outcome;
-use crate::qemu::Qemu;
 use crate::qemu::migration::{self, MigrationError};
+use crate::qemu::{Qemu, mailbox as qemu_mailbox};
 use crate::snapshot::obtain::{Made, Obtained, discard, obtain};
 use crate::snapshot::{Snapshot, header};
 use crate::spec::{GuestSpec, MachineSpec};
@@ -120,9 +120,9 @@ fn restore(spec: &GuestSpec, qemu: &Qemu, snapshot: &Snapshot) -> Result<Guest, 
     let controls: Arc<_> = guest.controls();
     let started = controls.ask(|monitor| {
         migration::load(monitor, &state)?;
-        let (memory, device) = mailbox_device(guest.mailbox().as_raw_fd());
-        monitor.execute("object-add", &memory)?;
-        monitor.execute("device_add", &device)?;
+        for (command, arguments) in qemu_mailbox::commands(guest.mailbox().as_raw_fd(), MAILBOX_PORT) {
+            monitor.execute(command, &arguments)?;
+        }
         for (&socket, port) in numbers.iter().zip(0..) {
             monitor.execute("device_add", &gpu(socket, port))?;
         }

@@ -19,8 +19,8 @@ use super::slot::MAX_SLOTS;
 use super::window::{BridgeWindows, GRANULE};
 use crate::machine::layout::{Layout, WINDOW_32};
 
-/// The slots that every machine has: as many as a fabric links GPUs.
-const MIN_SLOTS: usize = FABRIC_PORTS as usize;
+/// The slots that every machine has: as many as a fabric links GPUs, and one for what else is plugged in.
+const MIN_SLOTS: usize = FABRIC_PORTS as usize + 1;
 /// The most room for non-prefetchable BARs that a port gets if its function does not need more.
 const SHARE_32: u64 = 16 << 20;
 /// The least room for prefetchable BARs for which more than half of a window is shared out.

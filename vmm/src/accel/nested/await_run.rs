@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! In the outer machine: boots a guest with no GPU, has the outer machine saved, and gives the guest its run when that comes.
+//!
+//! ```text
+//! guest:   boots -> ready, looks at its mailbox --------------------------> finds the run, rescans the bus, goes on
+//! here:             -> tells the host, looks at the outer mailbox -> run -> GPUs into slots, guest's mailbox filled
+//! host:                -> saves the outer machine .. restores it, fills the outer mailbox
+//! ```
+//!
+//! What the guest's run needs of the outer machine (a description, the archives) comes in an archive that is unpacked there.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use ersatz_guest_image::mailbox::{self, Header, Mailbox, ReadError};
+use ersatz_guest_image::ports::READY_PORT;
+use ersatz_guest_image::run::{self, UnpackError, WAIT_FOR_RUN};
+use rustix::time::{ClockId, Timespec, clock_settime};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::accel::kvm::{KvmRunError, gpu_factories};
+use crate::console::log::ConsoleLog;
+use crate::console::output::{ConsoleOutput, Style};
+use crate::console::terminal::follow_input;
+use crate::launch::Signals;
+use crate::machine::{Console, Machine, MachineConfig, MachineError, MachineHandle, PlugError, SharedMemory};
+use crate::outcome::Outcome;
+use crate::snapshot::header;
+use crate::snapshot::ram::new_memory;
+use crate::spec::{ArchiveError, MachineSpec, RunSpec};
+use crate::supervisor::{Event, Watch, first_of, supervise};
+
+/// The hidden command: `ersatz await-run MACHINE OUTCOME`.
+pub const COMMAND: &str = "await-run";
+/// Where the run's description is in the outer machine, once it has come.
+pub const RUN_PATH: &str = "/ersatz/run.json";
+/// The slot of the guest's mailbox: behind those of the GPUs.
+const MAILBOX_SLOT: u8 = ersatz_device_model::fabric::FABRIC_PORTS;
+/// How often the outer mailbox is looked at.
+const LOOK: Duration = Duration::from_millis(5);
+/// I/O ports as a file.
+const PORTS: &str = "/dev/port";
+/// Has the outer kernel look for the mailbox.
+const RESCAN: &str = "/sys/bus/pci/rescan";
+
+/// A run, as the outer machine is told of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwaitedRun {
+    /// The run, with paths of the outer machine.
+    pub run: RunSpec,
+    /// Whether the guest gets what comes by standard input.
+    pub input: bool,
+}
+
+/// Why there is no outcome.
+#[derive(Debug, Error)]
+pub enum AwaitError {
+    /// The machine could not be built, or not go on.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// A GPU, or the guest's mailbox, could not be plugged in.
+    #[error(transparent)]
+    Plug(#[from] PlugError),
+    /// The run cannot be run here.
+    #[error(transparent)]
+    Run(#[from] KvmRunError),
+    /// What the run brings could not be read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The outer mailbox cannot be used.
+    #[error(transparent)]
+    Mailbox(#[from] ReadError),
+    /// What came could not be unpacked.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+    /// The description of the run makes no sense.
+    #[error("{RUN_PATH} is not the description of a run; both ends must be of one build")]
+    Description(#[source] serde_json::Error),
+    /// A descriptor, a file or a thread could not be made or used.
+    #[error("cannot wait for the run")]
+    Io(#[from] io::Error),
+}
+
+/// Boots, waits, runs; how the guest ended.
+///
+/// # Errors
+///
+/// If it could not be run.
+pub fn run(spec: &MachineSpec) -> Result<Outcome, AwaitError> {
+    let (log, stop) = (ConsoleLog::new(), Event::new()?);
+    let _signals = Signals::follow(&stop)?;
+    let (guest_input, typed) = UnixStream::pair()?;
+    // The host knows what to make of line ends.
+    let output = ConsoleOutput::new(log.clone(), Some(Box::new(io::stdout())), Style::Raw);
+    let console =
+        Console { output: Box::new(output), input: Some(File::from(std::os::fd::OwnedFd::from(guest_input))) };
+    let spec = MachineSpec { command_line: format!("{} {WAIT_FOR_RUN}", spec.command_line), ..spec.clone() };
+    let machine = Machine::new(&MachineConfig::linux(&spec, Vec::new()), Vec::new(), console)?;
+    let handle = machine.handle();
+    let memory = Arc::new(new_memory("ersatz-mailbox", mailbox::SIZE)?);
+    handle.pci().plug(MAILBOX_SLOT, SharedMemory::factory(Arc::clone(&memory), mailbox::SIZE))?;
+
+    let ended = Event::new()?;
+    thread::scope(|scope| {
+        let at_end = ended.clone();
+        let running = thread::Builder::new().name("machine".to_owned()).spawn_scoped(scope, move || {
+            let end = machine.run();
+            at_end.set();
+            end
+        })?;
+        let started = Host { ended: &ended, stop: &stop }.wait_for_run(&handle).and_then(|arrived| {
+            arrived.map(|(header, awaited)| start(&handle, &memory, &header, awaited, typed)).transpose()
+        });
+        let awaited = match started {
+            Ok(awaited) => awaited,
+            Err(error) => {
+                handle.stop();
+                return Err(error);
+            }
+        };
+        // The run's own lines count, not those of the boot, if it came so far.
+        if awaited.is_some() {
+            log.clear();
+        }
+        let before = handle.exits();
+        let limit = awaited.as_ref().and_then(|awaited| awaited.run.timeout);
+        let watch = Watch { log: log.clone(), limit, stop: stop.clone() };
+        let outcome = supervise::<AwaitError>(&watch, &handle, || {
+            running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(AwaitError::from)
+        })?;
+        if awaited.is_some_and(|awaited| awaited.run.exit_counts) {
+            crate::cli::report::say(&format!("exits to the VMM: {}", handle.exits().since(&before)));
+        }
+        Ok(outcome)
+    })
+}
+
+/// Gives the guest its run.
+fn start(
+    handle: &MachineHandle,
+    memory: &File,
+    outer: &Header,
+    awaited: AwaitedRun,
+    mut typed: UnixStream,
+) -> Result<AwaitedRun, AwaitError> {
+    for (slot, factory) in (0..).zip(gpu_factories(&awaited.run.devices)?) {
+        handle.pci().plug(slot, factory)?;
+    }
+    let archive = awaited.run.archive()?;
+    let header = Header { seed: outer.seed, ..header::new(&archive, &awaited.run)? };
+    mailbox::fill(memory, &header, &archive)?;
+    if awaited.input {
+        let mut input = follow_input(false, || ())?;
+        // Ends with either side.
+        thread::Builder::new().name("typed".to_owned()).spawn(move || io::copy(&mut input, &mut typed))?;
+    }
+    Ok(awaited)
+}
+
+/// The way to the host, and what ends the waiting.
+struct Host<'a> {
+    ended: &'a Event,
+    stop: &'a Event,
+}
+
+impl Host<'_> {
+    /// Waits until the guest is ready, tells the host, and waits for a run; `None` if the guest ended or is to end.
+    fn wait_for_run(&self, handle: &MachineHandle) -> Result<Option<(Header, AwaitedRun)>, AwaitError> {
+        while handle.ready().read().is_err() {
+            if first_of([self.ended, self.stop], LOOK).is_some() {
+                return Ok(None);
+            }
+        }
+        File::options().write(true).open(PORTS)?.write_all_at(&[1], READY_PORT.into())?;
+        let Some((mailbox, header)) = self.look()? else { return Ok(None) };
+        let now = Timespec::try_from(header.wall_clock).unwrap_or_default();
+        clock_settime(ClockId::Realtime, now).map_err(io::Error::from)?;
+        run::unpack(&mailbox.archives(&header)?, Path::new("/"))?;
+        let awaited = serde_json::from_slice(&fs::read(RUN_PATH)?).map_err(AwaitError::Description)?;
+        Ok(Some((header, awaited)))
+    }
+
+    /// Looks for the mailbox, which is plugged in when the machine was restored, and at it.
+    fn look(&self) -> Result<Option<(Mailbox, Header)>, AwaitError> {
+        let mut mailbox = None;
+        loop {
+            if mailbox.is_none() {
+                mailbox = Mailbox::find().or_else(|_| {
+                    // It can be seen before the kernel has given it addresses; when this returns it has them.
+                    fs::write(RESCAN, "1")?;
+                    Mailbox::find().map_err(AwaitError::from)
+                })?;
+            }
+            if let Some(found) = mailbox.take() {
+                match found.header()? {
+                    Some(header) => return Ok(Some((found, header))),
+                    None => mailbox = Some(found),
+                }
+            }
+            if first_of([self.ended, self.stop], LOOK).is_some() {
+                return Ok(None);
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Starting a guest from a snapshot of the whole outer machine, and making the snapshot.
+//!
+//! The snapshot has our VMM in it, running, and the guest that it booted, which waits for its run ([`await_run`]). QEMU does not
+//! load what it saved while the emulated processor was in guest mode, so each snapshot is tried before it is kept, and taken
+//! again if need be: most of the time the guest is idle, and the processor is not in guest mode then.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Duration;
+
+use ersatz_device_model::fabric::FABRIC_PORTS;
+use ersatz_guest_image::initramfs::Archive;
+use ersatz_guest_image::mailbox;
+use ersatz_guest_image::run;
+use rustix::fs::{MemfdFlags, memfd_create};
+use serde_json::json;
+
+use super::await_run::{self, AwaitedRun, RUN_PATH};
+use super::inside::{self, INITRAMFS, KERNEL, OUTCOME, VMM};
+use super::machine::{OuterMachine, Start, add_to_key};
+use super::session::{Console, Session, Talked};
+use super::{GRACE, Ground, NestedError, OuterJob, Source};
+use crate::console::recorder::Recorder;
+use crate::outcome::Outcome;
+use crate::qemu::migration::{self, MigrationError};
+use crate::snapshot::key::{KeyBuilder, KeyError};
+use crate::snapshot::obtain::{Made, Obtained, discard, obtain};
+use crate::snapshot::ram::{self, new_memory};
+use crate::snapshot::{Key, Snapshot, header};
+use crate::spec::{GpuSpec, GuestSpec, MachineSpec, RunSpec};
+use crate::supervisor::Event;
+
+/// The kind of machine, where snapshots are kept.
+const KIND: &str = "nested";
+/// Where the description of the guest's machine is in the outer machine.
+const MACHINE: &str = "/ersatz/machine.json";
+/// How often a snapshot is taken before it is given up.
+const ATTEMPTS: u32 = 12;
+/// How long the machine is left alone before each: the guest and the outer kernel finish what they do after a boot.
+const SETTLE: Duration = Duration::from_millis(400);
+
+/// Runs a guest from a snapshot; `None` if there can be none.
+pub(super) fn run(
+    spec: &GuestSpec,
+    ground: &Ground,
+    memory: u64,
+    console: &mut Console,
+    stop: &Event,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Option<Outcome>, NestedError> {
+    let key = key(&spec.machine, ground, memory)?;
+    let mut tried = false;
+    loop {
+        let make = |progress: &mut dyn FnMut(&str)| make(spec, ground, memory, console, stop, progress);
+        let snapshot = match obtain(KIND, &key, stop, progress, make)? {
+            Obtained::Snapshot(snapshot) => snapshot,
+            Obtained::Ended(outcome) => return Ok(Some(outcome)),
+            Obtained::Nothing => return Ok(None),
+        };
+        match restore(spec, ground, &snapshot, console, stop, progress) {
+            Err(NestedError::Migration(error @ MigrationError::Failed { .. })) if !tried => {
+                progress(&format!("the snapshot is of no use, and made again: {error}"));
+                discard(&key);
+                tried = true;
+            }
+            result => return result.map(Some),
+        }
+    }
+}
+
+/// What the snapshot depends on.
+fn key(machine: &MachineSpec, ground: &Ground, memory: u64) -> Result<Key, KeyError> {
+    let mut key = KeyBuilder::new(KIND);
+    add_to_key(&mut key, memory);
+    key.text(&format!("{} {}", machine.vcpus, machine.memory));
+    key.text(&machine.command_line);
+    for file in [&ground.qemu.program(), &ground.kernel, &ground.initramfs, &ground.vmm] {
+        key.file(file)?;
+    }
+    key.file(&machine.kernel)?;
+    key.file(&machine.initramfs)?;
+    Ok(key.finish())
+}
+
+/// Boots outer machine and guest to where the guest waits for a run, and saves the outer machine.
+fn make(
+    spec: &GuestSpec,
+    ground: &Ground,
+    memory: u64,
+    console: &mut Console,
+    stop: &Event,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Made, NestedError> {
+    progress("booting the outer machine and a guest in it once; runs after this one start from their snapshot");
+    let outcome = tempfile::NamedTempFile::new().map_err(NestedError::Scratch)?;
+    let scratch = File::from(
+        memfd_create("ersatz-state", MemfdFlags::CLOEXEC).map_err(|error| NestedError::Scratch(error.into()))?,
+    );
+    let machine = OuterMachine::start(ground, Start::Boot(&job(&spec.machine, ground)?), memory, &[&scratch])?;
+    let limit = spec.run.timeout.map(|limit| limit.saturating_add(GRACE));
+    let mut session = Session::new(machine, vec![Some(outcome.path().to_owned())], limit)?;
+    // What the guest says is shown only if it does not come so far.
+    let said = Recorder::default();
+    let errors = std::mem::replace(&mut console.errors, Box::new(io::sink()));
+    let mut unseen = Console { input: None, output: Box::new(said.clone()), errors };
+    let made = session.until_ready(&mut unseen, stop, &mut |_| ()).and_then(|talked| match talked {
+        Talked::Ready => Ok(Ok(save(&mut session, ground, &scratch, &mut unseen)?)),
+        Talked::Ended(status) => Ok(Err(inside::outcome(outcome.path(), status)?)),
+        Talked::Stopped => Ok(Err(Outcome::Interrupted)),
+    });
+    console.errors = unseen.errors;
+    match made {
+        Ok(Ok(state)) => Ok(Made::Saved { memory: session.into_memory(), state }),
+        ended => {
+            // A console that is closed shows nothing.
+            let _ = console.output.write_all(&said.take());
+            ended.map(|outcome| Made::Ended(outcome.err().unwrap_or(Outcome::Stopped)))
+        }
+    }
+}
+
+/// What boots a guest in the outer machine.
+fn job(machine: &MachineSpec, ground: &Ground) -> Result<OuterJob, NestedError> {
+    let inside = MachineSpec { kernel: KERNEL.into(), initramfs: INITRAMFS.into(), ..machine.clone() };
+    let text = serde_json::to_vec(&inside).map_err(|error| NestedError::Scratch(error.into()))?;
+    let traces = (0..FABRIC_PORTS).map(|index| inside::trace_path(index.into()));
+    Ok(OuterJob {
+        command: [VMM, await_run::COMMAND, MACHINE, OUTCOME].map(str::to_owned).to_vec(),
+        files: vec![
+            (VMM.to_owned(), Source::File(ground.vmm.clone())),
+            (KERNEL.to_owned(), Source::File(machine.kernel.clone())),
+            (INITRAMFS.to_owned(), Source::File(machine.initramfs.clone())),
+            (MACHINE.to_owned(), Source::Bytes(text)),
+        ],
+        folders: Vec::new(),
+        collect: std::iter::once(PathBuf::from(OUTCOME)).chain(traces).collect(),
+    })
+}
+
+/// Saves the machine, at a moment at which it can be loaded again; its state.
+fn save(session: &mut Session, ground: &Ground, scratch: &File, console: &mut Console) -> Result<Vec<u8>, NestedError> {
+    let mut attempt = 0;
+    loop {
+        sleep(SETTLE);
+        session.machine().monitor.execute("stop", &json!({}))?;
+        let result = match session.drain(console)? {
+            // Half a message would be missing in front of what a restored machine sends.
+            false => Err(NestedError::Migration(MigrationError::Failed {
+                what: "save",
+                reason: "the machine was in the middle of a message".to_owned(),
+            })),
+            true => save_stopped(session, ground, scratch),
+        };
+        attempt += 1;
+        match result {
+            Err(NestedError::Migration(error)) if attempt < ATTEMPTS => log::info!("once more: {error}"),
+            result => return result,
+        }
+        session.machine().monitor.execute("cont", &json!({}))?;
+    }
+}
+
+/// Saves the stopped machine, and tries whether that can be loaded.
+fn save_stopped(session: &mut Session, ground: &Ground, scratch: &File) -> Result<Vec<u8>, NestedError> {
+    scratch.set_len(0).map_err(NestedError::Scratch)?;
+    let machine = session.machine();
+    let state = migration::save(&mut machine.monitor, scratch)?;
+    let size = machine.memory.metadata().map_err(NestedError::Scratch)?.len();
+    let file = new_memory("ersatz-state", state.len() as u64).map_err(NestedError::Scratch)?;
+    file.write_all_at(&state, 0).map_err(NestedError::Scratch)?;
+    let mut trial = OuterMachine::start(ground, Start::Restore, size, &[&file])?;
+    ram::load(&machine.memory, size, &trial.memory).map_err(NestedError::Scratch)?;
+    trial.load(&file)?;
+    Ok(state)
+}
+
+/// Restores the outer machine, gives the guest its run, and runs it to its end.
+fn restore(
+    spec: &GuestSpec,
+    ground: &Ground,
+    snapshot: &Snapshot,
+    console: &mut Console,
+    stop: &Event,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Outcome, NestedError> {
+    let outcome = tempfile::NamedTempFile::new().map_err(NestedError::Scratch)?;
+    let state = snapshot.state().map_err(NestedError::Scratch)?;
+    let mailbox = new_memory("ersatz-mailbox", mailbox::SIZE).map_err(NestedError::Scratch)?;
+    let mut machine = OuterMachine::start(ground, Start::Restore, snapshot.memory_size(), &[&state, &mailbox])?;
+    // QEMU takes as long to come up as this.
+    snapshot.load_memory(&machine.memory).map_err(NestedError::Scratch)?;
+    let archive = archive(&spec.run, console.input.is_some())?;
+    machine.load(&state)?;
+    machine.plug_mailbox(&mailbox)?;
+    let header = header::new(&archive, &spec.run).map_err(NestedError::Scratch)?;
+    mailbox::fill(&mailbox, &header, &archive).map_err(NestedError::Scratch)?;
+    machine.monitor.execute("cont", &json!({}))?;
+
+    let traces = spec.run.devices.iter().map(|gpu| gpu.trace.clone());
+    let mut targets: Vec<_> = std::iter::once(Some(outcome.path().to_owned())).chain(traces).collect();
+    targets.resize(usize::from(FABRIC_PORTS) + 1, None);
+    let limit = spec.run.timeout.map(|limit| limit.saturating_add(GRACE));
+    match Session::restored(machine, targets, limit)?.run(console, stop, progress)? {
+        None => Ok(Outcome::Interrupted),
+        Some(status) => inside::outcome(outcome.path(), status),
+    }
+}
+
+/// What the run brings into the outer machine: its description, and the archives for the guest.
+fn archive(run: &RunSpec, input: bool) -> Result<Vec<u8>, NestedError> {
+    let mut archive = Archive::new();
+    let mut archives = Vec::new();
+    for (index, path) in run.archives.iter().enumerate() {
+        let inside = inside::archive_path(index);
+        archive.file_from(&inside, 0o644, path)?;
+        archives.push(PathBuf::from(inside));
+    }
+    let trace = |(index, gpu): (usize, &GpuSpec)| GpuSpec {
+        trace: gpu.trace.as_ref().map(|_| inside::trace_path(index)),
+        ..gpu.clone()
+    };
+    let devices = run.devices.iter().enumerate().map(trace).collect();
+    let awaited = AwaitedRun { run: RunSpec { archives, devices, ..run.clone() }, input };
+    let text = serde_json::to_vec(&awaited).map_err(|error| NestedError::Scratch(error.into()))?;
+    archive.file(RUN_PATH, 0o644, text)?;
+    let mut bytes = Vec::new();
+    run::append(&mut bytes, &archive.to_bytes()?);
+    Ok(bytes)
+}
