@@ -72,6 +72,11 @@ impl Snapshot {
         self.memory
     }
 
+    /// The file, which begins with the guest's memory. It must not be written to.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Copies the guest's memory to one of the same size that is all zeros.
     ///
     /// # Errors

@@ -41,8 +41,8 @@ const MAILBOX_PORT: &str =
 pub(super) enum Start<'a> {
     /// It boots and does a job.
     Boot(&'a OuterJob),
-    /// It waits for the state of one that has booted.
-    Restore,
+    /// It waits for the state of one that has booted, whose memory is at the beginning of this file. What it writes stays its own.
+    Restore(&'a File),
 }
 
 /// A running outer machine.
@@ -56,7 +56,7 @@ pub(super) struct OuterMachine {
     pub(super) ready: UnixStream,
     /// QEMU's monitor.
     pub(super) monitor: Monitor,
-    /// The machine's memory.
+    /// The machine's memory; that of a restored one is what it started from.
     pub(super) memory: File,
 }
 
@@ -70,22 +70,29 @@ struct Connections {
 }
 
 impl OuterMachine {
-    /// Starts one with so much memory, all zeros. QEMU inherits `shared`: files to save a state to or to load one from, and for
+    /// Starts one with so much memory. QEMU inherits `shared`: files to save a state to or to load one from, and for
     /// devices to be plugged in.
     pub(super) fn start(ground: &Ground, start: Start<'_>, memory: u64, shared: &[&File]) -> Result<Self, NestedError> {
         let size = memory;
-        let memory = new_memory("ersatz-outer", size).map_err(NestedError::Scratch)?;
+        let new;
+        let (ram, is_shared) = match start {
+            Start::Boot(_) => {
+                new = new_memory("ersatz-outer", size).map_err(NestedError::Scratch)?;
+                (&new, true)
+            }
+            Start::Restore(file) => (file, false),
+        };
         let pair = || UnixStream::pair().map_err(NestedError::Socket);
         let ((port, qemu_port), (ready, qemu_ready), (monitor, qemu_monitor)) = (pair()?, pair()?, pair()?);
         let mut given = Vec::from([qemu_port, qemu_ready, qemu_monitor].map(OwnedFd::from));
         let connections = Connections {
-            memory: memory.as_raw_fd(),
+            memory: ram.as_raw_fd(),
             port: given[0].as_raw_fd(),
             ready: given[1].as_raw_fd(),
             monitor: given[2].as_raw_fd(),
         };
         let mut command = ground.qemu.command();
-        command.args(hardware(&connections, size)).arg("-kernel").arg(utf8(&ground.kernel)?).arg("-initrd");
+        command.args(hardware(&connections, size, is_shared)).arg("-kernel").arg(utf8(&ground.kernel)?).arg("-initrd");
         match start {
             Start::Boot(job) => {
                 let initramfs = assemble(&ground.initramfs, job)?;
@@ -96,13 +103,14 @@ impl OuterMachine {
                 }
                 given.push(initramfs);
             }
-            Start::Restore => {
+            Start::Restore(_) => {
                 command.arg(utf8(&ground.initramfs)?).args(["-incoming", "defer"]);
             }
         }
-        let files = [&[&memory], shared].concat();
+        let files = [&[ram], shared].concat();
         let process = QemuProcess::start(&ground.qemu, command, given, &files)?;
         let monitor = Monitor::new(monitor).map_err(NestedError::Socket)?;
+        let memory = ram.try_clone().map_err(NestedError::Scratch)?;
         Ok(Self { process, port, ready, monitor, memory })
     }
 
@@ -138,13 +146,15 @@ impl OuterMachine {
 
 /// The machine: what must be the same where a state is saved and where it is loaded. One processor: with two, about one guest in
 /// twelve loses a vCPU's timer.
-fn hardware(connections: &Connections, memory: u64) -> Vec<OsString> {
+fn hardware(connections: &Connections, memory: u64, is_shared: bool) -> Vec<OsString> {
     let Connections { memory: ram, port, ready, monitor } = connections;
     let mebibytes = memory.div_ceil(1 << 20);
+    // Memory that is saved must be shared, or QEMU would save it itself; memory of a snapshot must not be written to.
+    let share = if is_shared { "on" } else { "off" };
     let words = [
         "-accel tcg -smp 1 -display none -nodefaults -no-user-config -no-reboot".to_owned(),
         format!("-cpu {PROCESSOR}"),
-        format!("-object memory-backend-file,id=ram,size={mebibytes}M,mem-path=/proc/self/fd/{ram},share=on"),
+        format!("-object memory-backend-file,id=ram,size={mebibytes}M,mem-path=/proc/self/fd/{ram},share={share}"),
         format!("-machine q35,memory-backend=ram -m {mebibytes}M"),
         "-chardev stdio,id=log,signal=off -serial chardev:log".to_owned(),
         "-device virtio-serial-pci".to_owned(),
@@ -162,7 +172,7 @@ fn hardware(connections: &Connections, memory: u64) -> Vec<OsString> {
 /// run.
 pub(super) fn add_to_key(key: &mut KeyBuilder, memory: u64) {
     let nowhere = Connections { memory: 0, port: 0, ready: 0, monitor: 0 };
-    hardware(&nowhere, memory).iter().for_each(|word| key.text(&word.to_string_lossy()));
+    hardware(&nowhere, memory, true).iter().for_each(|word| key.text(&word.to_string_lossy()));
     key.text(COMMAND_LINE);
 }
 
@@ -185,7 +195,7 @@ mod tests {
 
     #[test]
     fn memory_is_a_file_of_ours() {
-        let words = hardware(&Connections { memory: 7, port: 8, ready: 9, monitor: 10 }, 1 << 30);
+        let words = hardware(&Connections { memory: 7, port: 8, ready: 9, monitor: 10 }, 1 << 30, true);
         let memory = "memory-backend-file,id=ram,size=1024M,mem-path=/proc/self/fd/7,share=on";
         assert!(words.contains(&OsString::from(memory)), "{words:?}");
         assert!(words.contains(&OsString::from("socket,id=port,fd=8")), "{words:?}");

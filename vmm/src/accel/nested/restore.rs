@@ -29,7 +29,7 @@ use crate::outcome::Outcome;
 use crate::qemu::migration::{self, MigrationError};
 use crate::snapshot::key::{KeyBuilder, KeyError};
 use crate::snapshot::obtain::{Made, Obtained, discard, obtain};
-use crate::snapshot::ram::{self, new_memory};
+use crate::snapshot::ram::new_memory;
 use crate::snapshot::{Key, Snapshot, header};
 use crate::spec::{GpuSpec, GuestSpec, MachineSpec, RunSpec};
 use crate::supervisor::Event;
@@ -172,9 +172,8 @@ fn save_stopped(session: &mut Session, ground: &Ground, scratch: &File) -> Resul
     let size = machine.memory.metadata().map_err(NestedError::Scratch)?.len();
     let file = new_memory("ersatz-state", state.len() as u64).map_err(NestedError::Scratch)?;
     file.write_all_at(&state, 0).map_err(NestedError::Scratch)?;
-    let mut trial = OuterMachine::start(ground, Start::Restore, size, &[&file])?;
-    ram::load(&machine.memory, size, &trial.memory).map_err(NestedError::Scratch)?;
-    trial.load(&file)?;
+    // The trial writes nothing back: it sees the memory of the stopped machine, and what it writes is its own.
+    OuterMachine::start(ground, Start::Restore(&machine.memory), size, &[&file])?.load(&file)?;
     Ok(state)
 }
 
@@ -190,9 +189,8 @@ fn restore(
     let outcome = tempfile::NamedTempFile::new().map_err(NestedError::Scratch)?;
     let state = snapshot.state().map_err(NestedError::Scratch)?;
     let mailbox = new_memory("ersatz-mailbox", mailbox::SIZE).map_err(NestedError::Scratch)?;
-    let mut machine = OuterMachine::start(ground, Start::Restore, snapshot.memory_size(), &[&state, &mailbox])?;
-    // QEMU takes as long to come up as this.
-    snapshot.load_memory(&machine.memory).map_err(NestedError::Scratch)?;
+    let start = Start::Restore(snapshot.file());
+    let mut machine = OuterMachine::start(ground, start, snapshot.memory_size(), &[&state, &mailbox])?;
     let archive = archive(&spec.run, console.input.is_some())?;
     machine.load(&state)?;
     machine.plug_mailbox(&mailbox)?;
