@@ -45,6 +45,9 @@ const STATUS_FAILED: u8 = 125;
 struct Arguments {
     /// Run the tests whose names contain one of these; all, if there are none
     filters: Vec<String>,
+    /// Take filters as whole names
+    #[arg(long)]
+    exact: bool,
     /// List the names of the tests instead of running them
     #[arg(long)]
     list: bool,
@@ -73,7 +76,8 @@ fn main() -> ExitCode {
     if arguments.bench {
         return measure();
     }
-    let selected: Vec<&Test> = suite::all().filter(|test| is_selected(test, &arguments.filters)).collect();
+    let selected: Vec<&Test> =
+        suite::all().filter(|test| is_selected(test, &arguments.filters, arguments.exact)).collect();
     if arguments.list {
         selected.iter().for_each(|test| println!("{}", test.name));
         return ExitCode::SUCCESS;
@@ -104,8 +108,9 @@ fn measure() -> ExitCode {
     }
 }
 
-fn is_selected(test: &Test, filters: &[String]) -> bool {
-    filters.is_empty() || filters.iter().any(|filter| test.name.contains(filter.as_str()))
+fn is_selected(test: &Test, filters: &[String], exact: bool) -> bool {
+    let fits = |filter: &String| if exact { test.name == filter } else { test.name.contains(filter.as_str()) };
+    filters.is_empty() || filters.iter().any(fits)
 }
 
 fn run(selected: &[&Test], arguments: &Arguments) -> io::Result<u8> {
@@ -144,9 +149,11 @@ mod tests {
     #[test]
     fn filters_are_parts_of_names() {
         let test = Test::new("fork.child_first", || ());
-        assert!(is_selected(&test, &[]));
-        assert!(is_selected(&test, &["nothing".into(), "child".into()]));
-        assert!(!is_selected(&test, &["nothing".into()]));
+        assert!(is_selected(&test, &[], false));
+        assert!(is_selected(&test, &["nothing".into(), "child".into()], false));
+        assert!(!is_selected(&test, &["nothing".into()], false));
+        assert!(!is_selected(&test, &["fork.child".into()], true));
+        assert!(is_selected(&test, &["fork.child_first".into()], true));
     }
 
     #[test]

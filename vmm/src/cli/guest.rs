@@ -288,7 +288,7 @@ pub fn bar_of(vram: u64, bar: Option<u64>) -> Result<u64, BarError> {
 }
 
 /// A path with `-suffix` in front of its extension.
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.file_stem().unwrap_or_default().to_owned();
     name.push(format!("-{suffix}"));
     if let Some(extension) = path.extension() {

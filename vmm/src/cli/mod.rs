@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The command line: `ersatz run`, `test`, `device`, `trace`, `bench`.
+//! The command line: `ersatz run`, `test`, `device`, `trace`, `bench`, `clean`.
 //!
 //! Each command has a module with its options and what it does. Options that several share are in [`guest`]; how values are
 //! read is in [`size`], [`limit`] and [`artifacts`]; [`usage`] says in one line what is wrong with bad ones.
@@ -9,6 +9,7 @@ pub mod await_run;
 pub mod bench;
 pub mod boot_spec;
 pub mod caretaker;
+pub mod clean;
 pub mod device;
 pub mod guest;
 pub mod limit;
@@ -69,6 +70,7 @@ enum Command {
     Caretaker(caretaker::CaretakerOptions),
     Trace(trace::TraceArgs),
     Bench(bench::BenchOptions),
+    Clean(clean::CleanOptions),
 }
 
 /// Runs the command that the arguments name and returns the process's exit status.
@@ -98,6 +100,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Caretaker(options) => caretaker::run(&options),
         Command::Trace(options) => trace::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Clean(options) => clean::run(&options),
     };
     match result {
         Ok(status) => ExitCode::from(status),

@@ -35,7 +35,8 @@ pub fn ending(outcome: &Outcome, log: &ConsoleLog, shown: Shown) {
     say(&text);
 }
 
-fn text(outcome: &Outcome, log: &ConsoleLog) -> Option<String> {
+/// How a run ended, in words, unless its exit status says it all.
+pub fn text(outcome: &Outcome, log: &ConsoleLog) -> Option<String> {
     Some(match outcome {
         Outcome::Exited(_) => return None,
         Outcome::Stopped => "the guest ended without saying how its command did".to_owned(),

@@ -3,6 +3,7 @@
 //!
 //! [`ktap`] reads what the tests report, [`report`] shows it.
 
+mod isolated;
 pub mod ktap;
 pub mod report;
 
@@ -54,6 +55,12 @@ pub struct TestOptions {
     /// List the tests instead of running them
     #[arg(long, help_heading = "Tests")]
     list: bool,
+    /// Give each test a guest of its own, several side by side; with --trace DIR each has its own log there
+    #[arg(long, conflicts_with = "list", help_heading = "Tests")]
+    isolated: bool,
+    /// How many guests run side by side with --isolated [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64), requires = "isolated", help_heading = "Tests")]
+    jobs: Option<u8>,
     /// How to report
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "human", help_heading = "Tests")]
     format: Format,
@@ -104,8 +111,30 @@ pub fn run(options: &TestOptions) -> Result<u8, CommandError> {
     Ok(combined(&statuses))
 }
 
-/// Runs the tests in one guest.
+/// Runs the tests in one guest, or in one each.
 fn run_in_mode(options: &TestOptions, mode: Mode, style: Style) -> Result<u8, CommandError> {
+    let report = Report::new(Box::new(io::stdout()), style);
+    let started = Instant::now();
+    let outcome = if options.isolated {
+        isolated::run(options, mode, &report)?
+    } else {
+        run_in_one_guest(options, mode, &report)?
+    };
+    let counts = report.counts();
+    if style == Style::Human {
+        let Counts { passed, failed, skipped, .. } = counts;
+        let seconds = started.elapsed().as_secs_f32();
+        writeln!(
+            io::stdout(),
+            "{}: {passed} passed, {failed} failed, {skipped} skipped in {seconds:.1} s",
+            mode.name()
+        )?;
+    }
+    Ok(if options.list { outcome.status() } else { status(&outcome, counts) })
+}
+
+/// Boots a guest, or restores one, and runs all the tests in it.
+fn run_in_one_guest(options: &TestOptions, mode: Mode, report: &Report) -> Result<Outcome, CommandError> {
     let mut words = vec![PROGRAM.to_owned()];
     if options.list {
         words.push("--list".to_owned());
@@ -118,7 +147,6 @@ fn run_in_mode(options: &TestOptions, mode: Mode, style: Style) -> Result<u8, Co
         }
     }
     let carrier = options.guest.carrier(guest.manifest.as_ref())?;
-    let report = Report::new(Box::new(io::stdout()), style);
     let connection = Connection {
         sink: Some(Box::new(report.clone())),
         interactive: false,
@@ -127,20 +155,9 @@ fn run_in_mode(options: &TestOptions, mode: Mode, style: Style) -> Result<u8, Co
         cold: options.guest.is_cold(),
         progress: Box::new(say),
     };
-    let started = Instant::now();
     let (outcome, log) = launch(&guest.spec, &carrier, connection)?;
     ending::ending(&outcome, &log, Shown::Not);
-    let counts = report.counts();
-    if style == Style::Human {
-        let Counts { passed, failed, skipped, .. } = counts;
-        let seconds = started.elapsed().as_secs_f32();
-        writeln!(
-            io::stdout(),
-            "{}: {passed} passed, {failed} failed, {skipped} skipped in {seconds:.1} s",
-            mode.name()
-        )?;
-    }
-    Ok(if options.list { outcome.status() } else { status(&outcome, counts) })
+    Ok(outcome)
 }
 
 /// The status of one guest: what it says, if what it reported bears that out.

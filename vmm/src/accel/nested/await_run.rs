@@ -7,20 +7,19 @@
 //! host:                -> saves the outer machine .. restores it, fills the outer mailbox
 //! ```
 //!
-//! What the guest's run needs of the outer machine (a description, the archives) comes in an archive that is unpacked there.
+//! What comes by the outer mailbox is an [`AwaitedRun`] and the archive for the guest, which goes on to the guest's own mailbox.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use ersatz_guest_image::mailbox::{self, Header, Mailbox, ReadError};
 use ersatz_guest_image::ports::READY_PORT;
-use ersatz_guest_image::run::{self, UnpackError, WAIT_FOR_RUN};
+use ersatz_guest_image::run::WAIT_FOR_RUN;
 use rustix::time::{ClockId, Timespec, clock_settime};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -34,13 +33,11 @@ use crate::machine::{Console, Machine, MachineConfig, MachineError, MachineHandl
 use crate::outcome::Outcome;
 use crate::snapshot::header;
 use crate::snapshot::ram::new_memory;
-use crate::spec::{ArchiveError, MachineSpec, RunSpec};
+use crate::spec::{MachineSpec, RunSpec};
 use crate::supervisor::{Event, Watch, first_of, supervise};
 
 /// The hidden command: `ersatz await-run MACHINE OUTCOME`.
 pub const COMMAND: &str = "await-run";
-/// Where the run's description is in the outer machine, once it has come.
-pub const RUN_PATH: &str = "/ersatz/run.json";
 /// The slot of the guest's mailbox: behind those of the GPUs.
 const MAILBOX_SLOT: u8 = ersatz_device_model::fabric::FABRIC_PORTS;
 /// How often the outer mailbox is looked at.
@@ -53,10 +50,38 @@ const RESCAN: &str = "/sys/bus/pci/rescan";
 /// A run, as the outer machine is told of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AwaitedRun {
-    /// The run, with paths of the outer machine.
+    /// The run, with paths of the outer machine. What it brings into the guest is not in here, but follows.
     pub run: RunSpec,
     /// Whether the guest gets what comes by standard input.
     pub input: bool,
+}
+
+/// Bytes that say how long the description is.
+const LENGTH_BYTES: usize = 8;
+
+impl AwaitedRun {
+    /// What goes into the outer mailbox: the length of the description in 8 bytes (little-endian), the description as JSON, the
+    /// archive for the guest.
+    ///
+    /// # Errors
+    ///
+    /// If a path cannot be written as JSON.
+    pub fn encode(&self, archive: &[u8]) -> serde_json::Result<Vec<u8>> {
+        let description = serde_json::to_vec(self)?;
+        Ok([&(description.len() as u64).to_le_bytes(), &description[..], archive].concat())
+    }
+
+    /// Reads what came out of the outer mailbox: the run, and the archive.
+    ///
+    /// # Errors
+    ///
+    /// If it makes no sense.
+    pub fn decode(bytes: &[u8]) -> serde_json::Result<(Self, &[u8])> {
+        let (length, rest) = bytes.split_first_chunk::<LENGTH_BYTES>().unwrap_or((&[0; LENGTH_BYTES], &[]));
+        let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
+        let (description, archive) = rest.split_at_checked(length).unwrap_or((&[], &[]));
+        Ok((serde_json::from_slice(description)?, archive))
+    }
 }
 
 /// Why there is no outcome.
@@ -71,17 +96,11 @@ pub enum AwaitError {
     /// The run cannot be run here.
     #[error(transparent)]
     Run(#[from] KvmRunError),
-    /// What the run brings could not be read.
-    #[error(transparent)]
-    Archive(#[from] ArchiveError),
     /// The outer mailbox cannot be used.
     #[error(transparent)]
     Mailbox(#[from] ReadError),
-    /// What came could not be unpacked.
-    #[error(transparent)]
-    Unpack(#[from] UnpackError),
     /// The description of the run makes no sense.
-    #[error("{RUN_PATH} is not the description of a run; both ends must be of one build")]
+    #[error("what came is not the description of a run; both ends must be of one build")]
     Description(#[source] serde_json::Error),
     /// A descriptor, a file or a thread could not be made or used.
     #[error("cannot wait for the run")]
@@ -115,9 +134,9 @@ pub fn run(spec: &MachineSpec) -> Result<Outcome, AwaitError> {
             at_end.set();
             end
         })?;
-        let started = Host { ended: &ended, stop: &stop }.wait_for_run(&handle).and_then(|arrived| {
-            arrived.map(|(header, awaited)| start(&handle, &memory, &header, awaited, typed)).transpose()
-        });
+        let started = Host { ended: &ended, stop: &stop }
+            .wait_for_run(&handle)
+            .and_then(|arrived| arrived.map(|arrived| start(&handle, &memory, &arrived, typed)).transpose());
         let awaited = match started {
             Ok(awaited) => awaited,
             Err(error) => {
@@ -146,16 +165,15 @@ pub fn run(spec: &MachineSpec) -> Result<Outcome, AwaitError> {
 fn start(
     handle: &MachineHandle,
     memory: &File,
-    outer: &Header,
-    awaited: AwaitedRun,
+    (outer, bytes): &(Header, Vec<u8>),
     mut typed: UnixStream,
 ) -> Result<AwaitedRun, AwaitError> {
+    let (awaited, archive) = AwaitedRun::decode(bytes).map_err(AwaitError::Description)?;
     for (slot, factory) in (0..).zip(gpu_factories(&awaited.run.devices)?) {
         handle.pci().plug(slot, factory)?;
     }
-    let archive = awaited.run.archive()?;
-    let header = Header { seed: outer.seed, ..header::new(&archive, &awaited.run)? };
-    mailbox::fill(memory, &header, &archive)?;
+    let header = Header { seed: outer.seed, ..header::new(archive, &awaited.run)? };
+    mailbox::fill(memory, &header, archive)?;
     if awaited.input {
         let mut input = follow_input(false, || ())?;
         // Ends with either side.
@@ -172,7 +190,7 @@ struct Host<'a> {
 
 impl Host<'_> {
     /// Waits until the guest is ready, tells the host, and waits for a run; `None` if the guest ended or is to end.
-    fn wait_for_run(&self, handle: &MachineHandle) -> Result<Option<(Header, AwaitedRun)>, AwaitError> {
+    fn wait_for_run(&self, handle: &MachineHandle) -> Result<Option<(Header, Vec<u8>)>, AwaitError> {
         while handle.ready().read().is_err() {
             if first_of([self.ended, self.stop], LOOK).is_some() {
                 return Ok(None);
@@ -182,9 +200,8 @@ impl Host<'_> {
         let Some((mailbox, header)) = self.look()? else { return Ok(None) };
         let now = Timespec::try_from(header.wall_clock).unwrap_or_default();
         clock_settime(ClockId::Realtime, now).map_err(io::Error::from)?;
-        run::unpack(&mailbox.archives(&header)?, Path::new("/"))?;
-        let awaited = serde_json::from_slice(&fs::read(RUN_PATH)?).map_err(AwaitError::Description)?;
-        Ok(Some((header, awaited)))
+        let bytes = mailbox.archives(&header)?;
+        Ok(Some((header, bytes)))
     }
 
     /// Looks for the mailbox, which is plugged in when the machine was restored, and at it.
@@ -208,5 +225,28 @@ impl Host<'_> {
                 return Ok(None);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_comes_out_as_it_went_in() {
+        let run = RunSpec {
+            archives: Vec::new(),
+            request: Vec::new(),
+            devices: vec![crate::spec::GpuSpec::new(1 << 30)],
+            timeout: Some(Duration::from_secs(7)),
+            exit_counts: true,
+        };
+        let awaited = AwaitedRun { run, input: true };
+        let bytes = awaited.encode(b"archive").unwrap();
+        assert_eq!(AwaitedRun::decode(&bytes).unwrap(), (awaited, &b"archive"[..]));
+        for length in 0..bytes.len() - b"archive".len() {
+            assert!(AwaitedRun::decode(&bytes[..length]).is_err(), "{length} bytes");
+        }
+        assert!(AwaitedRun::decode(&[0xff; 64]).is_err());
     }
 }

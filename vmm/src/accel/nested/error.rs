@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::qemu::migration::MigrationError;
 use crate::qemu::{QemuError, QmpError};
 use crate::snapshot::key::KeyError;
+use crate::spec;
 
 /// Why a nested run has no outcome.
 #[derive(Debug, Error)]
@@ -41,6 +42,9 @@ pub enum NestedError {
     /// The outer machine's initramfs could not be put together.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// What the run brings could not be read.
+    #[error(transparent)]
+    Brought(#[from] spec::ArchiveError),
     /// The machine could not be saved or loaded.
     #[error(transparent)]
     Migration(#[from] MigrationError),

@@ -13,13 +13,11 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use ersatz_device_model::fabric::FABRIC_PORTS;
-use ersatz_guest_image::initramfs::Archive;
 use ersatz_guest_image::mailbox;
-use ersatz_guest_image::run;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::json;
 
-use super::await_run::{self, AwaitedRun, RUN_PATH};
+use super::await_run::{self, AwaitedRun};
 use super::inside::{self, INITRAMFS, KERNEL, OUTCOME, VMM};
 use super::machine::{OuterMachine, Start, add_to_key};
 use super::session::{Console, Session, Talked};
@@ -191,7 +189,7 @@ fn restore(
     let mailbox = new_memory("ersatz-mailbox", mailbox::SIZE).map_err(NestedError::Scratch)?;
     let start = Start::Restore(snapshot.file());
     let mut machine = OuterMachine::start(ground, start, snapshot.memory_size(), &[&state, &mailbox])?;
-    let archive = archive(&spec.run, console.input.is_some())?;
+    let archive = awaited(&spec.run, console.input.is_some())?;
     machine.load(&state)?;
     machine.plug_mailbox(&mailbox)?;
     let header = header::new(&archive, &spec.run).map_err(NestedError::Scratch)?;
@@ -208,24 +206,14 @@ fn restore(
     }
 }
 
-/// What the run brings into the outer machine: its description, and the archives for the guest.
-fn archive(run: &RunSpec, input: bool) -> Result<Vec<u8>, NestedError> {
-    let mut archive = Archive::new();
-    let mut archives = Vec::new();
-    for (index, path) in run.archives.iter().enumerate() {
-        let inside = inside::archive_path(index);
-        archive.file_from(&inside, 0o644, path)?;
-        archives.push(PathBuf::from(inside));
-    }
+/// What goes into the outer mailbox.
+fn awaited(run: &RunSpec, input: bool) -> Result<Vec<u8>, NestedError> {
     let trace = |(index, gpu): (usize, &GpuSpec)| GpuSpec {
         trace: gpu.trace.as_ref().map(|_| inside::trace_path(index)),
         ..gpu.clone()
     };
     let devices = run.devices.iter().enumerate().map(trace).collect();
-    let awaited = AwaitedRun { run: RunSpec { archives, devices, ..run.clone() }, input };
-    let text = serde_json::to_vec(&awaited).map_err(|error| NestedError::Scratch(error.into()))?;
-    archive.file(RUN_PATH, 0o644, text)?;
-    let mut bytes = Vec::new();
-    run::append(&mut bytes, &archive.to_bytes()?);
-    Ok(bytes)
+    let inside = RunSpec { archives: Vec::new(), request: Vec::new(), devices, ..run.clone() };
+    let bytes = AwaitedRun { run: inside, input }.encode(&run.archive()?);
+    bytes.map_err(|error| NestedError::Scratch(error.into()))
 }
