@@ -13,6 +13,12 @@ use crate::progress::Progress;
 /// A target named explicitly keeps build scripts and procedural macros out of the static linking.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// The profile of what runs in guests, and what that is.
+const GUEST_PROFILE: &str = "guest";
+const GUEST_PACKAGES: &[&str] = &["ersatz-init", "ersatz-guest-tests"];
+/// The profile of the VMM. Cargo has the same name for its folder.
+const RELEASE_PROFILE: &str = "release";
+
 /// Static, and no larger than need be: all of it is copied into a guest's memory at each boot.
 const RUSTFLAGS: &str = "-C target-feature=+crt-static -C strip=symbols";
 
@@ -28,33 +34,35 @@ impl Programs {
         let stage = progress.stage("static programs");
         let log = Log::start(log)?;
         let target = clone.join("target/static");
-        let mut cargo = cargo::command(clone);
-        cargo.args(["build", "--locked", "--release", "--target", TARGET, "--target-dir"]).arg(&target);
-        cargo.args(["-p", "ersatz-init", "-p", "ersatz-guest-tests", "-p", "ersatz", "--bins"]);
-        cargo.env("RUSTFLAGS", RUSTFLAGS).env_remove("CARGO_ENCODED_RUSTFLAGS");
-        log.run("cargo build", &mut cargo).map_err(|error| {
-            anyhow!(
-                "static programs failed: {error:#}\n  the end of its log, {}:\n{}",
-                log.path().display(),
-                tail(log.path())
-            )
-        })?;
+        for (profile, packages) in [(GUEST_PROFILE, GUEST_PACKAGES), (RELEASE_PROFILE, &["ersatz"])] {
+            let mut cargo = cargo::command(clone);
+            cargo.args(["build", "--locked", "--bins", "--profile", profile, "--target", TARGET, "--target-dir"]);
+            cargo.arg(&target).args(packages.iter().flat_map(|package| ["-p", package]));
+            cargo.env("RUSTFLAGS", RUSTFLAGS).env_remove("CARGO_ENCODED_RUSTFLAGS");
+            log.run("cargo build", &mut cargo).map_err(|error| {
+                anyhow!(
+                    "static programs failed: {error:#}\n  the end of its log, {}:\n{}",
+                    log.path().display(),
+                    tail(log.path())
+                )
+            })?;
+        }
         stage.done();
-        Ok(Self { folder: target.join(TARGET).join("release") })
+        Ok(Self { folder: target.join(TARGET) })
     }
 
     /// PID 1.
     pub fn init(&self) -> PathBuf {
-        self.folder.join("ersatz-init")
+        self.folder.join(GUEST_PROFILE).join("ersatz-init")
     }
 
     /// The guest-side tests.
     pub fn tests(&self) -> PathBuf {
-        self.folder.join("ersatz-guest-tests")
+        self.folder.join(GUEST_PROFILE).join("ersatz-guest-tests")
     }
 
     /// The VMM, for the outer machine.
     pub fn vmm(&self) -> PathBuf {
-        self.folder.join("ersatz")
+        self.folder.join(RELEASE_PROFILE).join("ersatz")
     }
 }

@@ -26,18 +26,34 @@ const COUNTED: &str = "nested";
 const SMALL: &str = "16M";
 /// The largest there is, of which the driver uses what it finds memory for `struct page`s for.
 const LARGE: &str = "1T";
-/// What is run under each accelerator, a boot each: all tests with one GPU, then those for two that skipped themselves.
+/// What is run under each accelerator, a guest each: all tests with one GPU, then those for two that skipped themselves, then
+/// some with a guest for each test. The first guest boots with all it has, the others start from a snapshot.
 const SUITES: &[Suite] = &[
-    Suite { mode: "private", gpus: 1, vram: SMALL, filters: &[] },
-    Suite { mode: "coherent", gpus: 1, vram: SMALL, filters: &[] },
-    Suite { mode: "private", gpus: 2, vram: LARGE, filters: TWO_GPUS },
-    Suite { mode: "coherent", gpus: 2, vram: LARGE, filters: TWO_GPUS },
+    Suite { mode: "private", gpus: 1, vram: SMALL, filters: &[], start: Start::Boot },
+    Suite { mode: "coherent", gpus: 1, vram: SMALL, filters: &[], start: Start::Snapshot },
+    Suite { mode: "private", gpus: 2, vram: LARGE, filters: TWO_GPUS, start: Start::Snapshot },
+    Suite { mode: "coherent", gpus: 2, vram: LARGE, filters: TWO_GPUS, start: Start::Snapshot },
+    Suite { mode: "private", gpus: 1, vram: SMALL, filters: ISOLATED, start: Start::Isolated },
 ];
 
 /// The tests for two GPUs.
 const TWO_GPUS: &[&str] = &["devices.", "direct_peers."];
 
-/// One boot.
+/// Tests that are run again with a guest for each.
+const ISOLATED: &[&str] = &["roundtrip."];
+
+/// How the guests of a suite start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// One boots.
+    Boot,
+    /// One is restored.
+    Snapshot,
+    /// One is restored for each test.
+    Isolated,
+}
+
+/// One report.
 struct Suite {
     /// The memory type.
     mode: &'static str,
@@ -47,6 +63,8 @@ struct Suite {
     vram: &'static str,
     /// Parts of the names of the tests; all, if there are none.
     filters: &'static [&'static str],
+    /// How its guests start.
+    start: Start,
 }
 
 /// Runs the suites under all accelerators. `ersatz` is the program to run them with.
@@ -73,10 +91,12 @@ pub fn check(ersatz: &Path, series: &str, store: &Store, progress: &Progress) ->
 impl Suite {
     /// What tells it from the others: for people, and for the names of files.
     fn name(&self) -> String {
-        if self.gpus == 1 { self.mode.to_owned() } else { format!("{}-{}-gpus", self.mode, self.gpus) }
+        let gpus = if self.gpus == 1 { String::new() } else { format!("-{}-gpus", self.gpus) };
+        let isolated = if self.start == Start::Isolated { "-isolated" } else { "" };
+        format!("{}{gpus}{isolated}", self.mode)
     }
 
-    /// One boot: the report is shown as it comes, by name of the test, and kept.
+    /// The report is shown as it comes, by name of the test, and kept.
     fn run(
         &self,
         ersatz: &Path,
@@ -91,16 +111,22 @@ impl Suite {
         let mut kept = File::create(&report).with_context(|| format!("cannot write {}", report.display()))?;
         // In a folder each GPU has a log of its own.
         let traces = report.with_extension("traces");
-        let traced = accelerator == TRACED;
+        let is_isolated = self.start == Start::Isolated;
+        let traced = accelerator == TRACED && !is_isolated;
         if traced {
             fs::create_dir_all(&traces).with_context(|| format!("cannot make {}", traces.display()))?;
         }
-        let counted = accelerator == COUNTED;
+        let counted = accelerator == COUNTED && !is_isolated;
         let mut child = Command::new(ersatz)
             .args(["test", "--format", "ktap", "--kernel", series, "--accel", accelerator, "--mode", self.mode])
             .args(["--vram", self.vram, "--devices", &self.gpus.to_string()])
             .args(traced.then_some([OsStr::new("--trace"), traces.as_os_str()]).into_iter().flatten())
             .args(counted.then_some("--exit-counts"))
+            .args(match self.start {
+                Start::Boot => Some("--cold"),
+                Start::Snapshot => None,
+                Start::Isolated => Some("--isolated"),
+            })
             .args(self.filters)
             .env("ERSATZ_GUEST", store.root())
             .stdin(Stdio::null())

@@ -62,6 +62,9 @@ impl Mailbox {
     }
 
     fn map(function: &Path) -> io::Result<Self> {
+        if !has_address(&fs::read_to_string(function.join("resource"))?) {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the kernel has given it no address yet"));
+        }
         // Without a driver nothing else makes the device answer in its windows.
         fs::write(function.join("enable"), "1")?;
         Self::of_file(OpenOptions::new().read(true).write(true).open(function.join(format!("resource{BAR}")))?)
@@ -138,6 +141,13 @@ impl Drop for Mapping {
     }
 }
 
+/// Whether the mailbox's BAR has an address, by the function's list of resources: start, end and flags of one on each line.
+fn has_address(resources: &str) -> bool {
+    let line = resources.lines().nth(BAR.into()).unwrap_or_default();
+    let start = line.split_whitespace().next().and_then(|text| u64::from_str_radix(text.strip_prefix("0x")?, 16).ok());
+    start.is_some_and(|start| start != 0)
+}
+
 /// The sysfs folder of the mailbox.
 fn find(functions: &Path) -> Option<PathBuf> {
     let id = |folder: &Path, name: &str| {
@@ -165,6 +175,15 @@ mod tests {
         fill(&file, &header, b"hello world").unwrap();
         assert_eq!(mailbox.header().unwrap(), Some(header));
         assert_eq!(mailbox.archives(&header).unwrap(), b"hello world");
+    }
+
+    #[test]
+    fn a_function_that_was_just_seen_has_no_address() {
+        let registers = "0x00000000fd800000 0x00000000fd8000ff 0x0000000000040200\n0x0 0x0 0x0\n";
+        assert!(has_address(&format!("{registers}0x0000eff800000000 0x0000eff83fffffff 0x000000000014220c\n")));
+        for line in ["0x0000000000000000 0x000000003fffffff 0x000000000014220c", "", "text"] {
+            assert!(!has_address(&format!("{registers}{line}\n")), "{line}");
+        }
     }
 
     #[test]

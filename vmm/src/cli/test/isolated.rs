@@ -172,7 +172,8 @@ const NUMBER: &str = "\u{1}";
 fn result(name: &str, outcome: &Outcome, console: &str, log: &ConsoleLog) -> String {
     let mut text = String::new();
     let mut found = false;
-    for line in console.lines() {
+    // What comes before the report is the way of the guest to the test.
+    for line in console.lines().skip_while(|line| Line::parse(line) != Line::Version) {
         match Line::parse(line) {
             Line::Result { verdict, .. } if !found => {
                 found = true;
@@ -220,11 +221,11 @@ mod tests {
     fn a_result_is_taken_from_its_guest() {
         let log = ConsoleLog::new();
         let text = result("a.b", &Outcome::Exited(0), PASSED, &log);
-        assert_eq!(text, format!("[ 1.0] hello\n# seed 0x1\nok {NUMBER} a.b\n"));
-        let skipped = result("a.b", &Outcome::Exited(4), "ok 1 a.b # SKIP no GPU\n", &log);
+        assert_eq!(text, format!("# seed 0x1\nok {NUMBER} a.b\n"));
+        let skipped = result("a.b", &Outcome::Exited(4), "KTAP version 1\nok 1 a.b # SKIP no GPU\n", &log);
         assert_eq!(skipped, format!("ok {NUMBER} a.b # SKIP no GPU\n"));
-        let failed = result("a.b", &Outcome::Exited(1), "# why\nnot ok 1 a.b\n", &log);
-        assert_eq!(failed, format!("# why\nnot ok {NUMBER} a.b\n"));
+        let failed = result("a.b", &Outcome::Exited(1), "KTAP version 1\n[ 2.0] x\n# why\nnot ok 1 a.b\n", &log);
+        assert_eq!(failed, format!("[ 2.0] x\n# why\nnot ok {NUMBER} a.b\n"));
     }
 
     #[test]
