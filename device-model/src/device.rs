@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ersatz_abi::counter::Counter;
-use ersatz_abi::pci::VECTOR_ERROR;
+use ersatz_abi::pci::{BAR_MSIX, MSIX_PBA_OFFSET, MSIX_TABLE_OFFSET, MSIX_VECTORS, VECTOR_ERROR};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::channel::{Channel, ResetScope};
@@ -23,11 +23,16 @@ use crate::mmu::Mmu;
 use crate::mmu::memory::DeviceTables;
 use crate::notification::{AccessCounters, FaultBuffer};
 use crate::pci::aer::ErrorLog;
+use crate::pci::capability::MsixLayout;
 use crate::pci::msix::{Msix, Raised};
 use crate::ports::Ports;
 use crate::sync::Mutex;
 use crate::trace::{Event, InterruptOutcome, ResetSource};
 use crate::vram::Vram;
+
+/// Where the device has its MSI-X table and pending bits.
+pub(crate) const MSIX: MsixLayout =
+    MsixLayout { bar: BAR_MSIX, vectors: MSIX_VECTORS, table: MSIX_TABLE_OFFSET, pending: MSIX_PBA_OFFSET };
 
 /// How many there are of what.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +99,7 @@ impl Device {
             faults: FaultBuffer::default(),
             access_counters: AccessCounters::default(),
             counters,
-            msix: Msix::new(),
+            msix: Msix::new(MSIX),
             gate: Gate::default(),
             engines: doorbells.collect::<io::Result<_>>()?,
             copy_engines,

@@ -16,13 +16,12 @@ use vm_memory::VolatileSlice;
 use crate::bus::{BarInfo, BarMapping, Doorbell, Effect, MsixMessage, PciFunction};
 use crate::clock::Clock;
 use crate::counters::Counters;
-use crate::device::{Device, Units};
+use crate::device::{Device, MSIX, Units};
 use crate::dma::{DmaSpace, ReportedSpace};
 use crate::engine;
 use crate::fabric::{Link, PeerVram};
 use crate::interrupt::InterruptSink;
 use crate::pci::aer::ErrorLog;
-use crate::pci::capability::MsixLayout;
 use crate::pci::function::{Change, Controls, Function, Identity};
 use crate::pci::resize::ResizableBar;
 use crate::ports::Ports;
@@ -218,13 +217,7 @@ fn new_function(vram: ResizableBar, bar_size: u64, serial: u64, errors: Arc<Erro
         BarInfo { bar: abi::BAR_VRAM, size: bar_size, is_64bit: true, prefetchable: true },
         plain(abi::BAR_MSIX, abi::MSIX_BAR_SIZE),
     ];
-    let msix = MsixLayout {
-        bar: abi::BAR_MSIX,
-        vectors: abi::MSIX_VECTORS,
-        table: abi::MSIX_TABLE_OFFSET,
-        pending: abi::MSIX_PBA_OFFSET,
-    };
-    Function::new(identity, bars, Some(vram), msix, errors)
+    Function::new(identity, bars, Some(vram), MSIX, errors)
 }
 
 impl PciFunction for Gpu {

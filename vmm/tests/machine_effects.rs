@@ -42,7 +42,7 @@ fn run(code: Code, host: impl FnOnce(&Card, &MachineHandle) + Send) -> (End, Arc
     let payload = Payload::Code { code: code.bytes(), mapped: 8 << 30 };
     let config = MachineConfig { vcpus: 1, memory: 4 << 20, payload };
     let console = Console { output: Box::new(io::sink()), input: None };
-    let machine = Machine::new(config, vec![card.factory()], console).expect("these tests need /dev/kvm");
+    let machine = Machine::new(&config, vec![card.factory()], console).expect("these tests need /dev/kvm");
     let handle = machine.handle();
     let end = thread::scope(|scope| {
         scope.spawn(|| {
