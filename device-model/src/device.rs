@@ -10,7 +10,7 @@ use ersatz_abi::pci::VECTOR_ERROR;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::channel::{Channel, ResetScope};
-use crate::clock::Clock;
+use crate::clock::{Clock, ClockObserver};
 use crate::counters::Counters;
 use crate::dma::{ReportedSession, ReportedSpace};
 use crate::engine::doorbells::{self, Doorbells};
@@ -161,7 +161,7 @@ impl Device {
 
     /// Carries out invalidations until [`Self::leave`].
     pub(crate) fn run_mmu(&self) {
-        self.mmu.run(|| self.kick_all());
+        self.mmu.run(&*self.ports.clock, || self.kick_all());
     }
 
     /// Rings a channel's doorbell for a bus that has no ioeventfd there.
@@ -270,6 +270,13 @@ impl Device {
     /// Whether engines are to return.
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Acquire)
+    }
+}
+
+impl ClockObserver for Device {
+    fn clock_was_set(&self) {
+        self.kick_all();
+        self.mmu.clock_was_set();
     }
 }
 

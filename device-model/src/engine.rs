@@ -2,12 +2,11 @@
 //! An engine: a thread that executes the commands of the channels bound to it.
 //!
 //! An engine sleeps until a doorbell or a kick; then it takes its channels in turn, a few commands each, those of the highest
-//! priority first ([`rota`]). A command that must wait (for a replay of its fault, for an invalidation) is put aside, and the
+//! priority first ([`scheduler`]). A command that must wait (for a replay of its fault, for an invalidation) is put aside, and the
 //! engine goes on with other channels. [`execute`] fetches commands, [`signal`] tells of their end, in the order that
 //! [`completion`] has; [`list`] executes the lists of copy engines, by [`transfer`] each entry, and [`kernel`] the kernels of
-//! compute engines; both reach memory through [`bus`], and [`gate`] is what stops them.
+//! compute engines; both reach memory through [`memory_access`], and [`gate`] is what stops them.
 
-mod bus;
 mod completion;
 mod context;
 pub(crate) mod doorbells;
@@ -15,9 +14,10 @@ mod execute;
 pub(crate) mod gate;
 mod kernel;
 mod list;
-mod rota;
-mod signal;
-mod task;
+mod memory_access;
+mod retire;
+mod scheduler;
+mod timers;
 mod transfer;
 
 use std::io;
@@ -28,12 +28,13 @@ use std::thread::{Builder, JoinHandle};
 use ersatz_abi::channel::Priority;
 use ersatz_abi::counter::Counter;
 
-use crate::channel::{Channel, Found, Settled, Turn};
+use crate::channel::task::Task;
+use crate::channel::{Channel, Found, Settled, Turn, Wait};
 use crate::device::{Device, EngineKind, drain};
 use crate::trace::Event;
-use doorbells::{Doorbells, Events};
+use doorbells::{Doorbells, Events, Sleep};
 use execute::Executor;
-use rota::{Desk, Rota};
+use scheduler::{EngineOps, Next, Scheduler};
 
 /// Most bytes moved under one pass of the gate: what a reset may have to wait for.
 pub(crate) const PIECE_BYTES: u64 = 256 << 10;
@@ -57,8 +58,8 @@ pub(crate) fn spawn(device: Arc<Device>, number: u8) -> io::Result<JoinHandle<()
 
 impl Engine {
     fn run(mut self) {
-        let mut rota = Rota::default();
-        if let Err(error) = rota.run(&mut self) {
+        let mut scheduler = Scheduler::default();
+        if let Err(error) = scheduler.run(&mut self) {
             log::error!("engine {} stops: cannot wait for its doorbells: {error}", self.number);
         }
     }
@@ -68,8 +69,8 @@ impl Engine {
     }
 }
 
-impl Desk for Engine {
-    type Ears = Events;
+impl EngineOps for Engine {
+    type WakeSource = Events;
     type Bits = AtomicU64;
 
     fn doorbells(&self) -> &Doorbells {
@@ -80,7 +81,7 @@ impl Desk for Engine {
         self.device.channel_count()
     }
 
-    fn heard(&self, channel: u8) {
+    fn acknowledge(&self, channel: u8) {
         let rings = drain(&self.channel(channel).doorbell);
         if rings > 0 {
             self.device.counters.add(Counter::Doorbells, rings);
@@ -97,11 +98,11 @@ impl Desk for Engine {
     }
 
     fn take_up(&self, channel: u8) -> Found {
-        self.channel(channel).take_up(self.number)
+        self.channel(channel).take_up(self.number, |wait| is_over(&self.device, wait))
     }
 
-    fn work(&mut self, channel: u8, turn: Turn) -> bool {
-        let again = self.executor.run(channel, turn);
+    fn work(&mut self, channel: u8, turn: Turn, resumed: Option<Box<Task>>) -> Next {
+        let next = self.executor.run(channel, turn, resumed);
         let settled = self.channel(channel).let_go(&turn, |settled| {
             self.device.ports.tracer.emit(match settled {
                 Settled::Reset => Event::ChannelReset { channel },
@@ -111,10 +112,27 @@ impl Desk for Engine {
         if settled == Some(Settled::Reset) {
             self.device.channel_was_reset();
         }
-        again && settled.is_none()
+        if settled.is_none() { next } else { Next::Idle }
     }
 
     fn kick(&self, channel: u8) {
         self.device.kick(channel);
+    }
+
+    fn now(&self) -> u64 {
+        self.device.ports.clock.now()
+    }
+
+    fn sleep_until(&self, deadline: u64) -> Sleep {
+        Sleep::lasting(self.device.ports.clock.time_until(deadline))
+    }
+}
+
+/// Whether what a command waits for has come. A wait that somebody ends has never come to its end by itself.
+fn is_over(device: &Device, wait: Wait) -> bool {
+    match wait {
+        Wait::Replay(_) => false,
+        Wait::Acknowledgement(number) => device.mmu.acknowledged() >= number,
+        Wait::Time(deadline) => device.ports.clock.now() >= deadline,
     }
 }

@@ -14,7 +14,7 @@ use ersatz_abi::regs;
 use vm_memory::VolatileSlice;
 
 use crate::bus::{BarInfo, BarMapping, Doorbell, Effect, MsixMessage, PciFunction};
-use crate::clock::Clock;
+use crate::clock::{Clock, ClockObserver};
 use crate::counters::Counters;
 use crate::device::{Device, Ports, Units};
 use crate::dma::{DmaSpace, ReportedSpace};
@@ -82,6 +82,8 @@ impl Gpu {
         let function = new_function(bar, bar_size, serial, errors.clone());
         let units = Units { channels, copy_engines, compute_engines };
         let device = Arc::new(Device::new(ports, vram, link, errors, counters, units).map_err(GpuError::Events)?);
+        let observer: Arc<dyn ClockObserver> = device.clone();
+        device.ports.clock.observe(Arc::downgrade(&observer));
         let mut gpu = Self {
             device,
             function: Mutex::new(function),

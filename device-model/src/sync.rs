@@ -4,7 +4,9 @@
 //! Every lock of the model guards state that is consistent between any two statements, so a panicking thread (a bug, or
 //! a sink of the embedder that panics) must not take down each thread that touches the device afterwards.
 
-use std::sync::{PoisonError, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::sync::{MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+
+use crate::clock::Clock;
 
 /// A mutex whose `lock` cannot fail.
 #[derive(Debug, Default)]
@@ -15,7 +17,7 @@ impl<T> Mutex<T> {
         Self(std::sync::Mutex::new(value))
     }
 
-    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, T> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -36,6 +38,38 @@ impl<T> Lock<T> for Mutex<T> {
 impl<T> Lock<T> for loom::sync::Mutex<T> {
     fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
         work(&mut self.lock().unwrap())
+    }
+}
+
+/// A condition variable for a [`Mutex`], whose waits can end at a time of a clock.
+#[derive(Debug, Default)]
+pub(crate) struct Condvar(std::sync::Condvar);
+
+impl Condvar {
+    pub(crate) const fn new() -> Self {
+        Self(std::sync::Condvar::new())
+    }
+
+    pub(crate) fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
+    pub(crate) fn notify_all(&self) {
+        self.0.notify_all();
+    }
+
+    /// Waits until it is notified, or until `clock` reads `deadline`; may return earlier. Whoever sets a clock that does not run by
+    /// itself has to take the lock and notify after that.
+    pub(crate) fn wait_until<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        clock: &dyn Clock,
+        deadline: Option<u64>,
+    ) -> MutexGuard<'a, T> {
+        match deadline.and_then(|deadline| clock.time_until(deadline)) {
+            Some(duration) => self.0.wait_timeout(guard, duration).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.0.wait(guard).unwrap_or_else(PoisonError::into_inner),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use ersatz_abi::counter::Counter;
 use ersatz_abi::pci::VECTOR_ERROR;
 use ersatz_abi::regs::{self, Register};
 
-use crate::channel::Fault;
+use crate::channel::ChannelFailure;
 use crate::device::Device;
 use crate::trace::{Event, NotificationEvent};
 
@@ -53,7 +53,7 @@ fn cancel(device: &Device, value: u64) -> bool {
     };
     let mut told = None;
     let cancelled = channel.cancel(|fault, position, vector| {
-        let Fault { code, entry, address } = fault;
+        let ChannelFailure { code, entry, address } = fault;
         device.ports.tracer.emit(NotificationEvent::FaultCancelled { channel: number }.into());
         device.ports.tracer.emit(Event::ChannelError { channel: number, error: code, position, entry, address });
         told = vector;
