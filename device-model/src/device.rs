@@ -53,6 +53,8 @@ pub(crate) enum EngineKind {
 
 /// The device.
 pub(crate) struct Device {
+    /// The GPU's number in its machine, for log lines and the names of threads.
+    pub(crate) number: u8,
     pub(crate) ports: Ports,
     pub(crate) vram: Arc<Vram>,
     pub(crate) link: Link,
@@ -76,6 +78,7 @@ pub(crate) struct Device {
 impl Device {
     /// There is at least one channel and one copy engine.
     pub(crate) fn new(
+        number: u8,
         ports: Ports,
         vram: Arc<Vram>,
         link: Link,
@@ -88,6 +91,7 @@ impl Device {
         let doorbells = (0..usize::from(copy_engines) + usize::from(compute_engines)).map(|_| Doorbells::new());
         let mmu = Mmu::new(copy_engines + compute_engines, counters.clone(), ports.tracer.clone());
         let device = Self {
+            number,
             ports,
             vram,
             link,
@@ -136,15 +140,16 @@ impl Device {
         &self.engines[usize::from(engine)]
     }
 
-    /// Has an engine work for a channel, and no other one. Called with the channel's lock held.
+    /// Makes an engine work for a channel, and no other one. Called with the channel's lock held.
     pub(crate) fn bind(&self, channel: u8, engine: u8) {
         let doorbell = &self.channels[usize::from(channel)].doorbell;
         if let Err(error) = doorbells::bind(&self.engines, engine, channel, doorbell) {
-            log::error!("engine {engine} cannot hear the doorbell of channel {channel}: {error}");
+            let gpu = self.number;
+            log::error!("GPU {gpu}: the doorbell of channel {channel} cannot wake engine {engine}: {error}");
         }
     }
 
-    /// Has the engine of a channel look at it.
+    /// Makes the engine of a channel look at it.
     pub(crate) fn kick(&self, channel: u8) {
         doorbells::kick(&self.engines, channel);
     }
@@ -154,7 +159,7 @@ impl Device {
         DeviceTables { vram: &self.vram, system, has_peer: |peer| self.link.peer(peer).is_some() }
     }
 
-    /// Has every engine look at its channels.
+    /// Makes every engine look at its channels.
     pub(crate) fn kick_all(&self) {
         self.engines.iter().for_each(Doorbells::kick);
     }
@@ -257,7 +262,7 @@ impl Device {
         self.ports.tracer.emit(Event::Reset { source });
     }
 
-    /// Has the engines drop what they do and return.
+    /// Makes the engines drop what they do and return.
     pub(crate) fn leave(&self) {
         self.leaving.store(true, Ordering::Release);
         self.mmu.leave();

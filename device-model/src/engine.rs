@@ -48,8 +48,8 @@ struct Engine {
 /// Starts an engine. It ends after [`Device::leave`].
 pub(crate) fn spawn(device: Arc<Device>, number: u8) -> io::Result<JoinHandle<()>> {
     let name = match device.engine_kind(number) {
-        EngineKind::Copy => format!("copy-engine-{number}"),
-        EngineKind::Compute => format!("compute-{number}"),
+        EngineKind::Copy => format!("gpu{}-copy-{number}", device.number),
+        EngineKind::Compute => format!("gpu{}-compute-{number}", device.number),
     };
     let executor = Executor::new(device.clone(), number);
     let engine = Engine { device, number, executor };
@@ -60,7 +60,8 @@ impl Engine {
     fn run(mut self) {
         let mut scheduler = Scheduler::default();
         if let Err(error) = scheduler.run(&mut self) {
-            log::error!("engine {} stops: cannot wait for its doorbells: {error}", self.number);
+            let (gpu, engine) = (self.device.number, self.number);
+            log::error!("GPU {gpu}: engine {engine} stops: it cannot wait for its doorbells: {error}");
         }
     }
 
