@@ -131,7 +131,8 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
     }
 
     /// Asks for a reset. It is complete at once if no engine works for the channel (`tell` is called then as for
-    /// [`Self::switch`], and the result is true), else when the engine lets go. A wider reset takes the place of a narrower one.
+    /// [`Self::switch`], and the result is true), else when the engine lets go. A wider reset takes the place of a narrower
+    /// one.
     pub(crate) fn request_reset(&self, scope: ResetScope, tell: impl FnOnce()) -> bool {
         self.state.with(|state| {
             state.reset = state.reset.max(Some(scope));
@@ -210,8 +211,8 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
         go_on
     }
 
-    /// Keeps the command under way, which waits, with all that was done of it. `tell` is called as for [`Self::switch`]: nothing
-    /// that ends the wait comes between. False if a reset was faster.
+    /// Keeps the command under way, which waits, with all that was done of it. `tell` is called as for [`Self::switch`]:
+    /// nothing that ends the wait comes between. False if a reset was faster.
     pub(crate) fn suspend(&self, turn: &Turn, task: &Task, wait: Wait, tell: impl FnOnce()) -> bool {
         let task = Box::new(*task);
         self.advance(turn, |state| {

@@ -10,8 +10,8 @@ pub use manual::ManualClock;
 
 /// A monotonic clock.
 ///
-/// A thread that waits for a time of it sleeps for as long as [`Self::time_until`] says. If that says nothing, it sleeps until it
-/// is woken, and whoever sets the clock wakes it: [`Self::observe`].
+/// A thread that waits for a time of it sleeps for as long as [`Self::time_until`] says. If that says nothing, it sleeps until
+/// it is woken, and whoever sets the clock wakes it: [`Self::observe`].
 pub trait Clock: Send + Sync {
     /// Nanoseconds since some fixed moment.
     fn now(&self) -> u64;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! An engine: a thread that executes the commands of the channels bound to it.
 //!
-//! An engine sleeps until a doorbell or a kick; then it takes its channels in turn, a few commands each, those of the highest
-//! priority first ([`scheduler`]). A command that must wait (for a replay of its fault, for an invalidation) is put aside, and the
-//! engine goes on with other channels. [`execute`] fetches commands, [`signal`] tells of their end, in the order that
-//! [`completion`] has; [`list`] executes the lists of copy engines, by [`transfer`] each entry, and [`kernel`] the kernels of
-//! compute engines; both reach memory through [`memory_access`], and [`gate`] is what stops them.
+//! An engine sleeps until a doorbell, a kick or a time; then it takes its channels in turn, a few commands each, those of the
+//! highest priority first ([`scheduler`]). A command that must wait (for a replay of its fault, for an invalidation) is kept by
+//! its channel, and the engine goes on with other channels. [`execute`] fetches commands, [`retire`] ends them, in the stages
+//! that [`completion`] has; [`list`] executes the lists of copy engines, by [`transfer`] each entry, and [`kernel`] the kernels
+//! of compute engines; both reach memory through [`memory_access`], and [`gate`] is what stops them.
 
 mod completion;
 mod context;

@@ -58,8 +58,8 @@ impl Condvar {
         self.0.notify_all();
     }
 
-    /// Waits until it is notified, or until `clock` reads `deadline`; may return earlier. Whoever sets a clock that does not run by
-    /// itself has to take the lock and notify after that.
+    /// Waits until it is notified, or until `clock` reads `deadline`; may return earlier. Whoever sets a clock that does not
+    /// run by itself has to take the lock and notify after that.
     pub(crate) fn wait_until<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,

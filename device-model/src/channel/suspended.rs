@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A command that waits. It belongs to its channel: no engine, lock or pass is held for it, and a reset of the channel drops it.
+//! A command that waits. It belongs to its channel: no engine, lock or pass is held for it, and a reset of the channel drops
+//! it.
 
 use ersatz_abi::channel::ChannelState;
 
@@ -8,10 +9,10 @@ use super::task::Task;
 
 /// Why a command cannot go on yet.
 ///
-/// A wait ends in one of two ways: somebody ends it ([`Channel::replay`](super::Channel::replay)), or the engine, which looks each
-/// time that it takes up the channel, finds that what is waited for has come. Whatever makes that true, or ends the wait, kicks the
-/// engine afterwards. A command begins to wait only if what it needs was not there in the same turn, so no kick is missed. A wait
-/// for a time needs none.
+/// A wait ends in one of two ways: somebody ends it ([`Channel::replay`](super::Channel::replay)), or the engine, which looks
+/// each time that it takes up the channel, finds that what is waited for has come. Whatever makes that true, or ends the wait,
+/// kicks the engine afterwards. A command begins to wait only if what it needs was not there in the same turn, so no kick is
+/// missed. A wait for a time needs none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
     /// An access faulted: the command waits until the driver replays it. If the driver cancels it instead, this is the failure.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The stages in which a command ends, and their order: a CPU that sees the fence sees the data, and one that is interrupted sees
-//! the fence.
+//! The stages in which a command ends, and their order: a CPU that sees the fence sees the data, and one that is interrupted
+//! sees the fence.
 //!
-//! A command whose end has to wait at a stage goes on at that stage. Written against a trait, so that the model checker runs the
-//! very code the device runs.
+//! A command whose end has to wait at a stage goes on at that stage. Written against a trait, so that the model checker runs
+//! the very code the device runs.
 
 use crate::channel::Turn;
 use crate::channel::task::Stage;

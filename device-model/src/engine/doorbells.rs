@@ -36,8 +36,8 @@ pub(crate) trait WakeSource {
     fn remove(&self, doorbell: &Self::Bell) -> io::Result<()>;
     /// Makes [`Self::wait`] report a kick.
     fn kick(&self);
-    /// Calls `tell` with kicks, which it takes back first, and for doorbells that were rung, which it does not; sleeps if there is
-    /// nothing. May return without either, and earlier than it was to sleep.
+    /// Calls `tell` with kicks, which it takes back first, and for doorbells that were rung, which it does not; sleeps if there
+    /// is nothing. May return without either, and earlier than it was to sleep.
     fn wait(&self, sleep: Sleep, tell: impl FnMut(Wake)) -> io::Result<()>;
 }
 

@@ -111,8 +111,8 @@ impl Executor {
         self.proceed(context, Task::new(command))
     }
 
-    /// Takes a command from its stage to its end and moves the turn's GET on, or has its channel keep it if it must wait. Returns
-    /// whether to go on with the next one.
+    /// Takes a command from its stage to its end and moves the turn's GET on, or has its channel keep it if it must wait.
+    /// Returns whether to go on with the next one.
     fn proceed(&mut self, context: &mut Context<'_>, mut task: Task) -> Result<bool, Stop> {
         let stop = match self.run_stages(context, &mut task) {
             Ok(go_on) => return Ok(go_on),

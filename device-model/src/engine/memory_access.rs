@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Memory as an engine reaches it: VRAM, the system's by DMA, a peer's over the fabric, and any of these by virtual address.
 //!
-//! A [`MemoryAccess`] is the permit for a piece of work of bounded size. While it is held the function is not reset, and, from the first
-//! virtual address on, the engine's TLB is locked: an invalidation is not acknowledged before the piece is done.
+//! A [`MemoryAccess`] is the permit for a piece of work of bounded size. While it is held the function is not reset, and, from
+//! the first virtual address on, the engine's TLB is locked: an invalidation is not acknowledged before the piece is done.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -49,7 +49,8 @@ pub(crate) struct Span {
 }
 
 impl MemoryAccess<'_> {
-    /// Runs `work` with the permit for one piece of work; fails at once if there is none, with `address` and `entry` in the error.
+    /// Runs `work` with the permit for one piece of work; fails at once if there is none, with `address` and `entry` in the
+    /// error.
     pub(crate) fn open<R>(
         context: &Context<'_>,
         entry: u32,

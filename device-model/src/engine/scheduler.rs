@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How an engine finds its work: it sleeps until a doorbell, a kick, or the time that a command waits for, and takes the channels
-//! that have reason to be looked at in turn, those of the highest priority first.
+//! How an engine finds its work: it sleeps until a doorbell, a kick, or the time that a command waits for, and takes the
+//! channels that have reason to be looked at in turn, those of the highest priority first.
 //!
 //! Written against a trait, [`EngineOps`], so that the model checker runs the very code the device runs. What it rests on: a
 //! doorbell's count is taken back *before* the channel is looked at, so a ring that comes after that look wakes the

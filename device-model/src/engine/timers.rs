@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! When an engine comes back to channels whose commands wait for a time.
 //!
-//! A timer is a hint: the channel says whether its command still waits, so one that is left over from before a reset costs a look
-//! at the channel and nothing more.
+//! A timer is a hint: the channel says whether its command still waits, so one that is left over from before a reset costs a
+//! look at the channel and nothing more.
 
 /// The times at which channels are to be looked at; one per channel.
 #[derive(Debug, Default)]

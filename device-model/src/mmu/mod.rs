@@ -2,8 +2,8 @@
 //! The MMU: from virtual addresses of an address space to memory, by page tables that a driver writes.
 //!
 //! [`space`] has the registers that say where tables begin; [`walk`] goes through them, in memory that it sees as a
-//! [`memory::TableMemory`]; a [`tlb`] an engine keeps what walks found. What it keeps goes stale when a driver changes its tables,
-//! until the driver has it forgotten: [`invalidate`].
+//! [`memory::TableMemory`]; a [`tlb`] an engine keeps what walks found. What it keeps goes stale when a driver changes its
+//! tables, until the driver has it forgotten: [`invalidate`].
 //!
 //! An engine translates, and accesses what it was led to, while it holds the lock of its TLB ([`Mmu::lock`]). An
 //! invalidation takes each of these locks in turn. So once it is acknowledged, no access through a translation from before it
@@ -146,8 +146,8 @@ impl Mmu {
         !requests.leaving
     }
 
-    /// Holds each acknowledgement back for this many nanoseconds after its invalidation was carried out: for one that is carried out
-    /// from now on. A reset forgets the acknowledgements, not the delay.
+    /// Holds each acknowledgement back for this many nanoseconds after its invalidation was carried out: for one that is
+    /// carried out from now on. A reset forgets the acknowledgements, not the delay.
     pub fn set_acknowledgement_delay(&self, nanoseconds: u64) {
         self.requests.lock().delay = nanoseconds;
     }

@@ -18,8 +18,8 @@ use crate::trace::MmuEvent;
 /// Where a virtual address leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translation {
-    /// The byte it means: in VRAM, in system memory, or in a peer's VRAM. Whether there is such memory is for the access to find
-    /// out.
+    /// The byte it means: in VRAM, in system memory, or in a peer's VRAM. Whether there is such memory is for the access to
+    /// find out.
     pub location: Location,
     /// Bytes from there to the end of the page: all that may be accessed by this translation.
     pub length: u64,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Commands that wait, in whatever order drivers, engines and what is waited for come: a command is resumed where it stopped, once,
-//! and a channel is not disabled before its command has ended or was dropped.
+//! Commands that wait, in whatever order drivers, engines and what is waited for come: a command is resumed where it stopped,
+//! once, and a channel is not disabled before its command has ended or was dropped.
 
 use proptest::prelude::*;
 

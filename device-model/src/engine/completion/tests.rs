@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The end of a command, a driver that looks for it, and resets, in every order that the memory model allows; likewise the end of
-//! one that waits at any of its stages.
+//! The end of a command, a driver that looks for it, and resets, in every order that the memory model allows; likewise the end
+//! of one that waits at any of its stages.
 //!
-//! Run is the code of the device for the stages of an end, and for channels: turns, epochs, resets, commands that wait. Stood in
-//! for are guest memory (a fence and GET are stored with release ordering, data without any), interrupts, and the gate, by a
+//! Run is the code of the device for the stages of an end, and for channels: turns, epochs, resets, commands that wait. Stood
+//! in for are guest memory (a fence and GET are stored with release ordering, data without any), interrupts, and the gate, by a
 //! plain lock.
 
 mod stages;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A driver, a channel and engines in every order that the memory model allows, up to a number of preemptions.
 //!
-//! Run is the code of the device for channels, bindings, turns and commands that wait. Stood in for are event descriptors and epoll
-//! sets, a clock that is set by hand, and the fetching of commands: PUT is loaded with acquire ordering, as from guest memory.
+//! Run is the code of the device for channels, bindings, turns and commands that wait. Stood in for are event descriptors and
+//! epoll sets, a clock that is set by hand, and the fetching of commands: PUT is loaded with acquire ordering, as from guest
+//! memory.
 
 mod sleeping;
 

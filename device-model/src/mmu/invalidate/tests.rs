@@ -185,8 +185,8 @@ impl World {
     }
 }
 
-/// Runs an engine, the thread that invalidates and a driver in every order; how often the driver saw the acknowledgement while the
-/// engine may still have been at it.
+/// Runs an engine, the thread that invalidates and a driver in every order; how often the driver saw the acknowledgement while
+/// the engine may still have been at it.
 fn explore(engine: fn(&World)) -> usize {
     let seen = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let count = seen.clone();

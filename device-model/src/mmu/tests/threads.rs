@@ -31,8 +31,8 @@ impl TableMemory for Entry {
     }
 }
 
-/// A driver moves a page again and again; each place is given away once its invalidation is acknowledged. With a lock that favours
-/// whoever has it, the engines, which take it again at once, would keep the invalidations waiting.
+/// A driver moves a page again and again; each place is given away once its invalidation is acknowledged. With a lock that
+/// favours whoever has it, the engines, which take it again at once, would keep the invalidations waiting.
 #[test]
 fn engines_at_work_neither_use_old_places_nor_hold_up_the_driver() {
     let mmu = Mmu::new(ENGINES, Arc::default(), Tracer::disabled());
