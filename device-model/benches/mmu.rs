@@ -16,6 +16,7 @@ use ersatz_abi::counter::Counter;
 use ersatz_abi::fault::AccessKind;
 use ersatz_abi::list::Location;
 use ersatz_abi::mmu::{AddressSpaceControl, Invalidation, Page, PageSize, TABLE_BYTES};
+use ersatz_device_model::clock::HostClock;
 use ersatz_device_model::counters::Counters;
 use ersatz_device_model::dma::{DmaSpace, MappedSpace};
 use ersatz_device_model::mmu::Mmu;
@@ -103,7 +104,7 @@ fn invalidations(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("invalidation");
     group.throughput(Throughput::Elements(1));
     thread::scope(|scope| {
-        scope.spawn(|| mmu.run(|| ()));
+        scope.spawn(|| mmu.run(&HostClock::new(), || ()));
         group.bench_function("a page, acknowledged", |bencher| {
             bencher.iter(|| {
                 let number = mmu.request(Invalidation::Range { asid: 1, address: BASE, length: 4096 }, None);

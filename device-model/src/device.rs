@@ -12,6 +12,7 @@ use ersatz_abi::pci::{BAR_MSIX, MSIX_PBA_OFFSET, MSIX_TABLE_OFFSET, MSIX_VECTORS
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::channel::{Channel, ResetScope};
+use crate::clock::ClockObserver;
 use crate::counters::Counters;
 use crate::dma::ReportedSession;
 use crate::engine::doorbells::{self, Doorbells};
@@ -53,6 +54,8 @@ pub(crate) enum EngineKind {
 
 /// The device.
 pub(crate) struct Device {
+    /// The GPU's number in its machine, for log lines and the names of threads.
+    pub(crate) number: u8,
     pub(crate) ports: Ports,
     pub(crate) vram: Arc<Vram>,
     pub(crate) link: Link,
@@ -78,6 +81,7 @@ pub(crate) struct Device {
 impl Device {
     /// There is at least one channel and one copy engine.
     pub(crate) fn new(
+        number: u8,
         ports: Ports,
         vram: Arc<Vram>,
         link: Link,
@@ -90,6 +94,7 @@ impl Device {
         let doorbells = (0..usize::from(copy_engines) + usize::from(compute_engines)).map(|_| Doorbells::new());
         let mmu = Mmu::new(copy_engines + compute_engines, counters.clone(), ports.tracer.clone());
         let device = Self {
+            number,
             ports,
             vram,
             link,
@@ -139,15 +144,16 @@ impl Device {
         &self.engines[usize::from(engine)]
     }
 
-    /// Has an engine work for a channel, and no other one. Called with the channel's lock held.
+    /// Makes an engine work for a channel, and no other one. Called with the channel's lock held.
     pub(crate) fn bind(&self, channel: u8, engine: u8) {
         let doorbell = &self.channels[usize::from(channel)].doorbell;
         if let Err(error) = doorbells::bind(&self.engines, engine, channel, doorbell) {
-            log::error!("engine {engine} cannot hear the doorbell of channel {channel}: {error}");
+            let gpu = self.number;
+            log::error!("GPU {gpu}: the doorbell of channel {channel} cannot wake engine {engine}: {error}");
         }
     }
 
-    /// Has the engine of a channel look at it.
+    /// Makes the engine of a channel look at it.
     pub(crate) fn kick(&self, channel: u8) {
         doorbells::kick(&self.engines, channel);
     }
@@ -157,14 +163,14 @@ impl Device {
         DeviceTables { vram: &self.vram, system, has_peer: |peer| self.link.peer(peer).is_some() }
     }
 
-    /// Has every engine look at its channels.
+    /// Makes every engine look at its channels.
     pub(crate) fn kick_all(&self) {
         self.engines.iter().for_each(Doorbells::kick);
     }
 
     /// Carries out invalidations until [`Self::leave`].
     pub(crate) fn run_mmu(&self) {
-        self.mmu.run(|| self.kick_all());
+        self.mmu.run(&*self.ports.clock, || self.kick_all());
     }
 
     /// Rings a channel's doorbell for a bus that has no ioeventfd there.
@@ -269,7 +275,7 @@ impl Device {
         self.ports.tracer.emit(Event::Reset { source });
     }
 
-    /// Has the engines drop what they do and return.
+    /// Makes the engines drop what they do and return.
     pub(crate) fn leave(&self) {
         self.leaving.store(true, Ordering::Release);
         self.mmu.leave();
@@ -282,5 +288,12 @@ impl Device {
     /// Whether engines are to return.
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Acquire)
+    }
+}
+
+impl ClockObserver for Device {
+    fn clock_was_set(&self) {
+        self.kick_all();
+        self.mmu.clock_was_set();
     }
 }

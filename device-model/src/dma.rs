@@ -12,8 +12,8 @@ use vm_memory::VolatileSlice;
 
 pub use crate::cache_hint::Purpose;
 
-pub use mapped::{MAP_ALIGNMENT, MAX_MAPS, MapAccess, MapError, MappedSpace};
-pub use observer::{MapObserver, MappedRegion};
+pub use mapped::{MAP_ALIGNMENT, MAX_MAPS, MapError, MappedSpace};
+pub use observer::{MapAccess, MapObserver, MappedRegion};
 pub(crate) use reported::{ReportedSession, ReportedSpace};
 
 /// Why DMA did not happen. Nothing was transferred beyond what the error says.

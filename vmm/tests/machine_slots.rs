@@ -35,7 +35,7 @@ const PROGRESS: u64 = 0x20_0000;
 fn machine(functions: Vec<FunctionFactory>, code: Code) -> Result<Machine, MachineError> {
     let payload = Payload::Code { code: code.bytes(), mapped: 8 << 30 };
     let config = MachineConfig { vcpus: 1, memory: 4 << 20, payload };
-    Machine::new(config, functions, Console { output: Box::new(io::sink()), input: None })
+    Machine::new(&config, functions, Console { output: Box::new(io::sink()), input: None })
 }
 
 /// What a guest does with a function that it finds: it gives the BARs addresses, and has them decode.

@@ -17,7 +17,7 @@ use std::sync::{Arc, Weak};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion};
 
-use super::{DmaSession, DmaSpace, MapObserver, MappedRegion};
+use super::{DmaSession, DmaSpace, MapAccess, MapObserver, MappedRegion};
 use crate::sync::RwLock;
 pub use error::MapError;
 use loss::Watch;
@@ -28,15 +28,6 @@ use table::{Map, MapTable, check_aligned};
 pub const MAP_ALIGNMENT: u64 = 4096;
 /// Most maps one space holds, which bounds what a client can make the table cost: as many as there are 16-bit numbers to name them.
 pub const MAX_MAPS: usize = 65_535;
-
-/// What the device may do with a map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MapAccess {
-    /// Only reads.
-    ReadOnly,
-    /// Reads and writes.
-    ReadWrite,
-}
 
 /// Guest memory by bus address; maps may come and go while engines use it.
 ///

@@ -5,7 +5,14 @@ use std::sync::Arc;
 
 use vm_memory::{FileOffset, MmapRegion};
 
-use super::MapAccess;
+/// What the device may do with a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapAccess {
+    /// Only reads.
+    ReadOnly,
+    /// Reads and writes.
+    ReadWrite,
+}
 
 /// A region of guest memory that is mapped for DMA.
 #[derive(Clone, Copy, Debug)]

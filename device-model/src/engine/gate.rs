@@ -21,7 +21,7 @@ pub(crate) struct Gate {
     master: RwLock<bool>,
 }
 
-/// Leave for one access; the gate does not close before this is dropped.
+/// The permit for one access; the gate does not close before this is dropped.
 pub(crate) struct Pass<'a> {
     master: RwLockReadGuard<'a, bool>,
 }
@@ -40,7 +40,7 @@ impl Gate {
     }
 }
 
-/// Leave for accesses to memory of the system, too.
+/// The permit for accesses to memory of the system, too.
 pub(crate) struct Master<'a> {
     /// The memory of the system.
     pub(crate) dma: ReportedSession<'a>,
@@ -48,9 +48,8 @@ pub(crate) struct Master<'a> {
 }
 
 impl<'a> Pass<'a> {
-    /// Leave for DMA; `None` if the function may not send requests.
-    pub(crate) fn master(self, space: &'a ReportedSpace) -> Option<Master<'a>> {
-        let is_master = *self.master;
-        is_master.then(|| Master { dma: space.open(), _pass: self })
+    /// The permit for DMA; if the function may not send requests, the pass as it was.
+    pub(crate) fn master(self, space: &'a ReportedSpace) -> Result<Master<'a>, Self> {
+        if *self.master { Ok(Master { dma: space.open(), _pass: self }) } else { Err(self) }
     }
 }

@@ -2,8 +2,8 @@
 //! The MMU: from virtual addresses of an address space to memory, by page tables that a driver writes.
 //!
 //! [`space`] has the registers that say where tables begin; [`walk`] goes through them, in memory that it sees as a
-//! [`memory::TableMemory`]; a [`tlb`] an engine keeps what walks found. What it keeps goes stale when a driver changes its tables,
-//! until the driver has it forgotten: [`invalidate`].
+//! [`memory::TableMemory`]; a [`tlb`] an engine keeps what walks found. What it keeps goes stale when a driver changes its
+//! tables, until the driver has it forgotten: [`invalidate`].
 //!
 //! An engine translates, and accesses what it was led to, while it holds the lock of its TLB ([`Mmu::lock`]). An
 //! invalidation takes each of these locks in turn. So once it is acknowledged, no access through a translation from before it
@@ -22,18 +22,19 @@ mod translate;
 mod turnstile;
 pub mod walk;
 
-use std::sync::{Arc, Condvar, PoisonError};
+use std::sync::Arc;
 
 use ersatz_abi::counter::Counter;
 use ersatz_abi::mmu::{InvalidateScope, InvalidateTarget, Invalidation};
 
+use crate::clock::{Clock, Condvar};
 use crate::counters::Counters;
 use crate::sync::{Lock, Mutex};
 use crate::trace::{MmuEvent, Tracer};
 use invalidate::{Done, Requests, serve};
 use space::{AddressSpace, AddressSpaces, Switched};
 use tlb::Tlb;
-pub use translate::{TranslateError, Translation, Unit};
+pub use translate::{TranslateError, Translation, Translator};
 use turnstile::Turnstile;
 
 /// The MMU of a device.
@@ -47,7 +48,7 @@ pub struct Mmu {
     tlbs: Box<[Turnstile<Tlb>]>,
     window: Mutex<Window>,
     requests: Mutex<Requests>,
-    /// Signalled when there is something to carry out, and when [`Self::run`] is to return.
+    /// Signalled when there is something to carry out, when the clock was set, and when [`Self::run`] is to return.
     wake: Condvar,
 }
 
@@ -82,8 +83,8 @@ impl Mmu {
     /// # Panics
     ///
     /// If there is no such engine.
-    pub fn lock(&self, engine: u8) -> Unit<'_> {
-        Unit { mmu: self, engine, tlb: self.tlbs[usize::from(engine)].enter(), hits: 0, misses: 0 }
+    pub fn lock(&self, engine: u8) -> Translator<'_> {
+        Translator { mmu: self, engine, tlb: self.tlbs[usize::from(engine)].enter(), hits: 0, misses: 0 }
     }
 
     /// Has every engine forget translations, without waiting for it; returns the number by which that is acknowledged.
@@ -126,19 +127,36 @@ impl Mmu {
 
     /// Carries out invalidations as they are asked for, until [`Self::leave`]; calls `wake` each time that some were
     /// acknowledged for which commands wait.
-    pub fn run(&self, wake: impl Fn()) {
-        loop {
-            let idle = |requests: &mut Requests| requests.is_empty() && !requests.leaving;
-            let requests = self.wake.wait_while(self.requests.lock(), idle).unwrap_or_else(PoisonError::into_inner);
-            if requests.leaving {
-                return;
-            }
-            drop(requests);
-            let done = serve(&self.requests, &self.tlbs, |done| self.announce(done));
+    pub fn run(&self, clock: &dyn Clock, wake: impl Fn()) {
+        while self.wait(clock) {
+            let done = serve(&self.requests, &self.tlbs, clock.now(), |done| self.announce(done));
             if done.is_some_and(|done| done.awaited) {
                 wake();
             }
         }
+    }
+
+    /// Waits until there is something to carry out or to acknowledge; false if [`Self::run`] is to return.
+    fn wait(&self, clock: &dyn Clock) -> bool {
+        let mut requests = self.requests.lock();
+        while !requests.leaving && !requests.is_due(clock.now()) {
+            let deadline = requests.deadline();
+            requests = self.wake.wait_until(requests, clock, deadline);
+        }
+        !requests.leaving
+    }
+
+    /// Holds each acknowledgement back for this many nanoseconds after its invalidation was carried out: for one that is
+    /// carried out from now on. A reset forgets the acknowledgements, not the delay.
+    pub fn set_acknowledgement_delay(&self, nanoseconds: u64) {
+        self.requests.lock().delay = nanoseconds;
+    }
+
+    /// The clock that was given to [`Self::run`] was set.
+    pub fn clock_was_set(&self) {
+        // Behind the lock the thread either has seen the new time or is waiting.
+        drop(self.requests.lock());
+        self.wake.notify_all();
     }
 
     /// Counts and traces what is about to be acknowledged.

@@ -71,7 +71,7 @@ impl Bench {
 
     /// What the thread of the device does.
     fn serve(&self) {
-        serve(&self.mmu.requests, &self.mmu.tlbs, |done| self.mmu.announce(done));
+        serve(&self.mmu.requests, &self.mmu.tlbs, 0, |done| self.mmu.announce(done));
     }
 }
 

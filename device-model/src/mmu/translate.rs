@@ -18,8 +18,8 @@ use crate::trace::MmuEvent;
 /// Where a virtual address leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translation {
-    /// The byte it means: in VRAM, in system memory, or in a peer's VRAM. Whether there is such memory is for the access to find
-    /// out.
+    /// The byte it means: in VRAM, in system memory, or in a peer's VRAM. Whether there is such memory is for the access to
+    /// find out.
     pub location: Location,
     /// Bytes from there to the end of the page: all that may be accessed by this translation.
     pub length: u64,
@@ -45,7 +45,7 @@ pub enum TranslateError {
 }
 
 /// What an engine translates with.
-pub struct Unit<'a> {
+pub struct Translator<'a> {
     pub(super) mmu: &'a Mmu,
     pub(super) engine: u8,
     pub(super) tlb: MutexGuard<'a, Tlb>,
@@ -54,7 +54,7 @@ pub struct Unit<'a> {
     pub(super) misses: u64,
 }
 
-impl Drop for Unit<'_> {
+impl Drop for Translator<'_> {
     fn drop(&mut self) {
         let Mmu { counters, .. } = self.mmu;
         counters.add(Counter::TlbHits, self.hits);
@@ -62,7 +62,7 @@ impl Drop for Unit<'_> {
     }
 }
 
-impl Unit<'_> {
+impl Translator<'_> {
     /// Where a virtual address leads. What was translated before remains good until this is dropped.
     ///
     /// # Errors

@@ -40,9 +40,12 @@
 pub mod check;
 mod enumeration;
 pub mod event;
+pub mod fields;
 pub mod filter;
 pub mod header;
 pub mod kind;
+pub mod kinds;
+pub mod range;
 pub mod reader;
 pub mod record;
 pub mod slots;
@@ -53,11 +56,12 @@ pub mod writer;
 
 pub use enumeration::{InterruptOutcome, Loss, ResetSource};
 pub use event::{Event, MmuEvent, NotificationEvent};
+pub use fields::Fields;
 pub use filter::Filter;
 pub use header::{Header, Identity};
 pub use kind::Kind;
 pub use reader::{ReadError, Records, TraceFile};
-pub use record::{Fields, RECORD_BYTES, Record};
+pub use record::{RECORD_BYTES, Record};
 pub use space::CHUNK_BYTES;
 pub use summary::Summary;
 pub use tracer::{TraceOptions, Tracer};

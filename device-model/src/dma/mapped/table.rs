@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
-use super::super::{DmaError, MappedRegion};
+use super::super::{DmaError, MapAccess, MappedRegion};
 use super::loss::Watch;
-use super::{MAP_ALIGNMENT, MapAccess, MapError};
+use super::{MAP_ALIGNMENT, MapError};
 
 /// One map: a range of bus addresses and the memory behind it.
 pub(super) struct Map {

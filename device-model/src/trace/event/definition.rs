@@ -22,7 +22,7 @@
 //!   their own, and need no label.
 //! - `shown EXPRESSION`: further labels and values, for what depends on several fields.
 //! - `covers LENGTH`: the field is an address, and the event is about this many bytes from there on.
-//! - `about EXPRESSION`: further [ranges](crate::trace::filter::Range) that the event is about.
+//! - `about EXPRESSION`: further [ranges](crate::trace::range::Range) that the event is about.
 //!
 //! Expressions may use every field of the event, and what the table imports. A field must have a place, so every event can be written and read back; all
 //! else is optional.
@@ -137,7 +137,7 @@ macro_rules! events {
             }
 
             /// Whether this event is about an address in the range: a bus address, an offset in VRAM, a virtual address, or a tag.
-            pub fn is_about(&self, range: $crate::trace::filter::Range) -> bool {
+            pub fn is_about(&self, range: $crate::trace::range::Range) -> bool {
                 match *self {
                     $(Self::$Event { $($($field,)*)? } => {
                         false

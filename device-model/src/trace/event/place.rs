@@ -11,7 +11,7 @@ mod notification;
 use ersatz_abi::command::Cause;
 
 use crate::trace::enumeration::Enumeration;
-use crate::trace::record::{Fields, NONE};
+use crate::trace::fields::{Fields, NONE};
 pub(super) use memory::{BOTH_ENDS, DESTINATION, INVALIDATION, PAGE_SIZE, SOURCE, TARGET};
 pub(super) use notification::{ACCESS_RECORD, FAULT_RECORD};
 

@@ -8,7 +8,7 @@ use super::{
     ADDRESS, AddressWord, DETAIL_HIGH, DETAIL_LOW, DetailHigh, DetailLow, FLAGS_HIGH, FLAGS_LOW, FlagsHigh, FlagsLow,
     LENGTH, Place, SECOND, SecondWord, Subject,
 };
-use crate::trace::record::Fields;
+use crate::trace::fields::Fields;
 
 /// A location: the places of its aperture, its peer and its address.
 pub(in super::super) struct Located<A, P, W>(A, P, W);

@@ -6,7 +6,7 @@ use ersatz_abi::access_counter::AccessRecord;
 use ersatz_abi::fault::FaultRecord;
 
 use super::{ADDRESS, ASID, CHANNEL, DETAIL, DETAIL_HIGH, DETAIL_LOW, ENGINE, FLAGS, ID, Place, SECOND, Subject};
-use crate::trace::record::Fields;
+use crate::trace::fields::Fields;
 
 /// A fault record.
 pub(in super::super) const FAULT_RECORD: Fault = Fault;
