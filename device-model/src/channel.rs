@@ -25,7 +25,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::sync::{Lock, Mutex};
 pub(crate) use setup::{ChannelFailure, Setup};
-pub(crate) use state::{Found, ResetScope, Settled, State, Switched, Turn};
+pub(crate) use state::{ChannelSwitched, Found, ResetScope, Settled, State, Turn};
 pub(crate) use suspended::Wait;
 use task::Task;
 
@@ -40,9 +40,9 @@ pub(crate) struct Channel<B = EventFd, L = Mutex<State>, E = AtomicU64> {
 
 /// Counts the resets of a channel. It advances with the channel's lock held, and is looked at without.
 pub(crate) trait Epoch {
-    /// What it is now; whoever sees a reset sees what was done before it.
+    /// Returns the count. A thread that sees a reset sees what was done before it.
     fn now(&self) -> u64;
-    /// There is a reset.
+    /// Counts a reset.
     fn advance(&self);
 }
 
@@ -69,7 +69,7 @@ impl Epoch for loom::sync::atomic::AtomicU64 {
 
 /// A channel's registers, all as of one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Snapshot {
+pub(crate) struct ChannelRegisters {
     pub(crate) setup: Setup,
     pub(crate) enable: bool,
     pub(crate) resetting: bool,
@@ -92,8 +92,8 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
     }
 
     /// The registers as they read now.
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        self.state.with(|state| Snapshot {
+    pub(crate) fn snapshot(&self) -> ChannelRegisters {
+        self.state.with(|state| ChannelRegisters {
             setup: state.setup,
             enable: state.enable,
             resetting: state.reset.is_some(),
@@ -120,9 +120,9 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
         })
     }
 
-    /// The enable bit was written. Enabling checks the setup, for a device with so many engines. `tell` is called
-    /// before anybody can see what has become of it: the trace has it before its consequences.
-    pub(crate) fn switch(&self, enable: bool, engines: u8, tell: impl FnOnce(&Switched)) -> Switched {
+    /// Carries out a write of the enable bit. Enabling checks the setup, for a device with `engines` engines. `tell` is called
+    /// before another thread can see the result, so that the trace has it before its consequences.
+    pub(crate) fn switch(&self, enable: bool, engines: u8, tell: impl FnOnce(&ChannelSwitched)) -> ChannelSwitched {
         self.state.with(|state| {
             let switched = state.switch(enable, engines);
             tell(&switched);
@@ -226,13 +226,13 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
         self.state.with(|state| matches!(state.wait(), Some(Wait::Replay(_))))
     }
 
-    /// Ends the wait for a replay; false if there is none. The engine is to be kicked after that.
+    /// Ends the wait for a replay. Returns whether there was one: the caller then kicks the engine.
     pub(crate) fn replay(&self) -> bool {
         self.state.with(State::replay)
     }
 
     /// Puts a channel that waits at a fault in error. `tell` is called as for [`Self::switch`], with what is wrong, the
-    /// ring position and the vector to tell; false if it did not wait.
+    /// ring position and the vector to raise. Returns whether the channel waited.
     pub(crate) fn cancel(&self, tell: impl FnOnce(ChannelFailure, u32, Option<u16>)) -> bool {
         self.state.with(|state| {
             // A reset that was asked for is the end of its waiting, though the engine has not let go.
@@ -246,7 +246,7 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
         })
     }
 
-    /// Whose turn it is, compared with other channels.
+    /// The priority of the channel over others.
     pub(crate) fn priority(&self) -> Priority {
         self.state.with(|state| state.checked.map_or(Priority::Low, |checked| checked.priority))
     }

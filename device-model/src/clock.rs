@@ -12,8 +12,8 @@ pub use manual::ManualClock;
 
 /// A monotonic clock.
 ///
-/// A thread that waits for a time of it sleeps for as long as [`Self::time_until`] says. If that says nothing, it sleeps until
-/// it is woken, and whoever sets the clock wakes it: [`Self::observe`].
+/// A thread that waits for a time of it sleeps for as long as [`Self::time_until`] returns. If that is `None`, it sleeps until
+/// it is woken: a clock that is set notifies its observers ([`Self::observe`]), which wake their threads.
 pub trait Clock: Send + Sync {
     /// Nanoseconds since some fixed moment.
     fn now(&self) -> u64;
@@ -23,15 +23,15 @@ pub trait Clock: Send + Sync {
         Some(Duration::from_nanos(deadline.saturating_sub(self.now())))
     }
 
-    /// Registers an observer, which is called each time that the clock was set. A clock that runs by itself never is.
+    /// Registers an observer, which is called each time that the clock was set. A clock that runs by itself is never set.
     fn observe(&self, observer: Weak<dyn ClockObserver>) {
         drop(observer);
     }
 }
 
-/// What waits for times of a clock that does not run by itself.
+/// An observer of a clock that does not run by itself.
 pub trait ClockObserver: Send + Sync {
-    /// The clock was set: wakes all threads that wait for a time, to look at it again.
+    /// Called after the clock was set. Wakes all threads that wait for a time, to look at it again.
     fn clock_was_set(&self);
 }
 

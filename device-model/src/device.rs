@@ -202,7 +202,7 @@ impl Device {
         self.answers.load(Ordering::Acquire).then(effect)
     }
 
-    /// An access that makes no sense: counted, traced, and, the first time after a reset, told to the driver.
+    /// Counts and traces an access that is not valid; the first one after a reset is reported to the driver.
     pub(crate) fn bad_access(&self, bar: u8, offset: u64, width: usize, write: bool) {
         self.unless_reset(|| {
             self.counters.add(Counter::BadAccesses, 1);

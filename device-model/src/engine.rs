@@ -132,7 +132,7 @@ impl EngineOps for Engine {
     }
 }
 
-/// Whether what a command waits for has come. A wait that somebody ends has never come to its end by itself.
+/// Whether what a command waits for has come. A wait for a replay never ends by itself: a call ends it.
 fn is_over(device: &Device, wait: Wait) -> bool {
     match wait {
         Wait::Replay(_) => false,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Bad DMA, as config space tells of it: PCI status, Device Status, advanced error reporting.
+//! Bad DMA, as config space reports it: PCI status, Device Status, advanced error reporting.
 
 mod host;
 

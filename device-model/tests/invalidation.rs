@@ -82,7 +82,7 @@ fn more_than_can_be_kept_apart_are_all_acknowledged() {
     host.wait_until("the acknowledgement", |host| acknowledged(host) == 1000);
 }
 
-/// The reset of the channel that asked: its command is dropped at once, and what it asked for is carried out all the same.
+/// The reset of the channel that requested it: its command is dropped at once, and the invalidation is carried out all the same.
 #[test]
 fn the_reset_of_a_channel_that_waits_for_one_waits_for_nobody() {
     let (mut host, holding, _space) = held();

@@ -82,7 +82,7 @@ fn a_peer_that_sleeps_is_an_error_of_the_access() {
     assert_eq!(zero.counter(Counter::KernelBytesWritten), 0);
 }
 
-/// A peer that is gone is found out by the walk, as a fault; unless the translation is cached, for then nobody walks.
+/// A peer that is gone is found out by the walk, as a fault; unless the translation is cached, for then there is no walk.
 #[test]
 fn a_peer_that_is_gone_is_a_fault_of_the_walk() {
     let (zero, one) = waiting();

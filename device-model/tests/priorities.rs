@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Priorities: whose turn it is, and what waits for nobody's turn.
+//! Priorities: which channel is next, and what does not wait for its turn.
 
 mod host;
 

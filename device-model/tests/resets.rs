@@ -83,7 +83,7 @@ fn flr_and_conventional_reset_start_from_nothing() {
         assert!(host.gpu.msix_message(0).is_none());
         works_again(&mut host);
         assert_eq!(host.counter(Counter::CopyEntries), 1);
-        // An engine that looks at its channel anyway finds the command before it hears of the doorbell.
+        // An engine that looks at its channel anyway finds the command before it sees the doorbell.
         host.wait_until("the doorbell is counted", |host| host.counter(Counter::Doorbells) > 0);
         assert_eq!(host.counter(Counter::Doorbells), 1);
     }

@@ -29,7 +29,7 @@ fn small_bar() -> Host {
     Host::with(config, Interrupts::default())
 }
 
-/// Resizes as a driver does, and returns what the bus was told of BAR2 for that.
+/// Resizes as a driver does, and returns the effects on BAR2 for that.
 fn resize(host: &Host, order: u8) -> Vec<Effect> {
     host.gpu.config_write(COMMAND, &[0]);
     let effects = host.gpu.config_write(SIZE, &[order]);

@@ -75,7 +75,7 @@ impl Traced {
         self.host.enable(channel, 1 + channel);
     }
 
-    /// Counts accesses of 64 KiB regions, those of VRAM too, and asks to be told of `threshold` sectors.
+    /// Counts accesses of 64 KiB regions, those of VRAM too, and requests a notification at `threshold` sectors.
     fn count(&self, threshold: u32) {
         let control = AccessCounterControl(0)
             .with_enable(true)
@@ -280,7 +280,7 @@ fn the_oracle_sees_what_the_log_of_a_worse_device_would_say() {
         (!ends && !replay).then_some(event)
     });
     assert!(without_replays.contains(&Rule::FaultAnswered), "{without_replays:?}");
-    // A device that is asked to forget, says so, and walks no more.
+    // A device that acknowledges an invalidation does not walk any more.
     let mut asked = false;
     let stale = broken(&path, |event| {
         asked |= matches!(event, Event::Mmu(MmuEvent::InvalidateAcknowledged { .. }));

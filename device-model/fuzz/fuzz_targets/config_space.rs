@@ -118,7 +118,9 @@ impl Bus {
                     assert_eq!((dword(&self.machine, 4) & STATUS, dword(&self.machine, 0x68) & DEVICE_STATUS), (0, 0));
                 }
                 Effect::MsixChanged { .. } | Effect::MsixControlChanged | Effect::MsixSend { .. } => {}
-                Effect::MappingsChanged { .. } | Effect::Gone => panic!("no access does that to this device: {effect:?}"),
+                Effect::MappingsChanged { .. } | Effect::Gone => {
+                    panic!("no access does that to this device: {effect:?}")
+                }
             }
         }
     }

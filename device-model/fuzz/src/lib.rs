@@ -116,7 +116,7 @@ impl Machine {
         Self::with_vram(VRAM, VRAM)
     }
 
-    /// One with so much VRAM, of which BAR2 shows so much after a reset.
+    /// One with `vram` bytes of VRAM, of which BAR2 shows `shown` after a reset.
     pub fn with_vram(vram: u64, shown: u64) -> Self {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM as usize)]).expect("RAM");
         let read_only = GuestMemoryMmap::from_ranges(&[(GuestAddress(READ_ONLY), 4096)]).expect("RAM");

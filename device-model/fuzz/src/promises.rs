@@ -27,7 +27,7 @@ pub fn read_only_page() -> [u8; 4096] {
 }
 
 impl Machine {
-    /// What holds at any time while the function answers. Engines may be at work, nobody else.
+    /// What holds at any time while the function answers. Engines may work, and no other thread.
     pub fn check(&self) {
         let bad_accesses = self.gpu.counter(Counter::BadAccesses);
         assert_eq!(self.read32(regs::ID.offset), regs::DEVICE_MAGIC);
@@ -70,7 +70,7 @@ impl Machine {
             let error = status.error().expect("a known error");
             assert_eq!(state == ChannelState::Error, error != ErrorCode::None);
         }
-        // An engine may have it wait at a fault or stop meanwhile; only a driver has it go on, and only a reset ends an error.
+        // An engine may make it wait at a fault or stop meanwhile; only a driver makes it go on, and only a reset ends an error.
         if !resetting {
             assert!(
                 faulted || before.state() != Some(ChannelState::Faulted),

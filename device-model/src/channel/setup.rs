@@ -32,7 +32,7 @@ pub(crate) struct CheckedSetup {
 }
 
 impl Setup {
-    /// Checks, for a device with so many engines, what can be checked without touching memory; the address of an error is that
+    /// Checks, for a device with `engines` engines, what can be checked without touching memory. The address of an error is that
     /// of the part that is wrong.
     pub(super) fn check(&self, engines: u8) -> Result<CheckedSetup, ChannelFailure> {
         let bad = |address| ChannelFailure { code: ErrorCode::BadSetup, entry: 0, address };

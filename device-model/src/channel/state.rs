@@ -55,16 +55,16 @@ pub(crate) enum Settled {
     Stopped,
 }
 
-/// What became of a request to enable or disable.
+/// The result of a request to enable or disable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Switched {
+pub(crate) enum ChannelSwitched {
     /// It accepts commands now.
     Enabled(CheckedSetup),
     /// It is disabled.
     Stopped,
     /// It will be disabled once the engine lets go.
     Stopping,
-    /// The setup cannot work: the channel is in error now. The vector is the one to tell, if it has a usable one.
+    /// The setup cannot work: the channel is in error now. The vector is the one to raise, if the setup has a usable one.
     Refused(ChannelFailure, Option<u16>),
     /// It was so already, or the channel is in error.
     Unchanged,
@@ -130,7 +130,7 @@ impl State {
         self.suspended.as_ref()?.wait
     }
 
-    /// Ends the wait for a replay; false if there is none.
+    /// Ends the wait for a replay. Returns whether there was one.
     pub(super) fn replay(&mut self) -> bool {
         let Some(suspended) = &mut self.suspended else { return false };
         if !matches!(suspended.wait, Some(Wait::Replay(_))) {
@@ -141,13 +141,13 @@ impl State {
         true
     }
 
-    pub(super) fn switch(&mut self, enable: bool, engines: u8) -> Switched {
+    pub(super) fn switch(&mut self, enable: bool, engines: u8) -> ChannelSwitched {
         if self.reset.is_some() || self.state == ChannelState::Error || self.enable == enable {
-            return Switched::Unchanged;
+            return ChannelSwitched::Unchanged;
         }
         if !enable {
             self.enable = false;
-            return if self.settle().is_some() { Switched::Stopped } else { Switched::Stopping };
+            return if self.settle().is_some() { ChannelSwitched::Stopped } else { ChannelSwitched::Stopping };
         }
         match self.setup.check(engines) {
             Ok(checked) => {
@@ -157,11 +157,11 @@ impl State {
                     self.state = ChannelState::Idle;
                 }
                 self.checked = Some(checked);
-                Switched::Enabled(checked)
+                ChannelSwitched::Enabled(checked)
             }
             Err(failure) => {
                 self.fail(failure);
-                Switched::Refused(failure, self.setup.usable_vector())
+                ChannelSwitched::Refused(failure, self.setup.usable_vector())
             }
         }
     }

@@ -9,7 +9,7 @@ use super::task::Task;
 
 /// Why a command cannot go on yet.
 ///
-/// A wait ends in one of two ways: somebody ends it ([`Channel::replay`](super::Channel::replay)), or the engine, which looks
+/// A wait ends in one of two ways: by a call ([`Channel::replay`](super::Channel::replay)), or because the engine, which looks
 /// each time that it takes up the channel, finds that what is waited for has come. Whatever makes that true, or ends the wait,
 /// kicks the engine afterwards. A command begins to wait only if what it needs was not there in the same turn, so no kick is
 /// missed. A wait for a time needs none.
@@ -28,7 +28,7 @@ pub(crate) enum Wait {
 #[derive(Debug)]
 pub(super) struct Suspended {
     pub(super) task: Box<Task>,
-    /// `None` once somebody has ended the wait.
+    /// `None` once a call has ended the wait.
     pub(super) wait: Option<Wait>,
 }
 

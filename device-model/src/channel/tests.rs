@@ -15,7 +15,7 @@ fn enabled() -> Channel {
     assert!(channel.set_up(|setup| {
         *setup = Setup { ring_base: 0x1000, control_block: 0x2000, ring_order: 4, ..Setup::default() };
     }));
-    assert!(matches!(channel.switch(true, 1, |_| ()), Switched::Enabled(_)));
+    assert!(matches!(channel.switch(true, 1, |_| ()), ChannelSwitched::Enabled(_)));
     channel
 }
 
@@ -87,9 +87,9 @@ fn disabled_and_enabled_again_before_the_engine_let_go_it_was_never_disabled() {
     let channel = enabled();
     let turn = take_up(&channel);
     channel.set_busy(&turn, true);
-    assert_eq!(channel.switch(false, 1, |_| ()), Switched::Stopping);
+    assert_eq!(channel.switch(false, 1, |_| ()), ChannelSwitched::Stopping);
     assert!(!channel.set_up(|_| panic!("the engine has it")));
-    assert!(matches!(channel.switch(true, 1, |_| ()), Switched::Enabled(_)));
+    assert!(matches!(channel.switch(true, 1, |_| ()), ChannelSwitched::Enabled(_)));
     assert!(channel.complete(&turn.completed(Some(9))), "go on");
     assert_eq!(channel.let_go(&turn, |_| ()), None);
     assert_eq!(take_up(&channel).fence, 9);
@@ -101,7 +101,7 @@ fn a_command_that_waits_ends_before_its_channel_is_disabled() {
     let turn = take_up(&channel);
     assert!(channel.suspend(&turn, &task(7), Wait::Acknowledgement(3), || ()));
     assert_eq!(channel.let_go(&turn, |_| ()), None);
-    assert_eq!(channel.switch(false, 1, |_| ()), Switched::Stopping);
+    assert_eq!(channel.switch(false, 1, |_| ()), ChannelSwitched::Stopping);
     let asked = |wait| {
         assert_eq!(wait, Wait::Acknowledgement(3));
         false
@@ -118,7 +118,7 @@ fn a_command_that_waits_ends_before_its_channel_is_disabled() {
 fn a_command_that_faulted_ends_before_its_channel_is_disabled() {
     let channel = enabled();
     let turn = take_up(&channel);
-    assert_eq!(channel.switch(false, 1, |_| ()), Switched::Stopping);
+    assert_eq!(channel.switch(false, 1, |_| ()), ChannelSwitched::Stopping);
     fault(&channel, &turn);
     assert!(channel.replay());
     assert_eq!(channel.let_go(&turn, |_| panic!("its command has not ended")), None);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Clock, ClockObserver};
 use crate::sync::Mutex;
 
-/// A clock that is set by hand. Setting it wakes all that waits for a time of it.
+/// A clock that is set by hand. Setting it wakes all threads that wait for a time of it.
 ///
 /// ```
 /// use std::time::Duration;

@@ -6,8 +6,8 @@
 //! only when no access through the removed maps is under way.
 
 mod error;
-mod loss;
 mod session;
+mod sigbus;
 mod table;
 
 use std::collections::BTreeMap;
@@ -20,8 +20,8 @@ use vm_memory::{FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegi
 use super::{DmaSession, DmaSpace, MapAccess, MapObserver, MappedRegion};
 use crate::sync::RwLock;
 pub use error::MapError;
-use loss::Watch;
 use session::Session;
+use sigbus::Watch;
 use table::{Map, MapTable, check_aligned};
 
 /// Addresses, lengths and file offsets of maps are multiples of this many bytes.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Who must know of the memory that a device can reach: the trace, or another IOMMU that maps the same memory.
+//! Observers of the memory that a device can reach: the trace, or another IOMMU that maps the same memory.
 
 use std::sync::Arc;
 

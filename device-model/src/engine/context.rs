@@ -3,7 +3,6 @@
 
 use ersatz_abi::command::{CommandError, EntryError};
 use ersatz_abi::error::ErrorCode;
-use ersatz_abi::fault::{AccessKind, FaultKind};
 use ersatz_abi::list::ListError;
 use vm_memory::VolatileSlice;
 
@@ -11,7 +10,8 @@ use crate::channel::{Channel, ChannelFailure, Turn, Wait};
 use crate::device::Device;
 use crate::dma::{DmaError, DmaSession};
 use crate::engine::gate::{Master, Pass};
-use crate::notification::FaultReport;
+use crate::mmu::PageFault;
+use crate::notification::Initiator;
 
 /// Why a turn ends early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,21 +20,15 @@ pub(crate) enum Stop {
     Reset,
     /// The channel is to stop with an error.
     Failed(ChannelFailure),
-    /// A virtual address could not be accessed.
-    Page(PageFault),
+    /// The MMU refused an access.
+    PageFault {
+        /// What it refused.
+        fault: PageFault,
+        /// List entry, 0 if there is none.
+        entry: u32,
+    },
     /// The command has to wait.
     Wait(Wait),
-}
-
-/// An access that the MMU refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PageFault {
-    pub(crate) address: u64,
-    pub(crate) access: AccessKind,
-    pub(crate) kind: FaultKind,
-    pub(crate) level: u8,
-    /// List entry, 0 if there is none.
-    pub(crate) entry: u32,
 }
 
 impl Stop {
@@ -119,10 +113,8 @@ impl Context<'_> {
 
     /// Reports an access that faulted to the driver; if the record is lost, counters and trace say so.
     pub(crate) fn report(&self, master: &Master<'_>, fault: &PageFault) {
-        let PageFault { address, access, kind, level, .. } = *fault;
-        let Self { number: channel, engine, .. } = *self;
-        let fault = FaultReport { channel, engine, asid: self.turn.setup.asid, address, access, kind, level };
-        let _ = self.device.record_fault(master, &fault);
+        let initiator = Initiator { channel: self.number, engine: self.engine, asid: self.turn.setup.asid };
+        let _ = self.device.record_fault(master, initiator, fault);
     }
 
     /// Reads `items` of `size` bytes each into `buffer`; returns how many could be read, at least one.

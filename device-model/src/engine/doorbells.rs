@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What wakes an engine: the doorbells of the channels that are bound to it, kicks, and the end of the time it may sleep.
 //!
-//! A channel is bound when it is enabled, by whoever writes its registers, while the engines run. Its doorbell counts what was
-//! written to it meanwhile, so no ring is lost on the way from one engine to another.
+//! The thread that enables a channel by a register write binds it, while the engines run. Its doorbell counts what is written
+//! to it meanwhile, so no ring is lost on the way from one engine to another.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -53,7 +53,7 @@ pub(crate) enum Sleep {
 }
 
 impl Sleep {
-    /// For as long as a clock says, which says nothing if it does not run by itself: whoever sets it wakes the engine.
+    /// Sleeps for `duration`; `None` if the clock does not run by itself: setting it wakes the engine.
     pub(super) fn lasting(duration: Option<Duration>) -> Self {
         match duration {
             Some(Duration::ZERO) => Self::Never,

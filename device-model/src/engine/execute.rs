@@ -12,7 +12,7 @@ use ersatz_abi::command::{COMMAND_BYTES, Command, Operation};
 use ersatz_abi::error::ErrorCode;
 use ersatz_abi::mmu::Invalidation;
 
-use super::context::{Context, PageFault, Stop, words_at};
+use super::context::{Context, Stop, words_at};
 use super::kernel::{KernelRunner, in_flight};
 use super::list::Lists;
 use super::memory_access::MemoryAccess;
@@ -23,6 +23,7 @@ use crate::channel::task::{Stage, Task};
 use crate::channel::{ChannelFailure, Turn, Wait};
 use crate::device::{Device, EngineKind};
 use crate::dma::DmaSession;
+use crate::mmu::PageFault;
 
 /// Commands fetched at once, and executed before other channels have their turn.
 const COMMANDS_AT_ONCE: u32 = 16;
@@ -67,7 +68,7 @@ impl Executor {
                 fail(&context, failure);
                 Next::Again
             }
-            Ok(true) | Err(Stop::Reset | Stop::Page(_)) => Next::Again,
+            Ok(true) | Err(Stop::Reset | Stop::PageFault { .. }) => Next::Again,
         }
     }
 
@@ -111,12 +112,12 @@ impl Executor {
         self.proceed(context, Task::new(command))
     }
 
-    /// Takes a command from its stage to its end and moves the turn's GET on, or has its channel keep it if it must wait.
+    /// Takes a command from its stage to its end and moves the turn's GET on, or suspends it in its channel if it must wait.
     /// Returns whether to go on with the next one.
     fn proceed(&mut self, context: &mut Context<'_>, mut task: Task) -> Result<bool, Stop> {
         let stop = match self.run_stages(context, &mut task) {
             Ok(go_on) => return Ok(go_on),
-            Err(Stop::Page(fault)) => self.suspend_at_fault(context, &task, fault),
+            Err(Stop::PageFault { fault, entry }) => self.suspend_at_fault(context, &task, fault, entry),
             Err(Stop::Wait(wait)) if context.channel.suspend(&context.turn, &task, wait, || ()) => Stop::Wait(wait),
             Err(Stop::Wait(_)) => Stop::Reset,
             Err(stop) => stop,
@@ -162,9 +163,9 @@ impl Executor {
     }
 
     /// An access of the command faulted: the channel waits for a replay, if its address space wants that.
-    fn suspend_at_fault(&self, context: &Context<'_>, task: &Task, first: PageFault) -> Stop {
+    fn suspend_at_fault(&self, context: &Context<'_>, task: &Task, first: PageFault, entry: u32) -> Stop {
         let device = context.device;
-        let PageFault { entry, address, .. } = first;
+        let address = first.address;
         let failure = ChannelFailure { code: ErrorCode::MmuFault, entry, address };
         if !device.mmu.spaces.is_replayable(context.turn.setup.asid) {
             return Stop::Failed(failure);

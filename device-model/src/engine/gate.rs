@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The gate every access of an engine to the bus goes through.
 //!
-//! An engine holds a [`Pass`] for one short piece of work: a piece of a copy, a fence, an interrupt. Whoever resets the
-//! function or takes bus mastership away closes the gate for a moment: that waits for the passes that are out (one piece
-//! each, see [`PIECE_BYTES`](super::PIECE_BYTES)), and what the engine wants next is refused. So DMA has ended when the
+//! An engine holds a [`Pass`] for one short piece of work: a piece of a copy, a fence, an interrupt. A reset of the
+//! function, or taking bus mastership away, closes the gate for a moment: that waits for the passes that are out (one piece
+//! each, see [`PIECE_BYTES`](super::PIECE_BYTES)), and the next piece of an engine is refused. So DMA has ended when the
 //! write that ended it returns, and that write never waits for a whole command.
 //!
 //! Only a [`Master`], a pass of a function that is bus master, leads to memory of the system.
 //!
-//! The gate is the outermost lock: nobody closes it while holding another lock that an engine takes with a pass.
+//! The gate is the outermost lock: it is never closed while holding a lock that an engine takes with a pass.
 
 use std::sync::RwLockReadGuard;
 

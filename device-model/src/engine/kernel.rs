@@ -220,7 +220,7 @@ fn prefetch(memory: &mut MemoryAccess<'_>, address: u64, length: u64, cursor: &m
         let to_page_end = PageSize::Small.bytes() - at % PageSize::Small.bytes();
         let step = match memory.resolve(Location::virtual_address(at), length - cursor.done, AccessKind::Prefetch) {
             Ok(place) => place.length,
-            Err(Stop::Page(fault)) => {
+            Err(Stop::PageFault { fault, .. }) => {
                 if memory.is_replayable() {
                     memory.report(&fault);
                 }

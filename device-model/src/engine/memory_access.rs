@@ -13,13 +13,13 @@ use ersatz_abi::kernel::WORD_BYTES;
 use ersatz_abi::list::{Aperture, Location};
 use vm_memory::{VolatileMemory, VolatileSlice};
 
-use super::context::{Context, PageFault, Stop};
+use super::context::{Context, Stop};
 use super::gate::Master;
 use crate::cache_hint::prefetch;
 use crate::counters::Tally;
 use crate::dma::{DmaSession, Purpose};
 use crate::fabric::PeerPass;
-use crate::mmu::{TranslateError, Translator};
+use crate::mmu::{PageFault, TranslateError, Translator};
 use crate::notification::Access;
 use crate::trace::MmuEvent;
 
@@ -84,13 +84,11 @@ impl MemoryAccess<'_> {
                 virtual_address: Some((address, access)),
             }),
             Err(TranslateError::SpaceDisabled) => Err(Stop::failed(ErrorCode::AddressSpace, entry, address)),
-            Err(TranslateError::Fault(fault)) => {
-                Err(Stop::Page(PageFault { address, access, kind: fault.kind, level: fault.level, entry }))
-            }
+            Err(TranslateError::PageFault(fault)) => Err(Stop::PageFault { fault, entry }),
         }
     }
 
-    /// `length` bytes of a place were accessed: what virtual addresses are concerned, trace and access counters learn of it.
+    /// Adds an access of `length` bytes to the trace and to the access counters, if it was by a virtual address.
     #[inline]
     pub(crate) fn accessed(&self, span: &Span, length: u64) {
         let Some((address, kind)) = span.virtual_address else { return };
@@ -222,19 +220,19 @@ impl MemoryAccess<'_> {
         self.context.device.mmu.spaces.is_replayable(self.context.turn.setup.asid)
     }
 
-    /// A kernel has read so many bytes.
+    /// Counts bytes that a kernel has read.
     pub(super) fn count_read(&mut self, bytes: u64) {
         self.tally.add(Counter::KernelBytesRead, bytes);
         self.bytes += bytes;
     }
 
-    /// A kernel has written so many bytes.
+    /// Counts bytes that a kernel has written.
     pub(super) fn count_written(&mut self, bytes: u64) {
         self.tally.add(Counter::KernelBytesWritten, bytes);
         self.bytes += bytes;
     }
 
-    /// A kernel has updated so many words.
+    /// Counts words that a kernel has updated atomically.
     pub(super) fn count_atomics(&mut self, words: u64) {
         self.tally.add(Counter::KernelAtomics, words);
         self.bytes += words * WORD_BYTES;
@@ -245,7 +243,7 @@ impl MemoryAccess<'_> {
         self.context.report(self.master, fault);
     }
 
-    /// Whether all of a place is there, as far as the device can tell: nobody knows what is behind bus addresses.
+    /// Checks that all of a place exists, if it is in VRAM or a peer; what is behind bus addresses is not known before an access.
     #[inline]
     pub(crate) fn check(&self, at: Location, length: u64) -> Result<(), Stop> {
         match at.aperture {

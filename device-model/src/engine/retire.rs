@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How the driver and the trace learn what became of a command.
+//! How the result of a command is reported to the driver and the trace.
 
 use ersatz_abi::channel::{CONTROL_BLOCK_FENCE, CONTROL_BLOCK_GET};
 use ersatz_abi::command::{Command, Operation};

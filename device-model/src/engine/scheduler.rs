@@ -117,7 +117,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes the channel whose turn it is: of the highest priority, and waiting longest.
+    /// Takes the next channel: of those with the highest priority, the one that has waited longest.
     fn next(&mut self, engine: &impl EngineOps) -> Option<u8> {
         let highest = self.queue.iter().map(|channel| engine.priority(*channel)).max()?;
         let position = self.queue.iter().position(|channel| engine.priority(*channel) == highest)?;

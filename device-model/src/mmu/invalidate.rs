@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Invalidations: asked for without waiting, carried out by a thread, acknowledged by number.
+//! Invalidations: requested without waiting, carried out by a thread, acknowledged by number.
 //!
 //! [`serve`] carries out all that was asked for since the last time. For each engine it takes the lock under which that engine
 //! translates *and* accesses, so what it has passed neither uses an old translation nor will. Only when it has passed
@@ -32,7 +32,7 @@ pub(super) struct Requests {
     pub(super) delay: u64,
     /// How often this was reset.
     generation: u64,
-    /// Nobody is to wait for more.
+    /// The thread that serves them is to end.
     pub(super) leaving: bool,
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Done {
 }
 
 impl Requests {
-    /// Adds an invalidation, for which a command waits or nobody does; returns its number.
+    /// Adds an invalidation; `awaited` if a command waits for it. Returns its number.
     pub(super) fn add(&mut self, invalidation: Invalidation, awaited: bool) -> u64 {
         let covered = self.pending.last() == Some(&Invalidation::All);
         if invalidation == Invalidation::All || self.pending.len() >= CAPACITY {
@@ -99,7 +99,7 @@ impl Requests {
         Some(Batch { invalidations, last: self.requested, awaited, generation: self.generation })
     }
 
-    /// Has a batch that was carried out acknowledged after the delay, unless there was a reset.
+    /// Schedules the acknowledgement of a batch that was carried out, unless there was a reset.
     fn carried_out(&mut self, batch: Batch, now: u64) {
         if batch.generation == self.generation {
             self.unacknowledged.push_back((batch, now.saturating_add(self.delay)));
@@ -122,8 +122,8 @@ impl Requests {
     }
 }
 
-/// Carries out what is pending and acknowledges what is due. Calls `announce` with what it acknowledges, before anybody can see
-/// that, and returns the same; `None` if there was nothing to acknowledge, or a reset came in between.
+/// Carries out what is pending and acknowledges what is due. Calls `announce` with what it acknowledges, before another thread
+/// can see that, and returns the same; `None` if there was nothing to acknowledge, or a reset came in between.
 pub(super) fn serve<T: Lock<Tlb>>(
     requests: &impl Lock<Requests>,
     tlbs: &[T],

@@ -103,9 +103,9 @@ impl Msix {
         *self.state.lock() = State::after_reset(self.layout.vectors);
     }
 
-    /// Sends a vector's message, or notes that it is pending. The decision and the sending are one step for whoever
-    /// changes a mask. `tell` is called with what will become of it, before it does: whoever the message wakes may look at
-    /// trace and counters next.
+    /// Sends a vector's message, or notes that it is pending. The decision and the sending are one step for a thread
+    /// that changes a mask. `tell` is called with the result before the message is sent: the driver that the message wakes may
+    /// look at trace and counters next.
     pub fn raise(&self, vector: u16, sink: &dyn InterruptSink, tell: impl FnOnce(Raised)) -> Raised {
         let mut state = self.state.lock();
         let keeps_table = sink.keeps_table();
@@ -161,8 +161,8 @@ impl Msix {
         let state = self.state.lock();
         for (at, target) in (offset..).step_by(4).zip(data.chunks_exact_mut(4)) {
             let value = match self.place(at) {
-                Some(Place::Table { vector, dword }) => state.entries[vector][dword],
-                Some(Place::Pending { word, shift }) => (state.pending[word] >> shift & u64::from(u32::MAX)) as u32,
+                Some(Dword::Table { vector, dword }) => state.entries[vector][dword],
+                Some(Dword::Pending { word, shift }) => (state.pending[word] >> shift & u64::from(u32::MAX)) as u32,
                 None => 0,
             };
             target.copy_from_slice(&value.to_le_bytes());
@@ -177,7 +177,7 @@ impl Msix {
         }
         let mut state = self.state.lock();
         for (at, source) in (offset..).step_by(4).zip(data.chunks_exact(4)) {
-            let (Some(Place::Table { vector, dword }), Ok(bytes)) = (self.place(at), source.try_into()) else {
+            let (Some(Dword::Table { vector, dword }), Ok(bytes)) = (self.place(at), source.try_into()) else {
                 continue;
             };
             let writable = [ADDRESS_LOW, u32::MAX, u32::MAX, MASKED][dword];
@@ -205,13 +205,13 @@ impl Msix {
         start..start + u64::from(self.layout.vectors.div_ceil(WORD_BITS)) * 8
     }
 
-    fn place(&self, offset: u64) -> Option<Place> {
+    fn place(&self, offset: u64) -> Option<Dword> {
         if self.table().contains(&offset) {
             let at = offset - self.table().start;
-            Some(Place::Table { vector: (at / ENTRY_BYTES) as usize, dword: (at % ENTRY_BYTES / 4) as usize })
+            Some(Dword::Table { vector: (at / ENTRY_BYTES) as usize, dword: (at % ENTRY_BYTES / 4) as usize })
         } else if self.pending().contains(&offset) {
             let at = offset - self.pending().start;
-            Some(Place::Pending { word: (at / 8) as usize, shift: (at % 8 * 8) as u32 })
+            Some(Dword::Pending { word: (at / 8) as usize, shift: (at % 8 * 8) as u32 })
         } else {
             None
         }
@@ -224,7 +224,7 @@ impl Msix {
 }
 
 /// What a dword of the BAR is.
-enum Place {
+enum Dword {
     Table { vector: usize, dword: usize },
     Pending { word: usize, shift: u32 },
 }

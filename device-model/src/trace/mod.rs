@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The trace log: everything the device sees and does, in a file that survives a crash of whoever writes it.
+//! The trace log: everything the device sees and does, in a file that survives a crash of the process that writes it.
 //!
 //! The device calls [`Tracer::emit`] with an [`Event`]; the `ersatz trace` tool and the tests read the file back with
-//! [`TraceFile`]. One file belongs to one device. What events there are, and all there is to know of each, is in [`event`].
+//! [`TraceFile`]. One file belongs to one device. [`event`] defines the events.
 //!
 //! # The file
 //!

@@ -45,7 +45,7 @@ impl Host {
 }
 
 impl Space {
-    /// An enabled address space whose tables lie from `tables` on, where nobody has written yet.
+    /// An enabled address space whose tables lie from `tables` on, where nothing was written yet.
     pub fn new(host: &Host, asid: u8, control: AddressSpaceControl, tables: Location) -> Self {
         let mut next = tables;
         let allocate = Box::new(move || {

@@ -171,7 +171,10 @@ fn play(channel: &Channel, model: &mut Model, act: Act) -> Result<(), TestCaseEr
         Act::Enable(enable) => {
             set_up(channel);
             let switched = channel.switch(enable, 1, |_| ());
-            prop_assert!(switched != Switched::Stopped || model.kept.is_none(), "disabled with a command that waits");
+            prop_assert!(
+                switched != ChannelSwitched::Stopped || model.kept.is_none(),
+                "disabled with a command that waits"
+            );
         }
         Act::Reset => {
             let complete = channel.request_reset(ResetScope::Channel, || ());
@@ -211,7 +214,7 @@ proptest! {
         // Whatever has happened, a reset leaves nothing of it.
         channel.reset(ResetScope::Channel);
         set_up(&channel);
-        prop_assert!(matches!(channel.switch(true, 1, |_| ()), Switched::Enabled(_)));
+        prop_assert!(matches!(channel.switch(true, 1, |_| ()), ChannelSwitched::Enabled(_)));
         let turn = take_up(&channel);
         prop_assert_eq!(turn.get, 0);
     }

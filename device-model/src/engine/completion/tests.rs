@@ -18,7 +18,7 @@ use ersatz_abi::command::{Cause, Command, Operation};
 
 use super::*;
 use crate::channel::task::Task;
-use crate::channel::{Channel, Found, ResetScope, Settled, Setup, State, Switched, Wait};
+use crate::channel::{Channel, ChannelSwitched, Found, ResetScope, Settled, Setup, State, Wait};
 
 const FENCE: u64 = 7;
 const DATA: u64 = 0xda7a;
@@ -50,7 +50,7 @@ impl World {
         assert!(channel.set_up(|setup| {
             *setup = Setup { ring_base: 0x1000, control_block: 0x2000, ring_order: 4, ..Setup::default() };
         }));
-        assert!(matches!(channel.switch(true, 1, |_| ()), Switched::Enabled(_)));
+        assert!(matches!(channel.switch(true, 1, |_| ()), ChannelSwitched::Enabled(_)));
         Arc::new(Self {
             channel,
             gate: RwLock::new(()),
@@ -283,7 +283,7 @@ fn enabled_again(engine: fn(&World, &Turn)) {
         assert!(world.channel.set_up(|setup| {
             *setup = Setup { ring_base: 0x1000, control_block: 0x2000, ring_order: 4, ..Setup::default() };
         }));
-        assert!(matches!(world.channel.switch(true, 1, |_| ()), Switched::Enabled(_)));
+        assert!(matches!(world.channel.switch(true, 1, |_| ()), ChannelSwitched::Enabled(_)));
         engine.join().unwrap();
         assert_eq!(world.fence.load(Ordering::Relaxed), 0, "a command from before the reset");
     });
@@ -344,7 +344,7 @@ fn the_end_of_a_command_from_before_a_reset_is_not_noted() {
         assert!(world.channel.set_up(|setup| {
             *setup = Setup { ring_base: 0x1000, control_block: 0x2000, ring_order: 4, ..Setup::default() };
         }));
-        assert!(matches!(world.channel.switch(true, 1, |_| ()), Switched::Enabled(_)));
+        assert!(matches!(world.channel.switch(true, 1, |_| ()), ChannelSwitched::Enabled(_)));
         let second = turn(&world);
         engine.join().unwrap();
         assert_eq!((second.get, world.channel.snapshot().get), (0, 0));

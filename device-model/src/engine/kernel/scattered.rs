@@ -9,8 +9,9 @@ use ersatz_abi::mmu::PageSize;
 
 use super::next_of;
 use crate::channel::task::Cursor;
-use crate::engine::context::{PageFault, Stop};
+use crate::engine::context::Stop;
 use crate::engine::memory_access::MemoryAccess;
+use crate::mmu::PageFault;
 
 /// Most single accesses of one stride.
 pub(super) const STRIDE_ACCESSES: u64 = 128;
@@ -121,7 +122,7 @@ pub(crate) fn in_flight(
     (1..ACCESSES_IN_FLIGHT)
         .filter_map(later)
         .filter_map(|address| match memory.resolve(Location::virtual_address(address), WORD_BYTES, first.access) {
-            Err(Stop::Page(fault)) => Some(fault),
+            Err(Stop::PageFault { fault, .. }) => Some(fault),
             _ => None,
         })
         .collect()

@@ -22,7 +22,7 @@ use super::*;
 use crate::channel::{Channel, ChannelFailure, Setup, State};
 use crate::engine::doorbells::{bind, kick};
 
-/// Event descriptors: the counts, and who waits for which. One channel.
+/// Event descriptors: the counts, and which engine waits for which. One channel.
 #[derive(Default)]
 struct Descriptors {
     bell: u64,
@@ -293,7 +293,7 @@ impl World {
 
     /// As the register does it.
     fn switch(&self, enable: bool) {
-        use crate::channel::Switched::{Enabled, Stopped, Stopping};
+        use crate::channel::ChannelSwitched::{Enabled, Stopped, Stopping};
         let engines = self.engines.len() as u8;
         let switched = self.channel.switch(enable, engines, |switched| {
             if let Enabled(setup) = switched {

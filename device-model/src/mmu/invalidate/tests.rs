@@ -128,7 +128,7 @@ struct World {
     entry: AtomicU64,
     requests: LoomMutex<Requests>,
     tlbs: [LoomMutex<Tlb>; 1],
-    /// The old page belongs to somebody else.
+    /// The old page belongs to another process.
     freed: AtomicBool,
 }
 

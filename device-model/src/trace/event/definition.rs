@@ -87,7 +87,7 @@ macro_rules! events {
             /// The fields of the record that stands for this event (the device number is the writer's to fill in).
             #[inline]
             pub fn to_fields(&self) -> $crate::trace::Fields {
-                use $crate::trace::event::place::Place as _;
+                use $crate::trace::event::place::FieldPlace as _;
                 match *self {
                     $(Self::$Event { $($($field,)*)? } => {
                         let mut fields = $crate::trace::Fields::new($crate::trace::Kind::new($number, $name));
@@ -100,7 +100,7 @@ macro_rules! events {
 
             /// The event that these fields stand for; `None` if a number in them is unknown or too large for its place.
             pub fn from_fields(fields: &$crate::trace::Fields) -> Option<Self> {
-                use $crate::trace::event::place::Place as _;
+                use $crate::trace::event::place::FieldPlace as _;
                 match fields.kind {
                     $($number => Some(Self::$Event { $($($field: $place.get(fields)?,)*)? }),)*
                     _ => None$($(.or_else(|| $Inner::from_fields(fields).map(Self::$Group)))*)?,
@@ -110,7 +110,7 @@ macro_rules! events {
             /// Whom this event concerns.
             #[inline]
             pub fn subject(&self) -> $crate::trace::event::Subject {
-                use $crate::trace::event::place::Place as _;
+                use $crate::trace::event::place::FieldPlace as _;
                 match *self {
                     $(Self::$Event { $($($field,)*)? } => {
                         let mut subject = $crate::trace::event::Subject::default();

@@ -54,7 +54,7 @@ fn any_turn() -> Turn {
     assert!(channel.set_up(|setup| {
         *setup = Setup { ring_base: 0x1000, control_block: 0x2000, ring_order: 4, ..Setup::default() };
     }));
-    assert!(matches!(channel.switch(true, 1, |_| ()), Switched::Enabled(_)));
+    assert!(matches!(channel.switch(true, 1, |_| ()), ChannelSwitched::Enabled(_)));
     match channel.take_up(0, |_| true) {
         Found::Turn(turn, None) => turn,
         found => panic!("{found:?}"),
