@@ -4,9 +4,6 @@
 
 #![allow(missing_docs, reason = "criterion_group! makes public functions")]
 
-#[path = "../tests/host/page_tables.rs"]
-mod page_tables;
-
 use std::hint::black_box;
 use std::sync::Arc;
 use std::thread;
@@ -25,7 +22,7 @@ use ersatz_device_model::trace::Tracer;
 use ersatz_device_model::vram::Vram;
 use vm_memory::Bytes;
 
-use page_tables::PageTables;
+use ersatz_device_testing::page_tables::PageTables;
 
 /// Translations an iteration.
 const TRANSLATIONS: u64 = 4096;

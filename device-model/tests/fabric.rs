@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! GPUs on a fabric: which GPU reaches the VRAM of which, and when not.
 
-mod host;
-
 use ersatz_abi::regs;
 use ersatz_device_model::bus::PciFunction;
 use ersatz_device_model::fabric::{Fabric, FabricError};
 use ersatz_device_model::{GpuConfig, GpuError};
 use vm_memory::Bytes;
 
-use host::{Host, Interrupts};
+use ersatz_device_testing::{Host, Interrupts};
 
 const POWER_CONTROL: u16 = 0x44;
 const FLR_BYTE: u16 = 0x69;

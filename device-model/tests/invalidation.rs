@@ -3,8 +3,6 @@
 //!
 //! The compute engine is held in the middle of a read by virtual address, on behalf of channel 0; channel 1 is a copy engine's.
 
-mod host;
-
 use ersatz_abi::channel::{ChannelState, Priority};
 use ersatz_abi::command::{Command, Operation};
 use ersatz_abi::counter::Counter;
@@ -14,10 +12,10 @@ use ersatz_abi::mmu::{AddressSpaceControl, InvalidateScope, InvalidateTarget, In
 use ersatz_abi::regs;
 use ersatz_device_model::bus::PciFunction;
 
-use host::faults::{ASID, BASE, COMPUTE, COPY, bind};
-use host::held::Holding;
-use host::tables::{Space, page};
-use host::{DATA, Host, command, reg};
+use ersatz_device_testing::faults::{ASID, BASE, COMPUTE, COPY, bind};
+use ersatz_device_testing::held::Holding;
+use ersatz_device_testing::tables::{Space, page};
+use ersatz_device_testing::{DATA, Host, command, reg};
 
 const FLR_BYTE: u16 = 0x69;
 

@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Priorities: which channel is next, and what does not wait for its turn.
 
-mod host;
-
 use ersatz_abi::channel::{ChannelState, Priority};
 use ersatz_abi::command::{Command, List, Operation};
 use ersatz_abi::counter::Counter;
 use ersatz_abi::list::Location;
 use ersatz_abi::regs;
 
-use host::held::Holding;
-use host::{DATA, Host, LISTS, command, entry, reg};
+use ersatz_device_testing::held::Holding;
+use ersatz_device_testing::{DATA, Host, LISTS, command, entry, reg};
 
 /// The engine of all channels here.
 const COPY: u32 = 0;

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The names of a device's threads, by which tools tell the GPUs of a machine apart.
 
-mod host;
-
 use std::fs;
 
 use ersatz_device_model::GpuConfig;
 
-use host::{Host, Interrupts};
+use ersatz_device_testing::{Host, Interrupts};
 
 #[test]
 fn threads_are_named_after_their_gpu() {

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Faults, invalidations and hot regions as log and driver see them: they agree, and the oracle finds nothing.
 
-mod host;
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,8 +23,8 @@ use ersatz_device_model::trace::{
 };
 use vm_memory::{Bytes, GuestAddress};
 
-use host::tables::{Space, page};
-use host::{COMMAND, DATA, Host, Interrupts, LISTS, command, entry, reg};
+use ersatz_device_testing::tables::{Space, page};
+use ersatz_device_testing::{COMMAND, DATA, Host, Interrupts, LISTS, command, entry, reg};
 
 const VRAM: u64 = 64 << 20;
 const ASID: u8 = 5;

@@ -8,7 +8,7 @@ use ersatz_abi::channel::ChannelState;
 use ersatz_abi::command::{Cause, Command, List, ListEntry, Operation};
 use ersatz_abi::list::Location;
 use ersatz_device_model::bus::{BarInfo, Effect, PciFunction};
-use ersatz_device_model_fuzz::{Binding, Machine, READ_ONLY, encoded};
+use ersatz_device_testing::small_machine::{Binding, Machine, READ_ONLY, encoded};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Arbitrary, Debug)]

@@ -11,7 +11,7 @@ use ersatz_abi::command::{LIST_ENTRY_BYTES, Opcode};
 use ersatz_abi::list::{Aperture, EntryShape, Location};
 use ersatz_abi::mmu::{AddressSpaceControl, InvalidateTarget, PageTableEntry};
 use ersatz_abi::regs;
-use ersatz_device_model_fuzz::{
+use ersatz_device_testing::small_machine::{
     Binding, CHANNELS, COMPUTE, ENGINES, Machine, Neighbour, PEER, RAM, READ_ONLY, VRAM, block, doorbell, reg, ring,
     space_reg, tables,
 };

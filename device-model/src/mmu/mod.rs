@@ -13,9 +13,6 @@
 mod fixture;
 mod invalidate;
 pub mod memory;
-#[cfg(test)]
-#[path = "../../tests/host/page_tables.rs"]
-mod page_tables;
 pub mod space;
 pub mod tlb;
 mod translate;

@@ -15,9 +15,9 @@ use proptest::prelude::*;
 
 use super::fixture::Memory;
 use super::memory::TableMemory;
-use super::page_tables::PageTables;
 use super::walk::{PageFault, denied};
 use super::*;
+use ersatz_device_testing::page_tables::PageTables;
 
 const GRANULE: u64 = 4096;
 const SPACES: u8 = 2;

@@ -16,9 +16,10 @@ const VMM: &str = "vmm/src/lib.rs";
 const GUEST_TESTS: &str = "guest-image/tests/src/main.rs";
 
 /// Every crate of the workspace that has more than a file.
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 11] = [
     ABI,
     DEVICE_MODEL,
+    "device-model/testing/src/lib.rs",
     VMM,
     DRIVER,
     GUEST_TESTS,

@@ -9,8 +9,8 @@ use ersatz_abi::mmu::{AddressSpaceControl, PageSize};
 use proptest::prelude::*;
 
 use super::super::fixture::Memory;
-use super::super::page_tables::{PageTables, leaf_level};
 use super::*;
+use ersatz_device_testing::page_tables::{PageTables, leaf_level};
 
 const PEERS: u8 = 0b0000_0101;
 const ALL_ACCESS: [AccessKind; 4] = [AccessKind::Read, AccessKind::Write, AccessKind::Atomic, AccessKind::Prefetch];

@@ -14,7 +14,9 @@ use ersatz_abi::regs::{self, Access};
 use ersatz_device_model::bus::{Effect, PciFunction};
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::{Binding, CHANNELS, COMPUTE, Machine, RAM, READ_ONLY, block, doorbell, encoded, reg, space_reg, tables};
+use crate::small_machine::{
+    Binding, CHANNELS, COMPUTE, Machine, RAM, READ_ONLY, block, doorbell, encoded, reg, space_reg, tables,
+};
 
 /// What is in the memory that the device may only read: a table of pages, which a walk can read and not mark.
 pub fn read_only_page() -> [u8; 4096] {
