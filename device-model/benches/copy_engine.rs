@@ -4,16 +4,12 @@
 
 #![allow(missing_docs, reason = "criterion_group! makes public functions")]
 
-#[path = "../tests/host/mod.rs"]
-mod host;
-mod pages;
-
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ersatz_abi::command::{Command, Operation};
 use ersatz_device_model::GpuConfig;
 
-use host::{DATA, Host, LISTS, command, entry, system, vram};
-use pages::{BATCH, Engine, KINDS, Plain, VRAM};
+use ersatz_device_testing::pages::{BATCH, Engine, KINDS, Plain, VRAM};
+use ersatz_device_testing::{DATA, Host, LISTS, command, entry, system, vram};
 
 fn copies(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("copy");

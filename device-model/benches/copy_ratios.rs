@@ -6,9 +6,6 @@
 
 #![allow(missing_docs, reason = "criterion_group! makes public functions")]
 
-#[path = "../tests/host/mod.rs"]
-mod host;
-mod pages;
 mod ratio;
 
 use std::sync::Arc;
@@ -19,7 +16,7 @@ use ersatz_device_model::GpuConfig;
 use ersatz_device_model::clock::HostClock;
 use ersatz_device_model::trace::{Identity, TraceOptions, Tracer};
 
-use pages::{BATCH, Engine, KINDS, Pages, Plain, VRAM};
+use ersatz_device_testing::pages::{BATCH, Engine, KINDS, Pages, Plain, VRAM};
 use ratio::Ratio;
 
 /// Copies of each kind in one sample at most: as many as the trace has room for.

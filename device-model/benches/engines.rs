@@ -5,15 +5,12 @@
 
 #![allow(missing_docs, reason = "criterion_group! makes public functions")]
 
-#[path = "../tests/host/mod.rs"]
-mod host;
-
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ersatz_abi::command::{Command, List, ListEntry, Operation};
 use ersatz_abi::list::Location;
 use ersatz_abi::regs;
 
-use host::{DATA, Host, LISTS, command, entry, reg};
+use ersatz_device_testing::{DATA, Host, LISTS, command, entry, reg};
 
 /// Commands of one batch: as many as the ring has room for.
 const COMMANDS: u64 = 64;

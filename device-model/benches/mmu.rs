@@ -4,9 +4,6 @@
 
 #![allow(missing_docs, reason = "criterion_group! makes public functions")]
 
-#[path = "../tests/host/page_tables.rs"]
-mod page_tables;
-
 use std::hint::black_box;
 use std::sync::Arc;
 use std::thread;
@@ -16,6 +13,7 @@ use ersatz_abi::counter::Counter;
 use ersatz_abi::fault::AccessKind;
 use ersatz_abi::list::Location;
 use ersatz_abi::mmu::{AddressSpaceControl, Invalidation, Page, PageSize, TABLE_BYTES};
+use ersatz_device_model::clock::HostClock;
 use ersatz_device_model::counters::Counters;
 use ersatz_device_model::dma::{DmaSpace, MappedSpace};
 use ersatz_device_model::mmu::Mmu;
@@ -24,7 +22,7 @@ use ersatz_device_model::trace::Tracer;
 use ersatz_device_model::vram::Vram;
 use vm_memory::Bytes;
 
-use page_tables::PageTables;
+use ersatz_device_testing::page_tables::PageTables;
 
 /// Translations an iteration.
 const TRANSLATIONS: u64 = 4096;
@@ -103,7 +101,7 @@ fn invalidations(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("invalidation");
     group.throughput(Throughput::Elements(1));
     thread::scope(|scope| {
-        scope.spawn(|| mmu.run(|| ()));
+        scope.spawn(|| mmu.run(&HostClock::new(), || ()));
         group.bench_function("a page, acknowledged", |bencher| {
             bencher.iter(|| {
                 let number = mmu.request(Invalidation::Range { asid: 1, address: BASE, length: 4096 }, None);

@@ -3,15 +3,12 @@
 
 #![allow(missing_docs, reason = "criterion_group! makes public functions")]
 
-#[path = "../tests/host/mod.rs"]
-mod host;
-
 use criterion::{Criterion, criterion_group, criterion_main};
 use ersatz_abi::command::{Command, Operation};
 use ersatz_abi::regs;
 use ersatz_device_model::bus::PciFunction;
 
-use host::{Host, command, reg};
+use ersatz_device_testing::{Host, command, reg};
 
 fn registers(criterion: &mut Criterion) {
     let host = Host::unlogged();

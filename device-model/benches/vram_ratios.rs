@@ -5,8 +5,6 @@
 
 #![allow(missing_docs, reason = "criterion_group! makes public functions")]
 
-#[path = "../tests/host/mod.rs"]
-mod host;
 mod ratio;
 
 use std::time::Duration;
@@ -19,8 +17,8 @@ use ersatz_abi::mmu::{AddressSpaceControl, PageSize};
 use ersatz_abi::regs;
 use ersatz_device_model::GpuConfig;
 
-use host::tables::{Space, page};
-use host::{DATA, Host, LISTS, command, entry, reg};
+use ersatz_device_testing::tables::{Space, page};
+use ersatz_device_testing::{DATA, Host, LISTS, command, entry, reg};
 use ratio::Ratio;
 
 const LITTLE: u64 = 256 << 20;

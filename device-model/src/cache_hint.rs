@@ -3,7 +3,7 @@
 //!
 //! A page's first access waits for the TLB and for memory. In a bare loop of copies the CPU looks that far
 //! ahead by itself; in an engine's loop it does not, since the engine's own stores queue up behind those of the
-//! copy. Being told of the next page early makes up for it.
+//! copy. A prefetch of the next page makes up for it.
 
 use vm_memory::VolatileSlice;
 
@@ -16,7 +16,7 @@ pub enum Purpose {
     Write,
 }
 
-/// Has the CPU fetch the first line of a slice, and its translation. Changes nothing, whether there is memory or not.
+/// Makes the CPU fetch the first line of a slice, and its translation. Changes nothing, whether there is memory or not.
 #[inline]
 pub(crate) fn prefetch(slice: &VolatileSlice<'_>, purpose: Purpose) {
     #[cfg(target_arch = "x86_64")]

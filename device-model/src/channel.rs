@@ -5,10 +5,15 @@
 //! either. A reset asked for by register is complete at once, unless an engine has the channel: that sees at its next access
 //! that the channel's *epoch* has moved on, drops what it was doing, lets go, and completes the reset. A reset of the whole
 //! function completes at once, with the gate closed.
+//!
+//! A command that has to wait is kept by its channel ([`suspended`]), with all that was done of it ([`task`]), until an engine
+//! takes the channel up again or a reset drops it.
 
 pub(crate) mod ring;
 mod setup;
 mod state;
+mod suspended;
+pub(crate) mod task;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,8 +24,10 @@ use ersatz_abi::regs::ChannelStatus;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::sync::{Lock, Mutex};
-pub(crate) use setup::{Fault, Setup};
-pub(crate) use state::{Found, ResetScope, Settled, State, Switched, Turn};
+pub(crate) use setup::{ChannelFailure, Setup};
+pub(crate) use state::{ChannelSwitched, Found, ResetScope, Settled, State, Turn};
+pub(crate) use suspended::Wait;
+use task::Task;
 
 /// One channel. Generic over what threads meet at, so that the model checker runs the very code the device runs.
 #[derive(Debug)]
@@ -33,9 +40,9 @@ pub(crate) struct Channel<B = EventFd, L = Mutex<State>, E = AtomicU64> {
 
 /// Counts the resets of a channel. It advances with the channel's lock held, and is looked at without.
 pub(crate) trait Epoch {
-    /// What it is now; whoever sees a reset sees what was done before it.
+    /// Returns the count. A thread that sees a reset sees what was done before it.
     fn now(&self) -> u64;
-    /// There is a reset.
+    /// Counts a reset.
     fn advance(&self);
 }
 
@@ -62,7 +69,7 @@ impl Epoch for loom::sync::atomic::AtomicU64 {
 
 /// A channel's registers, all as of one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Snapshot {
+pub(crate) struct ChannelRegisters {
     pub(crate) setup: Setup,
     pub(crate) enable: bool,
     pub(crate) resetting: bool,
@@ -85,8 +92,8 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
     }
 
     /// The registers as they read now.
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        self.state.with(|state| Snapshot {
+    pub(crate) fn snapshot(&self) -> ChannelRegisters {
+        self.state.with(|state| ChannelRegisters {
             setup: state.setup,
             enable: state.enable,
             resetting: state.reset.is_some(),
@@ -113,9 +120,9 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
         })
     }
 
-    /// The enable bit was written. Enabling checks the setup, for a device with so many engines. `tell` is called
-    /// before anybody can see what has become of it: the trace has it before its consequences.
-    pub(crate) fn switch(&self, enable: bool, engines: u8, tell: impl FnOnce(&Switched)) -> Switched {
+    /// Carries out a write of the enable bit. Enabling checks the setup, for a device with `engines` engines. `tell` is called
+    /// before another thread can see the result, so that the trace has it before its consequences.
+    pub(crate) fn switch(&self, enable: bool, engines: u8, tell: impl FnOnce(&ChannelSwitched)) -> ChannelSwitched {
         self.state.with(|state| {
             let switched = state.switch(enable, engines);
             tell(&switched);
@@ -124,7 +131,8 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
     }
 
     /// Asks for a reset. It is complete at once if no engine works for the channel (`tell` is called then as for
-    /// [`Self::switch`], and the result is true), else when the engine lets go. A wider reset takes the place of a narrower one.
+    /// [`Self::switch`], and the result is true), else when the engine lets go. A wider reset takes the place of a narrower
+    /// one.
     pub(crate) fn request_reset(&self, scope: ResetScope, tell: impl FnOnce()) -> bool {
         self.state.with(|state| {
             state.reset = state.reset.max(Some(scope));
@@ -170,9 +178,10 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
         self.epoch.now() == turn.epoch
     }
 
-    /// An engine takes up the channel.
-    pub(crate) fn take_up(&self, engine: u8) -> Found {
-        self.state.with(|state| state.take_up(engine, self.epoch.now()))
+    /// Gives the channel to an engine, with the command that had to wait, unless `is_over` says that it still has to.
+    /// `is_over` is called with the channel's lock held.
+    pub(crate) fn take_up(&self, engine: u8, is_over: impl FnOnce(Wait) -> bool) -> Found {
+        self.state.with(|state| state.take_up(engine, self.epoch.now(), is_over))
     }
 
     /// Changes the state on behalf of a turn, unless a reset has come between.
@@ -197,58 +206,54 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
         self.advance(turn, |state| {
             state.get = turn.get;
             state.fence = turn.fence;
-            state.under_way = false;
             go_on = state.enable;
         });
         go_on
     }
 
-    /// The command under way waits for something; false if a reset was faster.
-    pub(crate) fn hold(&self, turn: &Turn) -> bool {
-        self.advance(turn, |state| state.under_way = true)
-    }
-
-    /// The access under way faulted: the channel waits for a replay, `fault` is the error it ends with if that is cancelled.
-    /// `tell` is called as for [`Self::switch`]: no replay comes between. False if a reset was faster.
-    pub(crate) fn suspend(&self, turn: &Turn, fault: Fault, tell: impl FnOnce()) -> bool {
+    /// Keeps the command under way, which waits, with all that was done of it. `tell` is called as for [`Self::switch`]:
+    /// nothing that ends the wait comes between. False if a reset was faster.
+    pub(crate) fn suspend(&self, turn: &Turn, task: &Task, wait: Wait, tell: impl FnOnce()) -> bool {
+        let task = Box::new(*task);
         self.advance(turn, |state| {
             tell();
-            state.suspend(fault);
+            state.suspend(task, wait);
         })
     }
 
     /// Whether the channel waits at a fault.
     pub(crate) fn is_faulted(&self) -> bool {
-        self.state.with(|state| state.faulted.is_some())
+        self.state.with(|state| matches!(state.wait(), Some(Wait::Replay(_))))
     }
 
-    /// Has a channel that waits at a fault try again; whether it did wait.
+    /// Ends the wait for a replay. Returns whether there was one: the caller then kicks the engine.
     pub(crate) fn replay(&self) -> bool {
         self.state.with(State::replay)
     }
 
     /// Puts a channel that waits at a fault in error. `tell` is called as for [`Self::switch`], with what is wrong, the
-    /// ring position and the vector to tell; false if it did not wait.
-    pub(crate) fn cancel(&self, tell: impl FnOnce(Fault, u32, Option<u16>)) -> bool {
+    /// ring position and the vector to raise. Returns whether the channel waited.
+    pub(crate) fn cancel(&self, tell: impl FnOnce(ChannelFailure, u32, Option<u16>)) -> bool {
         self.state.with(|state| {
             // A reset that was asked for is the end of its waiting, though the engine has not let go.
-            let Some(fault) = state.faulted.filter(|_| state.reset.is_none()) else { return false };
-            let fault = Fault { code: ErrorCode::FaultCancelled, ..fault };
-            tell(fault, state.get, state.setup.usable_vector());
-            state.fail(fault);
+            let waits_at = state.wait().and_then(Wait::failure).filter(|_| state.reset.is_none());
+            let Some(failure) = waits_at else { return false };
+            let failure = ChannelFailure { code: ErrorCode::FaultCancelled, ..failure };
+            tell(failure, state.get, state.setup.usable_vector());
+            state.fail(failure);
             self.epoch.advance();
             true
         })
     }
 
-    /// Whose turn it is, compared with other channels.
+    /// The priority of the channel over others.
     pub(crate) fn priority(&self) -> Priority {
         self.state.with(|state| state.checked.map_or(Priority::Low, |checked| checked.priority))
     }
 
     /// Puts the channel in error; false if a reset was faster.
-    pub(crate) fn fail(&self, turn: &Turn, fault: Fault) -> bool {
-        self.advance(turn, |state| state.fail(fault))
+    pub(crate) fn fail(&self, turn: &Turn, failure: ChannelFailure) -> bool {
+        self.advance(turn, |state| state.fail(failure))
     }
 }
 

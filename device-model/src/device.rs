@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ersatz_abi::counter::Counter;
-use ersatz_abi::pci::VECTOR_ERROR;
+use ersatz_abi::pci::{BAR_MSIX, MSIX_PBA_OFFSET, MSIX_TABLE_OFFSET, MSIX_VECTORS, VECTOR_ERROR};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::channel::{Channel, ResetScope};
+use crate::clock::ClockObserver;
 use crate::counters::Counters;
 use crate::dma::ReportedSession;
 use crate::engine::doorbells::{self, Doorbells};
@@ -23,11 +24,16 @@ use crate::mmu::Mmu;
 use crate::mmu::memory::DeviceTables;
 use crate::notification::{AccessCounters, FaultBuffer};
 use crate::pci::aer::ErrorLog;
+use crate::pci::capability::MsixLayout;
 use crate::pci::msix::{Msix, Raised};
 use crate::ports::Ports;
 use crate::sync::Mutex;
 use crate::trace::{Event, InterruptOutcome, ResetSource};
 use crate::vram::Vram;
+
+/// Where the device has its MSI-X table and pending bits.
+pub(crate) const MSIX: MsixLayout =
+    MsixLayout { bar: BAR_MSIX, vectors: MSIX_VECTORS, table: MSIX_TABLE_OFFSET, pending: MSIX_PBA_OFFSET };
 
 /// How many there are of what.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +54,8 @@ pub(crate) enum EngineKind {
 
 /// The device.
 pub(crate) struct Device {
+    /// The GPU's number in its machine, for log lines and the names of threads.
+    pub(crate) number: u8,
     pub(crate) ports: Ports,
     pub(crate) vram: Arc<Vram>,
     pub(crate) link: Link,
@@ -73,6 +81,7 @@ pub(crate) struct Device {
 impl Device {
     /// There is at least one channel and one copy engine.
     pub(crate) fn new(
+        number: u8,
         ports: Ports,
         vram: Arc<Vram>,
         link: Link,
@@ -85,6 +94,7 @@ impl Device {
         let doorbells = (0..usize::from(copy_engines) + usize::from(compute_engines)).map(|_| Doorbells::new());
         let mmu = Mmu::new(copy_engines + compute_engines, counters.clone(), ports.tracer.clone());
         let device = Self {
+            number,
             ports,
             vram,
             link,
@@ -94,7 +104,7 @@ impl Device {
             faults: FaultBuffer::default(),
             access_counters: AccessCounters::default(),
             counters,
-            msix: Msix::new(),
+            msix: Msix::new(MSIX),
             gate: Gate::default(),
             engines: doorbells.collect::<io::Result<_>>()?,
             copy_engines,
@@ -134,15 +144,16 @@ impl Device {
         &self.engines[usize::from(engine)]
     }
 
-    /// Has an engine work for a channel, and no other one. Called with the channel's lock held.
+    /// Makes an engine work for a channel, and no other one. Called with the channel's lock held.
     pub(crate) fn bind(&self, channel: u8, engine: u8) {
         let doorbell = &self.channels[usize::from(channel)].doorbell;
         if let Err(error) = doorbells::bind(&self.engines, engine, channel, doorbell) {
-            log::error!("engine {engine} cannot hear the doorbell of channel {channel}: {error}");
+            let gpu = self.number;
+            log::error!("GPU {gpu}: the doorbell of channel {channel} cannot wake engine {engine}: {error}");
         }
     }
 
-    /// Has the engine of a channel look at it.
+    /// Makes the engine of a channel look at it.
     pub(crate) fn kick(&self, channel: u8) {
         doorbells::kick(&self.engines, channel);
     }
@@ -152,14 +163,14 @@ impl Device {
         DeviceTables { vram: &self.vram, system, has_peer: |peer| self.link.peer(peer).is_some() }
     }
 
-    /// Has every engine look at its channels.
+    /// Makes every engine look at its channels.
     pub(crate) fn kick_all(&self) {
         self.engines.iter().for_each(Doorbells::kick);
     }
 
     /// Carries out invalidations until [`Self::leave`].
     pub(crate) fn run_mmu(&self) {
-        self.mmu.run(|| self.kick_all());
+        self.mmu.run(&*self.ports.clock, || self.kick_all());
     }
 
     /// Rings a channel's doorbell for a bus that has no ioeventfd there.
@@ -191,7 +202,7 @@ impl Device {
         self.answers.load(Ordering::Acquire).then(effect)
     }
 
-    /// An access that makes no sense: counted, traced, and, the first time after a reset, told to the driver.
+    /// Counts and traces an access that is not valid; the first one after a reset is reported to the driver.
     pub(crate) fn bad_access(&self, bar: u8, offset: u64, width: usize, write: bool) {
         self.unless_reset(|| {
             self.counters.add(Counter::BadAccesses, 1);
@@ -264,7 +275,7 @@ impl Device {
         self.ports.tracer.emit(Event::Reset { source });
     }
 
-    /// Has the engines drop what they do and return.
+    /// Makes the engines drop what they do and return.
     pub(crate) fn leave(&self) {
         self.leaving.store(true, Ordering::Release);
         self.mmu.leave();
@@ -277,5 +288,12 @@ impl Device {
     /// Whether engines are to return.
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Acquire)
+    }
+}
+
+impl ClockObserver for Device {
+    fn clock_was_set(&self) {
+        self.kick_all();
+        self.mmu.clock_was_set();
     }
 }

@@ -12,8 +12,8 @@ use vm_memory::VolatileSlice;
 
 pub use crate::cache_hint::Purpose;
 
-pub use mapped::{MAP_ALIGNMENT, MAX_MAPS, MapAccess, MapError, MappedSpace};
-pub use observer::{MapObserver, MappedRegion};
+pub use mapped::{MAP_ALIGNMENT, MAX_MAPS, MapError, MappedSpace};
+pub use observer::{MapAccess, MapObserver, MappedRegion};
 pub(crate) use reported::{ReportedSession, ReportedSpace};
 
 /// Why DMA did not happen. Nothing was transferred beyond what the error says.
@@ -37,7 +37,7 @@ pub enum DmaError {
 /// a map is taken away (the call that removes it has returned), no access through it is under way or will begin.
 pub trait DmaSpace: Send + Sync {
     /// Begins a few accesses, which are cheaper together than each by itself: the maps stay as they are until what this returns
-    /// is dropped. A thread holds one of these at a time, and not for long: whoever changes the maps waits for it.
+    /// is dropped. A thread holds one of these at a time, and not for long: a change of the maps waits for it.
     fn open(&self) -> Box<dyn DmaSession + '_>;
 
     /// Reports the regions that are mapped, and from now on every change, to `observer`, as long as it exists. A space that does

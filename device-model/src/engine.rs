@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! An engine: a thread that executes the commands of the channels bound to it.
 //!
-//! An engine sleeps until a doorbell or a kick; then it takes its channels in turn, a few commands each, those of the highest
-//! priority first ([`rota`]). A command that must wait (for a replay of its fault, for an invalidation) is put aside, and the
-//! engine goes on with other channels. [`execute`] fetches commands, [`signal`] tells of their end, in the order that
-//! [`completion`] has; [`list`] executes the lists of copy engines, by [`transfer`] each entry, and [`kernel`] the kernels of
-//! compute engines; both reach memory through [`bus`], and [`gate`] is what stops them.
+//! An engine sleeps until a doorbell, a kick or a time; then it takes its channels in turn, a few commands each, those of the
+//! highest priority first ([`scheduler`]). A command that must wait (for a replay of its fault, for an invalidation) is kept by
+//! its channel, and the engine goes on with other channels. [`execute`] fetches commands, [`retire`] ends them, in the stages
+//! that [`completion`] has; [`list`] executes the lists of copy engines, by [`transfer`] each entry, and [`kernel`] the kernels
+//! of compute engines; both reach memory through [`memory_access`], and [`gate`] is what stops them.
 
-mod bus;
 mod completion;
 mod context;
 pub(crate) mod doorbells;
@@ -15,9 +14,10 @@ mod execute;
 pub(crate) mod gate;
 mod kernel;
 mod list;
-mod rota;
-mod signal;
-mod task;
+mod memory_access;
+mod retire;
+mod scheduler;
+mod timers;
 mod transfer;
 
 use std::io;
@@ -28,13 +28,14 @@ use std::thread::{Builder, JoinHandle};
 use ersatz_abi::channel::Priority;
 use ersatz_abi::counter::Counter;
 
-use crate::channel::{Channel, Found, Settled, Turn};
+use crate::channel::task::Task;
+use crate::channel::{Channel, Found, Settled, Turn, Wait};
 use crate::device::{Device, EngineKind};
 use crate::eventfd::drain;
 use crate::trace::Event;
-use doorbells::{Doorbells, Events};
+use doorbells::{Doorbells, Events, Sleep};
 use execute::Executor;
-use rota::{Desk, Rota};
+use scheduler::{EngineOps, Next, Scheduler};
 
 /// Most bytes moved under one pass of the gate: what a reset may have to wait for.
 pub(crate) const PIECE_BYTES: u64 = 256 << 10;
@@ -48,8 +49,8 @@ struct Engine {
 /// Starts an engine. It ends after [`Device::leave`].
 pub(crate) fn spawn(device: Arc<Device>, number: u8) -> io::Result<JoinHandle<()>> {
     let name = match device.engine_kind(number) {
-        EngineKind::Copy => format!("copy-engine-{number}"),
-        EngineKind::Compute => format!("compute-{number}"),
+        EngineKind::Copy => format!("gpu{}-copy-{number}", device.number),
+        EngineKind::Compute => format!("gpu{}-compute-{number}", device.number),
     };
     let executor = Executor::new(device.clone(), number);
     let engine = Engine { device, number, executor };
@@ -58,9 +59,10 @@ pub(crate) fn spawn(device: Arc<Device>, number: u8) -> io::Result<JoinHandle<()
 
 impl Engine {
     fn run(mut self) {
-        let mut rota = Rota::default();
-        if let Err(error) = rota.run(&mut self) {
-            log::error!("engine {} stops: cannot wait for its doorbells: {error}", self.number);
+        let mut scheduler = Scheduler::default();
+        if let Err(error) = scheduler.run(&mut self) {
+            let (gpu, engine) = (self.device.number, self.number);
+            log::error!("GPU {gpu}: engine {engine} stops: it cannot wait for its doorbells: {error}");
         }
     }
 
@@ -69,8 +71,8 @@ impl Engine {
     }
 }
 
-impl Desk for Engine {
-    type Ears = Events;
+impl EngineOps for Engine {
+    type WakeSource = Events;
     type Bits = AtomicU64;
 
     fn doorbells(&self) -> &Doorbells {
@@ -81,7 +83,7 @@ impl Desk for Engine {
         self.device.channel_count()
     }
 
-    fn heard(&self, channel: u8) {
+    fn acknowledge(&self, channel: u8) {
         // A reset of the function waits for the pass: it takes the rings back itself, or zeroes the counter they went to.
         let _pass = self.device.gate.enter();
         let rings = drain(&self.channel(channel).doorbell);
@@ -100,11 +102,11 @@ impl Desk for Engine {
     }
 
     fn take_up(&self, channel: u8) -> Found {
-        self.channel(channel).take_up(self.number)
+        self.channel(channel).take_up(self.number, |wait| is_over(&self.device, wait))
     }
 
-    fn work(&mut self, channel: u8, turn: Turn) -> bool {
-        let again = self.executor.run(channel, turn);
+    fn work(&mut self, channel: u8, turn: Turn, resumed: Option<Box<Task>>) -> Next {
+        let next = self.executor.run(channel, turn, resumed);
         let settled = self.channel(channel).let_go(&turn, |settled| {
             self.device.ports.tracer.emit(match settled {
                 Settled::Reset => Event::ChannelReset { channel },
@@ -114,10 +116,27 @@ impl Desk for Engine {
         if settled == Some(Settled::Reset) {
             self.device.channel_was_reset();
         }
-        again && settled.is_none()
+        if settled.is_none() { next } else { Next::Idle }
     }
 
     fn kick(&self, channel: u8) {
         self.device.kick(channel);
+    }
+
+    fn now(&self) -> u64 {
+        self.device.ports.clock.now()
+    }
+
+    fn sleep_until(&self, deadline: u64) -> Sleep {
+        Sleep::lasting(self.device.ports.clock.time_until(deadline))
+    }
+}
+
+/// Whether what a command waits for has come. A wait for a replay never ends by itself: a call ends it.
+fn is_over(device: &Device, wait: Wait) -> bool {
+    match wait {
+        Wait::Replay(_) => false,
+        Wait::Acknowledgement(number) => device.mmu.acknowledged() >= number,
+        Wait::Time(deadline) => device.ports.clock.now() >= deadline,
     }
 }

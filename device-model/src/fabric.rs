@@ -5,9 +5,9 @@
 //! and unplugged when it is dropped. The number of its port is the peer number by which the others name it.
 //!
 //! A GPU's VRAM cannot be reached while the GPU is reset, sleeps in D3hot, or is gone. An engine holds a [`PeerPass`] for one
-//! piece of its work, as it holds a pass of its own device's gate; whoever resets a GPU, puts it to sleep or drops it waits
-//! for the passes that are out, and gives out none until it is done. Nobody ever waits *for* a pass: what cannot be had at once
-//! is refused. So a pass may be taken under any lock, several at once too, and two GPUs that copy from each other while both are
+//! piece of its work, as it holds a pass of its own device's gate; resetting a GPU, putting it to sleep or dropping it waits
+//! for the passes that are out, and none is given out until that is done. No thread ever waits *for* a pass: it is given at
+//! once or refused. So a pass may be taken under any lock, several at once too, and two GPUs that copy from each other while both are
 //! reset cannot stand in each other's way.
 
 use std::sync::{Arc, RwLockReadGuard, Weak};
@@ -120,7 +120,7 @@ impl Link {
         (0..FABRIC_PORTS).filter(|number| self.peer(*number).is_some()).fold(0, |mask, number| mask | 1 << number)
     }
 
-    /// Lets peers in or keeps them out; once they are kept out no access of theirs is under way.
+    /// Makes the VRAM reachable for peers, or not; once it is not, no access of a peer is under way.
     pub(crate) fn set_reachable(&self, reachable: bool) {
         *self.endpoint.reachable.write() = reachable;
     }
@@ -163,9 +163,9 @@ impl PeerVram {
         self.endpoint.vram.size()
     }
 
-    /// Leave for one piece of work, without waiting; `None` while the peer is reset, sleeps, or is gone.
+    /// Returns a permit for one piece of work, without waiting; `None` while the peer is reset, sleeps, or is gone.
     pub fn enter(&self) -> Option<PeerPass<'_>> {
-        // It can only be locked by somebody who keeps us out, or is about to.
+        // Only a thread that makes the peer unreachable, or is about to, holds this lock.
         let reachable = self.endpoint.reachable.try_read()?;
         reachable.then_some(PeerPass { vram: &self.endpoint.vram, _reachable: reachable })
     }
@@ -261,8 +261,8 @@ mod tests {
         assert!(peer.enter().is_some(), "a reset wakes up");
     }
 
-    /// Without the pass being refused while somebody waits for it to come back, this would hang: each holds its own
-    /// lock, wants the other's, and somebody waits for either.
+    /// This would hang if a pass were not refused while a thread waits for the passes that are out: each thread holds its own
+    /// lock and wants the other's, and a third waits for either.
     #[test]
     fn crossed_accesses_and_resets_do_not_wait_for_each_other() {
         let fabric = Fabric::new();

@@ -14,15 +14,14 @@ use ersatz_abi::regs;
 use vm_memory::VolatileSlice;
 
 use crate::bus::{BarInfo, BarMapping, Doorbell, Effect, MsixMessage, PciFunction};
-use crate::clock::Clock;
+use crate::clock::{Clock, ClockObserver};
 use crate::counters::Counters;
-use crate::device::{Device, Units};
+use crate::device::{Device, MSIX, Units};
 use crate::dma::{DmaSpace, ReportedSpace};
 use crate::engine;
 use crate::fabric::{Link, PeerVram};
 use crate::interrupt::InterruptSink;
 use crate::pci::aer::ErrorLog;
-use crate::pci::capability::MsixLayout;
 use crate::pci::function::{Change, Controls, Function, Identity};
 use crate::pci::resize::ResizableBar;
 use crate::ports::Ports;
@@ -60,7 +59,7 @@ impl Gpu {
         interrupts: Arc<dyn InterruptSink>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, GpuError> {
-        let GpuConfig { vram_size, bar_size, serial, requester_id, fabric, tracer, .. } = config;
+        let GpuConfig { vram_size, bar_size, number, serial, requester_id, fabric, tracer, .. } = config;
         let GpuConfig { channels, copy_engines, compute_engines, .. } = config;
         if channels == 0 || u32::from(channels) > regs::MAX_CHANNELS {
             return Err(GpuError::Channels(channels));
@@ -80,7 +79,10 @@ impl Gpu {
         let ports = Ports { dma, interrupts, clock, tracer };
         let function = new_function(bar, bar_size, serial, errors.clone());
         let units = Units { channels, copy_engines, compute_engines };
-        let device = Arc::new(Device::new(ports, vram, link, errors, counters, units).map_err(GpuError::Events)?);
+        let device =
+            Arc::new(Device::new(number, ports, vram, link, errors, counters, units).map_err(GpuError::Events)?);
+        let observer: Arc<dyn ClockObserver> = device.clone();
+        device.ports.clock.observe(Arc::downgrade(&observer));
         let mut gpu = Self {
             device,
             function: Mutex::new(function),
@@ -94,7 +96,8 @@ impl Gpu {
             gpu.threads.push(thread);
         }
         let device = gpu.device.clone();
-        let mmu = Builder::new().name("mmu".into()).spawn(move || device.run_mmu()).map_err(GpuError::Mmu)?;
+        let name = format!("gpu{number}-mmu");
+        let mmu = Builder::new().name(name).spawn(move || device.run_mmu()).map_err(GpuError::Mmu)?;
         gpu.threads.push(mmu);
         let ports = &gpu.device.ports;
         ports.tracer.emit(Event::DeviceCreated { vram: vram_size });
@@ -218,13 +221,7 @@ fn new_function(vram: ResizableBar, bar_size: u64, serial: u64, errors: Arc<Erro
         BarInfo { bar: abi::BAR_VRAM, size: bar_size, is_64bit: true, prefetchable: true },
         plain(abi::BAR_MSIX, abi::MSIX_BAR_SIZE),
     ];
-    let msix = MsixLayout {
-        bar: abi::BAR_MSIX,
-        vectors: abi::MSIX_VECTORS,
-        table: abi::MSIX_TABLE_OFFSET,
-        pending: abi::MSIX_PBA_OFFSET,
-    };
-    Function::new(identity, bars, Some(vram), msix, errors)
+    Function::new(identity, bars, Some(vram), MSIX, errors)
 }
 
 impl PciFunction for Gpu {

@@ -8,7 +8,7 @@ pub trait InterruptSink: Send + Sync {
     fn signal(&self, vector: u16);
 
     /// Whether the transport keeps the MSI-X table and its masks itself, or its client does. If so the
-    /// device calls [`Self::signal`] without looking at its own table, which nobody programs.
+    /// device calls [`Self::signal`] without looking at its own table, which is not programmed then.
     fn keeps_table(&self) -> bool {
         false
     }

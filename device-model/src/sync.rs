@@ -4,7 +4,7 @@
 //! Every lock of the model guards state that is consistent between any two statements, so a panicking thread (a bug, or
 //! a sink of the embedder that panics) must not take down each thread that touches the device afterwards.
 
-use std::sync::{PoisonError, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::sync::{MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 /// A mutex whose `lock` cannot fail.
 #[derive(Debug, Default)]
@@ -15,7 +15,7 @@ impl<T> Mutex<T> {
         Self(std::sync::Mutex::new(value))
     }
 
-    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, T> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -48,7 +48,7 @@ impl<T> RwLock<T> {
         Self(std::sync::RwLock::new(value))
     }
 
-    /// `None` while somebody writes or waits to.
+    /// `None` while a thread writes or waits to.
     pub(crate) fn try_read(&self) -> Option<RwLockReadGuard<'_, T>> {
         match self.0.try_read() {
             Ok(guard) => Some(guard),

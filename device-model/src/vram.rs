@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The device's own memory: a sparse memfd that the bus maps for the guest and the engines map for themselves.
 //!
-//! A terabyte costs nothing but address space until somebody touches a page of it. The file is sealed against changes
-//! of its size, so handing out the descriptor gives nobody the means to raise SIGBUS here.
+//! A terabyte costs nothing but address space until a page of it is touched. The file is sealed against changes
+//! of its size, so a process that gets the descriptor cannot make an access raise SIGBUS here.
 
 use std::fs::File;
 use std::io;

@@ -3,8 +3,6 @@
 //! invalidations, sleep, resets of every kind. Nothing hangs, the oracle finds the device's part in order, and in the end all
 //! channels work.
 
-mod host;
-
 use ersatz_abi::channel::{ChannelState, Priority};
 use ersatz_abi::command::{Command, Operation};
 use ersatz_abi::kernel::Kernel;
@@ -15,9 +13,9 @@ use ersatz_device_model::bus::PciFunction;
 use proptest::prelude::*;
 use vm_memory::Bytes;
 
-use host::faults::{ASID, BASE, COMPUTE, COPY, bind, enable_buffer, records, replayable, ring};
-use host::tables::{Space, page};
-use host::{COMMAND, Host, LISTS, MEMORY_AND_MASTER, command, entry, reg};
+use ersatz_device_testing::faults::{ASID, BASE, COMPUTE, COPY, bind, enable_buffer, records, replayable, ring};
+use ersatz_device_testing::tables::{Space, page};
+use ersatz_device_testing::{COMMAND, Host, LISTS, MEMORY_AND_MASTER, command, entry, reg};
 
 const POWER_CONTROL: u16 = 0x44;
 const FLR_BYTE: u16 = 0x69;
@@ -191,7 +189,7 @@ impl Driver {
                 let home = if number % 2 == 0 {
                     Location::vram(number * 4096)
                 } else {
-                    Location::system(host::DATA + number * 4096)
+                    Location::system(ersatz_device_testing::DATA + number * 4096)
                 };
                 self.space.map(host, BASE + number * 4096, page(home, PageSize::Small));
             }
@@ -221,7 +219,10 @@ impl Driver {
     }
 
     fn clear_buffer(&self) {
-        self.host.memory.write_slice(&[0; 512], vm_memory::GuestAddress(host::faults::BUFFER)).unwrap();
+        self.host
+            .memory
+            .write_slice(&[0; 512], vm_memory::GuestAddress(ersatz_device_testing::faults::BUFFER))
+            .unwrap();
     }
 
     fn restart(&mut self, reset: impl FnOnce(&Host)) {

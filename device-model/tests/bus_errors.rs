@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Bad DMA, as config space tells of it: PCI status, Device Status, advanced error reporting.
-
-mod host;
+//! Bad DMA, as config space reports it: PCI status, Device Status, advanced error reporting.
 
 use ersatz_abi::channel::ChannelState;
 use ersatz_abi::command::{ListEntry, Operation};
@@ -10,7 +8,7 @@ use ersatz_device_model::GpuConfig;
 use ersatz_device_model::bus::PciFunction;
 use ersatz_device_model::dma::MapAccess;
 
-use host::{Host, Interrupts, LISTS, RAM, command, entry, system, vram};
+use ersatz_device_testing::{Host, Interrupts, LISTS, RAM, command, entry, system, vram};
 
 const STATUS: u16 = 0x06;
 const MASTER_ABORT: u16 = 1 << 13;
@@ -88,7 +86,10 @@ fn a_write_where_none_is_permitted() {
 fn good_dma_leaves_no_record() {
     let mut host = logging();
     host.enable(0, 1);
-    let list = host.list(LISTS, &[entry(system(READ_ONLY), vram(0), 4096), entry(vram(0), system(host::DATA), 4096)]);
+    let list = host.list(
+        LISTS,
+        &[entry(system(READ_ONLY), vram(0), 4096), entry(vram(0), system(ersatz_device_testing::DATA), 4096)],
+    );
     host.execute(Operation::Copy(list), 1);
     assert_eq!((word(&host, STATUS) & 0xf000, word(&host, DEVICE_STATUS), dword(&host, AER_STATUS)), (0, 0, 0));
 }
@@ -101,7 +102,7 @@ fn a_driver_reads_the_record_clears_it_and_gets_the_next() {
     host.gpu.config_write(STATUS, &MASTER_ABORT.to_le_bytes());
     host.gpu.config_write(DEVICE_STATUS, &[0xf]);
     assert_eq!((word(&host, STATUS) & 0xf000, word(&host, DEVICE_STATUS), dword(&host, AER_STATUS)), (0, 0, 0));
-    host.write32(host::reg(0, ersatz_abi::regs::CHANNEL_CONTROL), 2);
+    host.write32(ersatz_device_testing::reg(0, ersatz_abi::regs::CHANNEL_CONTROL), 2);
     host.wait_until("reset", |host| host.status(0).state() == Some(ChannelState::Disabled));
     fail(&mut host, entry(vram(0), system(RAM + 0x1000), 64), ErrorCode::DmaWrite);
     assert_eq!(header(&host)[0], 0x4000_0010);

@@ -3,8 +3,6 @@
 //!
 //! A copy waits at a fault of its first entry, which gives the machine time to change the maps; then it is replayed.
 
-mod host;
-
 use ersatz_abi::channel::Priority;
 use ersatz_abi::command::{Command, List, ListEntry, Operation};
 use ersatz_abi::counter::Counter;
@@ -15,9 +13,9 @@ use ersatz_abi::regs;
 use ersatz_device_model::dma::MapAccess;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
-use host::faults::{BASE, COPY, bind, is_faulted, replayable, with_buffer};
-use host::tables::{Space, page};
-use host::{BLOCK, Host, RAM, command, entry, reg};
+use ersatz_device_testing::faults::{BASE, COPY, bind, is_faulted, replayable, with_buffer};
+use ersatz_device_testing::tables::{Space, page};
+use ersatz_device_testing::{BLOCK, Host, RAM, command, entry, reg};
 
 /// Where memory is that comes and goes: one page.
 const ELSEWHERE: u64 = 0x1_0000_0000;

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A channel at work: commands in, data moved, fences and interrupts out.
 
-mod host;
-
 use ersatz_abi::channel::ChannelState;
 use ersatz_abi::command::{Aperture, Cause, Command, List, ListEntry, Location, MAX_ENTRY_BYTES, Operation};
 use ersatz_abi::counter::Counter;
@@ -13,8 +11,8 @@ use ersatz_device_model::bus::PciFunction;
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
-use host::tables::{Space, page};
-use host::{DATA, Host, LISTS, ORDER, command, entry, reg, system, vram};
+use ersatz_device_testing::tables::{Space, page};
+use ersatz_device_testing::{DATA, Host, LISTS, ORDER, command, entry, reg, system, vram};
 
 fn pattern(seed: u8, length: usize) -> Vec<u8> {
     (0..length).map(|at| (at as u8).wrapping_mul(31).wrapping_add(seed).wrapping_add((at >> 8) as u8)).collect()

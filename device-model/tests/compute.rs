@@ -2,8 +2,6 @@
 //! Kernels over virtual addresses: what they compute, with pages of all sizes wherever they are, and that it is the same after any
 //! number of faults.
 
-mod host;
-
 use ersatz_abi::channel::ChannelState;
 use ersatz_abi::command::{Command, List, Operation};
 use ersatz_abi::counter::Counter;
@@ -15,8 +13,8 @@ use ersatz_abi::regs;
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
-use host::tables::{Space, page};
-use host::{DATA, Host, LISTS, command, entry, reg};
+use ersatz_device_testing::tables::{Space, page};
+use ersatz_device_testing::{DATA, Host, LISTS, command, entry, reg};
 
 /// The compute engine: behind two copy engines.
 const COMPUTE: u32 = 2;
@@ -177,7 +175,7 @@ fn each_engine_does_its_own() {
         let (mut host, _space) = on_engine(engine, control());
         host.submit(command(operation));
         host.wait_until("the error", |host| host.status(0).error() == Some(ErrorCode::WrongEngine));
-        assert_eq!(host.read64(reg(0, regs::ERROR_ADDRESS)), host::RING);
+        assert_eq!(host.read64(reg(0, regs::ERROR_ADDRESS)), ersatz_device_testing::RING);
     }
 }
 
@@ -207,7 +205,7 @@ fn a_channel_cannot_be_bound_to_what_is_not_there() {
 fn atomics_are_atomic_for_engines_and_cpus() {
     let mut config = ersatz_device_model::GpuConfig::new(64 << 20);
     config.compute_engines = 2;
-    let mut host = Host::with(config, host::Interrupts::default());
+    let mut host = Host::with(config, ersatz_device_testing::Interrupts::default());
     let mut space = Space::new(&host, ASID, control(), Location::vram(60 << 20));
     space.map(&host, BASE, page(Location::system(DATA), PageSize::Small));
     for channel in [0, 1] {

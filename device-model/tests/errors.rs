@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Every error a channel can stop with, how a driver brings it about, and what the error registers then say.
 
-mod host;
-
 use ersatz_abi::channel::{CONTROL_BLOCK_FENCE, CONTROL_BLOCK_GET, CONTROL_BLOCK_PUT, ChannelState};
 use ersatz_abi::command::{Command, LIST_ENTRY_BYTES, List, MAX_ENTRY_BYTES, MAX_LIST_ENTRIES, Operation};
 use ersatz_abi::counter::Counter;
@@ -12,7 +10,7 @@ use ersatz_device_model::bus::PciFunction;
 use ersatz_device_model::dma::MapAccess;
 use vm_memory::{Bytes, GuestAddress};
 
-use host::{BLOCK, COMMAND, DATA, Host, LISTS, RAM, RING, command, entry, reg, system, vram};
+use ersatz_device_testing::{BLOCK, COMMAND, DATA, Host, LISTS, RAM, RING, command, entry, reg, system, vram};
 
 const VRAM: u64 = 64 << 20;
 

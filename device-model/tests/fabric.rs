@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! GPUs on a fabric: who reaches whose VRAM, and when not.
-
-mod host;
+//! GPUs on a fabric: which GPU reaches the VRAM of which, and when not.
 
 use ersatz_abi::regs;
 use ersatz_device_model::bus::PciFunction;
@@ -9,7 +7,7 @@ use ersatz_device_model::fabric::{Fabric, FabricError};
 use ersatz_device_model::{GpuConfig, GpuError};
 use vm_memory::Bytes;
 
-use host::{Host, Interrupts};
+use ersatz_device_testing::{Host, Interrupts};
 
 const POWER_CONTROL: u16 = 0x44;
 const FLR_BYTE: u16 = 0x69;
@@ -67,7 +65,7 @@ fn resets_and_sleep_wait_for_the_access_under_way() {
         let pass = peer.enter().unwrap();
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| step(&one));
-            // From the moment that it waits nobody else gets in.
+            // From the moment that it waits no further pass is given out.
             zero.wait_until("it to wait", |_| peer.enter().is_none());
             assert!(!waits.is_finished());
             drop(pass);

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Faults as a driver lives with them: records, replays, cancels, several channels, prefetches; and translations that went stale.
 
-mod host;
-
 use ersatz_abi::channel::{ChannelState, Priority};
 use ersatz_abi::command::{Command, Operation};
 use ersatz_abi::counter::Counter;
@@ -14,11 +12,11 @@ use ersatz_abi::mmu::{AddressSpaceControl, Invalidation, Page, PageSize, PageTab
 use ersatz_abi::regs;
 use ersatz_device_model::bus::PciFunction;
 
-use host::faults::{
+use ersatz_device_testing::faults::{
     ASID, BASE, COMPUTE, COPY, FAULT_VECTOR, bind, is_faulted, kernel, records, replayable, ring, set, with_buffer,
 };
-use host::tables::page;
-use host::{DATA, Host, LISTS, command, entry, reg};
+use ersatz_device_testing::tables::page;
+use ersatz_device_testing::{DATA, Host, LISTS, command, entry, reg};
 
 #[test]
 fn a_fault_is_recorded_served_and_replayed() {

@@ -3,8 +3,6 @@
 //!
 //! The compute engine is held in the middle of a read by virtual address, on behalf of channel 0; channel 1 is a copy engine's.
 
-mod host;
-
 use ersatz_abi::channel::{ChannelState, Priority};
 use ersatz_abi::command::{Command, Operation};
 use ersatz_abi::counter::Counter;
@@ -14,10 +12,10 @@ use ersatz_abi::mmu::{AddressSpaceControl, InvalidateScope, InvalidateTarget, In
 use ersatz_abi::regs;
 use ersatz_device_model::bus::PciFunction;
 
-use host::faults::{ASID, BASE, COMPUTE, COPY, bind};
-use host::held::Holding;
-use host::tables::{Space, page};
-use host::{DATA, Host, command, reg};
+use ersatz_device_testing::faults::{ASID, BASE, COMPUTE, COPY, bind};
+use ersatz_device_testing::held::Holding;
+use ersatz_device_testing::tables::{Space, page};
+use ersatz_device_testing::{DATA, Host, command, reg};
 
 const FLR_BYTE: u16 = 0x69;
 
@@ -82,7 +80,7 @@ fn more_than_can_be_kept_apart_are_all_acknowledged() {
     host.wait_until("the acknowledgement", |host| acknowledged(host) == 1000);
 }
 
-/// The reset of the channel that asked: its command is dropped at once, and what it asked for is carried out all the same.
+/// The reset of the channel that requested it: its command is dropped at once, and the invalidation is carried out all the same.
 #[test]
 fn the_reset_of_a_channel_that_waits_for_one_waits_for_nobody() {
     let (mut host, holding, _space) = held();

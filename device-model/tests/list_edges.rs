@@ -2,8 +2,6 @@
 //! List entries at the edges of what there is: the end of VRAM, of memory, of 64-bit addresses. Such an entry is executed, or it is
 //! an error that names the right place; nothing is accessed elsewhere.
 
-mod host;
-
 use ersatz_abi::channel::ChannelState;
 use ersatz_abi::command::{LIST_ENTRY_BYTES, List, Operation};
 use ersatz_abi::counter::Counter;
@@ -13,7 +11,7 @@ use ersatz_abi::regs;
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
-use host::{DATA, Host, LISTS, RAM, command, entry, reg};
+use ersatz_device_testing::{DATA, Host, LISTS, RAM, command, entry, reg};
 
 const VRAM: u64 = 64 << 20;
 

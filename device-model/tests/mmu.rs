@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The MMU as a driver sees it: its registers.
 
-mod host;
-
 use ersatz_abi::counter::Counter;
 use ersatz_abi::mmu::{
     ADDRESS_SPACES, AddressSpaceControl, InvalidateScope, InvalidateTarget, Invalidation, MAX_PEERS,
@@ -10,7 +8,7 @@ use ersatz_abi::mmu::{
 use ersatz_abi::regs::{self, MmuConfiguration, Register, Status};
 use ersatz_device_model::bus::PciFunction;
 
-use host::Host;
+use ersatz_device_testing::Host;
 
 fn space(asid: u32, register: Register) -> u32 {
     regs::address_space_register(asid, register).unwrap()

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The registers of the notification rings and of the access counters, as a driver uses and misuses them.
 
-mod host;
-
 use ersatz_abi::access_counter::{AccessCounterControl, CLEAR_ALL_REGIONS, REGION_ORDER_MAX, REGION_ORDER_MIN};
 use ersatz_abi::counter::Counter;
 use ersatz_abi::notification::{NOTIFICATION_ORDER_MAX, NotificationStatus};
 use ersatz_abi::pci::VECTOR_ERROR;
 use ersatz_abi::regs::{self, ACCESS_RING_BASE, Control, FAULT_RING_BASE, NOTIFICATION_REGISTERS, Register};
 use ersatz_device_model::bus::PciFunction;
-use host::Host;
+use ersatz_device_testing::Host;
 
 /// PCI Express device control: the byte with the FLR bit.
 const FLR_BYTE: u16 = 0x69;

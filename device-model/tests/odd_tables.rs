@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Page tables that no driver writes on purpose, and those that change under a kernel.
 
-mod host;
-
 use ersatz_abi::channel::Priority;
 use ersatz_abi::command::{Command, Operation};
 use ersatz_abi::counter::Counter;
@@ -14,9 +12,9 @@ use ersatz_abi::mmu::{AddressSpaceControl, Page, PageSize, PageTableEntry};
 use ersatz_abi::regs;
 use ersatz_device_model::bus::PciFunction;
 
-use host::faults::{ASID, BASE, COMPUTE, bind, enable_buffer, is_faulted, records, replayable};
-use host::tables::{Space, page};
-use host::{Host, RAM, command, reg};
+use ersatz_device_testing::faults::{ASID, BASE, COMPUTE, bind, enable_buffer, is_faulted, records, replayable};
+use ersatz_device_testing::tables::{Space, page};
+use ersatz_device_testing::{Host, RAM, command, reg};
 
 const VRAM: u64 = 64 << 20;
 

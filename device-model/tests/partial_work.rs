@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Commands that end in an error: what they did before is done, and the counters have it to the byte.
 
-mod host;
-
 use ersatz_abi::access_counter::AccessCounterControl;
 use ersatz_abi::channel::Priority;
 use ersatz_abi::command::{Cause, Command, Operation};
@@ -15,9 +13,9 @@ use ersatz_abi::regs;
 
 use ersatz_device_model::dma::MapAccess;
 
-use host::faults::{ASID, BASE, BUFFER, COMPUTE, COPY, bind};
-use host::tables::{Space, page};
-use host::{DATA, Host, LISTS, RAM, command, entry, reg};
+use ersatz_device_testing::faults::{ASID, BASE, BUFFER, COMPUTE, COPY, bind};
+use ersatz_device_testing::tables::{Space, page};
+use ersatz_device_testing::{DATA, Host, LISTS, RAM, command, entry, reg};
 
 /// Where the last 4 KiB of memory begin.
 const LAST: u64 = RAM - 4096;

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Copies between two GPUs over the fabric, and what becomes of them when the other one cannot be reached.
 
-mod host;
-
 use ersatz_abi::channel::ChannelState;
 use ersatz_abi::command::{Command, Operation};
 use ersatz_abi::counter::Counter;
@@ -16,8 +14,8 @@ use ersatz_device_model::bus::PciFunction;
 use ersatz_device_model::fabric::Fabric;
 use vm_memory::{Bytes, GuestAddress};
 
-use host::tables::{Space, page};
-use host::{DATA, Host, Interrupts, LISTS, command, entry, reg, system, vram};
+use ersatz_device_testing::tables::{Space, page};
+use ersatz_device_testing::{DATA, Host, Interrupts, LISTS, command, entry, reg, system, vram};
 
 const VRAM: u64 = 4 << 20;
 const POWER_CONTROL: u16 = 0x44;

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Pages that lie in another GPU's VRAM, and what becomes of a kernel on them when that one sleeps, is reset, or goes away.
 
-mod host;
-
 use ersatz_abi::channel::Priority;
 use ersatz_abi::command::{Command, Operation};
 use ersatz_abi::counter::Counter;
@@ -16,9 +14,9 @@ use ersatz_device_model::GpuConfig;
 use ersatz_device_model::bus::PciFunction;
 use ersatz_device_model::fabric::Fabric;
 
-use host::faults::{ASID, BASE, COMPUTE, bind, enable_buffer, is_faulted, records, replayable, set};
-use host::tables::{Space, page};
-use host::{Host, Interrupts, command, reg};
+use ersatz_device_testing::faults::{ASID, BASE, COMPUTE, bind, enable_buffer, is_faulted, records, replayable, set};
+use ersatz_device_testing::tables::{Space, page};
+use ersatz_device_testing::{Host, Interrupts, command, reg};
 
 const VRAM: u64 = 4 << 20;
 const POWER_CONTROL: u16 = 0x44;
@@ -82,7 +80,7 @@ fn a_peer_that_sleeps_is_an_error_of_the_access() {
     assert_eq!(zero.counter(Counter::KernelBytesWritten), 0);
 }
 
-/// A peer that is gone is found out by the walk, as a fault; unless the translation is cached, for then nobody walks.
+/// A peer that is gone is found out by the walk, as a fault; unless the translation is cached, for then there is no walk.
 #[test]
 fn a_peer_that_is_gone_is_a_fault_of_the_walk() {
     let (zero, one) = waiting();

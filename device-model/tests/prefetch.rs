@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The kernel *prefetch*: what it reports, what it leaves out, and what even it cannot pass over.
 
-mod host;
-
 use ersatz_abi::channel::Priority;
 use ersatz_abi::command::Command;
 use ersatz_abi::counter::Counter;
@@ -13,9 +11,9 @@ use ersatz_abi::list::Location;
 use ersatz_abi::mmu::{AddressSpaceControl, PageSize, PageTableEntry};
 use ersatz_abi::regs;
 
-use host::faults::{ASID, BASE, COMPUTE, bind, kernel, records, replayable, ring, with_buffer};
-use host::reg;
-use host::tables::page;
+use ersatz_device_testing::faults::{ASID, BASE, COMPUTE, bind, kernel, records, replayable, ring, with_buffer};
+use ersatz_device_testing::reg;
+use ersatz_device_testing::tables::page;
 
 #[test]
 fn prefetches_are_reported_and_waited_for_by_nobody() {

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Priorities: whose turn it is, and what waits for nobody's turn.
-
-mod host;
+//! Priorities: which channel is next, and what does not wait for its turn.
 
 use ersatz_abi::channel::{ChannelState, Priority};
 use ersatz_abi::command::{Command, List, Operation};
@@ -9,8 +7,8 @@ use ersatz_abi::counter::Counter;
 use ersatz_abi::list::Location;
 use ersatz_abi::regs;
 
-use host::held::Holding;
-use host::{DATA, Host, LISTS, command, entry, reg};
+use ersatz_device_testing::held::Holding;
+use ersatz_device_testing::{DATA, Host, LISTS, command, entry, reg};
 
 /// The engine of all channels here.
 const COPY: u32 = 0;

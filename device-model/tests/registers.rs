@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! BAR0 as a driver sees it: every register of the map, and every way of getting an access wrong.
 
-mod host;
-
 use std::collections::HashSet;
 
 use ersatz_abi::channel::ChannelState;
@@ -15,7 +13,7 @@ use ersatz_device_model::GpuConfig;
 use ersatz_device_model::bus::PciFunction;
 use proptest::prelude::*;
 
-use host::{Host, Interrupts, reg};
+use ersatz_device_testing::{Host, Interrupts, reg};
 
 /// Offset, width and access of every register of a device with this many channels.
 fn map(channels: u32) -> Vec<(u32, u8, Access)> {
@@ -144,7 +142,7 @@ fn doorbells_count_whichever_way_they_come() {
     let doorbells = host.gpu.doorbells();
     assert_eq!(doorbells.len(), 16);
     assert_eq!((doorbells[0].bar, doorbells[0].offset, doorbells[0].width), (BAR_REGISTERS, 0x1_0000, 4));
-    host.push_words(host::command(Operation::Nop).encode());
+    host.push_words(ersatz_device_testing::command(Operation::Nop).encode());
     doorbells[0].event.write(1).unwrap();
     host.wait_until("two commands", |host| host.counter(Counter::Commands) == 2);
     host.wait_until("both are counted", |host| host.counter(Counter::Doorbells) >= 2);
@@ -172,13 +170,13 @@ fn channels_work_side_by_side() {
     for channel in 0..6 {
         host.write32(reg(channel, regs::ENGINE), channel % 2);
         host.enable(channel, 10 + channel);
-        let away = u64::from(channel) * host::CHANNEL_MEMORY;
-        let mut nop = host::command(Operation::Nop);
+        let away = u64::from(channel) * ersatz_device_testing::CHANNEL_MEMORY;
+        let mut nop = ersatz_device_testing::command(Operation::Nop);
         nop.interrupt = true;
         for (number, word) in (0..).zip(nop.encode()) {
-            host.memory.write_obj(word, GuestAddress(host::RING + away + number * 8)).unwrap();
+            host.memory.write_obj(word, GuestAddress(ersatz_device_testing::RING + away + number * 8)).unwrap();
         }
-        host.memory.write_obj(1_u32, GuestAddress(host::BLOCK + away + CONTROL_BLOCK_PUT)).unwrap();
+        host.memory.write_obj(1_u32, GuestAddress(ersatz_device_testing::BLOCK + away + CONTROL_BLOCK_PUT)).unwrap();
         host.ring_doorbell(channel);
     }
     let mut seen = host.interrupts.wait_for(6);
@@ -209,10 +207,10 @@ fn vram_can_be_reached_by_messages_too() {
 #[test]
 fn without_decoding_there_is_nobody() {
     let host = Host::new();
-    host.gpu.config_write(host::COMMAND, &[0, 0]);
+    host.gpu.config_write(ersatz_device_testing::COMMAND, &[0, 0]);
     assert_eq!(host.read32(regs::ID.offset), u32::MAX);
     host.write32(reg(0, regs::RING_ORDER), 5);
-    host.gpu.config_write(host::COMMAND, &[0b110, 0]);
+    host.gpu.config_write(ersatz_device_testing::COMMAND, &[0b110, 0]);
     assert_eq!(host.read32(reg(0, regs::RING_ORDER)), 0);
     assert_eq!(bad_accesses(&host), 0);
 }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Resets of every kind, in the middle of work: DMA has ended when they are over, and the device works again after.
 
-mod host;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,8 +11,8 @@ use ersatz_abi::error::ErrorCode;
 use ersatz_abi::regs::{self, Status};
 use ersatz_device_model::bus::{Effect, PciFunction};
 
-use host::held::Holding;
-use host::{COMMAND, DATA, Host, LISTS, MEMORY_AND_MASTER, command, entry, reg, system, vram};
+use ersatz_device_testing::held::Holding;
+use ersatz_device_testing::{COMMAND, DATA, Host, LISTS, MEMORY_AND_MASTER, command, entry, reg, system, vram};
 
 /// PCI Express device control: the byte with the FLR bit, and PM control and status.
 const FLR_BYTE: u16 = 0x69;
@@ -52,7 +50,7 @@ fn a_channel_reset_drops_the_command_under_way() {
     host.wait_until("reset", |host| host.read32(reg(0, regs::CHANNEL_CONTROL)) == 0);
     assert_eq!(host.status(0).state(), Some(ChannelState::Disabled));
     assert_eq!(host.read32(reg(0, regs::GET)), 0);
-    assert_eq!(host.read64(reg(0, regs::RING_BASE)), host::RING, "the setup stays");
+    assert_eq!(host.read64(reg(0, regs::RING_BASE)), ersatz_device_testing::RING, "the setup stays");
     let copied = host.counter(Counter::CopyEntries);
     assert!(copied < 65_536 && host.fence() == 0 && host.interrupts.seen().is_empty());
     works_again(&mut host);
@@ -83,7 +81,7 @@ fn flr_and_conventional_reset_start_from_nothing() {
         assert!(host.gpu.msix_message(0).is_none());
         works_again(&mut host);
         assert_eq!(host.counter(Counter::CopyEntries), 1);
-        // An engine that looks at its channel anyway finds the command before it hears of the doorbell.
+        // An engine that looks at its channel anyway finds the command before it sees the doorbell.
         host.wait_until("the doorbell is counted", |host| host.counter(Counter::Doorbells) > 0);
         assert_eq!(host.counter(Counter::Doorbells), 1);
     }
@@ -112,7 +110,7 @@ fn mastership_lost_in_a_copy_is_an_error() {
         let host = busy();
         if sleep {
             let effects = host.gpu.config_write(POWER_CONTROL, &[3]);
-            assert_eq!(host::moves(&effects), [(0, None), (2, None), (4, None)]);
+            assert_eq!(ersatz_device_testing::moves(&effects), [(0, None), (2, None), (4, None)]);
         } else {
             host.gpu.config_write(COMMAND, &[0b010]);
         }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! BAR2 by size: what it shows, what the engines reach beyond it, and what the bus is told.
 
-mod host;
-
 use ersatz_abi::channel::Priority;
 use ersatz_abi::command::Operation;
 use ersatz_abi::list::Location;
@@ -13,9 +11,9 @@ use ersatz_device_model::clock::HostClock;
 use ersatz_device_model::{Gpu, GpuConfig, GpuError};
 use vm_memory::{Bytes, GuestAddress};
 
-use host::faults::{ASID, BASE, COMPUTE, bind, is_faulted, replayable, set};
-use host::tables::{Space, page};
-use host::{COMMAND, DATA, Host, Interrupts, LISTS, MEMORY_AND_MASTER, entry, system, vram};
+use ersatz_device_testing::faults::{ASID, BASE, COMPUTE, bind, is_faulted, replayable, set};
+use ersatz_device_testing::tables::{Space, page};
+use ersatz_device_testing::{COMMAND, DATA, Host, Interrupts, LISTS, MEMORY_AND_MASTER, entry, system, vram};
 
 const VRAM: u64 = 64 << 20;
 /// The byte of the resizable BAR's control register that has the size.
@@ -29,7 +27,7 @@ fn small_bar() -> Host {
     Host::with(config, Interrupts::default())
 }
 
-/// Resizes as a driver does, and returns what the bus was told of BAR2 for that.
+/// Resizes as a driver does, and returns the effects on BAR2 for that.
 fn resize(host: &Host, order: u8) -> Vec<Effect> {
     host.gpu.config_write(COMMAND, &[0]);
     let effects = host.gpu.config_write(SIZE, &[order]);
@@ -70,7 +68,7 @@ fn the_bus_hears_of_the_size_and_then_of_the_address() {
     host.gpu.config_write(COMMAND, &[0]);
     assert_eq!(host.gpu.config_write(SIZE, &[1]), [], "the size it has");
     assert_eq!(host.gpu.config_write(SIZE, &[3]), [Effect::BarMoved { bar: 2, address: None }]);
-    let moves = host::moves(&host.gpu.config_write(COMMAND, &[2]));
+    let moves = ersatz_device_testing::moves(&host.gpu.config_write(COMMAND, &[2]));
     assert!(moves.contains(&(2, Some(0x100_0000_0000))), "{moves:?}");
     assert_eq!(host.gpu.config_write(SIZE, &[4]), [], "not while it decodes");
     assert_eq!(shown(&host), 8 << 20);
@@ -136,7 +134,7 @@ fn who_sleeps_can_be_resized() {
     assert_eq!(host.gpu.config_write(SIZE, &[5]), [Effect::BarMoved { bar: 2, address: None }]);
     host.gpu.config_write(POWER_CONTROL, &[0]);
     assert_eq!(shown(&host), 32 << 20, "it wakes with the size it was given");
-    let moves = host::moves(&host.gpu.config_write(COMMAND, &[2]));
+    let moves = ersatz_device_testing::moves(&host.gpu.config_write(COMMAND, &[2]));
     assert!(moves.contains(&(2, Some(0x100_0000_0000))), "{moves:?}");
 }
 
@@ -147,7 +145,7 @@ fn an_address_is_cut_to_the_new_size() {
     host.gpu.config_write(COMMAND, &[0]);
     host.gpu.config_write(0x18, &0x100_0620_0000_u64.to_le_bytes());
     let address = |host: &Host| {
-        let moves = host::moves(&host.gpu.config_write(COMMAND, &[2]));
+        let moves = ersatz_device_testing::moves(&host.gpu.config_write(COMMAND, &[2]));
         host.gpu.config_write(COMMAND, &[0]);
         moves.iter().find(|(bar, _)| *bar == 2).unwrap().1
     };

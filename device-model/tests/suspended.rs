@@ -2,8 +2,6 @@
 //! A command that waits at a fault, and what its driver may do meanwhile to its channel, its address space, the fault
 //! buffer and the function.
 
-mod host;
-
 use ersatz_abi::channel::{ChannelState, Priority};
 use ersatz_abi::command::{Command, Operation};
 use ersatz_abi::counter::Counter;
@@ -14,11 +12,11 @@ use ersatz_abi::mmu::{AddressSpaceControl, Invalidation, PageSize};
 use ersatz_abi::regs;
 use ersatz_device_model::bus::{Effect, PciFunction};
 
-use host::faults::{
+use ersatz_device_testing::faults::{
     ASID, BASE, COMPUTE, COPY, bind, enable_buffer, is_faulted, kernel, records, replayable, ring, set, with_buffer,
 };
-use host::tables::{Space, page};
-use host::{COMMAND, Host, LISTS, MEMORY_AND_MASTER, command, entry, reg};
+use ersatz_device_testing::tables::{Space, page};
+use ersatz_device_testing::{COMMAND, Host, LISTS, MEMORY_AND_MASTER, command, entry, reg};
 
 const POWER_CONTROL: u16 = 0x44;
 const FLR_BYTE: u16 = 0x69;

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The trace log of a device at work: it agrees with the device's own counters, and the oracle finds nothing.
 
-mod host;
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +18,7 @@ use ersatz_device_model::trace::check::{Checker, Rule, Verdict};
 use ersatz_device_model::trace::summary::Direction;
 use ersatz_device_model::trace::{Event, Identity, InterruptOutcome, Summary, TraceFile, TraceOptions, Tracer};
 
-use host::{COMMAND, DATA, Host, Interrupts, LISTS, RAM, command, entry, reg, system, vram};
+use ersatz_device_testing::{COMMAND, DATA, Host, Interrupts, LISTS, RAM, command, entry, reg, system, vram};
 
 const VRAM: u64 = 64 << 20;
 const PAGE: u64 = 4096;
@@ -234,7 +232,7 @@ fn races_leave_a_log_in_good_order() {
             3 => drop(traced.host.gpu.config_write(COMMAND, &0b010_u16.to_le_bytes())),
             _ => traced.host.write32(regs::CONTROL.offset, 1),
         }
-        traced.host.gpu.config_write(COMMAND, &host::MEMORY_AND_MASTER.to_le_bytes());
+        traced.host.gpu.config_write(COMMAND, &ersatz_device_testing::MEMORY_AND_MASTER.to_le_bytes());
         traced.host.wait_until("quiet", |host| host.status(0).state() != Some(ChannelState::Busy));
         traced.host.write32(reg(0, regs::CHANNEL_CONTROL), 2);
         traced.host.wait_until("reset", |host| host.read32(reg(0, regs::CHANNEL_CONTROL)) == 0);
@@ -283,11 +281,11 @@ fn masked_and_lost_interrupts_are_told_apart() {
     let mut traced = Traced::new();
     traced.host.enable(0, 1);
     // Function mask on, then off; then MSI-X off.
-    traced.host.gpu.config_write(host::MSIX_CONTROL, &0xc000_u16.to_le_bytes());
+    traced.host.gpu.config_write(ersatz_device_testing::MSIX_CONTROL, &0xc000_u16.to_le_bytes());
     traced.host.submit(Command { fence: Some(1), interrupt: true, ..command(Operation::Nop) });
     traced.host.wait_until("pending", |host| host.counter(Counter::Interrupts) == 1);
-    traced.host.gpu.config_write(host::MSIX_CONTROL, &0x8000_u16.to_le_bytes());
-    traced.host.gpu.config_write(host::MSIX_CONTROL, &0_u16.to_le_bytes());
+    traced.host.gpu.config_write(ersatz_device_testing::MSIX_CONTROL, &0x8000_u16.to_le_bytes());
+    traced.host.gpu.config_write(ersatz_device_testing::MSIX_CONTROL, &0_u16.to_le_bytes());
     traced.host.submit(Command { fence: Some(2), interrupt: true, ..command(Operation::Nop) });
     traced.host.wait_until("done", |host| host.get() == 2 && host.status(0).state() == Some(ChannelState::Idle));
     let Traced { host, path, _folder } = traced;

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Faults, invalidations and hot regions as log and driver see them: they agree, and the oracle finds nothing.
 
-mod host;
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,8 +23,8 @@ use ersatz_device_model::trace::{
 };
 use vm_memory::{Bytes, GuestAddress};
 
-use host::tables::{Space, page};
-use host::{COMMAND, DATA, Host, Interrupts, LISTS, command, entry, reg};
+use ersatz_device_testing::tables::{Space, page};
+use ersatz_device_testing::{COMMAND, DATA, Host, Interrupts, LISTS, command, entry, reg};
 
 const VRAM: u64 = 64 << 20;
 const ASID: u8 = 5;
@@ -75,7 +73,7 @@ impl Traced {
         self.host.enable(channel, 1 + channel);
     }
 
-    /// Counts accesses of 64 KiB regions, those of VRAM too, and asks to be told of `threshold` sectors.
+    /// Counts accesses of 64 KiB regions, those of VRAM too, and requests a notification at `threshold` sectors.
     fn count(&self, threshold: u32) {
         let control = AccessCounterControl(0)
             .with_enable(true)
@@ -280,7 +278,7 @@ fn the_oracle_sees_what_the_log_of_a_worse_device_would_say() {
         (!ends && !replay).then_some(event)
     });
     assert!(without_replays.contains(&Rule::FaultAnswered), "{without_replays:?}");
-    // A device that is asked to forget, says so, and walks no more.
+    // A device that acknowledges an invalidation does not walk any more.
     let mut asked = false;
     let stale = broken(&path, |event| {
         asked |= matches!(event, Event::Mmu(MmuEvent::InvalidateAcknowledged { .. }));

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use ersatz::gpu::{self, Place};
-use ersatz::machine::{Connections, Console, End, FunctionFactory, Machine, MachineConfig, MachineHandle, Payload};
+use ersatz::machine::{BusConnections, Console, End, FunctionFactory, Machine, MachineConfig, MachineHandle, Payload};
 use ersatz::spec::GpuSpec;
 
 /// How long the guest's kernel gets to print what an NMI makes it print.
@@ -52,7 +52,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 
 fn gpu_factory(vram: u64) -> FunctionFactory {
     let spec = GpuSpec::new(vram);
-    Box::new(move |Connections { dma, interrupts, requester_id }| {
+    Box::new(move |BusConnections { dma, interrupts, requester_id }| {
         let place = Place { requester_id, ..Place::default() };
         Ok(gpu::build(&spec, &place, dma, interrupts)?)
     })

@@ -68,6 +68,7 @@ pub fn build(
     let clock: Arc<dyn Clock> = Arc::new(HostClock::new());
     let mut config = GpuConfig::new(spec.vram);
     config.bar_size = spec.bar;
+    config.number = index;
     config.serial = u64::from(index) + 1;
     config.requester_id = requester_id;
     config.fabric = Some(fabric.port(index)?);

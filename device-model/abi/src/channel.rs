@@ -25,7 +25,7 @@ closed_enum! {
     pub enum Priority(u8) {
         /// The default: background work.
         Low = 0 => "low",
-        /// Work somebody waits for.
+        /// Work that a thread waits for.
         Normal = 1 => "normal",
         /// What everything else waits for, such as page migration on faults.
         High = 2 => "high",

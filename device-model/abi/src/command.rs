@@ -104,13 +104,13 @@ pub enum Operation {
 /// [`ErrorCode`](super::error::ErrorCode)s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandError {
-    /// Opcode or cause is no known number.
+    /// Opcode or cause is not a known number.
     Unknown,
     /// A reserved bit is set, or a word this opcode does not use is not zero.
     Reserved,
     /// The list cannot be fetched.
     List(ListError),
-    /// The target of an invalidation is none.
+    /// The target of an invalidation is not valid.
     Invalidation,
     /// An operand of a kernel is not aligned, too long, empty, wraps, or has no permitted value: this one.
     Operand(u64),

@@ -50,7 +50,7 @@ closed_enum! {
         PeerRange = 21 => "peer-range",
         /// An operand of a kernel is not aligned, too long, empty, wraps, or has no permitted value.
         BadOperand = 22 => "bad-operand",
-        /// The target of an invalidation is none.
+        /// The target of an invalidation is not valid.
         BadInvalidation = 23 => "bad-invalidation",
     }
 }

@@ -2,11 +2,11 @@
 //! Faults of the MMU, and their records in the fault buffer: a notification ring.
 //!
 //! A channel whose access faults in a replayable address space waits, other channels go on. A write of
-//! [`FAULT_REPLAY`](super::regs::FAULT_REPLAY) has every waiting channel try again; one of
+//! [`FAULT_REPLAY`](super::regs::FAULT_REPLAY) makes every waiting channel try again; one of
 //! [`FAULT_CANCEL`](super::regs::FAULT_CANCEL) stops one of them with an error. Several accesses of a channel may be
 //! reported before it waits, and those that are still not answered are reported again after a replay: the same page may
 //! be in the buffer many times. If the buffer is full, records are lost (the overflow bit says so), but the channel
-//! waits all the same, and faults again after a replay. Prefetch faults nobody waits for; they are dropped, and
+//! waits all the same, and faults again after a replay. No channel waits for a prefetch fault: these are dropped, and
 //! counted, while the buffer is more than half full.
 
 closed_enum! {
@@ -18,7 +18,7 @@ closed_enum! {
         Write = 1 => "write",
         /// An atomic.
         Atomic = 2 => "atomic",
-        /// The announcement of an access, which nobody waits for.
+        /// The announcement of an access, for which no channel waits.
         Prefetch = 3 => "prefetch",
     }
 }

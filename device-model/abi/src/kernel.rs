@@ -107,8 +107,8 @@ pub enum Kernel {
         /// How many updates.
         updates: u64,
     },
-    /// Announces an access: translates each page of the range; those that fault are reported as prefetch faults, which nobody waits
-    /// for.
+    /// Announces an access: translates each page of the range; those that fault are reported as prefetch faults, for which no
+    /// command waits.
     Prefetch {
         /// First byte.
         address: u64,

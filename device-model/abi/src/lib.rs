@@ -5,7 +5,7 @@
 //! BAR0 ([`regs`]), a channel's shared memory ([`channel`]), the 64-byte commands of its ring ([`command`], [`opcode`])
 //! with their page lists ([`list`]) and kernels ([`kernel`]), address spaces and their page tables ([`mmu`]), how both name
 //! memory ([`location`]), the rings by which
-//! the device tells of faults and hot memory ([`notification`], [`fault`], [`access_counter`]), the error codes
+//! the device reports faults and hot memory ([`notification`], [`fault`], [`access_counter`]), the error codes
 //! ([`error`]) and the performance counters ([`counter`]). The device model links this as a crate; the guest driver
 //! compiles the very same files as a module (`#[path]`), so nothing here may name `crate::`, allocate, or depend on
 //! anything but `core`.

@@ -83,7 +83,7 @@ pub struct ListEntry {
 pub enum EntryError {
     /// A reserved bit is set.
     Reserved,
-    /// An aperture is no known number, or the peer is none there can be.
+    /// An aperture is not a known number, or the number of the peer is too large.
     Aperture,
     /// An address or the length is not a multiple of [`ENTRY_ALIGNMENT`].
     Alignment,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 OR BSD-3-Clause
-//! Notification rings: how the device tells the driver of faults and of hot memory.
+//! Notification rings: how the device reports faults and hot memory to the driver.
 //!
 //! A ring is an array of [`RECORD_BYTES`]-byte records in guest memory. The device moves PUT, then writes the record, last the
 //! word with the valid bit (release): a driver that is quick finds PUT moved and the record not there yet, and waits for the

@@ -12,7 +12,7 @@ closed_enum! {
         Fill = 2 => "fill",
         /// For each entry: writes the CRC-32C of the source, as a 64-bit number, to the destination.
         Digest = 3 => "digest",
-        /// Has every engine forget translations; done when all have.
+        /// Makes every engine drop translations; done when all have.
         Invalidate = 4 => "invalidate",
         /// [`Kernel::Read`](super::kernel::Kernel::Read).
         Read = 16 => "read",

@@ -8,7 +8,7 @@ use ersatz_abi::channel::ChannelState;
 use ersatz_abi::command::{Cause, Command, List, ListEntry, Operation};
 use ersatz_abi::list::Location;
 use ersatz_device_model::bus::{BarInfo, Effect, PciFunction};
-use ersatz_device_model_fuzz::{Binding, Machine, READ_ONLY, encoded};
+use ersatz_device_testing::small_machine::{Binding, Machine, READ_ONLY, encoded};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Arbitrary, Debug)]
@@ -118,7 +118,9 @@ impl Bus {
                     assert_eq!((dword(&self.machine, 4) & STATUS, dword(&self.machine, 0x68) & DEVICE_STATUS), (0, 0));
                 }
                 Effect::MsixChanged { .. } | Effect::MsixControlChanged | Effect::MsixSend { .. } => {}
-                Effect::MappingsChanged { .. } | Effect::Gone => panic!("no access does that to this device: {effect:?}"),
+                Effect::MappingsChanged { .. } | Effect::Gone => {
+                    panic!("no access does that to this device: {effect:?}")
+                }
             }
         }
     }

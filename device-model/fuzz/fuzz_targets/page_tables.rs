@@ -17,7 +17,7 @@ use ersatz_abi::mmu::{
 use ersatz_abi::pci::BAR_VRAM;
 use ersatz_abi::regs;
 use ersatz_device_model::bus::PciFunction;
-use ersatz_device_model_fuzz::{Machine, RAM, READ_ONLY, VRAM, reg};
+use ersatz_device_testing::small_machine::{Machine, RAM, READ_ONLY, VRAM, reg};
 use libfuzzer_sys::fuzz_target;
 use vm_memory::{Bytes, GuestAddress};
 

@@ -11,7 +11,7 @@ use ersatz_abi::kernel::Kernel;
 use ersatz_abi::mmu::Invalidation;
 use ersatz_abi::regs::{self, Register};
 use ersatz_device_model::bus::PciFunction;
-use ersatz_device_model_fuzz::{Binding, CHANNELS, COMPUTE, Machine, RAM, doorbell, encoded, reg, space_reg, tables};
+use ersatz_device_testing::small_machine::{Binding, CHANNELS, COMPUTE, Machine, RAM, doorbell, encoded, reg, space_reg, tables};
 use libfuzzer_sys::fuzz_target;
 use vm_memory::{Bytes, GuestAddress};
 

@@ -11,7 +11,7 @@ use ersatz_abi::command::{LIST_ENTRY_BYTES, Opcode};
 use ersatz_abi::list::{Aperture, EntryShape, Location};
 use ersatz_abi::mmu::{AddressSpaceControl, InvalidateTarget, PageTableEntry};
 use ersatz_abi::regs;
-use ersatz_device_model_fuzz::{
+use ersatz_device_testing::small_machine::{
     Binding, CHANNELS, COMPUTE, ENGINES, Machine, Neighbour, PEER, RAM, READ_ONLY, VRAM, block, doorbell, reg, ring,
     space_reg, tables,
 };
@@ -24,7 +24,7 @@ const RECORDS: u64 = 0x1_0000;
 const LISTS: u64 = 0x1_8000;
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
-enum Place {
+enum TestAddress {
     Vram(u32),
     Ram(u32),
     ReadOnly(u8),
@@ -42,7 +42,7 @@ enum Place {
     Anywhere(u64),
 }
 
-impl Place {
+impl TestAddress {
     fn location(self) -> Location {
         let words = |offset: u32, size: u64| (u64::from(offset) % size) & !7;
         match self {
@@ -79,11 +79,20 @@ enum Words {
     /// Close to a command of a copy engine that is valid.
     Listed { opcode: u8, flags: u8, count: u16, fence: u8, list: u16, pattern: u64 },
     /// Close to an invalidation that is valid.
-    Invalidate { flags: u8, fence: u8, scope: u8, asid: u8, address: Place, length: u32 },
+    Invalidate { flags: u8, fence: u8, scope: u8, asid: u8, address: TestAddress, length: u32 },
     /// Close to a kernel that is valid.
-    Kernel { opcode: u8, flags: u8, fence: u8, first: Place, value: u16, second: Place, count: u16, result: Place },
+    Kernel {
+        opcode: u8,
+        flags: u8,
+        fence: u8,
+        first: TestAddress,
+        value: u16,
+        second: TestAddress,
+        count: u16,
+        result: TestAddress,
+    },
     /// A kernel that takes long.
-    Long { opcode: u8, first: Place, count: u64 },
+    Long { opcode: u8, first: TestAddress, count: u64 },
 }
 
 fn header(opcode: u64, flags: u8, fence: u8, slot: u8) -> (u64, u64) {
@@ -119,7 +128,7 @@ impl Words {
                 let opcode = READ + u64::from(opcode) % KERNELS;
                 let (header, fence) = header(opcode, flags, fence, slot);
                 let count = u64::from(count);
-                let [first, second, result] = [first, second, result].map(Place::virtual_address);
+                let [first, second, result] = [first, second, result].map(TestAddress::virtual_address);
                 let value = u64::from(value);
                 // Read, write, set, sum, saxpy, atomic-add, compare-and-swap, chase, random-update, prefetch.
                 let [value, second, count, result] = match opcode - READ {
@@ -144,7 +153,7 @@ impl Words {
 #[derive(Arbitrary, Debug)]
 enum Entry {
     Raw([u64; 4]),
-    Near { source: Place, destination: Place, words: u16, tag: u64 },
+    Near { source: TestAddress, destination: TestAddress, words: u16, tag: u64 },
 }
 
 impl Entry {
@@ -168,13 +177,13 @@ impl Entry {
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum TableEntry {
     Raw(u64),
-    Page(Place, u8),
-    Table(Place),
+    Page(TestAddress, u8),
+    Table(TestAddress),
 }
 
 impl TableEntry {
     fn value(self) -> u64 {
-        let put = |entry: PageTableEntry, place: Place| {
+        let put = |entry: PageTableEntry, place: TestAddress| {
             let location = place.location();
             entry
                 .with_valid(true)
@@ -220,7 +229,7 @@ enum Step {
         counters: bool,
         enable: bool,
     },
-    ForgetRegion(Place),
+    ForgetRegion(TestAddress),
     PeerSleeps(bool),
     /// Engines have a moment.
     Pause,

@@ -32,10 +32,10 @@ pub(crate) struct CheckedSetup {
 }
 
 impl Setup {
-    /// Checks, for a device with so many engines, what can be checked without touching memory; the address of an error is that
+    /// Checks, for a device with `engines` engines, what can be checked without touching memory. The address of an error is that
     /// of the part that is wrong.
-    pub(super) fn check(&self, engines: u8) -> Result<CheckedSetup, Fault> {
-        let bad = |address| Fault { code: ErrorCode::BadSetup, entry: 0, address };
+    pub(super) fn check(&self, engines: u8) -> Result<CheckedSetup, ChannelFailure> {
+        let bad = |address| ChannelFailure { code: ErrorCode::BadSetup, entry: 0, address };
         if !(RING_ORDER_MIN..=RING_ORDER_MAX).contains(&self.ring_order) {
             return Err(bad(0));
         }
@@ -75,7 +75,7 @@ fn is_shared_range(address: u64, length: u64) -> bool {
 
 /// Why a channel stops with an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub(crate) struct ChannelFailure {
     pub(crate) code: ErrorCode,
     /// List entry, 0 if the command did not get that far.
     pub(crate) entry: u32,

@@ -4,7 +4,9 @@
 use ersatz_abi::channel::ChannelState;
 use ersatz_abi::error::ErrorCode;
 
-use super::setup::{CheckedSetup, Fault, Setup};
+use super::setup::{ChannelFailure, CheckedSetup, Setup};
+use super::suspended::{Suspended, Wait};
+use super::task::Task;
 
 /// How much a reset forgets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,11 +27,6 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// Whether this turn began where that one did, with no reset in between.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        (self.epoch, self.get) == (other.epoch, other.get)
-    }
-
     /// This turn once the command at its GET is complete and has signalled `fence`.
     pub(crate) fn completed(self, fence: Option<u64>) -> Self {
         Self { get: self.get.wrapping_add(1), fence: fence.unwrap_or(self.fence), ..self }
@@ -37,10 +34,12 @@ impl Turn {
 }
 
 /// What an engine finds when it takes up a channel.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) enum Found {
-    /// Commands may be executed.
-    Turn(Turn),
+    /// Commands may be executed: first this one, if it is there, which had to wait.
+    Turn(Turn, Option<Box<Task>>),
+    /// Its command still waits.
+    Waiting(Wait),
     /// Another engine works for it.
     Elsewhere,
     /// Nothing to do.
@@ -56,17 +55,17 @@ pub(crate) enum Settled {
     Stopped,
 }
 
-/// What became of a request to enable or disable.
+/// The result of a request to enable or disable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Switched {
+pub(crate) enum ChannelSwitched {
     /// It accepts commands now.
     Enabled(CheckedSetup),
     /// It is disabled.
     Stopped,
     /// It will be disabled once the engine lets go.
     Stopping,
-    /// The setup cannot work: the channel is in error now. The vector is the one to tell, if it has a usable one.
-    Refused(Fault, Option<u16>),
+    /// The setup cannot work: the channel is in error now. The vector is the one to raise, if the setup has a usable one.
+    Refused(ChannelFailure, Option<u16>),
     /// It was so already, or the channel is in error.
     Unchanged,
 }
@@ -76,10 +75,8 @@ pub(crate) enum Switched {
 pub(crate) struct State {
     pub(super) setup: Setup,
     pub(super) checked: Option<CheckedSetup>,
-    /// A command was begun, and waits for something: it ends before the channel is disabled.
-    pub(super) under_way: bool,
-    /// What the channel waits at, in [`ChannelState::Faulted`].
-    pub(super) faulted: Option<Fault>,
+    /// The command that was begun and waits, or waited and was not taken up again: it ends before the channel is disabled.
+    pub(super) suspended: Option<Suspended>,
     pub(super) enable: bool,
     pub(super) reset: Option<ResetScope>,
     /// The epoch of the turn that an engine has.
@@ -96,8 +93,7 @@ impl State {
     pub(crate) const INITIAL: Self = Self {
         setup: Setup { ring_base: 0, control_block: 0, ring_order: 0, vector: 0, engine: 0, asid: 0, priority: 0 },
         checked: None,
-        under_way: false,
-        faulted: None,
+        suspended: None,
         enable: false,
         reset: None,
         held: None,
@@ -114,39 +110,44 @@ impl State {
         *self = Self { setup, ..Self::INITIAL };
     }
 
-    pub(super) fn fail(&mut self, fault: Fault) {
+    pub(super) fn fail(&mut self, failure: ChannelFailure) {
         self.enable = false;
-        self.under_way = false;
-        self.faulted = None;
+        self.suspended = None;
         self.state = ChannelState::Error;
-        self.error = fault.code;
-        self.position = u64::from(self.get) | u64::from(fault.entry) << 32;
-        self.address = fault.address;
+        self.error = failure.code;
+        self.position = u64::from(self.get) | u64::from(failure.entry) << 32;
+        self.address = failure.address;
     }
 
-    /// The access under way faulted, and the channel waits.
-    pub(super) fn suspend(&mut self, fault: Fault) {
-        self.under_way = true;
-        self.faulted = Some(fault);
-        self.state = ChannelState::Faulted;
+    /// Keeps the command under way, which has to wait.
+    pub(super) fn suspend(&mut self, task: Box<Task>, wait: Wait) {
+        self.suspended = Some(Suspended { task, wait: Some(wait) });
+        self.state = wait.state();
     }
 
-    /// Whether the channel waited at a fault, and tries again now.
+    /// What the channel's command waits for, as far as the state says.
+    pub(super) fn wait(&self) -> Option<Wait> {
+        self.suspended.as_ref()?.wait
+    }
+
+    /// Ends the wait for a replay. Returns whether there was one.
     pub(super) fn replay(&mut self) -> bool {
-        let waited = self.faulted.take().is_some();
-        if waited {
-            self.state = ChannelState::Busy;
+        let Some(suspended) = &mut self.suspended else { return false };
+        if !matches!(suspended.wait, Some(Wait::Replay(_))) {
+            return false;
         }
-        waited
+        suspended.wait = None;
+        self.state = ChannelState::Busy;
+        true
     }
 
-    pub(super) fn switch(&mut self, enable: bool, engines: u8) -> Switched {
+    pub(super) fn switch(&mut self, enable: bool, engines: u8) -> ChannelSwitched {
         if self.reset.is_some() || self.state == ChannelState::Error || self.enable == enable {
-            return Switched::Unchanged;
+            return ChannelSwitched::Unchanged;
         }
         if !enable {
             self.enable = false;
-            return if self.settle().is_some() { Switched::Stopped } else { Switched::Stopping };
+            return if self.settle().is_some() { ChannelSwitched::Stopped } else { ChannelSwitched::Stopping };
         }
         match self.setup.check(engines) {
             Ok(checked) => {
@@ -156,11 +157,11 @@ impl State {
                     self.state = ChannelState::Idle;
                 }
                 self.checked = Some(checked);
-                Switched::Enabled(checked)
+                ChannelSwitched::Enabled(checked)
             }
-            Err(fault) => {
-                self.fail(fault);
-                Switched::Refused(fault, self.setup.usable_vector())
+            Err(failure) => {
+                self.fail(failure);
+                ChannelSwitched::Refused(failure, self.setup.usable_vector())
             }
         }
     }
@@ -174,21 +175,28 @@ impl State {
             self.reset(scope);
             return Some(Settled::Reset);
         }
-        let stops = !self.enable && !self.under_way && matches!(self.state, ChannelState::Idle | ChannelState::Busy);
+        let stops =
+            !self.enable && self.suspended.is_none() && matches!(self.state, ChannelState::Idle | ChannelState::Busy);
         stops.then(|| {
             self.state = ChannelState::Disabled;
             Settled::Stopped
         })
     }
 
-    pub(super) fn take_up(&mut self, engine: u8, epoch: u64) -> Found {
-        match (self.state, self.checked) {
-            (ChannelState::Idle | ChannelState::Busy, Some(setup)) if setup.engine != engine => Found::Elsewhere,
-            (ChannelState::Idle | ChannelState::Busy, Some(setup)) => {
-                self.held = Some(epoch);
-                Found::Turn(Turn { setup, get: self.get, fence: self.fence, epoch })
-            }
-            _ => Found::Nothing,
+    /// Gives the channel to an engine, with the command that had to wait, unless `is_over` says that it still has to.
+    pub(super) fn take_up(&mut self, engine: u8, epoch: u64, is_over: impl FnOnce(Wait) -> bool) -> Found {
+        let setup = match (self.state, self.checked) {
+            (ChannelState::Idle | ChannelState::Busy, Some(setup)) => setup,
+            _ => return Found::Nothing,
+        };
+        if setup.engine != engine {
+            return Found::Elsewhere;
         }
+        if let Some(wait) = self.suspended.as_ref().and_then(|suspended| suspended.wait_unless(is_over)) {
+            return Found::Waiting(wait);
+        }
+        self.held = Some(epoch);
+        let turn = Turn { setup, get: self.get, fence: self.fence, epoch };
+        Found::Turn(turn, self.suspended.take().map(|suspended| suspended.task))
     }
 }

@@ -1,26 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a driver asks of a channel while an engine has it, and positions at the end of their numbers.
 
+mod waiting;
+
+use ersatz_abi::command::{Cause, Command, Operation};
 use ersatz_abi::error::ErrorCode;
 
 use super::*;
 
-const FAULT: Fault = Fault { code: ErrorCode::MmuFault, entry: 3, address: 0x5000 };
+const FAILURE: ChannelFailure = ChannelFailure { code: ErrorCode::MmuFault, entry: 3, address: 0x5000 };
 
 fn enabled() -> Channel {
     let channel = Channel::new(EventFd::new(0).unwrap());
     assert!(channel.set_up(|setup| {
         *setup = Setup { ring_base: 0x1000, control_block: 0x2000, ring_order: 4, ..Setup::default() };
     }));
-    assert!(matches!(channel.switch(true, 1, |_| ()), Switched::Enabled(_)));
+    assert!(matches!(channel.switch(true, 1, |_| ()), ChannelSwitched::Enabled(_)));
     channel
 }
 
+fn task(tag: u64) -> Task {
+    Task::new(Command { operation: Operation::Nop, cause: Cause::Other, fence: None, interrupt: false, tag })
+}
+
 fn take_up(channel: &Channel) -> Turn {
-    match channel.take_up(0) {
-        Found::Turn(turn) => turn,
+    match channel.take_up(0, |_| panic!("it waits for nothing")) {
+        Found::Turn(turn, None) => turn,
         found => panic!("{found:?}"),
     }
+}
+
+/// Takes up the channel with its command, whose wait is over; the tag of that.
+fn resume(channel: &Channel) -> (Turn, u64) {
+    match channel.take_up(0, |_| true) {
+        Found::Turn(turn, Some(task)) => (turn, task.command.tag),
+        found => panic!("{found:?}"),
+    }
+}
+
+fn fault(channel: &Channel, turn: &Turn) {
+    assert!(channel.suspend(turn, &task(7), Wait::Replay(FAILURE), || ()));
 }
 
 /// The record of a fault can be read before the engine has let go of the channel, so the answer may come before, too.
@@ -28,11 +47,11 @@ fn take_up(channel: &Channel) -> Turn {
 fn answers_are_taken_before_the_engine_has_let_go() {
     let channel = enabled();
     let turn = take_up(&channel);
-    assert!(channel.suspend(&turn, FAULT, || ()));
+    fault(&channel, &turn);
     assert!(channel.replay() && !channel.replay(), "once");
     assert_eq!(channel.let_go(&turn, |_| panic!("nothing waited")), None);
-    assert!(take_up(&channel).is_same(&turn));
-    assert!(channel.suspend(&turn, FAULT, || ()));
+    assert_eq!(resume(&channel).1, 7);
+    fault(&channel, &turn);
     assert!(channel.cancel(|fault, _, _| assert_eq!((fault.entry, fault.address), (3, 0x5000))));
     assert_eq!(channel.let_go(&turn, |_| panic!("an error is left by a reset alone")), None);
     assert!(channel.is_in_error());
@@ -42,7 +61,7 @@ fn answers_are_taken_before_the_engine_has_let_go() {
 fn a_reset_that_was_asked_for_leaves_nothing_to_cancel() {
     let channel = enabled();
     let turn = take_up(&channel);
-    assert!(channel.suspend(&turn, FAULT, || ()));
+    fault(&channel, &turn);
     assert!(!channel.request_reset(ResetScope::Channel, || panic!("the engine has it")));
     assert!(!channel.cancel(|_, _, _| panic!("it was reset")));
     assert_eq!(channel.let_go(&turn, |_| ()), Some(Settled::Reset));
@@ -68,9 +87,9 @@ fn disabled_and_enabled_again_before_the_engine_let_go_it_was_never_disabled() {
     let channel = enabled();
     let turn = take_up(&channel);
     channel.set_busy(&turn, true);
-    assert_eq!(channel.switch(false, 1, |_| ()), Switched::Stopping);
+    assert_eq!(channel.switch(false, 1, |_| ()), ChannelSwitched::Stopping);
     assert!(!channel.set_up(|_| panic!("the engine has it")));
-    assert!(matches!(channel.switch(true, 1, |_| ()), Switched::Enabled(_)));
+    assert!(matches!(channel.switch(true, 1, |_| ()), ChannelSwitched::Enabled(_)));
     assert!(channel.complete(&turn.completed(Some(9))), "go on");
     assert_eq!(channel.let_go(&turn, |_| ()), None);
     assert_eq!(take_up(&channel).fence, 9);
@@ -80,10 +99,15 @@ fn disabled_and_enabled_again_before_the_engine_let_go_it_was_never_disabled() {
 fn a_command_that_waits_ends_before_its_channel_is_disabled() {
     let channel = enabled();
     let turn = take_up(&channel);
-    assert!(channel.hold(&turn));
+    assert!(channel.suspend(&turn, &task(7), Wait::Acknowledgement(3), || ()));
     assert_eq!(channel.let_go(&turn, |_| ()), None);
-    assert_eq!(channel.switch(false, 1, |_| ()), Switched::Stopping);
-    let turn = take_up(&channel);
+    assert_eq!(channel.switch(false, 1, |_| ()), ChannelSwitched::Stopping);
+    let asked = |wait| {
+        assert_eq!(wait, Wait::Acknowledgement(3));
+        false
+    };
+    assert!(matches!(channel.take_up(0, asked), Found::Waiting(Wait::Acknowledgement(3))));
+    let (turn, _) = resume(&channel);
     assert!(!channel.complete(&turn.completed(None)), "no further command");
     assert_eq!(channel.let_go(&turn, |_| ()), Some(Settled::Stopped));
     assert_eq!(channel.snapshot().get, 1);
@@ -94,11 +118,12 @@ fn a_command_that_waits_ends_before_its_channel_is_disabled() {
 fn a_command_that_faulted_ends_before_its_channel_is_disabled() {
     let channel = enabled();
     let turn = take_up(&channel);
-    assert_eq!(channel.switch(false, 1, |_| ()), Switched::Stopping);
-    assert!(channel.suspend(&turn, FAULT, || ()));
+    assert_eq!(channel.switch(false, 1, |_| ()), ChannelSwitched::Stopping);
+    fault(&channel, &turn);
     assert!(channel.replay());
     assert_eq!(channel.let_go(&turn, |_| panic!("its command has not ended")), None);
-    assert!(take_up(&channel).is_same(&turn));
+    let (resumed, tag) = resume(&channel);
+    assert_eq!((resumed.get, tag), (turn.get, 7));
 }
 
 #[test]
@@ -111,6 +136,6 @@ fn positions_go_on_behind_the_last_number() {
     assert_eq!(channel.let_go(&turn, |_| ()), None);
     let turn = take_up(&channel);
     assert_eq!((turn.get, turn.setup.ring.waiting(turn.get, 1)), (0, Some(1)));
-    assert!(channel.fail(&turn, FAULT));
+    assert!(channel.fail(&turn, FAILURE));
     assert_eq!(channel.snapshot().position, 3 << 32);
 }

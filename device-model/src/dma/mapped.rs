@@ -6,8 +6,8 @@
 //! only when no access through the removed maps is under way.
 
 mod error;
-mod loss;
 mod session;
+mod sigbus;
 mod table;
 
 use std::collections::BTreeMap;
@@ -17,26 +17,17 @@ use std::sync::{Arc, Weak};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion};
 
-use super::{DmaSession, DmaSpace, MapObserver, MappedRegion};
+use super::{DmaSession, DmaSpace, MapAccess, MapObserver, MappedRegion};
 use crate::sync::RwLock;
 pub use error::MapError;
-use loss::Watch;
 use session::Session;
+use sigbus::Watch;
 use table::{Map, MapTable, check_aligned};
 
 /// Addresses, lengths and file offsets of maps are multiples of this many bytes.
 pub const MAP_ALIGNMENT: u64 = 4096;
 /// Most maps one space holds, which bounds what a client can make the table cost: as many as there are 16-bit numbers to name them.
 pub const MAX_MAPS: usize = 65_535;
-
-/// What the device may do with a map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MapAccess {
-    /// Only reads.
-    ReadOnly,
-    /// Reads and writes.
-    ReadWrite,
-}
 
 /// Guest memory by bus address; maps may come and go while engines use it.
 ///

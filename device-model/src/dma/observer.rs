@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Who must know of the memory that a device can reach: the trace, or another IOMMU that maps the same memory.
+//! Observers of the memory that a device can reach: the trace, or another IOMMU that maps the same memory.
 
 use std::sync::Arc;
 
 use vm_memory::{FileOffset, MmapRegion};
 
-use super::MapAccess;
+/// What the device may do with a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapAccess {
+    /// Only reads.
+    ReadOnly,
+    /// Reads and writes.
+    ReadWrite,
+}
 
 /// A region of guest memory that is mapped for DMA.
 #[derive(Clone, Copy, Debug)]

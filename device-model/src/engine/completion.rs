@@ -1,40 +1,52 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The order in which the end of a command is told: who sees the fence sees the data, and who is interrupted sees the fence.
+//! The stages in which a command ends, and their order: a CPU that sees the fence sees the data, and one that is interrupted
+//! sees the fence.
 //!
-//! Written against a trait, so that the model checker runs the very code the device runs.
+//! A command whose end has to wait at a stage goes on at that stage. Written against a trait, so that the model checker runs
+//! the very code the device runs.
 
 use crate::channel::Turn;
+use crate::channel::task::Stage;
 
-/// Where the end of a command is told.
+/// Where the end of a command is reported. A method that makes the command wait has had no effect, and is called again.
 pub(super) trait Completion {
-    /// Why it cannot be told.
+    /// Why the command cannot go on, now or at all.
     type Error;
 
-    /// Stores the fence value, with release ordering: all that the command has written comes before.
-    fn fence(&self, value: u64) -> Result<(), Self::Error>;
+    /// Stores the fence value, if the command has one, with release ordering: all that the command has written comes before.
+    fn fence(&self, value: Option<u64>) -> Result<(), Self::Error>;
     /// Stores GET, likewise.
     fn get(&self, get: u32) -> Result<(), Self::Error>;
-    /// The device itself takes note, unless a reset came first; whether to go on with the next command.
+    /// Records in the channel that the command is done, unless it was reset. Returns whether to go on with the next command.
     fn note(&self, done: &Turn) -> bool;
     /// Raises the channel's interrupt.
-    fn interrupt(&self);
+    fn interrupt(&self) -> Result<(), Self::Error>;
 }
 
-/// Tells that the command is done at which `turn` is: fence, GET, interrupt, in this order. Whether to go on with the next command.
+/// Ends the command at which `turn` is, and whose work is done: fence, GET, interrupt, in this order, from its `stage` on.
+/// Both move on with each stage that is done. Returns whether to go on with the next command.
 pub(super) fn complete<C: Completion>(
     to: &C,
-    turn: &Turn,
+    turn: &mut Turn,
+    stage: &mut Stage,
     fence: Option<u64>,
     interrupt: bool,
 ) -> Result<bool, C::Error> {
-    let done = turn.completed(fence);
-    if let Some(value) = fence {
-        to.fence(value)?;
+    let mut go_on = true;
+    if *stage <= Stage::Fence {
+        *stage = Stage::Fence;
+        to.fence(fence)?;
+        *stage = Stage::Get;
     }
-    to.get(done.get)?;
-    let go_on = to.note(&done);
+    if *stage == Stage::Get {
+        let done = turn.completed(fence);
+        to.get(done.get)?;
+        go_on = to.note(&done);
+        *turn = done;
+        *stage = Stage::Interrupt;
+    }
     if interrupt {
-        to.interrupt();
+        to.interrupt()?;
     }
     Ok(go_on)
 }

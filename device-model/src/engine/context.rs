@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How an engine gets leave to act on behalf of a channel, and the reasons why it must stop.
+//! How an engine gets the permit to act on behalf of a channel, and the reasons why it must stop.
 
 use ersatz_abi::command::{CommandError, EntryError};
 use ersatz_abi::error::ErrorCode;
-use ersatz_abi::fault::{AccessKind, FaultKind};
 use ersatz_abi::list::ListError;
 use vm_memory::VolatileSlice;
 
-use crate::channel::{Channel, Fault, Turn};
+use crate::channel::{Channel, ChannelFailure, Turn, Wait};
 use crate::device::Device;
 use crate::dma::{DmaError, DmaSession};
-use crate::engine::gate::Master;
-use crate::notification::FaultReport;
+use crate::engine::gate::{Master, Pass};
+use crate::mmu::PageFault;
+use crate::notification::Initiator;
 
 /// Why a turn ends early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,42 +19,36 @@ pub(crate) enum Stop {
     /// The channel was reset: drop everything.
     Reset,
     /// The channel is to stop with an error.
-    Fault(Fault),
-    /// A virtual address could not be accessed.
-    Page(PageFault),
-    /// The command waits for something that will wake the engine.
-    Wait,
-}
-
-/// An access that the MMU refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PageFault {
-    pub(crate) address: u64,
-    pub(crate) access: AccessKind,
-    pub(crate) kind: FaultKind,
-    pub(crate) level: u8,
-    /// List entry, 0 if there is none.
-    pub(crate) entry: u32,
+    Failed(ChannelFailure),
+    /// The MMU refused an access.
+    PageFault {
+        /// What it refused.
+        fault: PageFault,
+        /// List entry, 0 if there is none.
+        entry: u32,
+    },
+    /// The command has to wait.
+    Wait(Wait),
 }
 
 impl Stop {
-    pub(crate) fn fault(code: ErrorCode, entry: u32, address: u64) -> Self {
-        Self::Fault(Fault { code, entry, address })
+    pub(crate) fn failed(code: ErrorCode, entry: u32, address: u64) -> Self {
+        Self::Failed(ChannelFailure { code, entry, address })
     }
 
-    /// The command at the bus address `place` is none.
+    /// The 64 bytes at the bus address `place` are not a valid command.
     pub(crate) fn command(error: CommandError, place: u64, words: &[u64; 8]) -> Self {
         match error {
-            CommandError::Unknown => Self::fault(ErrorCode::BadCommand, 0, place),
-            CommandError::Reserved => Self::fault(ErrorCode::ReservedBits, 0, place),
-            CommandError::List(ListError::Count) => Self::fault(ErrorCode::BadCount, 0, place),
-            CommandError::List(ListError::Address) => Self::fault(ErrorCode::BadListAddress, 0, words[2]),
-            CommandError::Invalidation => Self::fault(ErrorCode::BadInvalidation, 0, place),
-            CommandError::Operand(operand) => Self::fault(ErrorCode::BadOperand, 0, operand),
+            CommandError::Unknown => Self::failed(ErrorCode::BadCommand, 0, place),
+            CommandError::Reserved => Self::failed(ErrorCode::ReservedBits, 0, place),
+            CommandError::List(ListError::Count) => Self::failed(ErrorCode::BadCount, 0, place),
+            CommandError::List(ListError::Address) => Self::failed(ErrorCode::BadListAddress, 0, words[2]),
+            CommandError::Invalidation => Self::failed(ErrorCode::BadInvalidation, 0, place),
+            CommandError::Operand(operand) => Self::failed(ErrorCode::BadOperand, 0, operand),
         }
     }
 
-    /// The list entry at the bus address `place` is none.
+    /// The 32 bytes at the bus address `place` are not a valid list entry.
     pub(crate) fn entry(error: EntryError, entry: u32, place: u64) -> Self {
         let code = match error {
             EntryError::Reserved => ErrorCode::ReservedBits,
@@ -62,17 +56,17 @@ impl Stop {
             EntryError::Alignment => ErrorCode::BadAlignment,
             EntryError::Length => ErrorCode::BadLength,
         };
-        Self::fault(code, entry, place)
+        Self::failed(code, entry, place)
     }
 
     /// Reading guest memory failed.
     pub(crate) fn read(entry: u32, error: DmaError) -> Self {
-        Self::fault(ErrorCode::DmaRead, entry, refused_address(error))
+        Self::failed(ErrorCode::DmaRead, entry, refused_address(error))
     }
 
     /// Writing guest memory failed.
     pub(crate) fn write(entry: u32, error: DmaError) -> Self {
-        Self::fault(ErrorCode::DmaWrite, entry, refused_address(error))
+        Self::failed(ErrorCode::DmaWrite, entry, refused_address(error))
     }
 }
 
@@ -95,32 +89,32 @@ pub(crate) struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Does something on the bus, provided that the channel was not reset and the function is master; `address` and
+    /// Does something on the memory, provided that the channel was not reset and the function is master; `address` and
     /// `entry` are for the error if it is not.
     pub(crate) fn access<R>(&self, entry: u32, address: u64, work: impl FnOnce(&Master<'_>) -> R) -> Result<R, Stop> {
-        let pass = self.device.gate.enter();
-        if !self.channel.is_current(&self.turn) {
-            return Err(Stop::Reset);
-        }
-        match pass.master(&self.device.ports.dma) {
-            Some(master) => Ok(work(&master)),
-            None => Err(Stop::fault(ErrorCode::NotMaster, entry, address)),
+        match self.enter()?.master(&self.device.ports.dma) {
+            Ok(master) => Ok(work(&master)),
+            Err(_) => Err(Stop::failed(ErrorCode::NotMaster, entry, address)),
         }
     }
 
     /// Does something that needs no memory of the system, provided that the channel was not reset. A reset of the function
     /// waits until it is done, and undoes it.
     pub(crate) fn unless_reset<R>(&self, work: impl FnOnce() -> R) -> Result<R, Stop> {
-        let _pass = self.device.gate.enter();
-        if self.channel.is_current(&self.turn) { Ok(work()) } else { Err(Stop::Reset) }
+        let _pass = self.enter()?;
+        Ok(work())
     }
 
-    /// Tells the driver of an access that faulted; if the record is lost, counters and trace say so.
+    /// Passes the gate, provided that the channel was not reset.
+    pub(crate) fn enter(&self) -> Result<Pass<'_>, Stop> {
+        let pass = self.device.gate.enter();
+        if self.channel.is_current(&self.turn) { Ok(pass) } else { Err(Stop::Reset) }
+    }
+
+    /// Reports an access that faulted to the driver; if the record is lost, counters and trace say so.
     pub(crate) fn report(&self, master: &Master<'_>, fault: &PageFault) {
-        let PageFault { address, access, kind, level, .. } = *fault;
-        let Self { number: channel, engine, .. } = *self;
-        let fault = FaultReport { channel, engine, asid: self.turn.setup.asid, address, access, kind, level };
-        let _ = self.device.record_fault(master, &fault);
+        let initiator = Initiator { channel: self.number, engine: self.engine, asid: self.turn.setup.asid };
+        let _ = self.device.record_fault(master, initiator, fault);
     }
 
     /// Reads `items` of `size` bytes each into `buffer`; returns how many could be read, at least one.

@@ -1,39 +1,66 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What wakes an engine: the doorbells of the channels that are bound to it, and kicks.
+//! What wakes an engine: the doorbells of the channels that are bound to it, kicks, and the end of the time it may sleep.
 //!
-//! A channel is bound when it is enabled, by whoever writes its registers, while the engines run. Its doorbell counts what was
-//! written to it meanwhile, so no ring is lost on the way from one engine to another.
+//! The thread that enables a channel by a register write binds it, while the engines run. Its doorbell counts what is written
+//! to it meanwhile, so no ring is lost on the way from one engine to another.
 
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use ersatz_abi::regs::MAX_CHANNELS;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::timerfd::TimerFd;
 
 use crate::eventfd::{drain, signal};
+use crate::sync::Mutex;
 
 // Channels are bits of a word here.
 const _: () = assert!(MAX_CHANNELS == u64::BITS);
 
 /// What the epoll set says of a kick; doorbells have their channel's number.
 const KICK: u64 = u64::MAX;
+/// What it says of the timer.
+const TIMER: u64 = u64::MAX - 1;
 
-/// What an engine listens with, so that the model checker runs the very code the device runs.
-pub(crate) trait Ears {
+/// What an engine waits with, so that the model checker runs the very code the device runs.
+pub(crate) trait WakeSource {
     /// A doorbell: counts how often it was rung, until that is taken back.
     type Bell;
 
-    /// Hears this doorbell from now on.
+    /// Reports this doorbell from now on.
     fn add(&self, channel: u8, doorbell: &Self::Bell) -> io::Result<()>;
-    /// Hears it no more; what it was heard of before may still be told.
+    /// Reports it no more, but for a ring that was seen before.
     fn remove(&self, doorbell: &Self::Bell) -> io::Result<()>;
-    /// Has [`Self::wait`] tell of a kick.
+    /// Makes [`Self::wait`] report a kick.
     fn kick(&self);
-    /// Calls `tell` with kicks, which it takes back first, and for doorbells that were rung, which it does not; waits
-    /// if there is nothing and `block` is set.
-    fn wait(&self, block: bool, tell: impl FnMut(Wake)) -> io::Result<()>;
+    /// Calls `tell` with kicks, which it takes back first, and for doorbells that were rung, which it does not; sleeps if there
+    /// is nothing. May return without either, and earlier than it was to sleep.
+    fn wait(&self, sleep: Sleep, tell: impl FnMut(Wake)) -> io::Result<()>;
+}
+
+/// How long an engine sleeps if nothing wakes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sleep {
+    /// Not at all.
+    Never,
+    /// For this long.
+    For(Duration),
+    /// Without an end.
+    UntilWoken,
+}
+
+impl Sleep {
+    /// Sleeps for `duration`; `None` if the clock does not run by itself: setting it wakes the engine.
+    pub(super) fn lasting(duration: Option<Duration>) -> Self {
+        match duration {
+            Some(Duration::ZERO) => Self::Never,
+            Some(duration) => Self::For(duration),
+            None => Self::UntilWoken,
+        }
+    }
 }
 
 /// A word of bits that threads change.
@@ -62,7 +89,7 @@ impl Bits for AtomicU64 {
 
 /// What wakes one engine.
 pub(crate) struct Doorbells<E = Events, C = AtomicU64> {
-    ears: E,
+    source: E,
     /// One bit for each channel that is bound.
     channels: C,
 }
@@ -71,6 +98,7 @@ pub(crate) struct Doorbells<E = Events, C = AtomicU64> {
 pub(crate) struct Events {
     set: Epoll,
     kick: EventFd,
+    timer: Mutex<TimerFd>,
 }
 
 /// Why an engine woke up.
@@ -85,29 +113,30 @@ pub(crate) enum Wake {
 impl Doorbells {
     /// No channel is bound.
     pub(crate) fn new() -> io::Result<Self> {
-        let (set, kick) = (Epoll::new()?, EventFd::new(EFD_NONBLOCK)?);
+        let (set, kick, timer) = (Epoll::new()?, EventFd::new(EFD_NONBLOCK)?, TimerFd::new()?);
         set.ctl(ControlOperation::Add, kick.as_raw_fd(), EpollEvent::new(EventSet::IN, KICK))?;
-        Ok(Self::with(Events { set, kick }, AtomicU64::new(0)))
+        set.ctl(ControlOperation::Add, timer.as_raw_fd(), EpollEvent::new(EventSet::IN, TIMER))?;
+        Ok(Self::with(Events { set, kick, timer: Mutex::new(timer) }, AtomicU64::new(0)))
     }
 }
 
-impl<E: Ears, C: Bits> Doorbells<E, C> {
+impl<E: WakeSource, C: Bits> Doorbells<E, C> {
     /// Made of these parts; no channel is bound.
-    pub(super) fn with(ears: E, channels: C) -> Self {
-        Self { ears, channels }
+    pub(super) fn with(source: E, channels: C) -> Self {
+        Self { source, channels }
     }
 
-    /// Has the engine hear this doorbell from now on; it may have been rung before.
+    /// Makes this doorbell wake the engine from now on; it may have been rung before.
     pub(crate) fn bind(&self, channel: u8, doorbell: &E::Bell) -> io::Result<()> {
-        self.ears.add(channel, doorbell)?;
+        self.source.add(channel, doorbell)?;
         self.channels.set(1 << channel);
         Ok(())
     }
 
-    /// Has the engine hear this doorbell no more; it may be told of it once again.
+    /// Makes this doorbell wake the engine no more, but for a ring that was seen before.
     fn unbind(&self, channel: u8, doorbell: &E::Bell) -> io::Result<()> {
         self.channels.clear(1 << channel);
-        self.ears.remove(doorbell)
+        self.source.remove(doorbell)
     }
 
     /// Whether the channel is bound.
@@ -115,19 +144,19 @@ impl<E: Ears, C: Bits> Doorbells<E, C> {
         self.channels.get() & (1 << channel) != 0
     }
 
-    /// Has the engine look at all its channels.
+    /// Makes the engine look at all its channels.
     pub(crate) fn kick(&self) {
-        self.ears.kick();
+        self.source.kick();
     }
 
-    /// As [`Ears::wait`].
-    pub(super) fn wait(&self, block: bool, tell: impl FnMut(Wake)) -> io::Result<()> {
-        self.ears.wait(block, tell)
+    /// As [`WakeSource::wait`].
+    pub(super) fn wait(&self, sleep: Sleep, tell: impl FnMut(Wake)) -> io::Result<()> {
+        self.source.wait(sleep, tell)
     }
 }
 
-/// Has this one of the engines hear a channel's doorbell, and no other one. Called with the channel's lock held.
-pub(crate) fn bind<E: Ears, C: Bits>(
+/// Makes a channel's doorbell wake this one of the engines, and no other one. Called with the channel's lock held.
+pub(crate) fn bind<E: WakeSource, C: Bits>(
     engines: &[Doorbells<E, C>],
     engine: u8,
     channel: u8,
@@ -143,12 +172,12 @@ pub(crate) fn bind<E: Ears, C: Bits>(
     chosen.bind(channel, doorbell)
 }
 
-/// Has the engine that a channel is bound to look at it.
-pub(crate) fn kick<E: Ears, C: Bits>(engines: &[Doorbells<E, C>], channel: u8) {
+/// Makes the engine that a channel is bound to look at it.
+pub(crate) fn kick<E: WakeSource, C: Bits>(engines: &[Doorbells<E, C>], channel: u8) {
     engines.iter().filter(|engine| engine.is_bound(channel)).for_each(Doorbells::kick);
 }
 
-impl Ears for Events {
+impl WakeSource for Events {
     type Bell = EventFd;
 
     fn add(&self, channel: u8, doorbell: &EventFd) -> io::Result<()> {
@@ -164,17 +193,27 @@ impl Ears for Events {
         signal(&self.kick);
     }
 
-    fn wait(&self, block: bool, mut tell: impl FnMut(Wake)) -> io::Result<()> {
+    fn wait(&self, sleep: Sleep, mut tell: impl FnMut(Wake)) -> io::Result<()> {
+        let timeout = match sleep {
+            Sleep::Never => 0,
+            Sleep::UntilWoken => -1,
+            Sleep::For(duration) => {
+                // The timeout of an epoll set counts whole milliseconds.
+                self.timer.lock().reset(duration, None)?;
+                -1
+            }
+        };
         let mut events = [EpollEvent::default(); 16];
-        let count = match self.set.wait(if block { -1 } else { 0 }, &mut events) {
+        let count = match self.set.wait(timeout, &mut events) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             Err(error) => return Err(error),
         };
         for event in &events[..count] {
-            match u8::try_from(event.data()) {
-                Ok(channel) => tell(Wake::Doorbell(channel)),
-                Err(_) => {
+            match (u8::try_from(event.data()), event.data()) {
+                (Ok(channel), _) => tell(Wake::Doorbell(channel)),
+                (Err(_), TIMER) => _ = self.timer.lock().wait()?,
+                (Err(_), _) => {
                     drain(&self.kick);
                     tell(Wake::Kick);
                 }

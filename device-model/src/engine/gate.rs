@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The gate every access of an engine to the bus goes through.
 //!
-//! An engine holds a [`Pass`] for one short piece of work: a piece of a copy, a fence, an interrupt. Whoever resets the
-//! function or takes bus mastership away closes the gate for a moment: that waits for the passes that are out (one piece
-//! each, see [`PIECE_BYTES`](super::PIECE_BYTES)), and what the engine wants next is refused. So DMA has ended when the
+//! An engine holds a [`Pass`] for one short piece of work: a piece of a copy, a fence, an interrupt. A reset of the
+//! function, or taking bus mastership away, closes the gate for a moment: that waits for the passes that are out (one piece
+//! each, see [`PIECE_BYTES`](super::PIECE_BYTES)), and the next piece of an engine is refused. So DMA has ended when the
 //! write that ended it returns, and that write never waits for a whole command.
 //!
 //! Only a [`Master`], a pass of a function that is bus master, leads to memory of the system.
 //!
-//! The gate is the outermost lock: nobody closes it while holding another lock that an engine takes with a pass.
+//! The gate is the outermost lock: it is never closed while holding a lock that an engine takes with a pass.
 
 use std::sync::RwLockReadGuard;
 
@@ -21,7 +21,7 @@ pub(crate) struct Gate {
     master: RwLock<bool>,
 }
 
-/// Leave for one access; the gate does not close before this is dropped.
+/// The permit for one access; the gate does not close before this is dropped.
 pub(crate) struct Pass<'a> {
     master: RwLockReadGuard<'a, bool>,
 }
@@ -40,7 +40,7 @@ impl Gate {
     }
 }
 
-/// Leave for accesses to memory of the system, too.
+/// The permit for accesses to memory of the system, too.
 pub(crate) struct Master<'a> {
     /// The memory of the system.
     pub(crate) dma: ReportedSession<'a>,
@@ -48,9 +48,8 @@ pub(crate) struct Master<'a> {
 }
 
 impl<'a> Pass<'a> {
-    /// Leave for DMA; `None` if the function may not send requests.
-    pub(crate) fn master(self, space: &'a ReportedSpace) -> Option<Master<'a>> {
-        let is_master = *self.master;
-        is_master.then(|| Master { dma: space.open(), _pass: self })
+    /// The permit for DMA; if the function may not send requests, the pass as it was.
+    pub(crate) fn master(self, space: &'a ReportedSpace) -> Result<Master<'a>, Self> {
+        if *self.master { Ok(Master { dma: space.open(), _pass: self }) } else { Err(self) }
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The kernels of compute engines, over virtual addresses.
 //!
-//! A kernel runs in strides, each under one leave of the bus. The cursor moves when what it counts has been done, and with it
+//! A kernel runs in strides, each under one permit for memory. The cursor moves when what it counts has been done, and with it
 //! what the counters say; so a kernel that faults goes on exactly where it was, however often it faults.
 
 mod scattered;
@@ -11,9 +11,9 @@ use ersatz_abi::kernel::{Kernel, WORD_BYTES};
 use ersatz_abi::list::Location;
 use ersatz_abi::mmu::PageSize;
 
-use super::bus::{Bus, Place};
 use super::context::{Context, Stop};
-use super::task::Cursor;
+use super::memory_access::{MemoryAccess, Span};
+use crate::channel::task::Cursor;
 pub(super) use scattered::in_flight;
 use scattered::{STRIDE_ACCESSES, atomic_add, chase, random_update};
 
@@ -21,13 +21,13 @@ use scattered::{STRIDE_ACCESSES, atomic_add, chase, random_update};
 const STRIDE_BYTES: u64 = 32 << 10;
 
 /// Executes kernels.
-pub(crate) struct Lanes {
+pub(crate) struct KernelRunner {
     /// Room for a stride of each of two operands.
     first: Box<[u8]>,
     second: Box<[u8]>,
 }
 
-impl Lanes {
+impl KernelRunner {
     pub(crate) fn new() -> Self {
         let room = || vec![0; STRIDE_BYTES as usize].into_boxed_slice();
         Self { first: room(), second: room() }
@@ -43,66 +43,72 @@ impl Lanes {
     ) -> Result<(), Stop> {
         let steps = steps(kernel);
         while cursor.done < steps {
-            Bus::open(context, 0, address_of(kernel), |bus| {
-                let result = self.stride(bus, kernel, cursor);
+            MemoryAccess::open(context, 0, address_of(kernel), |memory| {
+                let result = self.stride(memory, kernel, cursor);
                 // What was done before it had to stop is counted, too.
-                *bytes += bus.bytes;
+                *bytes += memory.bytes;
                 result
             })?;
         }
         let Some(result) = result_of(kernel) else { return Ok(()) };
-        Bus::open(context, 0, result, |bus| {
-            let to = bus.resolve(Location::virtual_address(result), WORD_BYTES, AccessKind::Write)?;
-            bus.write(to.location, &mut cursor.carry.to_le_bytes())?;
-            bus.accessed(&to, WORD_BYTES);
-            bus.count_written(WORD_BYTES);
-            *bytes += bus.bytes;
+        MemoryAccess::open(context, 0, result, |memory| {
+            let to = memory.resolve(Location::virtual_address(result), WORD_BYTES, AccessKind::Write)?;
+            memory.write(to.location, &mut cursor.carry.to_le_bytes())?;
+            memory.accessed(&to, WORD_BYTES);
+            memory.count_written(WORD_BYTES);
+            *bytes += memory.bytes;
             Ok(())
         })
     }
 
-    fn stride(&mut self, bus: &mut Bus<'_>, kernel: &Kernel, cursor: &mut Cursor) -> Result<(), Stop> {
+    fn stride(&mut self, memory: &mut MemoryAccess<'_>, kernel: &Kernel, cursor: &mut Cursor) -> Result<(), Stop> {
         match *kernel {
             Kernel::Read { source, length } => {
-                self.read(bus, source, length, cursor)?;
+                self.read(memory, source, length, cursor)?;
             }
             Kernel::Sum { source, length, .. } => {
-                let bytes = self.read(bus, source, length, cursor)?;
+                let bytes = self.read(memory, source, length, cursor)?;
                 cursor.carry = words(bytes).fold(cursor.carry, u64::wrapping_add);
             }
             Kernel::Write { destination, length, seed } => {
-                self.write(bus, destination, length, cursor, |number| seed.wrapping_add(number))?;
+                self.write(memory, destination, length, cursor, |number| seed.wrapping_add(number))?;
             }
             Kernel::Set { destination, length, pattern } => {
-                self.write(bus, destination, length, cursor, |_| pattern)?;
+                self.write(memory, destination, length, cursor, |_| pattern)?;
             }
             Kernel::Saxpy { x, y, length, factor } => {
-                self.saxpy(bus, (x, y), length, f32::from_bits(factor), cursor)?
+                self.saxpy(memory, (x, y), length, f32::from_bits(factor), cursor)?
             }
-            Kernel::AtomicAdd { target, length, addend } => atomic_add(bus, target, length, addend, cursor)?,
+            Kernel::AtomicAdd { target, length, addend } => atomic_add(memory, target, length, addend, cursor)?,
             Kernel::CompareAndSwap { target, expected, replacement, .. } => {
-                let at = bus.resolve(Location::virtual_address(target), WORD_BYTES, AccessKind::Atomic)?;
-                cursor.carry = bus.update(at.location, |old| (old == expected).then_some(replacement))?;
-                bus.accessed(&at, WORD_BYTES);
-                bus.count_atomics(1);
+                let at = memory.resolve(Location::virtual_address(target), WORD_BYTES, AccessKind::Atomic)?;
+                cursor.carry = memory.update(at.location, |old| (old == expected).then_some(replacement))?;
+                memory.accessed(&at, WORD_BYTES);
+                memory.count_atomics(1);
                 cursor.done = 1;
             }
-            Kernel::Chase { start, steps, .. } => chase(bus, start, steps, cursor)?,
+            Kernel::Chase { start, steps, .. } => chase(memory, start, steps, cursor)?,
             Kernel::RandomUpdate { table, length, seed, updates } => {
-                random_update(bus, (table, length), seed, updates, cursor)?;
+                random_update(memory, (table, length), seed, updates, cursor)?;
             }
-            Kernel::Prefetch { address, length } => prefetch(bus, address, length, cursor)?,
+            Kernel::Prefetch { address, length } => prefetch(memory, address, length, cursor)?,
         }
         Ok(())
     }
 
     /// Reads what comes next of a range, and returns it.
-    fn read(&mut self, bus: &mut Bus<'_>, source: u64, length: u64, cursor: &mut Cursor) -> Result<&[u8], Stop> {
-        let from = next_of(bus, source, length, cursor, AccessKind::Read)?;
+    fn read(
+        &mut self,
+        memory: &mut MemoryAccess<'_>,
+        source: u64,
+        length: u64,
+        cursor: &mut Cursor,
+    ) -> Result<&[u8], Stop> {
+        let from = next_of(memory, source, length, cursor, AccessKind::Read)?;
         let bytes = &mut self.first[..from.length as usize];
-        bus.read(from.location, bytes)?;
-        bus.accessed(&from, from.length);
-        bus.count_read(from.length);
+        memory.read(from.location, bytes)?;
+        memory.accessed(&from, from.length);
+        memory.count_read(from.length);
         cursor.done += from.length;
         Ok(bytes)
     }
@@ -110,49 +116,49 @@ impl Lanes {
     /// Writes what comes next of a range: word *n* as `value(n)`.
     fn write(
         &mut self,
-        bus: &mut Bus<'_>,
+        memory: &mut MemoryAccess<'_>,
         destination: u64,
         length: u64,
         cursor: &mut Cursor,
         value: impl Fn(u64) -> u64,
     ) -> Result<(), Stop> {
-        let to = next_of(bus, destination, length, cursor, AccessKind::Write)?;
+        let to = next_of(memory, destination, length, cursor, AccessKind::Write)?;
         let bytes = &mut self.first[..to.length as usize];
         for (number, word) in (cursor.done / WORD_BYTES..).zip(bytes.chunks_exact_mut(WORD_BYTES as usize)) {
             word.copy_from_slice(&value(number).to_le_bytes());
         }
-        bus.write(to.location, bytes)?;
-        bus.accessed(&to, to.length);
-        bus.count_written(to.length);
+        memory.write(to.location, bytes)?;
+        memory.accessed(&to, to.length);
+        memory.count_written(to.length);
         cursor.done += to.length;
         Ok(())
     }
 
     fn saxpy(
         &mut self,
-        bus: &mut Bus<'_>,
+        memory: &mut MemoryAccess<'_>,
         (x, y): (u64, u64),
         length: u64,
         factor: f32,
         cursor: &mut Cursor,
     ) -> Result<(), Stop> {
-        let from = next_of(bus, x, length, cursor, AccessKind::Read)?;
-        let both = next_of(bus, y, cursor.done + from.length, cursor, AccessKind::Write)?;
+        let from = next_of(memory, x, length, cursor, AccessKind::Read)?;
+        let both = next_of(memory, y, cursor.done + from.length, cursor, AccessKind::Write)?;
         let count = both.length;
         let (xs, ys) = (&mut self.first[..count as usize], &mut self.second[..count as usize]);
-        bus.read(from.location, xs)?;
-        bus.read(both.location, ys)?;
+        memory.read(from.location, xs)?;
+        memory.read(both.location, ys)?;
         for (x, y) in xs.chunks_exact(4).zip(ys.chunks_exact_mut(4)) {
             let single = |bytes: &[u8]| bytes.try_into().map_or(0.0, f32::from_le_bytes);
             let product = factor * single(x);
             let sum = product + single(y);
             y.copy_from_slice(&sum.to_le_bytes());
         }
-        bus.write(both.location, ys)?;
-        bus.accessed(&from, count);
-        bus.accessed(&both, count);
-        bus.count_read(2 * count);
-        bus.count_written(count);
+        memory.write(both.location, ys)?;
+        memory.accessed(&from, count);
+        memory.accessed(&both, count);
+        memory.count_read(2 * count);
+        memory.count_written(count);
         cursor.done += count;
         Ok(())
     }
@@ -193,24 +199,30 @@ fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
 }
 
 /// Where the next part of a range is.
-fn next_of(bus: &mut Bus<'_>, start: u64, length: u64, cursor: &Cursor, access: AccessKind) -> Result<Place, Stop> {
+fn next_of(
+    memory: &mut MemoryAccess<'_>,
+    start: u64,
+    length: u64,
+    cursor: &Cursor,
+    access: AccessKind,
+) -> Result<Span, Stop> {
     let wanted = STRIDE_BYTES.min(length - cursor.done);
-    bus.resolve(Location::virtual_address(start + cursor.done), wanted, access)
+    memory.resolve(Location::virtual_address(start + cursor.done), wanted, access)
 }
 
 /// Translates what comes next of a range; a fault is passed over, and reported if the address space reports any.
-fn prefetch(bus: &mut Bus<'_>, address: u64, length: u64, cursor: &mut Cursor) -> Result<(), Stop> {
+fn prefetch(memory: &mut MemoryAccess<'_>, address: u64, length: u64, cursor: &mut Cursor) -> Result<(), Stop> {
     for _ in 0..STRIDE_ACCESSES {
         if cursor.done >= length {
             break;
         }
         let at = address + cursor.done;
         let to_page_end = PageSize::Small.bytes() - at % PageSize::Small.bytes();
-        let step = match bus.resolve(Location::virtual_address(at), length - cursor.done, AccessKind::Prefetch) {
+        let step = match memory.resolve(Location::virtual_address(at), length - cursor.done, AccessKind::Prefetch) {
             Ok(place) => place.length,
-            Err(Stop::Page(fault)) => {
-                if bus.is_replayable() {
-                    bus.report(&fault);
+            Err(Stop::PageFault { fault, .. }) => {
+                if memory.is_replayable() {
+                    memory.report(&fault);
                 }
                 to_page_end
             }

@@ -7,10 +7,10 @@
 use ersatz_abi::command::{Cause, EntryError, LIST_ENTRY_BYTES, List, ListEntry};
 
 use super::PIECE_BYTES;
-use super::bus::Bus;
 use super::context::{Context, Stop, words_at};
-use super::task::{Cursor, Part};
+use super::memory_access::MemoryAccess;
 use super::transfer::{Transfer, Work};
+use crate::channel::task::{Cursor, Part};
 use crate::dma::Purpose;
 
 /// List entries fetched at once.
@@ -50,10 +50,10 @@ impl Lists {
                 entries.fetch(context, cursor.entries)?;
                 continue;
             };
-            // One leave for as many entries as make up a piece: asking for it costs as much as a small copy.
-            Bus::open(context, cursor.entries, part.address(), |bus| {
-                let result = piece(bus, transfer, entries, work, cursor, bytes);
-                transfer.settle(context, bus, work, cause);
+            // One permit for as many entries as make up a piece: asking for it costs as much as a small copy.
+            MemoryAccess::open(context, cursor.entries, part.address(), |memory| {
+                let result = piece(memory, transfer, entries, work, cursor, bytes);
+                transfer.settle(context, memory, work, cause);
                 result
             })?;
         }
@@ -62,7 +62,7 @@ impl Lists {
 
 /// Executes as many entries as make up a piece, and are here.
 fn piece(
-    bus: &mut Bus<'_>,
+    memory: &mut MemoryAccess<'_>,
     transfer: &mut Transfer,
     entries: &Entries,
     work: Work,
@@ -71,12 +71,12 @@ fn piece(
 ) -> Result<(), Stop> {
     let mut budget = PIECE_BYTES;
     while let Some(part) = &mut cursor.part {
-        bus.entry = cursor.entries;
+        memory.entry = cursor.entries;
         if let Some(Ok(next)) = entries.peek(cursor.entries + 1) {
-            bus.expect(next.source, Purpose::Read);
-            bus.expect(next.destination, Purpose::Write);
+            memory.expect(next.source, Purpose::Read);
+            memory.expect(next.destination, Purpose::Write);
         }
-        let done = transfer.step(bus, work, part, budget)?;
+        let done = transfer.step(memory, work, part, budget)?;
         budget = budget.saturating_sub(done.max(ENTRY_COST));
         if part.finished {
             *bytes += u64::from(part.entry.length);

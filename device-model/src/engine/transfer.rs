@@ -10,9 +10,9 @@ use ersatz_abi::error::ErrorCode;
 use ersatz_abi::fault::AccessKind;
 use ersatz_abi::list::{Aperture, Location};
 
-use super::bus::Bus;
 use super::context::{Context, Stop};
-use super::task::Part;
+use super::memory_access::MemoryAccess;
+use crate::channel::task::Part;
 use crate::trace::Event;
 
 /// Size of the buffer: fits the cache, and is worth the calls it takes.
@@ -48,15 +48,21 @@ impl Transfer {
 
     /// Takes an entry one piece further, of `limit` bytes at most; returns how many it was. An entry that is finished
     /// by it is to be settled.
-    pub(crate) fn step(&mut self, bus: &mut Bus<'_>, work: Work, part: &mut Part, limit: u64) -> Result<u64, Stop> {
+    pub(crate) fn step(
+        &mut self,
+        memory: &mut MemoryAccess<'_>,
+        work: Work,
+        part: &mut Part,
+        limit: u64,
+    ) -> Result<u64, Stop> {
         if part.offset == 0 {
-            check(bus, work, &part.entry)?;
+            check(memory, work, &part.entry)?;
         }
         let left = u64::from(part.entry.length) - part.offset;
         let done = match work {
-            Work::Copy => self.copy(bus, part, left.min(limit))?,
-            Work::Fill(pattern) => self.fill(bus, part, left.min(limit), pattern)?,
-            Work::Digest => self.digest(bus, part, left.min(limit))?,
+            Work::Copy => self.copy(memory, part, left.min(limit))?,
+            Work::Fill(pattern) => self.fill(memory, part, left.min(limit), pattern)?,
+            Work::Digest => self.digest(memory, part, left.min(limit))?,
         };
         if part.finished {
             self.done.push(*part);
@@ -65,13 +71,13 @@ impl Transfer {
     }
 
     /// Counts and traces the entries that were finished, at the end of the piece of work in which they were.
-    pub(crate) fn settle(&mut self, context: &Context<'_>, bus: &mut Bus<'_>, work: Work, cause: Cause) {
+    pub(crate) fn settle(&mut self, context: &Context<'_>, memory: &mut MemoryAccess<'_>, work: Work, cause: Cause) {
         for Part { entry, .. } in &self.done {
             let length = u64::from(entry.length);
             match work {
-                Work::Copy => bus.tally.add_entry(cause, length),
-                Work::Fill(_) => bus.tally.add(Counter::BytesFilled, length),
-                Work::Digest => bus.tally.add(Counter::BytesDigested, length),
+                Work::Copy => memory.tally.add_entry(cause, length),
+                Work::Fill(_) => memory.tally.add(Counter::BytesFilled, length),
+                Work::Digest => memory.tally.add(Counter::BytesDigested, length),
             }
         }
         let Context { device, number: channel, engine, .. } = *context;
@@ -91,46 +97,46 @@ impl Transfer {
     }
 
     #[inline]
-    fn copy(&mut self, bus: &mut Bus<'_>, part: &mut Part, limit: u64) -> Result<u64, Stop> {
+    fn copy(&mut self, memory: &mut MemoryAccess<'_>, part: &mut Part, limit: u64) -> Result<u64, Stop> {
         let ListEntry { source, destination, length, .. } = part.entry;
         let in_system = |location: Location| matches!(location.aperture, Aperture::System | Aperture::Virtual);
         let limit = if in_system(source) && in_system(destination) { limit.min(BUFFER_BYTES) } else { limit };
-        let from = bus.resolve(behind(source, part.offset), limit, AccessKind::Read)?;
-        let to = bus.resolve(behind(destination, part.offset), from.length, AccessKind::Write)?;
-        bus.copy(from.location, to.location, to.length, &mut self.buffer)?;
-        bus.accessed(&from, to.length);
-        bus.accessed(&to, to.length);
-        bus.tally.add_direction(from.location.aperture, to.location.aperture, to.length);
+        let from = memory.resolve(behind(source, part.offset), limit, AccessKind::Read)?;
+        let to = memory.resolve(behind(destination, part.offset), from.length, AccessKind::Write)?;
+        memory.copy(from.location, to.location, to.length, &mut self.buffer)?;
+        memory.accessed(&from, to.length);
+        memory.accessed(&to, to.length);
+        memory.tally.add_direction(from.location.aperture, to.location.aperture, to.length);
         part.offset += to.length;
         part.finished = part.offset == u64::from(length);
         Ok(to.length)
     }
 
-    fn fill(&mut self, bus: &mut Bus<'_>, part: &mut Part, limit: u64, pattern: u64) -> Result<u64, Stop> {
+    fn fill(&mut self, memory: &mut MemoryAccess<'_>, part: &mut Part, limit: u64, pattern: u64) -> Result<u64, Stop> {
         let ListEntry { destination, length, .. } = part.entry;
-        let to = bus.resolve(behind(destination, part.offset), limit.min(BUFFER_BYTES), AccessKind::Write)?;
+        let to = memory.resolve(behind(destination, part.offset), limit.min(BUFFER_BYTES), AccessKind::Write)?;
         let bytes = &mut self.buffer[..to.length as usize];
         bytes.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&pattern.to_le_bytes()));
-        bus.write(to.location, bytes)?;
-        bus.accessed(&to, to.length);
+        memory.write(to.location, bytes)?;
+        memory.accessed(&to, to.length);
         part.offset += to.length;
         part.finished = part.offset == u64::from(length);
         Ok(to.length)
     }
 
-    fn digest(&mut self, bus: &mut Bus<'_>, part: &mut Part, limit: u64) -> Result<u64, Stop> {
+    fn digest(&mut self, memory: &mut MemoryAccess<'_>, part: &mut Part, limit: u64) -> Result<u64, Stop> {
         let ListEntry { source, destination, length, .. } = part.entry;
         if part.offset == u64::from(length) {
-            let to = bus.resolve(destination, DIGEST_BYTES, AccessKind::Write)?;
-            bus.write(to.location, &mut u64::from(part.digest).to_le_bytes())?;
-            bus.accessed(&to, DIGEST_BYTES);
+            let to = memory.resolve(destination, DIGEST_BYTES, AccessKind::Write)?;
+            memory.write(to.location, &mut u64::from(part.digest).to_le_bytes())?;
+            memory.accessed(&to, DIGEST_BYTES);
             part.finished = true;
             return Ok(DIGEST_BYTES);
         }
-        let from = bus.resolve(behind(source, part.offset), limit.min(BUFFER_BYTES), AccessKind::Read)?;
+        let from = memory.resolve(behind(source, part.offset), limit.min(BUFFER_BYTES), AccessKind::Read)?;
         let bytes = &mut self.buffer[..from.length as usize];
-        bus.read(from.location, bytes)?;
-        bus.accessed(&from, from.length);
+        memory.read(from.location, bytes)?;
+        memory.accessed(&from, from.length);
         part.digest = crc32c::crc32c_append(part.digest, bytes);
         part.offset += from.length;
         Ok(from.length)
@@ -139,16 +145,16 @@ impl Transfer {
 
 /// Finds out what can be found out before anything is moved.
 #[inline]
-fn check(bus: &Bus<'_>, work: Work, entry: &ListEntry) -> Result<(), Stop> {
+fn check(memory: &MemoryAccess<'_>, work: Work, entry: &ListEntry) -> Result<(), Stop> {
     let ListEntry { source, destination, length, .. } = *entry;
     let length = u64::from(length);
     if !matches!(work, Work::Fill(_)) {
-        bus.check(source, length)?;
+        memory.check(source, length)?;
     }
-    bus.check(destination, if work == Work::Digest { DIGEST_BYTES } else { length })?;
+    memory.check(destination, if work == Work::Digest { DIGEST_BYTES } else { length })?;
     let same = (source.aperture, source.peer) == (destination.aperture, destination.peer);
     if work == Work::Copy && same && source.address.abs_diff(destination.address) < length {
-        return Err(Stop::fault(ErrorCode::Overlap, bus.entry, destination.address));
+        return Err(Stop::failed(ErrorCode::Overlap, memory.entry, destination.address));
     }
     Ok(())
 }

@@ -30,6 +30,8 @@ pub struct GpuConfig {
     pub compute_engines: u8,
     /// PCIe device serial number, which tells devices apart.
     pub serial: u64,
+    /// The GPU's number in its machine, for log lines and the names of its threads.
+    pub number: u8,
     /// Bus, device and function number: whom error reports name as the sender of a request.
     pub requester_id: u16,
     /// Where this GPU is plugged into a fabric, by which it reaches others and they reach it.
@@ -39,8 +41,8 @@ pub struct GpuConfig {
 }
 
 impl GpuConfig {
-    /// All of VRAM in BAR2, sixteen channels, two copy engines, one compute engine, serial number and requester id zero, no
-    /// fabric, no trace.
+    /// All of VRAM in BAR2, sixteen channels, two copy engines, one compute engine, number, serial number and requester id
+    /// zero, no fabric, no trace.
     pub const fn new(vram_size: u64) -> Self {
         Self {
             vram_size,
@@ -49,6 +51,7 @@ impl GpuConfig {
             copy_engines: 2,
             compute_engines: 1,
             serial: 0,
+            number: 0,
             requester_id: 0,
             fabric: None,
             tracer: Tracer::disabled(),

@@ -25,7 +25,7 @@ impl Memory {
         Self { peers, ..Self::default() }
     }
 
-    /// Has a zeroed page there.
+    /// Adds a zeroed page.
     pub(super) fn add_table(&self, at: Location) {
         assert_eq!(at.address % TABLE_BYTES, 0);
         self.tables.borrow_mut().insert((at.aperture, at.address), vec![0; 512]);

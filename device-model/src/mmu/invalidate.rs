@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Invalidations: asked for without waiting, carried out by a thread, acknowledged by number.
+//! Invalidations: requested without waiting, carried out by a thread, acknowledged by number.
 //!
 //! [`serve`] carries out all that was asked for since the last time. For each engine it takes the lock under which that engine
 //! translates *and* accesses, so what it has passed neither uses an old translation nor will. Only when it has passed
-//! all engines are the numbers acknowledged.
+//! all engines are the numbers acknowledged, and then not before a delay, if one is set, is over.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::ops::RangeInclusive;
 
@@ -25,9 +26,13 @@ pub(super) struct Requests {
     acknowledged: u64,
     /// One of those pending is a command's.
     awaited: bool,
+    /// Carried out and not acknowledged, each with the time at which it is; in the order of their numbers.
+    unacknowledged: VecDeque<(Batch, u64)>,
+    /// How long acknowledgements are held back, in nanoseconds.
+    pub(super) delay: u64,
     /// How often this was reset.
     generation: u64,
-    /// Nobody is to wait for more.
+    /// The thread that serves them is to end.
     pub(super) leaving: bool,
 }
 
@@ -51,7 +56,7 @@ pub(super) struct Done {
 }
 
 impl Requests {
-    /// Adds an invalidation, for which a command waits or nobody does; returns its number.
+    /// Adds an invalidation; `awaited` if a command waits for it. Returns its number.
     pub(super) fn add(&mut self, invalidation: Invalidation, awaited: bool) -> u64 {
         let covered = self.pending.last() == Some(&Invalidation::All);
         if invalidation == Invalidation::All || self.pending.len() >= CAPACITY {
@@ -65,9 +70,14 @@ impl Requests {
         self.requested
     }
 
-    /// Whether there is nothing to carry out.
-    pub(super) fn is_empty(&self) -> bool {
-        self.pending.is_empty()
+    /// Whether there is something to carry out or to acknowledge now.
+    pub(super) fn is_due(&self, now: u64) -> bool {
+        !self.pending.is_empty() || self.deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// When there is something to acknowledge.
+    pub(super) fn deadline(&self) -> Option<u64> {
+        self.unacknowledged.front().map(|(_, deadline)| *deadline)
     }
 
     /// All invalidations up to this number are complete.
@@ -78,7 +88,7 @@ impl Requests {
     /// Forgets everything; what is being carried out is not acknowledged.
     pub(super) fn reset(&mut self) {
         let generation = self.generation.wrapping_add(1);
-        *self = Self { generation, leaving: self.leaving, ..Self::default() };
+        *self = Self { generation, leaving: self.leaving, delay: self.delay, ..Self::default() };
     }
 
     fn take(&mut self) -> Option<Batch> {
@@ -89,30 +99,49 @@ impl Requests {
         Some(Batch { invalidations, last: self.requested, awaited, generation: self.generation })
     }
 
-    /// Acknowledges a batch, unless there was a reset.
-    fn complete(&mut self, batch: &Batch, announce: impl FnOnce(&Done)) -> Option<Done> {
-        if batch.generation != self.generation {
-            return None;
+    /// Schedules the acknowledgement of a batch that was carried out, unless there was a reset.
+    fn carried_out(&mut self, batch: Batch, now: u64) {
+        if batch.generation == self.generation {
+            self.unacknowledged.push_back((batch, now.saturating_add(self.delay)));
         }
-        let done = Done { numbers: self.acknowledged + 1..=batch.last, awaited: batch.awaited };
+    }
+
+    /// Acknowledges what is due.
+    fn acknowledge(&mut self, now: u64, announce: impl FnOnce(&Done)) -> Option<Done> {
+        let mut due: Option<(u64, bool)> = None;
+        while self.deadline().is_some_and(|deadline| deadline <= now)
+            && let Some((batch, _)) = self.unacknowledged.pop_front()
+        {
+            due = Some((batch.last, batch.awaited || due.is_some_and(|(_, awaited)| awaited)));
+        }
+        let (last, awaited) = due?;
+        let done = Done { numbers: self.acknowledged + 1..=last, awaited };
         announce(&done);
-        self.acknowledged = batch.last;
+        self.acknowledged = last;
         Some(done)
     }
 }
 
-/// Carries out what is pending. Calls `announce` with what it acknowledges, before anybody can see that, and returns the same;
-/// `None` if there was nothing to do, or a reset came in between.
+/// Carries out what is pending and acknowledges what is due. Calls `announce` with what it acknowledges, before another thread
+/// can see that, and returns the same; `None` if there was nothing to acknowledge, or a reset came in between.
 pub(super) fn serve<T: Lock<Tlb>>(
     requests: &impl Lock<Requests>,
     tlbs: &[T],
+    now: u64,
     announce: impl FnOnce(&Done),
 ) -> Option<Done> {
-    let batch = requests.with(Requests::take)?;
-    for tlb in tlbs {
-        tlb.with(|tlb| batch.invalidations.iter().for_each(|invalidation| tlb.forget(invalidation)));
+    let batch = requests.with(Requests::take);
+    if let Some(batch) = &batch {
+        for tlb in tlbs {
+            tlb.with(|tlb| batch.invalidations.iter().for_each(|invalidation| tlb.forget(invalidation)));
+        }
     }
-    requests.with(|requests| requests.complete(&batch, announce))
+    requests.with(|requests| {
+        if let Some(batch) = batch {
+            requests.carried_out(batch, now);
+        }
+        requests.acknowledge(now, announce)
+    })
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 //! The MMU: from virtual addresses of an address space to memory, by page tables that a driver writes.
 //!
 //! [`space`] has the registers that say where tables begin; [`walk`] goes through them, in memory that it sees as a
-//! [`memory::TableMemory`]; a [`tlb`] an engine keeps what walks found. What it keeps goes stale when a driver changes its tables,
-//! until the driver has it forgotten: [`invalidate`].
+//! [`memory::TableMemory`]; a [`tlb`] per engine keeps what walks found. An entry is stale once the driver changes its
+//! tables, until the driver invalidates it: [`invalidate`].
 //!
-//! An engine translates, and accesses what it was led to, while it holds the lock of its TLB ([`Mmu::lock`]). An
+//! An engine translates, and accesses what the address leads to, while it holds the lock of its TLB ([`Mmu::lock`]). An
 //! invalidation takes each of these locks in turn. So once it is acknowledged, no access through a translation from before it
 //! is under way or will begin.
 
@@ -13,28 +13,27 @@
 mod fixture;
 mod invalidate;
 pub mod memory;
-#[cfg(test)]
-#[path = "../../tests/host/page_tables.rs"]
-mod page_tables;
 pub mod space;
 pub mod tlb;
 mod translate;
 mod turnstile;
 pub mod walk;
 
-use std::sync::{Arc, Condvar, PoisonError};
+use std::sync::Arc;
 
 use ersatz_abi::counter::Counter;
 use ersatz_abi::mmu::{InvalidateScope, InvalidateTarget, Invalidation};
 
+use crate::clock::{Clock, Condvar};
 use crate::counters::Counters;
 use crate::sync::{Lock, Mutex};
 use crate::trace::{MmuEvent, Tracer};
 use invalidate::{Done, Requests, serve};
-use space::{AddressSpace, AddressSpaces, Switched};
+use space::{AddressSpace, AddressSpaces, SpaceSwitched};
 use tlb::Tlb;
-pub use translate::{TranslateError, Translation, Unit};
+pub use translate::{TranslateError, Translation, Translator};
 use turnstile::Turnstile;
+pub use walk::PageFault;
 
 /// The MMU of a device.
 #[derive(Debug)]
@@ -43,27 +42,27 @@ pub struct Mmu {
     pub spaces: AddressSpaces,
     counters: Arc<Counters>,
     tracer: Tracer,
-    /// One an engine.
+    /// One per engine.
     tlbs: Box<[Turnstile<Tlb>]>,
     window: Mutex<Window>,
     requests: Mutex<Requests>,
-    /// Signalled when there is something to carry out, and when [`Self::run`] is to return.
+    /// Signalled when there is something to carry out, when the clock was set, and when [`Self::run`] is to return.
     wake: Condvar,
 }
 
-/// The registers by which invalidations are asked for.
+/// The registers by which invalidations are requested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
     /// First address of the next range.
     pub address: u64,
     /// Its length in bytes.
     pub length: u64,
-    /// Number of the last invalidation asked for by register; zero if none was.
+    /// Number of the last invalidation requested by register; zero if none was.
     pub requested: u64,
 }
 
 impl Mmu {
-    /// No address space enabled, nothing cached by so many engines.
+    /// Creates the MMU of `engines` engines: no address space is enabled, nothing is cached.
     pub fn new(engines: u8, counters: Arc<Counters>, tracer: Tracer) -> Self {
         Self {
             spaces: AddressSpaces::new(),
@@ -76,18 +75,18 @@ impl Mmu {
         }
     }
 
-    /// Has an engine translate. While it holds what this returns, invalidations wait: for one piece of work, that is, and what
-    /// was translated is accessed before it is dropped. The engine holds one of these at a time.
+    /// Locks the TLB of an engine for translations. Invalidations wait until what this returns is dropped: for one piece of
+    /// work, in which what was translated is also accessed. The engine holds one of these at a time.
     ///
     /// # Panics
     ///
     /// If there is no such engine.
-    pub fn lock(&self, engine: u8) -> Unit<'_> {
-        Unit { mmu: self, engine, tlb: self.tlbs[usize::from(engine)].enter(), hits: 0, misses: 0 }
+    pub fn lock(&self, engine: u8) -> Translator<'_> {
+        Translator { mmu: self, engine, tlb: self.tlbs[usize::from(engine)].enter(), hits: 0, misses: 0 }
     }
 
-    /// Has every engine forget translations, without waiting for it; returns the number by which that is acknowledged.
-    /// `channel` is the one whose command asks for it, if it is a command.
+    /// Requests that every engine drops translations, without waiting for it. Returns the number by which that is acknowledged.
+    /// `channel` is the one whose command requests it, if a command does.
     pub fn request(&self, invalidation: Invalidation, channel: Option<u8>) -> u64 {
         let mut requests = self.requests.lock();
         let number = requests.add(invalidation, channel.is_some());
@@ -104,7 +103,7 @@ impl Mmu {
         self.requests.lock().acknowledged()
     }
 
-    /// The registers by which invalidations are asked for.
+    /// The registers by which invalidations are requested.
     pub fn window(&self) -> Window {
         *self.window.lock()
     }
@@ -114,7 +113,7 @@ impl Mmu {
         change(&mut self.window.lock());
     }
 
-    /// Asks for an invalidation by register; `false` if the target is none.
+    /// Requests an invalidation by register. Returns whether the target is valid.
     pub fn request_by_register(&self, target: InvalidateTarget) -> bool {
         let mut window = self.window.lock();
         let is_range = target.raw_scope() == InvalidateScope::Range as u64;
@@ -124,21 +123,38 @@ impl Mmu {
         true
     }
 
-    /// Carries out invalidations as they are asked for, until [`Self::leave`]; calls `wake` each time that some were
+    /// Carries out invalidations as they are requested, until [`Self::leave`]; calls `wake` each time that some were
     /// acknowledged for which commands wait.
-    pub fn run(&self, wake: impl Fn()) {
-        loop {
-            let idle = |requests: &mut Requests| requests.is_empty() && !requests.leaving;
-            let requests = self.wake.wait_while(self.requests.lock(), idle).unwrap_or_else(PoisonError::into_inner);
-            if requests.leaving {
-                return;
-            }
-            drop(requests);
-            let done = serve(&self.requests, &self.tlbs, |done| self.announce(done));
+    pub fn run(&self, clock: &dyn Clock, wake: impl Fn()) {
+        while self.wait(clock) {
+            let done = serve(&self.requests, &self.tlbs, clock.now(), |done| self.announce(done));
             if done.is_some_and(|done| done.awaited) {
                 wake();
             }
         }
+    }
+
+    /// Waits until there is something to carry out or to acknowledge; false if [`Self::run`] is to return.
+    fn wait(&self, clock: &dyn Clock) -> bool {
+        let mut requests = self.requests.lock();
+        while !requests.leaving && !requests.is_due(clock.now()) {
+            let deadline = requests.deadline();
+            requests = self.wake.wait_until(requests, clock, deadline);
+        }
+        !requests.leaving
+    }
+
+    /// Holds each acknowledgement back for this many nanoseconds after its invalidation was carried out: for one that is
+    /// carried out from now on. A reset forgets the acknowledgements, not the delay.
+    pub fn set_acknowledgement_delay(&self, nanoseconds: u64) {
+        self.requests.lock().delay = nanoseconds;
+    }
+
+    /// The clock that was given to [`Self::run`] was set.
+    pub fn clock_was_set(&self) {
+        // Behind the lock the thread either has seen the new time or is waiting.
+        drop(self.requests.lock());
+        self.wake.notify_all();
     }
 
     /// Counts and traces what is about to be acknowledged.
@@ -152,17 +168,17 @@ impl Mmu {
     /// Writes the control register of an address space; `false`, and no change, if [`AddressSpaces::set_control`] refuses.
     pub fn set_control(&self, asid: u8, value: u32) -> bool {
         let trace = |switched| match switched {
-            Switched::Enabled(AddressSpace { root, control }) => {
+            SpaceSwitched::Enabled(AddressSpace { root, control }) => {
                 let event = MmuEvent::AddressSpaceEnabled { asid, root: root.0, control: control.0 };
                 self.tracer.emit(event.into());
             }
-            Switched::Disabled => self.tracer.emit(MmuEvent::AddressSpaceDisabled { asid }.into()),
-            Switched::Unchanged => {}
+            SpaceSwitched::Disabled => self.tracer.emit(MmuEvent::AddressSpaceDisabled { asid }.into()),
+            SpaceSwitched::Unchanged => {}
         };
         self.spaces.set_control(asid, value, trace).is_some()
     }
 
-    /// Has [`Self::run`] return, now or when it is called.
+    /// Makes [`Self::run`] return, now or when it is called.
     pub fn leave(&self) {
         self.requests.lock().leaving = true;
         self.wake.notify_all();

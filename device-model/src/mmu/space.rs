@@ -16,7 +16,7 @@ pub struct AddressSpace {
 
 /// What a write of a control register changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Switched {
+pub enum SpaceSwitched {
     /// Translations may be made from now on.
     Enabled(AddressSpace),
     /// No more translations are made; those that are cached are still used.
@@ -68,7 +68,7 @@ impl AddressSpaces {
 
     /// Writes the control register, and calls `trace` with what that changed before any walk sees it. `None`, and no change,
     /// if a reserved bit is set, or if the address space is enabled and would stay so with other bits changed.
-    pub fn set_control(&self, asid: u8, value: u32, trace: impl FnOnce(Switched)) -> Option<Switched> {
+    pub fn set_control(&self, asid: u8, value: u32, trace: impl FnOnce(SpaceSwitched)) -> Option<SpaceSwitched> {
         let control = AddressSpaceControl(value);
         if value & AddressSpaceControl::RESERVED != 0 {
             return None;
@@ -80,9 +80,9 @@ impl AddressSpaces {
         }
         space.control = control;
         let switched = match (before.enable(), control.enable()) {
-            (false, true) => Switched::Enabled(*space),
-            (true, false) => Switched::Disabled,
-            (false, false) | (true, true) => Switched::Unchanged,
+            (false, true) => SpaceSwitched::Enabled(*space),
+            (true, false) => SpaceSwitched::Disabled,
+            (false, false) | (true, true) => SpaceSwitched::Unchanged,
         };
         trace(switched);
         Some(switched)
@@ -111,11 +111,11 @@ mod tests {
         assert_eq!(spaces.enabled(3), None);
         let enabled = control().with_enable(true).with_track(true);
         let space = AddressSpace { root: PageTableEntry(0x1001), control: enabled };
-        assert_eq!(spaces.set_control(3, enabled.0, |_| ()), Some(Switched::Enabled(space)));
+        assert_eq!(spaces.set_control(3, enabled.0, |_| ()), Some(SpaceSwitched::Enabled(space)));
         assert!(!spaces.set_root(3, |_| 0x2001));
         assert_eq!(spaces.enabled(3), Some(space));
         assert_eq!(spaces.enabled(2), None);
-        assert_eq!(spaces.set_control(3, control().with_track(true).0, |_| ()), Some(Switched::Disabled));
+        assert_eq!(spaces.set_control(3, control().with_track(true).0, |_| ()), Some(SpaceSwitched::Disabled));
         assert!(spaces.set_root(3, |old| old + 0x1000));
         assert_eq!(spaces.get(3).root.0, 0x2001);
     }
@@ -132,8 +132,8 @@ mod tests {
             assert_eq!(spaces.set_control(0, other.0, |_| panic!("no change")), None, "{other:?}");
         }
         assert_eq!(spaces.get(0).control, enabled);
-        assert_eq!(spaces.set_control(0, enabled.0, |_| ()), Some(Switched::Unchanged));
-        assert_eq!(spaces.set_control(0, control().with_track(true).0, |_| ()), Some(Switched::Disabled));
+        assert_eq!(spaces.set_control(0, enabled.0, |_| ()), Some(SpaceSwitched::Unchanged));
+        assert_eq!(spaces.set_control(0, control().with_track(true).0, |_| ()), Some(SpaceSwitched::Disabled));
     }
 
     #[test]

@@ -15,9 +15,9 @@ use proptest::prelude::*;
 
 use super::fixture::Memory;
 use super::memory::TableMemory;
-use super::page_tables::PageTables;
-use super::walk::{Fault, denied};
+use super::walk::{PageFault, denied};
 use super::*;
+use ersatz_device_testing::page_tables::PageTables;
 
 const GRANULE: u64 = 4096;
 const SPACES: u8 = 2;
@@ -71,7 +71,7 @@ impl Bench {
 
     /// What the thread of the device does.
     fn serve(&self) {
-        serve(&self.mmu.requests, &self.mmu.tlbs, |done| self.mmu.announce(done));
+        serve(&self.mmu.requests, &self.mmu.tlbs, 0, |done| self.mmu.announce(done));
     }
 }
 
@@ -113,7 +113,7 @@ impl Model {
         pages.range(..address + size.bytes()).filter(overlaps).map(|(start, page)| (*start, *page)).collect()
     }
 
-    /// An invalidation that was asked for at `time` is acknowledged.
+    /// An invalidation that was requested at `time` is acknowledged.
     fn acknowledge(&mut self, time: u64, invalidation: Invalidation) {
         for &(asid, granule) in self.history.keys() {
             let meant = match invalidation {
@@ -153,10 +153,10 @@ impl Model {
                 let granule = Location { address: location.address + offset - at % GRANULE, ..location };
                 states(at).any(|page| page.location == granule && denied(&page, access).is_none())
             }),
-            Err(TranslateError::Fault(Fault { kind: FaultKind::NotPresent, .. })) => {
+            Err(TranslateError::PageFault(PageFault { kind: FaultKind::NotPresent, .. })) => {
                 self.current(asid, address).is_none()
             }
-            Err(TranslateError::Fault(Fault { kind, .. })) => {
+            Err(TranslateError::PageFault(PageFault { kind, .. })) => {
                 states(address).any(|page| denied(&page, access) == Some(kind))
             }
             Err(TranslateError::SpaceDisabled) => false,
@@ -282,8 +282,8 @@ fn system_page(address: u64, write: bool) -> Page {
     Page { location: Location::system(address), size: PageSize::Small, write, atomic: write }
 }
 
-fn fault(kind: FaultKind) -> TranslateError {
-    TranslateError::Fault(Fault { kind, level: 0 })
+fn fault(access: AccessKind, kind: FaultKind) -> TranslateError {
+    TranslateError::PageFault(PageFault { address: 0x5000, access, kind, level: 0 })
 }
 
 /// The hazards that the manual promises, one by one.
@@ -291,16 +291,20 @@ fn fault(kind: FaultKind) -> TranslateError {
 fn what_is_cached_is_not_looked_up_again() {
     let mut bench = Bench::new(AddressSpaceControl(0));
     let read = |bench: &Bench| bench.translate(0, 1, 0x5000, AccessKind::Read).map(|found| found.location.address);
-    let no_table = Fault { kind: FaultKind::NotPresent, level: 3 };
-    assert_eq!(read(&bench), Err(TranslateError::Fault(no_table)));
+    let no_table = PageFault { address: 0x5000, access: AccessKind::Read, kind: FaultKind::NotPresent, level: 3 };
+    assert_eq!(read(&bench), Err(TranslateError::PageFault(no_table)));
     bench.map(1, 0x5000, system_page(0x9000, false));
     assert_eq!(read(&bench), Ok(0x9000), "what is not there is not cached");
     bench.map(1, 0x5000, system_page(0x9000, true));
     let write = bench.translate(0, 1, 0x5000, AccessKind::Write);
-    assert_eq!(write, Err(fault(FaultKind::WriteProtect)), "wider rights need an invalidation, too");
+    assert_eq!(write, Err(fault(AccessKind::Write, FaultKind::WriteProtect)), "wider rights need an invalidation, too");
     bench.unmap(1, 0x5000, PageSize::Small);
     assert_eq!(read(&bench), Ok(0x9000), "stale");
-    assert_eq!(bench.translate(1, 1, 0x5000, AccessKind::Read), Err(fault(FaultKind::NotPresent)), "the other engine");
+    assert_eq!(
+        bench.translate(1, 1, 0x5000, AccessKind::Read),
+        Err(fault(AccessKind::Read, FaultKind::NotPresent)),
+        "the other engine"
+    );
     assert!(bench.mmu.set_control(1, 0));
     assert_eq!(read(&bench), Ok(0x9000), "stale even in an address space that is disabled");
     bench.mmu.request(Invalidation::Range { asid: 1, address: 0x5fff, length: 1 }, None);

@@ -2,8 +2,8 @@
 //! The translation lookaside buffer of one engine.
 //!
 //! For each size of pages there is a set-associative cache, keyed by address space and page. It holds what a walk found until
-//! somebody has it forgotten, or its place is needed: what the page tables say meanwhile it does not know. What a walk did
-//! *not* find is never held.
+//! an invalidation drops it, or its place is needed, whatever the page tables say meanwhile. What a walk did *not* find is never
+//! held.
 
 use ersatz_abi::mmu::{Invalidation, PageSize};
 

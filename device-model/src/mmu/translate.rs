@@ -12,14 +12,14 @@ use super::Mmu;
 use super::memory::TableMemory;
 use super::space::AddressSpace;
 use super::tlb::Tlb;
-use super::walk::{Fault, Walked, denied, modifies, walk};
+use super::walk::{PageFault, Walked, denied, modifies, walk};
 use crate::trace::MmuEvent;
 
 /// Where a virtual address leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translation {
-    /// The byte it means: in VRAM, in system memory, or in a peer's VRAM. Whether there is such memory is for the access to find
-    /// out.
+    /// The byte it means: in VRAM, in system memory, or in a peer's VRAM. Whether there is such memory is for the access to
+    /// find out.
     pub location: Location,
     /// Bytes from there to the end of the page: all that may be accessed by this translation.
     pub length: u64,
@@ -41,11 +41,11 @@ pub enum TranslateError {
     /// The address space is not enabled.
     SpaceDisabled,
     /// The access faults.
-    Fault(Fault),
+    PageFault(PageFault),
 }
 
 /// What an engine translates with.
-pub struct Unit<'a> {
+pub struct Translator<'a> {
     pub(super) mmu: &'a Mmu,
     pub(super) engine: u8,
     pub(super) tlb: MutexGuard<'a, Tlb>,
@@ -54,7 +54,7 @@ pub struct Unit<'a> {
     pub(super) misses: u64,
 }
 
-impl Drop for Unit<'_> {
+impl Drop for Translator<'_> {
     fn drop(&mut self) {
         let Mmu { counters, .. } = self.mmu;
         counters.add(Counter::TlbHits, self.hits);
@@ -62,12 +62,12 @@ impl Drop for Unit<'_> {
     }
 }
 
-impl Unit<'_> {
+impl Translator<'_> {
     /// Where a virtual address leads. What was translated before remains good until this is dropped.
     ///
     /// # Errors
     ///
-    /// Whatever [`TranslateError`] lists.
+    /// See [`TranslateError`].
     pub fn translate(
         &mut self,
         memory: &impl TableMemory,
@@ -79,12 +79,13 @@ impl Unit<'_> {
         let page = match look_up(&mut self.tlb, asid, address, access) {
             Some(held) => {
                 self.hits += 1;
-                held.map_err(TranslateError::Fault)?
+                held.map_err(TranslateError::PageFault)?
             }
             None => {
                 let space = spaces.enabled(asid).ok_or(TranslateError::SpaceDisabled)?;
                 self.misses += 1;
-                let page = fill(&mut self.tlb, memory, space, asid, address, access).map_err(TranslateError::Fault)?;
+                let page =
+                    fill(&mut self.tlb, memory, space, asid, address, access).map_err(TranslateError::PageFault)?;
                 let Page { location, size, write, atomic } = page;
                 let (engine, first) = (self.engine, address - address % size.bytes());
                 let event = MmuEvent::TlbFill { engine, asid, address: first, page: location, size, write, atomic };
@@ -96,18 +97,18 @@ impl Unit<'_> {
     }
 }
 
-/// What a TLB has to say of an access; `None` if that takes a walk.
-pub(super) fn look_up(tlb: &mut Tlb, asid: u8, address: u64, access: AccessKind) -> Option<Result<Page, Fault>> {
+/// Returns what an access gets by what the TLB holds, or `None` if that takes a walk.
+pub(super) fn look_up(tlb: &mut Tlb, asid: u8, address: u64, access: AccessKind) -> Option<Result<Page, PageFault>> {
     let Walked { page, clean } = tlb.find(asid, address)?;
     match denied(&page, access) {
-        Some(kind) => Some(Err(Fault { kind, level: level_of(page.size) })),
+        Some(kind) => Some(Err(PageFault { address, access, kind, level: level_of(page.size) })),
         // The dirty bit is to be set in the entry that is there now, whatever that says.
         None if clean && modifies(access) => None,
         None => Some(Ok(page)),
     }
 }
 
-/// Walks, and has a TLB hold what was found.
+/// Walks, and keeps in the TLB what was found.
 pub(super) fn fill(
     tlb: &mut Tlb,
     memory: &impl TableMemory,
@@ -115,7 +116,7 @@ pub(super) fn fill(
     asid: u8,
     address: u64,
     access: AccessKind,
-) -> Result<Page, Fault> {
+) -> Result<Page, PageFault> {
     // A walk to set a dirty bit replaces what is held, even by nothing.
     tlb.remove(asid, address);
     let walked = walk(memory, space, address, access)?;

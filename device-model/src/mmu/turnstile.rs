@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A lock for one busy holder and rare others.
 //!
-//! An engine takes the lock of its TLB for each piece of work and gives it back only to take it again: with a plain mutex, whoever
-//! else wants it could wait for as long as the engine has work. Here the others hold a turnstile while they wait, which the
+//! An engine takes the lock of its TLB for each piece of work and releases it only to take it again: with a plain mutex, another
+//! thread could wait for it for as long as the engine has work. Here the others hold a turnstile while they wait, which the
 //! engine has to pass before it takes the lock again.
 
 use std::sync::MutexGuard;

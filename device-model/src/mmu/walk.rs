@@ -14,10 +14,14 @@ use super::space::AddressSpace;
 /// Walks for one translation, when entries change under them, before that is a fault.
 const ATTEMPTS: u32 = 16;
 
-/// Why there is no page.
+/// An access that the MMU refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// What is wrong.
+pub struct PageFault {
+    /// The virtual address.
+    pub address: u64,
+    /// What was to be done there.
+    pub access: AccessKind,
+    /// Why it is refused.
     pub kind: FaultKind,
     /// Level of the table whose entry ended the walk; one above the root table's if that is the root.
     pub level: u8,
@@ -45,18 +49,27 @@ struct Leaf {
 /// # Errors
 ///
 /// The fault.
-pub fn walk(memory: &impl TableMemory, space: AddressSpace, address: u64, access: AccessKind) -> Result<Walked, Fault> {
+pub fn walk(
+    memory: &impl TableMemory,
+    space: AddressSpace,
+    address: u64,
+    access: AccessKind,
+) -> Result<Walked, PageFault> {
     let root_level = space.control.root_level();
+    let refuse = |(kind, level)| Err(PageFault { address, access, kind, level });
     if address >> address_bits(root_level) != 0 {
-        return Err(Fault { kind: FaultKind::BadAddress, level: root_level });
+        return refuse((FaultKind::BadAddress, root_level));
     }
     let track = space.control.track();
     let mut level = 0;
     for _ in 0..ATTEMPTS {
-        let leaf = descend(memory, space.root, root_level, address)?;
+        let leaf = match descend(memory, space.root, root_level, address) {
+            Ok(leaf) => leaf,
+            Err(reason) => return refuse(reason),
+        };
         let page = leaf.page;
         if let Some(kind) = denied(&page, access) {
-            return Err(Fault { kind, level: leaf.level });
+            return refuse((kind, leaf.level));
         }
         if !track {
             return Ok(Walked { page, clean: false });
@@ -69,18 +82,24 @@ pub fn walk(memory: &impl TableMemory, space: AddressSpace, address: u64, access
         match memory.compare_exchange_u64(leaf.at, leaf.entry.0, marked.0) {
             Some(Ok(_)) => return Ok(Walked { page, clean: !dirty }),
             Some(Err(_)) => level = leaf.level,
-            None => return Err(Fault { kind: FaultKind::BadTable, level: leaf.level }),
+            None => return refuse((FaultKind::BadTable, leaf.level)),
         }
     }
-    // Whoever keeps changing it can be told that there was nothing to hold on to.
-    Err(Fault { kind: FaultKind::NotPresent, level })
+    // A driver that keeps changing the entry gets the fault of an entry that is not there.
+    refuse((FaultKind::NotPresent, level))
 }
 
-fn descend(memory: &impl TableMemory, root: PageTableEntry, root_level: u8, address: u64) -> Result<Leaf, Fault> {
+/// Goes from the root to the entry that maps the address. The error is what is wrong with the entry at a level.
+fn descend(
+    memory: &impl TableMemory,
+    root: PageTableEntry,
+    root_level: u8,
+    address: u64,
+) -> Result<Leaf, (FaultKind, u8)> {
     let (mut entry, mut level) = (root, root_level + 1);
     let mut at = None;
     loop {
-        let fault = |kind| Err(Fault { kind, level });
+        let fault = |kind| Err((kind, level));
         let table = match (entry.decode(level), at) {
             (Ok(Step::Table(table)), _) => table,
             (Ok(Step::Page(page)), Some(at)) => {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The access counters: count the accesses of regions of virtual memory, and tell the driver of the hot ones.
+//! The access counters: count the accesses of regions of virtual memory, and report the hot ones to the driver.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,31 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The fault buffer: numbers the faults of the MMU and tells the driver of them.
+//! The fault buffer: numbers the faults of the MMU and reports them to the driver.
 //!
-//! Who waits for an answer, and what the answer does, is the channels' business. A fault that is lost is answered like any
-//! other: its channel waits, and faults again after a replay.
+//! The channels know which of them wait for an answer, and what the answer does. A fault whose record is lost is answered like
+//! any other: its channel waits, and faults again after a replay.
 
 use ersatz_abi::counter::Counter;
-use ersatz_abi::fault::{AccessKind, FaultKind, FaultRecord};
+use ersatz_abi::fault::{AccessKind, FaultRecord};
 
 use super::ring::NotificationRing;
 use crate::counters::Counters;
 use crate::dma::DmaSession;
+use crate::mmu::PageFault;
 use crate::ports::Ports;
 use crate::sync::Mutex;
 use crate::trace::{Loss, NotificationEvent};
 
-/// A fault, as an engine meets it.
+/// What made an access: an engine, for a channel, in its address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FaultReport {
+pub(crate) struct Initiator {
     pub(crate) channel: u8,
     pub(crate) engine: u8,
     pub(crate) asid: u8,
-    /// The virtual address.
-    pub(crate) address: u64,
-    pub(crate) access: AccessKind,
-    pub(crate) kind: FaultKind,
-    /// Level of the table whose entry ended the walk.
-    pub(crate) level: u8,
 }
 
 /// The fault buffer.
@@ -43,16 +38,17 @@ impl FaultBuffer {
         self.ring.reset();
     }
 
-    /// Records a fault, and raises the interrupt that may be due; the record, or why it was lost.
+    /// Records a fault, and raises the interrupt that may be due. Returns the record, or why it was lost.
     pub(crate) fn record(
         &self,
         ports: &Ports,
         counters: &Counters,
         dma: &dyn DmaSession,
-        fault: &FaultReport,
+        Initiator { channel, engine, asid }: Initiator,
+        fault: &PageFault,
         raise: impl FnOnce(u16),
     ) -> Result<FaultRecord, Loss> {
-        let FaultReport { channel, engine, asid, address, access, kind, level } = *fault;
+        let PageFault { address, access, kind, level } = *fault;
         let is_prefetch = access == AccessKind::Prefetch;
         let (record, claim) = {
             let mut last = self.last.lock();

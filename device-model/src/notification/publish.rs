@@ -13,10 +13,10 @@ pub(crate) trait Slot {
     /// Why a word cannot be written.
     type Error;
 
-    /// Writes a word that nobody looks at yet.
+    /// Writes a word that no reader looks at yet.
     fn write(&self, word: usize, value: u64) -> Result<(), Self::Error>;
 
-    /// Writes a word with release ordering: who sees it sees all that was written before.
+    /// Writes a word with release ordering: a reader that sees it sees all that was written before.
     fn release(&self, word: usize, value: u64) -> Result<(), Self::Error>;
 }
 

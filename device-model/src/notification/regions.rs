@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The counts of regions: so many at most, and a further one takes the place of the one that was accessed least recently.
+//! The counts of a bounded number of regions: a further one takes the place of the one that was accessed least recently.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};

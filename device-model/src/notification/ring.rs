@@ -12,7 +12,7 @@ use crate::trace::Loss;
 
 /// The registers of a ring as they read at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Snapshot {
+pub(crate) struct RingRegisters {
     pub(crate) setup: Setup,
     pub(crate) control: NotificationControl,
     pub(crate) status: NotificationStatus,
@@ -27,14 +27,14 @@ pub(crate) struct NotificationRing {
 }
 
 impl NotificationRing {
-    /// Back to the state after reset. Nobody is between [`Self::claim`] and [`Self::fill`].
+    /// Back to the state after reset. No thread may be between [`Self::claim`] and [`Self::fill`].
     pub(crate) fn reset(&self) {
         *self.state.lock() = State::default();
     }
 
-    pub(crate) fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> RingRegisters {
         let state = self.state.lock();
-        Snapshot {
+        RingRegisters {
             setup: state.setup(),
             control: state.control(),
             status: state.status(),

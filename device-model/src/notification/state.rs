@@ -150,7 +150,7 @@ impl State {
         Some(Acknowledged { interrupt: (left > 0).then_some(ring.vector) })
     }
 
-    /// Moves PUT for a record. `may_drop`: nobody waits for it, so it is left out of a ring that is more than half full.
+    /// Moves PUT for a record. With `may_drop`, the record is dropped if the ring is more than half full: no command waits for it.
     pub(crate) fn claim(&mut self, may_drop: bool) -> Result<Claim, Loss> {
         let Activity::Enabled(ring) = self.activity else { return Err(Loss::Off) };
         let waiting = self.put.wrapping_sub(self.get);

@@ -2,7 +2,7 @@
 //! What config space says about requests of the function that were refused: PCI status, Device Status, and the Advanced
 //! Error Reporting capability.
 //!
-//! A requester is told of a refusal by the status of the completion. Two layers leave a record of it here:
+//! A requester learns of a refusal by the status of the completion. Two layers record it here:
 //!
 //! - The function's interface to the bus: *Unsupported Request* sets Received Master Abort, *Completer Abort* sets Received
 //!   Target Abort, in the PCI status register. For AER such a completion is an error of its completer, not of the requester.

@@ -44,7 +44,7 @@ pub fn resize(config: &mut ConfigSpace, info: &BarInfo) {
     config.write(register(info.bar), if info.is_64bit { &address } else { &address[..4] });
 }
 
-/// Where a BAR would decode, were decoding on: `None` for address zero (nobody placed it) and at the very top of the
+/// Where a BAR would decode, were decoding on: `None` for address zero (it was not placed) and at the very top of the
 /// address space, where writing all ones to find out the size leaves it.
 pub fn address(config: &ConfigSpace, info: &BarInfo) -> Option<u64> {
     let (raw, limit) = if info.is_64bit {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! An endpoint's config space, put together: identity, command register, BARs, capabilities.
 //!
-//! A write returns what it changed, found by comparing before and after. Whoever embeds the function acts on that.
+//! A write returns what it changed, found by comparing before and after. The device that embeds the function acts on that.
 
 use std::sync::Arc;
 
@@ -145,8 +145,8 @@ impl Function {
         Change::Controls { before, after: self.controls() }
     }
 
-    /// Has the resizable BAR follow its control register, or that the BAR: while memory decoding is on, and to a size that
-    /// it cannot have, it does not change.
+    /// Resizes the BAR to what its control register says. While memory decoding is on, or if it cannot have that size, the BAR
+    /// stays as it is, and the register reads its size.
     fn resize(&mut self, decoding: bool) {
         let Some(resizable) = self.resizable else { return };
         let Some(info) = self.bars.iter_mut().find(|info| info.bar == resizable.bar) else { return };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Registers of config space that more than one part of the function has to do with.
+//! Registers of config space that more than one part of the function uses.
 
 /// Offset of the command register.
 pub const COMMAND: u16 = 0x04;

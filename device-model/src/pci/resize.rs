@@ -58,7 +58,7 @@ impl ResizableBar {
         1_u64.checked_shl(order + FIRST_ORDER).filter(|size| self.supports(*size))
     }
 
-    /// Has the control register say this size.
+    /// Sets the size in the control register.
     pub(super) fn tell(&self, config: &mut ConfigSpace, at: u16, size: u64) {
         let control = config.dword(at + CONTROL) & !SIZE_MASK | size_field(size);
         config.set(at + CONTROL, control.to_le_bytes());

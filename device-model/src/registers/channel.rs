@@ -6,7 +6,7 @@ use ersatz_abi::pci::VECTOR_ERROR;
 use ersatz_abi::regs::{ChannelControl, ChannelRegister};
 
 use super::decode::Part;
-use crate::channel::{Channel, ResetScope, Switched};
+use crate::channel::{Channel, ChannelSwitched, ResetScope};
 use crate::device::Device;
 use crate::interrupt::InterruptCause;
 use crate::trace::Event;
@@ -69,22 +69,22 @@ fn control(device: &Device, number: u8, channel: &Channel, value: u64) -> bool {
         return false;
     }
     match channel.switch(control.enable(), device.engine_count(), |switched| carry_out(device, number, switched)) {
-        Switched::Enabled(_) => device.kick(number),
-        Switched::Refused(_, vector) => {
+        ChannelSwitched::Enabled(_) => device.kick(number),
+        ChannelSwitched::Refused(_, vector) => {
             device.unless_reset(|| {
                 device.counters.add(Counter::ChannelErrors, 1);
                 device.raise(vector.unwrap_or(VECTOR_ERROR), InterruptCause::ChannelError(number));
             });
         }
-        Switched::Stopped | Switched::Stopping | Switched::Unchanged => {}
+        ChannelSwitched::Stopped | ChannelSwitched::Stopping | ChannelSwitched::Unchanged => {}
     }
     true
 }
 
-/// What must have been done before anybody sees the channel enabled.
-fn carry_out(device: &Device, number: u8, switched: &Switched) {
+/// Does what must be done before another thread sees the channel enabled.
+fn carry_out(device: &Device, number: u8, switched: &ChannelSwitched) {
     match switched {
-        Switched::Enabled(setup) => {
+        ChannelSwitched::Enabled(setup) => {
             device.bind(number, setup.engine);
             device.ports.tracer.emit(Event::ChannelEnabled {
                 channel: number,
@@ -94,14 +94,14 @@ fn carry_out(device: &Device, number: u8, switched: &Switched) {
                 vector: setup.vector,
             });
         }
-        Switched::Refused(fault, _) => device.ports.tracer.emit(Event::ChannelError {
+        ChannelSwitched::Refused(fault, _) => device.ports.tracer.emit(Event::ChannelError {
             channel: number,
             error: fault.code,
             position: 0,
             entry: fault.entry,
             address: fault.address,
         }),
-        Switched::Stopped => device.ports.tracer.emit(Event::ChannelDisabled { channel: number }),
-        Switched::Stopping | Switched::Unchanged => {}
+        ChannelSwitched::Stopped => device.ports.tracer.emit(Event::ChannelDisabled { channel: number }),
+        ChannelSwitched::Stopping | ChannelSwitched::Unchanged => {}
     }
 }

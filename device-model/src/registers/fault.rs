@@ -4,7 +4,7 @@
 use ersatz_abi::counter::Counter;
 use ersatz_abi::pci::VECTOR_ERROR;
 
-use crate::channel::Fault;
+use crate::channel::ChannelFailure;
 use crate::device::Device;
 use crate::interrupt::InterruptCause;
 use crate::trace::{Event, NotificationEvent};
@@ -43,7 +43,7 @@ pub(super) fn cancel(device: &Device, value: u64) -> bool {
     };
     let mut told = None;
     let cancelled = channel.cancel(|fault, position, vector| {
-        let Fault { code, entry, address } = fault;
+        let ChannelFailure { code, entry, address } = fault;
         device.ports.tracer.emit(NotificationEvent::FaultCancelled { channel: number }.into());
         device.ports.tracer.emit(Event::ChannelError { channel: number, error: code, position, entry, address });
         told = vector;

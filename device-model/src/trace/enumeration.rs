@@ -129,7 +129,7 @@ numbered! {
         FunctionLevel = 1 => "flr",
         /// The reset bit of the CONTROL register.
         Register = 2 => "register",
-        /// The transport's own reset, as when its client asks for one, or disconnects.
+        /// A reset by the transport, as when its client requests one, or disconnects.
         Transport = 3 => "transport",
     }
 }

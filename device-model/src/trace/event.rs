@@ -26,7 +26,7 @@ use ersatz_abi::command::{Cause, Location, Opcode};
 use ersatz_abi::error::ErrorCode;
 
 use super::enumeration::{InterruptOutcome, ResetSource};
-use super::filter::Range;
+use super::range::Range;
 pub use mmu::MmuEvent;
 pub use notification::NotificationEvent;
 pub use place::Subject;

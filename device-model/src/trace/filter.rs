@@ -3,7 +3,7 @@
 //!
 //! A filter has criteria. Several values of one criterion are alternatives; an event must satisfy every criterion that has a
 //! value. How a value is typed is defined here for all who read one: kinds and causes by [their](Kind::from_str)
-//! [names](cause), addresses and times as [ranges](range). What an event is about comes from its definition
+//! [names](cause), addresses and times as [ranges](Range). What an event is about comes from its definition
 //! ([`event`](super::event)).
 //!
 //! | criterion | values | an event satisfies it if |
@@ -14,7 +14,6 @@
 //! | address | `0x1000..0x3000`, `0x1000+8K`, `0x1000` | it is about memory in the range, in any aperture, virtual, or as the tag |
 //! | time | `1.5ms..2s`, `..10us`, `3s..` | it happened then, counted from the first event |
 
-mod range;
 #[cfg(test)]
 mod tests;
 
@@ -26,8 +25,8 @@ use thiserror::Error;
 
 use super::event::Event;
 use super::kind::Kind;
+use super::range::Range;
 use super::record::Record;
-pub use range::{Range, RangeError};
 
 /// Which events are wanted. The default wants all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The trace log: everything the device sees and does, in a file that survives a crash of whoever writes it.
+//! The trace log: everything the device sees and does, in a file that survives a crash of the process that writes it.
 //!
 //! The device calls [`Tracer::emit`] with an [`Event`]; the `ersatz trace` tool and the tests read the file back with
-//! [`TraceFile`]. One file belongs to one device. What events there are, and all there is to know of each, is in [`event`].
+//! [`TraceFile`]. One file belongs to one device. [`event`] defines the events.
 //!
 //! # The file
 //!
@@ -40,9 +40,12 @@
 pub mod check;
 mod enumeration;
 pub mod event;
+pub mod fields;
 pub mod filter;
 pub mod header;
 pub mod kind;
+pub mod kinds;
+pub mod range;
 pub mod reader;
 pub mod record;
 pub mod slots;
@@ -53,11 +56,12 @@ pub mod writer;
 
 pub use enumeration::{InterruptOutcome, Loss, ResetSource};
 pub use event::{Event, MmuEvent, NotificationEvent};
+pub use fields::Fields;
 pub use filter::Filter;
 pub use header::{Header, Identity};
 pub use kind::Kind;
 pub use reader::{ReadError, Records, TraceFile};
-pub use record::{Fields, RECORD_BYTES, Record};
+pub use record::{RECORD_BYTES, Record};
 pub use space::CHUNK_BYTES;
 pub use summary::Summary;
 pub use tracer::{TraceOptions, Tracer};

@@ -20,67 +20,17 @@
 //! | 7 | 56–63 | tag; of kinds about virtual memory the address space |
 
 use super::event::Event;
+use super::fields::Fields;
+#[cfg(doc)]
+use super::fields::NONE;
 use super::kind::Kind;
 
 /// Size of a record in bytes.
 pub const RECORD_BYTES: usize = 64;
 /// Number of words in a record.
 pub const RECORD_WORDS: usize = RECORD_BYTES / 8;
-/// Channel or engine of an event that belongs to none.
-pub const NONE: u8 = 0xff;
-
-/// The payload of a record as it stands in the file, understood or not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fields {
-    /// A [`Kind`], unless a newer writer knows more kinds.
-    pub kind: u8,
-    /// Depends on the kind.
-    pub detail: u8,
-    /// Depend on the kind.
-    pub flags: u8,
-    /// Why the driver asked for this.
-    pub cause: u8,
-    /// How it went: an `ersatz_abi::error::ErrorCode`, or why a notification was lost.
-    pub status: u8,
-    /// The channel, or [`NONE`].
-    pub channel: u8,
-    /// The engine, or [`NONE`].
-    pub engine: u8,
-    /// The device.
-    pub device: u8,
-    /// The address, or the source.
-    pub address: u64,
-    /// The destination, where there are two.
-    pub second: u64,
-    /// Length in bytes, or a count.
-    pub length: u64,
-    /// Fence value, fault number, vector, or whatever identifies.
-    pub id: u64,
-    /// The driver's own number: a tag, or the address space.
-    pub tag: u64,
-}
 
 impl Fields {
-    /// All zero, but for the kind and for "no channel, no engine".
-    #[inline]
-    pub const fn new(kind: Kind) -> Self {
-        Self {
-            kind: kind.number(),
-            detail: 0,
-            flags: 0,
-            cause: 0,
-            status: 0,
-            channel: NONE,
-            engine: NONE,
-            device: 0,
-            address: 0,
-            second: 0,
-            length: 0,
-            id: 0,
-            tag: 0,
-        }
-    }
-
     /// The words of a record with these fields.
     #[inline]
     pub const fn to_words(self, sequence: u64, time: u64) -> [u64; RECORD_WORDS] {

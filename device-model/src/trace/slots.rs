@@ -46,7 +46,7 @@ pub fn publish<W: Word, const WORDS: usize>(slot: &[W; WORDS], record: &[u64; WO
     for (word, value) in slot.iter().zip(record).skip(1) {
         word.store(*value, Ordering::Relaxed);
     }
-    // Release: whoever sees the sequence number sees the payload.
+    // Release: a reader that sees the sequence number sees the payload.
     slot[0].store(record[0], Ordering::Release);
 }
 

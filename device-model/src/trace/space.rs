@@ -2,7 +2,7 @@
 //! The disk space of a log: it is there before a slot in it is touched, so that a full disk cannot turn a store into
 //! SIGBUS.
 //!
-//! Space is added a chunk at a time by a thread of the log's own, which stays a chunk ahead of the writers and makes the
+//! Space is added a chunk at a time by a thread of the log, which stays a chunk ahead of the writers and makes the
 //! pages ready, too: the page faults of a file are dear, and would be most of what a record costs. A writer that finds
 //! no space because that thread is late adds it by itself.
 
@@ -29,7 +29,7 @@ pub(super) fn begin(file: &File, size: u64) -> io::Result<u64> {
     let first = CHUNK_BYTES.min(size);
     match fallocate(file, FallocateFlags::empty(), 0, first) {
         Ok(()) => Ok(first),
-        // Then the file is sparse from the start, and the disk had better not fill up.
+        // Then the file is sparse from the start, and a disk that fills up makes a store raise SIGBUS.
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(size).map(|()| size),
         Err(error) => Err(error.into()),
     }
@@ -44,9 +44,10 @@ pub(super) struct Space {
 }
 
 impl Space {
-    /// The space of a file of which all is mapped, and `allocated` bytes may be touched.
-    pub(super) fn new(map: MmapRegion, allocated: u64) -> Self {
+    /// The space of the log of a GPU, of whose file all is mapped, and `allocated` bytes may be touched.
+    pub(super) fn new(map: MmapRegion, allocated: u64, gpu: u8) -> Self {
         let chunks = Arc::new(Chunks {
+            gpu,
             map,
             allocated: AtomicU64::new(allocated),
             adding: Mutex::new(vec![0; CHUNK_BYTES as usize].into_boxed_slice()),
@@ -54,12 +55,13 @@ impl Space {
             asked: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
         });
-        let keeper = Builder::new().name("trace".into()).spawn({
+        let keeper = Builder::new().name(format!("gpu{gpu}-trace")).spawn({
             let chunks = chunks.clone();
             move || chunks.keep()
         });
-        let keeper =
-            keeper.inspect_err(|error| log::warn!("events will cost more: no thread for the trace log: {error}"));
+        let keeper = keeper.inspect_err(|error| {
+            log::warn!("GPU {gpu}: events will cost more: no thread for the trace log: {error}");
+        });
         Self { chunks, keeper: keeper.ok() }
     }
 
@@ -80,7 +82,7 @@ impl Space {
         end <= allocated || self.chunks.add(end)
     }
 
-    /// Has the keeper add another chunk, unless it knows.
+    /// Asks the keeper for another chunk, unless that has been asked for.
     #[cold]
     fn ask(&self) {
         let Some(keeper) = &self.keeper else { return };
@@ -99,7 +101,8 @@ impl Space {
         }
         let length = length.min(self.chunks.allocated.load(Ordering::Acquire));
         if let Err(error) = self.chunks.file().map_or(Ok(()), |file| file.set_len(length)) {
-            log::warn!("cannot cut the trace log to the {length} bytes it uses: {error}");
+            let gpu = self.chunks.gpu;
+            log::warn!("GPU {gpu}: cannot cut the trace log to the {length} bytes it uses: {error}");
         }
     }
 }
@@ -107,10 +110,12 @@ impl Space {
 /// What the writers share with the keeper.
 #[derive(Debug)]
 struct Chunks {
+    /// The number of the GPU, for messages.
+    gpu: u8,
     map: MmapRegion,
     /// Length that the file has on disk, in bytes: what may be touched in the map. Only rises.
     allocated: AtomicU64,
-    /// Held by who adds space; a chunk of zeroes.
+    /// Locked while space is added; a chunk of zeroes.
     adding: Mutex<Box<[u8]>>,
     /// Set once the disk was full: from then on nothing is added.
     full: AtomicBool,
@@ -134,15 +139,15 @@ impl Chunks {
             if self.asked.load(Ordering::Relaxed) {
                 let end = self.allocated.load(Ordering::Acquire) + 1;
                 let done = end > self.size() || !self.add(end);
-                // After it is there, so that who asked for this does not ask again.
+                // After it is there, so that the writer that asked for this does not ask again.
                 self.asked.store(done, Ordering::Relaxed);
             }
             thread::park();
         }
     }
 
-    /// Adds whole chunks up to the one that `end` lies in; `false` if the disk is full. Waits for another thread that is at it,
-    /// and need not do it again then.
+    /// Adds whole chunks up to the one that `end` lies in; `false` if the disk is full. If another thread is adding chunks, waits
+    /// for it, and adds what is still missing.
     #[cold]
     fn add(&self, end: u64) -> bool {
         let zeroes = self.adding.lock();
@@ -153,7 +158,10 @@ impl Chunks {
         let Some(file) = self.file().filter(|_| !self.full.load(Ordering::Relaxed)) else { return false };
         let target = end.next_multiple_of(CHUNK_BYTES).min(self.size());
         if let Err(error) = allocate(file, start, target) {
-            log::error!("the trace log cannot grow beyond {start} bytes: {error}; further events are only counted");
+            let gpu = self.gpu;
+            log::error!(
+                "GPU {gpu}: the trace log cannot grow beyond {start} bytes: {error}; further events are only counted"
+            );
             self.full.store(true, Ordering::Relaxed);
             return false;
         }
@@ -169,7 +177,7 @@ impl Chunks {
         true
     }
 
-    /// Unmaps the pages of a chunk that nobody is likely to write any more, as `start` is where the last one begins: the
+    /// Unmaps the pages of a chunk that is not likely to be written any more, as `start` is where the last one begins: the
     /// log costs the process a few chunks of resident memory, however long it grows. A late writer just faults its page in again.
     fn release_before(&self, start: u64) {
         let first = start.saturating_sub(3 * CHUNK_BYTES).max(HEADER_BYTES as u64);
@@ -186,12 +194,13 @@ impl Chunks {
         // either advice that is given here.
         let advised = unsafe { madvise(pages.ptr_guard_mut().as_ptr().cast(), length, advice) };
         if let Err(error) = advised {
-            log::debug!("the trace log cannot have {advice:?} for {length} bytes: {error}");
+            let gpu = self.gpu;
+            log::debug!("GPU {gpu}: the trace log cannot have {advice:?} for {length} bytes: {error}");
         }
     }
 }
 
-/// Has a file have disk space, from where it ends.
+/// Gives a file disk space, from where it ends.
 fn allocate(file: &File, start: u64, end: u64) -> Result<(), Errno> {
     loop {
         match fallocate(file, FallocateFlags::empty(), start, end - start) {

@@ -168,7 +168,7 @@ pub struct Summary {
     pub channel_resets: u64,
     /// Marks by the driver.
     pub marks: u64,
-    /// DMA maps and unmaps, where the transport tells of them.
+    /// DMA maps and unmaps, where the transport reports them.
     pub dma_maps: u64,
     /// Virtual memory.
     pub memory: VirtualMemory,
@@ -246,7 +246,7 @@ impl Summary {
         self.interrupts.get(&outcome).copied().unwrap_or(0)
     }
 
-    /// Interrupts raised: sent at once or left pending. The lost ones are nobody's.
+    /// Interrupts raised: sent at once or left pending. Lost interrupts are not counted.
     pub fn interrupts_raised(&self) -> u64 {
         self.interrupts_with(InterruptOutcome::Sent) + self.interrupts_with(InterruptOutcome::Pending)
     }

@@ -86,7 +86,7 @@ impl Log {
         let length = usize::try_from(size).map_err(|_| CreateError::Capacity(capacity))?;
         let map = MmapRegion::from_file(FileOffset::new(file, 0), length)
             .map_err(|source| CreateError::Map { path: path.to_owned(), source })?;
-        Ok(Self { space: Space::new(map, allocated), capacity })
+        Ok(Self { space: Space::new(map, allocated, header.identity.device), capacity })
     }
 
     /// Writes one record: `record` makes its words from its sequence number, or it is counted as dropped.

@@ -16,9 +16,10 @@ const VMM: &str = "vmm/src/lib.rs";
 const GUEST_TESTS: &str = "guest-image/tests/src/main.rs";
 
 /// Every crate of the workspace that has more than a file.
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 11] = [
     ABI,
     DEVICE_MODEL,
+    "device-model/testing/src/lib.rs",
     VMM,
     DRIVER,
     GUEST_TESTS,
@@ -30,11 +31,7 @@ const CRATES: [&str; 10] = [
 ];
 
 /// The circles that still stand: a crate, and some files of the circle. An entry goes when its circle is broken; none is added.
-const KNOWN_CIRCLES: [(&str, &[&str]); 3] = [
-    (VMM, &["machine::error", "machine::platform", "machine::vcpu"]),
-    (GUEST_TESTS, &["bus", "registers"]),
-    (GUEST_TESTS, &["cases", "suite"]),
-];
+const KNOWN_CIRCLES: [(&str, &[&str]); 2] = [(GUEST_TESTS, &["bus", "registers"]), (GUEST_TESTS, &["cases", "suite"])];
 
 fn read(root: &str) -> Crate {
     let workspace: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::console::output::ConsoleOutput;
 use crate::gpu::{self, Place};
-use crate::machine::{Connections, Console, FunctionFactory, Machine, MachineConfig, MachineError};
+use crate::machine::{BusConnections, Console, FunctionFactory, Machine, MachineConfig, MachineError};
 use crate::outcome::Outcome;
 use crate::spec::{ArchiveError, GpuSpec, GuestSpec};
 use crate::supervisor::{Watch, supervise};
@@ -73,7 +73,7 @@ pub fn gpu_factories(devices: &[GpuSpec]) -> Result<Vec<FunctionFactory>, KvmRun
 
 /// What makes one GPU once its machine has memory and interrupts.
 fn factory(spec: GpuSpec, index: u8, fabric: Fabric) -> FunctionFactory {
-    Box::new(move |Connections { dma, interrupts, requester_id }: Connections| {
+    Box::new(move |BusConnections { dma, interrupts, requester_id }: BusConnections| {
         let place = Place { index, fabric, requester_id };
         Ok(gpu::build(&spec, &place, dma, interrupts).map(|gpu| gpu as Arc<_>)?)
     })

@@ -79,7 +79,7 @@ impl MachineConfig {
 
 /// What a PCI function gets of the machine it is built for.
 #[derive(Clone)]
-pub struct Connections {
+pub struct BusConnections {
     /// What the function may do DMA to, by guest physical address: all of guest memory, and memory of BARs where they decode.
     pub dma: Arc<dyn DmaSpace>,
     /// Where the function's MSI-X messages go.
@@ -92,7 +92,7 @@ pub struct Connections {
 pub type FactoryError = Box<dyn Error + Send + Sync>;
 
 /// Makes a PCI function, once its machine has memory and interrupts.
-pub type FunctionFactory = Box<dyn FnOnce(Connections) -> Result<Arc<dyn PciFunction>, FactoryError> + Send>;
+pub type FunctionFactory = Box<dyn FnOnce(BusConnections) -> Result<Arc<dyn PciFunction>, FactoryError> + Send>;
 
 /// How a machine came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -49,7 +49,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-pub use config::{CODE_ADDRESS, Connections, Console, End, FactoryError, FunctionFactory, MachineConfig, Payload};
+pub use config::{BusConnections, CODE_ADDRESS, Console, End, FactoryError, FunctionFactory, MachineConfig, Payload};
 pub use error::MachineError;
 pub use exits::{ExitKind, Exits};
 pub use handle::MachineHandle;

@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use vm_memory::{AtomicAccess, Bytes, VolatileMemory, VolatileMemoryError, VolatileSlice};
 
-use super::super::{DmaError, DmaSession, Purpose};
-use super::MapAccess;
+use super::super::{DmaError, DmaSession, MapAccess, Purpose};
 use super::table::{Map, MapTable, with_word};
 use crate::cache_hint::prefetch;
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
-use super::super::{DmaError, MappedRegion};
-use super::loss::Watch;
-use super::{MAP_ALIGNMENT, MapAccess, MapError};
+use super::super::{DmaError, MapAccess, MappedRegion};
+use super::sigbus::Watch;
+use super::{MAP_ALIGNMENT, MapError};
 
 /// One map: a range of bus addresses and the memory behind it.
 pub(super) struct Map {
@@ -19,7 +19,7 @@ pub(super) struct Map {
 }
 
 impl Map {
-    /// Lets `transfer` work on some of the memory.
+    /// Calls `transfer` with some of the memory.
     fn touch<R>(
         &self,
         (address, offset, count): (u64, usize, usize),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Maps that come and go, against a flat model of memory; and what hostile clients ask for.
+//! Maps that come and go, against a flat model of memory; and what hostile clients request.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -280,7 +280,7 @@ proptest! {
     }
 }
 
-/// A file that anybody can truncate, mapped at `PAGE`.
+/// A file that any process can truncate, mapped at `PAGE`.
 fn truncatable(space: &MappedSpace, pages: u64) -> File {
     let file = file(pages * PAGE);
     space.map_file(PAGE, pages * PAGE, file.try_clone().unwrap(), 0, MapAccess::ReadWrite).unwrap();

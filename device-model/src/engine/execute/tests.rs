@@ -35,7 +35,7 @@ fn device() -> Device {
     let vram = Arc::new(Vram::new(VRAM_MIN).unwrap());
     let link = Link::new(vram.clone(), None).unwrap();
     let units = Units { channels: 1, copy_engines: 1, compute_engines: 0 };
-    Device::new(ports, vram, link, errors, counters, units).unwrap()
+    Device::new(0, ports, vram, link, errors, counters, units).unwrap()
 }
 
 /// The reset forgets what was asked for, and numbers count from 1 again: a command from before it must not add to them.
@@ -45,9 +45,13 @@ fn a_command_that_a_reset_overtakes_asks_for_no_invalidation() {
     let channel = &device.channels[0];
     assert!(channel.set_up(|setup| (setup.control_block, setup.ring_order) = (4096, 4)));
     channel.switch(true, 1, |_| ());
-    let Found::Turn(turn) = channel.take_up(0) else { panic!("the channel is enabled") };
+    let Found::Turn(turn, _) = channel.take_up(0, |_| false) else { panic!("the channel is enabled") };
     let context = Context { device: &device, channel, turn, number: 0, engine: 0 };
-    assert_eq!(invalidate(&context, Invalidation::All, &mut None), Err(Stop::Wait), "asked for");
+    assert_eq!(
+        invalidate(&context, Invalidation::All, &mut None),
+        Err(Stop::Wait(Wait::Acknowledgement(1))),
+        "asked for"
+    );
     device.gate.close(false, || {
         channel.reset(ResetScope::Device);
         device.mmu.reset();

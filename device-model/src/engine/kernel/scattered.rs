@@ -8,9 +8,10 @@ use ersatz_abi::list::Location;
 use ersatz_abi::mmu::PageSize;
 
 use super::next_of;
-use crate::engine::bus::Bus;
-use crate::engine::context::{PageFault, Stop};
-use crate::engine::task::Cursor;
+use crate::channel::task::Cursor;
+use crate::engine::context::Stop;
+use crate::engine::memory_access::MemoryAccess;
+use crate::mmu::PageFault;
 
 /// Most single accesses of one stride.
 pub(super) const STRIDE_ACCESSES: u64 = 128;
@@ -22,47 +23,47 @@ fn behind(location: Location, offset: u64) -> Location {
 }
 
 pub(super) fn atomic_add(
-    bus: &mut Bus<'_>,
+    memory: &mut MemoryAccess<'_>,
     target: u64,
     length: u64,
     addend: u64,
     cursor: &mut Cursor,
 ) -> Result<(), Stop> {
-    let at = next_of(bus, target, length, cursor, AccessKind::Atomic)?;
+    let at = next_of(memory, target, length, cursor, AccessKind::Atomic)?;
     let count = (at.length / WORD_BYTES).min(STRIDE_ACCESSES);
-    let add = |number| bus.update(behind(at.location, number * WORD_BYTES), |old| Some(old.wrapping_add(addend)));
+    let add = |number| memory.update(behind(at.location, number * WORD_BYTES), |old| Some(old.wrapping_add(addend)));
     let (mut done, mut result) = (0, Ok(()));
     // One by one: should the next word fail, this one has been done.
     while result.is_ok() && done < count {
         result = add(done).map(|_| done += 1);
     }
     if done > 0 {
-        bus.accessed(&at, done * WORD_BYTES);
+        memory.accessed(&at, done * WORD_BYTES);
     }
     cursor.done += done * WORD_BYTES;
-    bus.count_atomics(done);
+    memory.count_atomics(done);
     result
 }
 
-pub(super) fn chase(bus: &mut Bus<'_>, start: u64, steps: u64, cursor: &mut Cursor) -> Result<(), Stop> {
+pub(super) fn chase(memory: &mut MemoryAccess<'_>, start: u64, steps: u64, cursor: &mut Cursor) -> Result<(), Stop> {
     for _ in 0..STRIDE_ACCESSES.min(steps - cursor.done) {
         let pointer = if cursor.done == 0 { start } else { cursor.carry };
         if pointer % WORD_BYTES != 0 {
-            return Err(Stop::fault(ErrorCode::BadOperand, 0, pointer));
+            return Err(Stop::failed(ErrorCode::BadOperand, 0, pointer));
         }
-        let from = bus.resolve(Location::virtual_address(pointer), WORD_BYTES, AccessKind::Read)?;
+        let from = memory.resolve(Location::virtual_address(pointer), WORD_BYTES, AccessKind::Read)?;
         let mut word = [0; WORD_BYTES as usize];
-        bus.read(from.location, &mut word)?;
-        bus.accessed(&from, WORD_BYTES);
+        memory.read(from.location, &mut word)?;
+        memory.accessed(&from, WORD_BYTES);
         cursor.carry = u64::from_le_bytes(word);
-        bus.count_read(WORD_BYTES);
+        memory.count_read(WORD_BYTES);
         cursor.done += 1;
     }
     Ok(())
 }
 
 pub(super) fn random_update(
-    bus: &mut Bus<'_>,
+    memory: &mut MemoryAccess<'_>,
     (table, length): (u64, u64),
     seed: u64,
     updates: u64,
@@ -71,11 +72,11 @@ pub(super) fn random_update(
     for _ in 0..STRIDE_ACCESSES.min(updates - cursor.done) {
         let state = if cursor.done == 0 { seed } else { cursor.carry };
         let (random, address) = update_after(state, table, length);
-        let at = bus.resolve(Location::virtual_address(address), WORD_BYTES, AccessKind::Atomic)?;
-        bus.update(at.location, |old| Some(old ^ random))?;
-        bus.accessed(&at, WORD_BYTES);
+        let at = memory.resolve(Location::virtual_address(address), WORD_BYTES, AccessKind::Atomic)?;
+        memory.update(at.location, |old| Some(old ^ random))?;
+        memory.accessed(&at, WORD_BYTES);
         cursor.carry = random;
-        bus.count_atomics(1);
+        memory.count_atomics(1);
         cursor.done += 1;
     }
     Ok(())
@@ -90,7 +91,12 @@ fn update_after(state: u64, table: u64, length: u64) -> (u64, u64) {
 
 /// The accesses that a kernel has in flight behind the one that faulted, and that fault, too. As on hardware, several may
 /// be of one page.
-pub(crate) fn in_flight(bus: &mut Bus<'_>, kernel: &Kernel, cursor: &Cursor, first: &PageFault) -> Vec<PageFault> {
+pub(crate) fn in_flight(
+    memory: &mut MemoryAccess<'_>,
+    kernel: &Kernel,
+    cursor: &Cursor,
+    first: &PageFault,
+) -> Vec<PageFault> {
     let later = |step: u64| match *kernel {
         Kernel::RandomUpdate { table, length, seed, updates } => {
             let remaining = updates - cursor.done;
@@ -115,8 +121,8 @@ pub(crate) fn in_flight(bus: &mut Bus<'_>, kernel: &Kernel, cursor: &Cursor, fir
     };
     (1..ACCESSES_IN_FLIGHT)
         .filter_map(later)
-        .filter_map(|address| match bus.resolve(Location::virtual_address(address), WORD_BYTES, first.access) {
-            Err(Stop::Page(fault)) => Some(fault),
+        .filter_map(|address| match memory.resolve(Location::virtual_address(address), WORD_BYTES, first.access) {
+            Err(Stop::PageFault { fault, .. }) => Some(fault),
             _ => None,
         })
         .collect()

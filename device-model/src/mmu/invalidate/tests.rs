@@ -29,15 +29,15 @@ fn done(first: u64, last: u64, awaited: bool) -> Option<Done> {
 fn numbers_count_from_one_and_are_acknowledged_together() {
     let requests = Mutex::new(Requests::default());
     let tlbs: [Mutex<Tlb>; 2] = Default::default();
-    assert_eq!(serve(&requests, &tlbs, |_| panic!("nothing to announce")), None);
+    assert_eq!(serve(&requests, &tlbs, 0, |_| panic!("nothing to announce")), None);
     assert_eq!([false, true, false].map(|awaited| requests.lock().add(RANGE, awaited)), [1, 2, 3]);
     assert_eq!(requests.lock().acknowledged(), 0);
     let mut announced = None;
-    let acknowledged = serve(&requests, &tlbs, |done| announced = Some(done.clone()));
+    let acknowledged = serve(&requests, &tlbs, 0, |done| announced = Some(done.clone()));
     assert_eq!((acknowledged, announced), (done(1, 3, true), done(1, 3, true)));
     assert_eq!(requests.lock().acknowledged(), 3);
     assert_eq!(requests.lock().add(Invalidation::All, false), 4);
-    assert_eq!(serve(&requests, &tlbs, |_| ()), done(4, 4, false));
+    assert_eq!(serve(&requests, &tlbs, 0, |_| ()), done(4, 4, false));
 }
 
 #[test]
@@ -49,13 +49,13 @@ fn more_than_can_wait_becomes_everything() {
     for _ in 0..CAPACITY {
         requests.lock().add(RANGE, false);
     }
-    assert!(serve(&requests, &tlbs, |_| ()).is_some() && other(7), "all of them had room");
+    assert!(serve(&requests, &tlbs, 0, |_| ()).is_some() && other(7), "all of them had room");
     for _ in 0..1000 * CAPACITY {
         requests.lock().add(RANGE, false);
     }
     assert!(requests.lock().pending.capacity() <= 2 * CAPACITY);
     let last = 1001 * CAPACITY as u64;
-    assert_eq!(serve(&requests, &tlbs, |_| ()), done(CAPACITY as u64 + 1, last, false));
+    assert_eq!(serve(&requests, &tlbs, 0, |_| ()), done(CAPACITY as u64 + 1, last, false));
     assert!(!other(7));
 }
 
@@ -76,10 +76,46 @@ fn a_reset_starts_numbers_again() {
     let batch = requests.take().unwrap();
     requests.add(RANGE, true);
     requests.reset();
-    assert_eq!(requests.complete(&batch, |_| panic!("not acknowledged")), None);
-    assert!(requests.is_empty() && requests.acknowledged() == 0);
+    requests.carried_out(batch, 0);
+    assert_eq!(requests.acknowledge(u64::MAX, |_| panic!("not acknowledged")), None);
+    assert!(!requests.is_due(u64::MAX) && requests.acknowledged() == 0);
     assert_eq!(requests.add(RANGE, false), 1);
     assert!(!requests.take().unwrap().awaited, "that was before the reset");
+}
+
+#[test]
+fn acknowledgements_are_held_back_in_their_order() {
+    let requests = Mutex::new(Requests { delay: 100, ..Requests::default() });
+    let tlbs: [Mutex<Tlb>; 1] = Default::default();
+    tlbs[0].lock().insert(0, 0, Walked { page: page(0), clean: false });
+    let serve = |now| serve(&requests, &tlbs, now, |_| ());
+    requests.lock().add(RANGE, true);
+    assert!(requests.lock().is_due(0));
+    assert_eq!(serve(5), None);
+    assert!(tlbs[0].lock().find(0, 0).is_none(), "forgotten at once");
+    requests.with(|requests| {
+        assert_eq!((requests.acknowledged(), requests.deadline()), (0, Some(105)));
+        assert!(!requests.is_due(104) && requests.is_due(105));
+    });
+    // Without a delay, but behind one that has it.
+    requests.lock().delay = 0;
+    requests.lock().add(RANGE, false);
+    assert_eq!(serve(50), None);
+    assert_eq!(serve(105), done(1, 2, true));
+    assert_eq!(requests.lock().deadline(), None);
+}
+
+#[test]
+fn a_reset_forgets_acknowledgements_that_are_held_back() {
+    let requests = Mutex::new(Requests { delay: 100, ..Requests::default() });
+    let tlbs: [Mutex<Tlb>; 1] = Default::default();
+    requests.lock().add(RANGE, true);
+    assert_eq!(serve(&requests, &tlbs, 0, |_| ()), None);
+    requests.lock().reset();
+    assert_eq!(requests.lock().deadline(), None);
+    requests.lock().add(RANGE, false);
+    assert_eq!(serve(&requests, &tlbs, 100, |_| ()), None, "the delay stays");
+    assert_eq!(serve(&requests, &tlbs, 200, |_| ()), done(1, 1, false));
 }
 
 /// Where the page is at first, and where the driver moves it.
@@ -92,7 +128,7 @@ struct World {
     entry: AtomicU64,
     requests: LoomMutex<Requests>,
     tlbs: [LoomMutex<Tlb>; 1],
-    /// The old page belongs to somebody else.
+    /// The old page belongs to another process.
     freed: AtomicBool,
 }
 
@@ -149,15 +185,15 @@ impl World {
     }
 }
 
-/// Runs an engine, the thread that invalidates and a driver in every order; how often the driver saw the acknowledgement while the
-/// engine may still have been at it.
+/// Runs an engine, the thread that invalidates and a driver in every order; how often the driver saw the acknowledgement while
+/// the engine may still have been at it.
 fn explore(engine: fn(&World)) -> usize {
     let seen = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let count = seen.clone();
     loom::model(move || {
         let world = World::new();
         let server: fn(&World) = |world| {
-            serve(&world.requests, &world.tlbs, |_| ());
+            serve(&world.requests, &world.tlbs, 0, |_| ());
         };
         let threads = [engine, server].map(|work| {
             let world = world.clone();
@@ -167,7 +203,7 @@ fn explore(engine: fn(&World)) -> usize {
             count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        serve(&world.requests, &world.tlbs, |_| ());
+        serve(&world.requests, &world.tlbs, 0, |_| ());
         assert_eq!(world.requests.with(|requests| requests.acknowledged()), 1);
         assert_eq!(world.tlbs[0].with(|tlb| world.translate(tlb)), NEW);
     });
@@ -203,8 +239,8 @@ fn a_reset_while_invalidations_are_carried_out() {
         world.requests.with(|requests| requests.add(Invalidation::AddressSpace(1), true));
         let other = world.clone();
         let server = thread::spawn(move || {
-            serve(&other.requests, &other.tlbs, |_| ());
-            serve(&other.requests, &other.tlbs, |_| ());
+            serve(&other.requests, &other.tlbs, 0, |_| ());
+            serve(&other.requests, &other.tlbs, 0, |_| ());
         });
         world.requests.with(Requests::reset);
         let number = world.requests.with(|requests| requests.add(RANGE, false));

@@ -101,6 +101,6 @@ fn a_dirty_bit_is_set_in_the_entry_that_is_there() {
     bench.serve();
     assert_eq!(read(&bench), Ok(0xb000));
     bench.unmap(1, 0x5000, PageSize::Small);
-    assert_eq!(write(&bench), Err(fault(FaultKind::NotPresent)));
-    assert_eq!(read(&bench), Err(fault(FaultKind::NotPresent)), "the walk found out that it is gone");
+    assert_eq!(write(&bench), Err(fault(AccessKind::Write, FaultKind::NotPresent)));
+    assert_eq!(read(&bench), Err(fault(AccessKind::Read, FaultKind::NotPresent)), "the walk found out that it is gone");
 }

@@ -7,6 +7,7 @@ use std::thread;
 use ersatz_abi::mmu::PageTableEntry;
 
 use super::*;
+use crate::clock::{HostClock, ManualClock};
 
 const MOVES: u64 = 300;
 
@@ -30,8 +31,8 @@ impl TableMemory for Entry {
     }
 }
 
-/// A driver moves a page again and again; each place is given away once its invalidation is acknowledged. With a lock that favours
-/// whoever has it, the engines, which take it again at once, would keep the invalidations waiting.
+/// A driver moves a page again and again; each place is given away once its invalidation is acknowledged. With a lock that
+/// favours whoever has it, the engines, which take it again at once, would keep the invalidations waiting.
 #[test]
 fn engines_at_work_neither_use_old_places_nor_hold_up_the_driver() {
     let mmu = Mmu::new(ENGINES, Arc::default(), Tracer::disabled());
@@ -42,8 +43,9 @@ fn engines_at_work_neither_use_old_places_nor_hold_up_the_driver() {
     let freed: Vec<AtomicBool> = (0..=MOVES).map(|_| AtomicBool::new(false)).collect();
     let done = AtomicBool::new(false);
     let hooks = AtomicU64::new(0);
+    let clock = HostClock::new();
     thread::scope(|scope| {
-        scope.spawn(|| mmu.run(|| _ = hooks.fetch_add(1, Ordering::Relaxed)));
+        scope.spawn(|| mmu.run(&clock, || _ = hooks.fetch_add(1, Ordering::Relaxed)));
         for engine in 0..ENGINES {
             let (mmu, memory, freed, done) = (&mmu, &memory, &freed, &done);
             scope.spawn(move || {
@@ -72,5 +74,51 @@ fn engines_at_work_neither_use_old_places_nor_hold_up_the_driver() {
     });
     assert_eq!(mmu.acknowledged(), MOVES);
     assert_eq!(hooks.load(Ordering::Relaxed), MOVES / 2, "for each command, and for nothing else");
-    mmu.run(|| panic!("it is to leave"));
+    mmu.run(&clock, || panic!("it is to leave"));
+}
+
+/// Runs the thread of an MMU that holds acknowledgements back for a microsecond, and a driver beside it.
+fn with_delay(clock: &dyn Clock, driver: impl FnOnce(&Mmu)) {
+    let mmu = Mmu::new(ENGINES, Arc::default(), Tracer::disabled());
+    mmu.set_acknowledgement_delay(1_000);
+    thread::scope(|scope| {
+        scope.spawn(|| mmu.run(clock, || ()));
+        driver(&mmu);
+        mmu.leave();
+    });
+}
+
+fn wait_for(mmu: &Mmu, number: u64) {
+    while mmu.acknowledged() < number {
+        thread::sleep(std::time::Duration::from_micros(50));
+    }
+}
+
+#[test]
+fn acknowledgements_come_at_their_time() {
+    let clock = HostClock::new();
+    with_delay(&clock, |mmu| {
+        let before = clock.now();
+        wait_for(mmu, mmu.request(Invalidation::All, None));
+        assert!(clock.now() >= before + 1_000);
+    });
+}
+
+#[test]
+fn acknowledgements_come_when_the_clock_is_set() {
+    let clock = ManualClock::new();
+    with_delay(&clock, |mmu| {
+        let number = mmu.request(Invalidation::All, None);
+        // Carried out, and not acknowledged.
+        while mmu.requests.lock().deadline().is_none() {
+            thread::yield_now();
+        }
+        clock.advance_to(999);
+        mmu.clock_was_set();
+        thread::sleep(std::time::Duration::from_millis(2));
+        assert_eq!(mmu.acknowledged(), 0);
+        clock.advance_to(1_000);
+        mmu.clock_was_set();
+        wait_for(mmu, number);
+    });
 }

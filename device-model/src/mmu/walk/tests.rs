@@ -9,8 +9,8 @@ use ersatz_abi::mmu::{AddressSpaceControl, PageSize};
 use proptest::prelude::*;
 
 use super::super::fixture::Memory;
-use super::super::page_tables::{PageTables, leaf_level};
 use super::*;
+use ersatz_device_testing::page_tables::{PageTables, leaf_level};
 
 const PEERS: u8 = 0b0000_0101;
 const ALL_ACCESS: [AccessKind; 4] = [AccessKind::Read, AccessKind::Write, AccessKind::Atomic, AccessKind::Prefetch];
@@ -62,7 +62,7 @@ impl Driver {
         self.pages.insert(address, page);
     }
 
-    fn walk(&self, address: u64, access: AccessKind) -> Result<Walked, Fault> {
+    fn walk(&self, address: u64, access: AccessKind) -> Result<Walked, PageFault> {
         walk(&*self.memory, self.space, address, access)
     }
 
@@ -182,7 +182,7 @@ proptest! {
         for (bad, kind) in spoilt(good, level) {
             driver.memory.store(at, bad.0);
             let fault = driver.walk(start, AccessKind::Read).map(drop);
-            prop_assert_eq!(fault, Err(Fault { kind, level }), "{:?} at level {} instead of {:?}", bad, level, good);
+            prop_assert_eq!(fault, Err(PageFault { address: start, access: AccessKind::Read, kind, level }), "{:?} at level {} instead of {:?}", bad, level, good);
         }
         driver.memory.store(at, good.0);
         prop_assert_eq!(driver.walk(start, AccessKind::Read).map(|walked| walked.page), Ok(page));
@@ -264,7 +264,8 @@ fn a_root_that_leads_nowhere() {
         (root.with_frame((1 << 40) - 1), FaultKind::BadTable),
     ] {
         driver.space.root = bad;
-        assert_eq!(driver.walk(0, AccessKind::Read), Err(Fault { kind, level: 4 }), "{bad:?}");
+        let fault = PageFault { address: 0, access: AccessKind::Read, kind, level: 4 };
+        assert_eq!(driver.walk(0, AccessKind::Read), Err(fault), "{bad:?}");
     }
 }
 
@@ -295,9 +296,9 @@ fn a_denied_access_leaves_no_mark() {
     driver.map(0x5000, small(0x9000, false));
     let at = driver.tables.entries(0x5000, PageSize::Small)[0];
     let before = driver.memory.load_u64(at);
-    let fault = Fault { kind: FaultKind::WriteProtect, level: 0 };
-    assert_eq!(driver.walk(0x5000, AccessKind::Write), Err(fault));
-    assert_eq!(driver.walk(0x5000, AccessKind::Atomic), Err(fault));
+    let fault = |access| PageFault { address: 0x5000, access, kind: FaultKind::WriteProtect, level: 0 };
+    assert_eq!(driver.walk(0x5000, AccessKind::Write), Err(fault(AccessKind::Write)));
+    assert_eq!(driver.walk(0x5000, AccessKind::Atomic), Err(fault(AccessKind::Atomic)));
     assert_eq!(driver.memory.load_u64(at), before);
 }
 
@@ -318,13 +319,13 @@ fn tables_of_a_tracking_space_must_be_writable() {
     let mut driver = tracking();
     driver.map(0x5000, small(0x9000, true));
     driver.memory.read_only.set(true);
-    let fault = Fault { kind: FaultKind::BadTable, level: 0 };
+    let fault = PageFault { address: 0x5000, access: AccessKind::Read, kind: FaultKind::BadTable, level: 0 };
     assert_eq!(driver.walk(0x5000, AccessKind::Read), Err(fault));
     driver.space.control = driver.space.control.with_track(false);
     assert!(driver.walk(0x5000, AccessKind::Write).is_ok());
 }
 
-/// Memory whose owner changes an entry just before a walk marks it, so many times.
+/// Memory whose owner changes an entry just before a walk marks it, a number of times.
 struct Contended {
     memory: Rc<Memory>,
     times: Cell<u32>,
@@ -364,7 +365,7 @@ fn an_entry_that_changes_under_a_walk_is_read_again() {
 
     driver.memory.store(at, PageTableEntry::page(small(0x9000, true)).0);
     let unmapped = contended(1, |_| PageTableEntry(0));
-    let fault = Fault { kind: FaultKind::NotPresent, level: 0 };
+    let fault = PageFault { address: 0x5000, access: AccessKind::Read, kind: FaultKind::NotPresent, level: 0 };
     assert_eq!(walk(&unmapped, driver.space, 0x5000, AccessKind::Read), Err(fault));
     assert_eq!(driver.memory.load_u64(at), Some(0), "an entry that is gone is not marked");
 

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use ersatz_abi::fault::FaultKind;
 use ersatz_abi::notification::{NOTIFICATION_ORDER_MIN, NotificationStatus, RECORD_BYTES};
 use proptest::prelude::*;
 
@@ -66,16 +67,9 @@ impl Rig {
     }
 
     fn record_to(&self, dma: &dyn DmaSession, access: AccessKind) -> Result<FaultRecord, Loss> {
-        let fault = FaultReport {
-            channel: 5,
-            engine: 1,
-            asid: 9,
-            address: 0x7000,
-            access,
-            kind: FaultKind::NotPresent,
-            level: 2,
-        };
-        self.buffer.record(&self.ports, &self.counters, dma, &fault, |vector| {
+        let initiator = Initiator { channel: 5, engine: 1, asid: 9 };
+        let fault = PageFault { address: 0x7000, access, kind: FaultKind::NotPresent, level: 2 };
+        self.buffer.record(&self.ports, &self.counters, dma, initiator, &fault, |vector| {
             assert_eq!(vector, 2);
             self.interrupts.set(self.interrupts.get() + 1);
         })

@@ -12,7 +12,7 @@ use super::*;
 use crate::notification::state::{Setup, State};
 
 const VALID: u64 = 1 << 63;
-/// As many as are written: the ring has more, which nobody gets to.
+/// As many as are written: the ring has more, which are not reached.
 const SLOTS: usize = 2;
 
 #[derive(Default)]

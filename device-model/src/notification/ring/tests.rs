@@ -93,7 +93,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// No record is lost but by an overflow that the status tells of, none is read twice, none out of order, none torn; and
+    /// No record is lost but by an overflow that the status shows, none is read twice, none out of order, none torn; and
     /// whenever the ring is not empty, an interrupt has come or will since GET was written.
     #[test]
     fn a_driver_at_any_moment_misses_nothing(steps in prop::collection::vec(step(), 0..400)) {

@@ -5,6 +5,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+const MSIX_VECTORS: u16 = 32;
+const LAYOUT: MsixLayout = MsixLayout { bar: 4, vectors: MSIX_VECTORS, table: 0, pending: 0x1000 };
+
 #[derive(Default)]
 struct Sink {
     seen: Mutex<Vec<u16>>,
@@ -22,7 +25,7 @@ impl InterruptSink for Sink {
 }
 
 fn table(vector: u16, dword: u64) -> u64 {
-    TABLE_START + u64::from(vector) * ENTRY_BYTES + dword * 4
+    u64::from(LAYOUT.table) + u64::from(vector) * ENTRY_BYTES + dword * 4
 }
 
 fn set_mask(msix: &Msix, vector: u16, masked: bool) -> Vec<Effect> {
@@ -31,15 +34,44 @@ fn set_mask(msix: &Msix, vector: u16, masked: bool) -> Vec<Effect> {
 
 fn pending(msix: &Msix) -> u64 {
     let mut data = [0; 8];
-    msix.read(PENDING_START, &mut data);
+    msix.read(u64::from(LAYOUT.pending), &mut data);
     u64::from_le_bytes(data)
 }
 
 fn ready() -> Msix {
-    let msix = Msix::new();
+    let msix = Msix::new(LAYOUT);
     msix.set_master(true, false);
     msix.set_control(true, false, false);
     msix
+}
+
+#[test]
+fn any_layout_of_table_and_pending_bits_will_do() {
+    // Pending bits before the table, and more than a qword of them.
+    let layout = MsixLayout { bar: 1, vectors: 130, table: 0x800, pending: 0x40 };
+    let msix = Msix::new(layout);
+    let sink = Sink::default();
+    msix.set_master(true, false);
+    msix.set_control(true, false, false);
+    for vector in [0, 63, 64, 129] {
+        assert_eq!(msix.raise(vector, &sink, |_| ()), Raised::Pending);
+    }
+    assert_eq!(msix.raise(130, &sink, |_| ()), Raised::Lost);
+    let mut bits = [[0; 8]; 4];
+    for (data, offset) in bits.iter_mut().zip((0x40..).step_by(8)) {
+        msix.read(offset, data);
+    }
+    assert_eq!(bits.map(u64::from_le_bytes), [1 | 1 << 63, 1, 1 << 1, 0]);
+    let entry = |vector: u64| 0x800 + vector * ENTRY_BYTES;
+    msix.write(entry(129), &0xfee0_1000_u64.to_le_bytes(), false);
+    msix.write(entry(129) + 8, &0x77_u32.to_le_bytes(), false);
+    let effects = msix.write(entry(129) + 12, &[0; 4], false);
+    assert_eq!(effects, [Effect::MsixChanged { vector: 129 }, Effect::MsixSend { vector: 129 }]);
+    assert_eq!(msix.message(129), Some(MsixMessage { address: 0xfee0_1000, data: 0x77 }));
+    assert!(msix.write(entry(130) + 12, &[0; 4], false).is_empty(), "behind the table");
+    let mut beyond = [0xff; 8];
+    msix.read(u64::MAX - 7, &mut beyond);
+    assert_eq!(beyond, [0; 8]);
 }
 
 #[test]
@@ -92,7 +124,7 @@ fn mastership_holds_back_all() {
 
 #[test]
 fn without_msix_an_interrupt_is_lost() {
-    let msix = Msix::new();
+    let msix = Msix::new(LAYOUT);
     let sink = Sink::default();
     assert_eq!(msix.raise(0, &sink, |_| ()), Raised::Lost);
     assert_eq!(ready().raise(MSIX_VECTORS, &sink, |_| ()), Raised::Lost);
@@ -101,7 +133,7 @@ fn without_msix_an_interrupt_is_lost() {
 
 #[test]
 fn a_transport_that_keeps_the_table_sees_mastership_alone() {
-    let msix = Msix::new();
+    let msix = Msix::new(LAYOUT);
     let sink = Sink { keeps_table: true, ..Sink::default() };
     assert_eq!(msix.raise(7, &sink, |_| ()), Raised::Pending);
     assert_eq!(msix.set_master(true, true), [Effect::MsixSend { vector: 7 }]);
@@ -123,8 +155,8 @@ fn a_write_that_changes_nothing_has_no_effect() {
     let msix = ready();
     assert_eq!(set_mask(&msix, 0, true), []);
     assert_eq!(msix.write(table(0, 3), &0xffff_ffff_u32.to_le_bytes(), false), [], "reserved bits");
-    assert_eq!(msix.write(PENDING_START, &[0xff; 8], false), [], "pending bits are read-only");
-    assert_eq!(msix.write(TABLE_END, &[0xff; 4], false), []);
+    assert_eq!(msix.write(u64::from(LAYOUT.pending), &[0xff; 8], false), [], "pending bits are read-only");
+    assert_eq!(msix.write(table(MSIX_VECTORS, 0), &[0xff; 4], false), []);
 }
 
 #[test]
@@ -160,7 +192,7 @@ proptest! {
     /// out as soon as nothing holds it back, once.
     #[test]
     fn no_interrupt_is_lost_or_sent_twice(steps in proptest::collection::vec(step(), 1..60)) {
-        let msix = Msix::new();
+        let msix = Msix::new(LAYOUT);
         let sink = Sink::default();
         let (mut enabled, mut function_masked, mut master) = (false, false, false);
         let (mut masked, mut held) = ([true; 4], [false; 4]);

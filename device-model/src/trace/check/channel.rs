@@ -6,7 +6,7 @@ use ersatz_abi::error::ErrorCode;
 use super::{Rule, Site};
 use crate::trace::event::{Event, MmuEvent, NotificationEvent};
 
-/// What the log has told of a channel so far. What it has not told yet is not held against anybody.
+/// What the log says about a channel so far. What it has not said yet breaks no rule.
 #[derive(Debug)]
 pub(super) struct Channel {
     state: State,
@@ -22,7 +22,7 @@ pub(super) struct Channel {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// The log has a hole, and has not told since.
+    /// The log has a hole, and has not shown the state since.
     Unknown,
     /// Not enabled since power-on or reset.
     Reset,

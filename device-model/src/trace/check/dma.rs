@@ -15,12 +15,12 @@ const MAX_MAPS: usize = 65_536;
 /// How many of the latest unmaps are remembered, for work that was done before them and recorded after.
 const MAX_UNMAPS: usize = 64;
 
-/// What the log has told about the device's leave to do DMA.
+/// What the log says about what the device may do DMA to.
 #[derive(Debug)]
 pub(super) struct DmaRules {
     /// Since which record DMA is forbidden, and by what; `None`: allowed, or not known.
     forbidden: Option<(u64, &'static str)>,
-    /// First address of each map, with the last one and whether it may be written; `None`: the transport does not tell.
+    /// First address of each map, with the last one and whether it may be written; `None`: the transport does not report them.
     maps: Option<BTreeMap<u64, (u64, bool)>>,
     /// First and last address of ranges taken away, with the records that say so.
     unmaps: VecDeque<(u64, u64, u64)>,
@@ -102,11 +102,11 @@ impl DmaRules {
                 [None, Some((location, length, is_write))]
             }
             Event::Fence { address, .. } => [None, Some((Location::system(address), size_of::<u64>() as u64, true))],
-            // Where their ring is, the log does not tell.
+            // The log does not say where their ring is.
             Event::Notification(
                 NotificationEvent::FaultRecorded { .. } | NotificationEvent::AccessNotification { .. },
             ) => {
-                return self.look_at_leave(&format!("{}: a record was written", event.kind().name()), since, site);
+                return self.look_at_mastership(&format!("{}: a record was written", event.kind().name()), since, site);
             }
             _ => return,
         };
@@ -123,14 +123,14 @@ impl DmaRules {
                     }
                 }
                 Aperture::System => self.look_at_access(kind, address, length, write, since, site),
-                // Whose they are, and where they led, other events tell.
+                // Other events say which GPU a peer access was to, and where a virtual address led.
                 Aperture::Peer | Aperture::Virtual => {}
             }
         }
     }
 
     fn look_at_access(&self, kind: &str, address: u64, length: u64, write: bool, since: u64, site: &mut Site<'_>) {
-        self.look_at_leave(&format!("{kind}: DMA at {address:#x}"), since, site);
+        self.look_at_mastership(&format!("{kind}: DMA at {address:#x}"), since, site);
         if !self.covers(address, length, write, since) {
             let verb = if write { "written" } else { "read" };
             site.report(
@@ -140,8 +140,8 @@ impl DmaRules {
         }
     }
 
-    /// Whether `what` was done with leave.
-    fn look_at_leave(&self, what: &str, since: u64, site: &mut Site<'_>) {
+    /// Checks that `what` was done while the device was bus master.
+    fn look_at_mastership(&self, what: &str, since: u64, site: &mut Site<'_>) {
         if let Some((sequence, why)) = self.forbidden.filter(|(sequence, _)| *sequence < since) {
             site.report(Rule::BusMaster, format!("{what}, though {why} (record {sequence}) before it began"));
         }

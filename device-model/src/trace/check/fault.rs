@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The rule of faults: the driver answers every one of which it was told.
+//! The rule of faults: the driver answers every fault that is reported to it.
 //!
 //! An answer is a replay that the channel took part in, a cancellation, a reset, or whatever else let the channel's
-//! command end. Prefetch faults need none, and of a lost fault the driver does not know.
+//! command end. Prefetch faults need none, and the driver does not see a lost fault.
 //!
-//! A driver may take its time, so only one that has left can be said to owe an answer: it has taken bus mastering away,
-//! as the unbinding of a driver does, and the device came to its end like that. A device that goes while its driver is
-//! at work, as when a machine is switched off, cuts the answers short that were to come, like the commands under way:
-//! they are counted.
+//! A driver may take its time, so an answer is missing only if the driver has left the device: it has taken bus mastering away,
+//! as the unbinding of a driver does, and the log ends like that. If the device goes while its driver
+//! works, as when a machine is switched off, faults without an answer are counted, like the commands under way, and break no rule.
 
 use std::collections::BTreeMap;
 
@@ -30,17 +29,17 @@ struct Waiting {
     faults: u64,
 }
 
-/// What the log has told of faults.
+/// What the log says about faults.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     /// By channel.
     waiting: BTreeMap<u8, Waiting>,
-    /// The device is bus master, or may be: its driver is at work.
+    /// The device is bus master, or may be: its driver works.
     is_driven: bool,
 }
 
 impl Faults {
-    /// Behind a hole in the log: there may be a driver at work.
+    /// Behind a hole in the log: a driver may be working.
     pub(super) fn unknown() -> Self {
         Self { is_driven: true, ..Self::default() }
     }
@@ -90,7 +89,7 @@ impl Faults {
         }
     }
 
-    /// How many faults have no answer that nobody can be said to owe.
+    /// Returns the number of faults without an answer that break no rule.
     pub(super) fn unanswered(&self) -> u64 {
         self.waiting.values().map(|waiting| waiting.faults).sum()
     }

@@ -56,7 +56,7 @@ pub enum Rule {
     VramRange,
     /// Virtual addresses are accessed through translations that no acknowledged invalidation means.
     StaleTranslation,
-    /// Every fault the driver is told of gets an answer before the driver leaves.
+    /// Every fault that is reported to the driver gets an answer before the driver is unbound.
     FaultAnswered,
 }
 

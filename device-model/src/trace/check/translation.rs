@@ -33,7 +33,7 @@ struct Key {
 
 #[derive(Clone, Copy, Debug)]
 struct Filled {
-    /// The record that says so.
+    /// The record of the fill.
     sequence: u64,
     page: Location,
     write: bool,
@@ -68,13 +68,13 @@ impl Filled {
     }
 }
 
-/// What the log has told of translations.
+/// What the log says about translations.
 #[derive(Debug, Default)]
 pub(super) struct Translations {
     filled: BTreeMap<Key, Filled>,
-    /// Invalidations asked for and not acknowledged, with the records that ask.
+    /// Invalidations asked for and not acknowledged, with the records of the requests.
     pending: BTreeMap<u64, (u64, Invalidation)>,
-    /// There may be translations that the log has not told of.
+    /// There may be translations that the log does not contain.
     is_incomplete: bool,
 }
 
@@ -128,7 +128,7 @@ impl Translations {
             match invalidation {
                 Invalidation::All => {
                     self.filled.values_mut().for_each(stale);
-                    // Of those that were unknown when it was asked for, none is left.
+                    // It dropped the translations that the log does not contain, too.
                     self.is_incomplete = false;
                 }
                 Invalidation::AddressSpace(asid) => {
@@ -190,7 +190,7 @@ impl Translations {
                 ),
             );
         } else if self.is_incomplete {
-            // It may rest on what the log has not told.
+            // The translation may be from a record that the log does not contain.
         } else if let Some(filled) = other {
             site.report(
                 Rule::StaleTranslation,

@@ -22,7 +22,7 @@
 //!   their own, and need no label.
 //! - `shown EXPRESSION`: further labels and values, for what depends on several fields.
 //! - `covers LENGTH`: the field is an address, and the event is about this many bytes from there on.
-//! - `about EXPRESSION`: further [ranges](crate::trace::filter::Range) that the event is about.
+//! - `about EXPRESSION`: further [ranges](crate::trace::range::Range) that the event is about.
 //!
 //! Expressions may use every field of the event, and what the table imports. A field must have a place, so every event can be written and read back; all
 //! else is optional.
@@ -87,7 +87,7 @@ macro_rules! events {
             /// The fields of the record that stands for this event (the device number is the writer's to fill in).
             #[inline]
             pub fn to_fields(&self) -> $crate::trace::Fields {
-                use $crate::trace::event::place::Place as _;
+                use $crate::trace::event::place::FieldPlace as _;
                 match *self {
                     $(Self::$Event { $($($field,)*)? } => {
                         let mut fields = $crate::trace::Fields::new($crate::trace::Kind::new($number, $name));
@@ -100,7 +100,7 @@ macro_rules! events {
 
             /// The event that these fields stand for; `None` if a number in them is unknown or too large for its place.
             pub fn from_fields(fields: &$crate::trace::Fields) -> Option<Self> {
-                use $crate::trace::event::place::Place as _;
+                use $crate::trace::event::place::FieldPlace as _;
                 match fields.kind {
                     $($number => Some(Self::$Event { $($($field: $place.get(fields)?,)*)? }),)*
                     _ => None$($(.or_else(|| $Inner::from_fields(fields).map(Self::$Group)))*)?,
@@ -110,7 +110,7 @@ macro_rules! events {
             /// Whom this event concerns.
             #[inline]
             pub fn subject(&self) -> $crate::trace::event::Subject {
-                use $crate::trace::event::place::Place as _;
+                use $crate::trace::event::place::FieldPlace as _;
                 match *self {
                     $(Self::$Event { $($($field,)*)? } => {
                         let mut subject = $crate::trace::event::Subject::default();
@@ -137,7 +137,7 @@ macro_rules! events {
             }
 
             /// Whether this event is about an address in the range: a bus address, an offset in VRAM, a virtual address, or a tag.
-            pub fn is_about(&self, range: $crate::trace::filter::Range) -> bool {
+            pub fn is_about(&self, range: $crate::trace::range::Range) -> bool {
                 match *self {
                     $(Self::$Event { $($($field,)*)? } => {
                         false

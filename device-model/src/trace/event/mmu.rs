@@ -7,7 +7,7 @@ use ersatz_abi::mmu::{Invalidation, PageSize};
 
 use super::place::*;
 use super::value;
-use crate::trace::filter::Range;
+use crate::trace::range::Range;
 
 events! {
     /// One event of the MMU. Addresses are virtual unless they are in a [`Location`].

@@ -7,7 +7,7 @@ use ersatz_abi::fault::FaultRecord;
 use super::place::*;
 use super::value;
 use crate::trace::enumeration::Loss;
-use crate::trace::filter::Range;
+use crate::trace::range::Range;
 
 events! {
     /// One event of a notification ring.

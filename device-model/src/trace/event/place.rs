@@ -11,7 +11,7 @@ mod notification;
 use ersatz_abi::command::Cause;
 
 use crate::trace::enumeration::Enumeration;
-use crate::trace::record::{Fields, NONE};
+use crate::trace::fields::{Fields, NONE};
 pub(super) use memory::{BOTH_ENDS, DESTINATION, INVALIDATION, PAGE_SIZE, SOURCE, TARGET};
 pub(super) use notification::{ACCESS_RECORD, FAULT_RECORD};
 
@@ -29,7 +29,7 @@ pub struct Subject {
 }
 
 /// A place for values of one type.
-pub(super) trait Place<T> {
+pub(super) trait FieldPlace<T> {
     /// Writes a value to a record in which nothing stands here yet.
     fn put(&self, value: T, fields: &mut Fields);
 
@@ -51,7 +51,7 @@ macro_rules! words {
         #[doc = concat!("The type of [`", stringify!($NAME), "`].")]
         pub(super) struct $Type;
 
-        impl<T: Into<u64> + TryFrom<u64>> Place<T> for $Type {
+        impl<T: Into<u64> + TryFrom<u64>> FieldPlace<T> for $Type {
             #[inline]
             fn put(&self, value: T, fields: &mut Fields) {
                 fields.$field = value.into();
@@ -83,7 +83,7 @@ pub(super) const ASID: Asid = Asid;
 /// The type of [`ASID`].
 pub(super) struct Asid;
 
-impl Place<u8> for Asid {
+impl FieldPlace<u8> for Asid {
     #[inline]
     fn put(&self, value: u8, fields: &mut Fields) {
         TAG.put(value, fields);
@@ -105,7 +105,7 @@ pub(super) const CAUSE: CauseByte = CauseByte;
 /// The type of [`CAUSE`].
 pub(super) struct CauseByte;
 
-impl Place<Cause> for CauseByte {
+impl FieldPlace<Cause> for CauseByte {
     #[inline]
     fn put(&self, value: Cause, fields: &mut Fields) {
         fields.cause = value.number();
@@ -127,7 +127,7 @@ pub(super) const CHANNEL: Channel = Channel;
 /// The type of [`CHANNEL`].
 pub(super) struct Channel;
 
-impl Place<u8> for Channel {
+impl FieldPlace<u8> for Channel {
     #[inline]
     fn put(&self, value: u8, fields: &mut Fields) {
         fields.channel = value;
@@ -144,7 +144,7 @@ impl Place<u8> for Channel {
     }
 }
 
-impl Place<Option<u8>> for Channel {
+impl FieldPlace<Option<u8>> for Channel {
     #[inline]
     fn put(&self, value: Option<u8>, fields: &mut Fields) {
         fields.channel = value.unwrap_or(NONE);
@@ -166,7 +166,7 @@ pub(super) const ENGINE: Engine = Engine;
 /// The type of [`ENGINE`].
 pub(super) struct Engine;
 
-impl Place<u8> for Engine {
+impl FieldPlace<u8> for Engine {
     #[inline]
     fn put(&self, value: u8, fields: &mut Fields) {
         fields.engine = value;
@@ -191,7 +191,7 @@ macro_rules! bits {
         #[doc = concat!("The type of [`", stringify!($NAME), "`].")]
         pub(super) struct $Type;
 
-        impl<T: Enumeration> Place<T> for $Type {
+        impl<T: Enumeration> FieldPlace<T> for $Type {
             #[inline]
             fn put(&self, value: T, fields: &mut Fields) {
                 fields.$field |= (value.number() & $mask) << $shift;
@@ -229,7 +229,7 @@ bits! {
 /// A value that may be absent: a flag says whether it is there.
 pub(super) struct Optional<F, P>(pub(super) F, pub(super) P);
 
-impl<T: Default, F: Place<bool>, P: Place<T>> Place<Option<T>> for Optional<F, P> {
+impl<T: Default, F: FieldPlace<bool>, P: FieldPlace<T>> FieldPlace<Option<T>> for Optional<F, P> {
     #[inline]
     fn put(&self, value: Option<T>, fields: &mut Fields) {
         self.0.put(value.is_some(), fields);

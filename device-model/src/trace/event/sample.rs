@@ -8,7 +8,7 @@ use ersatz_abi::mmu::Invalidation;
 use proptest::prelude::*;
 
 use crate::trace::enumeration::Named;
-use crate::trace::record::NONE;
+use crate::trace::fields::NONE;
 
 /// A type of fields of events.
 pub(super) trait Sample: Sized + std::fmt::Debug {

@@ -7,7 +7,7 @@ use ersatz_abi::fault::FaultRecord;
 use ersatz_abi::mmu::{InvalidateScope, Invalidation};
 
 use crate::trace::enumeration::Named;
-use crate::trace::filter::Range;
+use crate::trace::range::Range;
 
 /// The value of a field, for a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,7 +22,7 @@ pub struct VirtualMemory {
     pub invalidations_acknowledged: u64,
     /// Faults in the fault buffer.
     pub faults: BTreeMap<FaultKind, u64>,
-    /// Those of them that nobody waits for.
+    /// Those of them that were prefetches, which no command waits for.
     pub prefetch_faults: u64,
     /// Faults that were dropped.
     pub faults_dropped: BTreeMap<Loss, u64>,

@@ -250,7 +250,7 @@ proptest! {
     }
 }
 
-/// The count of claims is in the file: who writes nonsense there loses events, and stops nobody.
+/// The count of claims is in the file: a process that writes nonsense there loses events, and stops no writer.
 #[test]
 fn a_count_that_others_have_overwritten_costs_events_only() {
     let (_folder, path, tracer) = create(9);

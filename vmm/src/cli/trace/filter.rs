@@ -4,8 +4,8 @@
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ersatz_abi::command::Cause;
-use ersatz_device_model::trace::filter::{self, Range};
 use ersatz_device_model::trace::{Filter, Kind};
+use ersatz_device_model::trace::{filter, range::Range};
 
 /// Several values of one option are alternatives; several options must all match.
 #[derive(Debug, Args)]

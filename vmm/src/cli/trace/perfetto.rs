@@ -37,13 +37,13 @@ pub struct Perfetto<'a, W: Write> {
 
 /// Where on the screen an event belongs.
 #[derive(Clone, Copy)]
-struct Place {
+struct Row {
     device: u8,
     /// Zero: no channel; else one more than the channel.
     thread: u16,
 }
 
-impl Place {
+impl Row {
     fn new(device: u8, channel: Option<u8>) -> Self {
         Self { device, thread: channel.map_or(0, |channel| u16::from(channel) + 1) }
     }
@@ -73,7 +73,7 @@ impl<'a, W: Write> Perfetto<'a, W> {
 
     /// Names a device.
     pub fn device(&mut self, identity: &Identity) -> io::Result<()> {
-        let mut object = Place::new(identity.device, None).object("M", "process_name");
+        let mut object = Row::new(identity.device, None).object("M", "process_name");
         object.insert("args".to_owned(), json!({ "name": format!("GPU {}", identity.device) }));
         self.put(object)
     }
@@ -83,12 +83,12 @@ impl<'a, W: Write> Perfetto<'a, W> {
         self.time = self.time.max(time);
         let device = record.fields.device;
         let Some(event) = record.event() else {
-            let mut object = Place::new(device, None).object("i", "unknown");
+            let mut object = Row::new(device, None).object("i", "unknown");
             object.insert("args".to_owned(), describe::object(record, time));
             return self.instant(object, time);
         };
         let channel = event.channel();
-        let place = Place::new(device, channel);
+        let place = Row::new(device, channel);
         if let (Some(channel), true) = (channel, ends_command(&event)) {
             self.close(device, channel, time)?;
         }
@@ -132,7 +132,7 @@ impl<'a, W: Write> Perfetto<'a, W> {
     /// The track of a channel, which gets its name with its first event.
     fn track(&mut self, device: u8, channel: u8) -> io::Result<&mut Track> {
         if !self.tracks.contains_key(&(device, channel)) {
-            let mut object = Place::new(device, Some(channel)).object("M", "thread_name");
+            let mut object = Row::new(device, Some(channel)).object("M", "thread_name");
             object.insert("args".to_owned(), json!({ "name": format!("channel {channel}") }));
             self.put(object)?;
         }
@@ -142,10 +142,10 @@ impl<'a, W: Write> Perfetto<'a, W> {
     /// The channel's command is over.
     fn close(&mut self, device: u8, channel: u8, time: u64) -> io::Result<()> {
         let open = self.tracks.get_mut(&(device, channel)).and_then(|track| track.open.take());
-        open.map_or(Ok(()), |open| self.slice(Place::new(device, Some(channel)), &open.event, open.start, time))
+        open.map_or(Ok(()), |open| self.slice(Row::new(device, Some(channel)), &open.event, open.start, time))
     }
 
-    fn slice(&mut self, place: Place, event: &Event, start: u64, end: u64) -> io::Result<()> {
+    fn slice(&mut self, place: Row, event: &Event, start: u64, end: u64) -> io::Result<()> {
         let mut object = place.object("X", &name(event));
         object.insert("ts".to_owned(), microseconds(start));
         object.insert("dur".to_owned(), microseconds(end.saturating_sub(start)));
@@ -153,7 +153,7 @@ impl<'a, W: Write> Perfetto<'a, W> {
         self.put(object)
     }
 
-    fn event_instant(&mut self, place: Place, event: &Event, time: u64) -> io::Result<()> {
+    fn event_instant(&mut self, place: Row, event: &Event, time: u64) -> io::Result<()> {
         let mut object = place.object("i", &name(event));
         object.insert("args".to_owned(), arguments(event));
         self.instant(object, time)

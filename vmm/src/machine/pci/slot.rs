@@ -8,7 +8,7 @@ use ersatz_device_model::dma::MappedSpace;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::root_port::RootPort;
-use crate::machine::config::{Connections, FactoryError, FunctionFactory};
+use crate::machine::config::{BusConnections, FactoryError, FunctionFactory};
 use crate::machine::interrupts::MsixVectors;
 
 /// Most slots of a machine: each has a root port on bus 0, beside the host bridge.
@@ -36,7 +36,7 @@ pub fn connect(
     requester_id: u16,
 ) -> Result<ConnectedFunction, FactoryError> {
     let msix = Arc::new(MsixVectors::default());
-    let connections = Connections { dma: Arc::clone(dma) as _, interrupts: Arc::clone(&msix) as _, requester_id };
+    let connections = BusConnections { dma: Arc::clone(dma) as _, interrupts: Arc::clone(&msix) as _, requester_id };
     let function = factory(connections)?;
     let event = function.event();
     Ok(ConnectedFunction { function, msix, event })

@@ -5,10 +5,10 @@ use ersatz_abi::command::{Aperture, Location};
 use ersatz_abi::mmu::{InvalidateTarget, Invalidation, PageSize};
 
 use super::{
-    ADDRESS, AddressWord, DETAIL_HIGH, DETAIL_LOW, DetailHigh, DetailLow, FLAGS_HIGH, FLAGS_LOW, FlagsHigh, FlagsLow,
-    LENGTH, Place, SECOND, SecondWord, Subject,
+    ADDRESS, AddressWord, DETAIL_HIGH, DETAIL_LOW, DetailHigh, DetailLow, FLAGS_HIGH, FLAGS_LOW, FieldPlace, FlagsHigh,
+    FlagsLow, LENGTH, SECOND, SecondWord, Subject,
 };
-use crate::trace::record::Fields;
+use crate::trace::fields::Fields;
 
 /// A location: the places of its aperture, its peer and its address.
 pub(in super::super) struct Located<A, P, W>(A, P, W);
@@ -21,7 +21,7 @@ pub(in super::super) const DESTINATION: Located<DetailHigh, FlagsHigh, SecondWor
 /// The memory that a virtual address is translated to. The low half of the flags remains free.
 pub(in super::super) const TARGET: Located<DetailLow, FlagsHigh, SecondWord> = Located(DETAIL_LOW, FLAGS_HIGH, SECOND);
 
-impl<A: Place<Aperture>, P: Place<u8>, W: Place<u64>> Place<Location> for Located<A, P, W> {
+impl<A: FieldPlace<Aperture>, P: FieldPlace<u8>, W: FieldPlace<u64>> FieldPlace<Location> for Located<A, P, W> {
     #[inline]
     fn put(&self, value: Location, fields: &mut Fields) {
         self.0.put(value.aperture, fields);
@@ -41,7 +41,7 @@ pub(in super::super) const BOTH_ENDS: BothEnds = BothEnds;
 /// The type of [`BOTH_ENDS`].
 pub(in super::super) struct BothEnds;
 
-impl Place<Location> for BothEnds {
+impl FieldPlace<Location> for BothEnds {
     #[inline]
     fn put(&self, value: Location, fields: &mut Fields) {
         DESTINATION.put(value, fields);
@@ -61,7 +61,7 @@ pub(in super::super) const PAGE_SIZE: Size = Size;
 /// The type of [`PAGE_SIZE`].
 pub(in super::super) struct Size;
 
-impl Place<PageSize> for Size {
+impl FieldPlace<PageSize> for Size {
     #[inline]
     fn put(&self, value: PageSize, fields: &mut Fields) {
         DETAIL_HIGH.put(value, fields);
@@ -79,7 +79,7 @@ pub(in super::super) const INVALIDATION: Invalidated = Invalidated;
 /// The type of [`INVALIDATION`].
 pub(in super::super) struct Invalidated;
 
-impl Place<Invalidation> for Invalidated {
+impl FieldPlace<Invalidation> for Invalidated {
     #[inline]
     fn put(&self, value: Invalidation, fields: &mut Fields) {
         let (target, address, length) = value.encode();

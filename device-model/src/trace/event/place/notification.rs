@@ -5,15 +5,15 @@
 use ersatz_abi::access_counter::AccessRecord;
 use ersatz_abi::fault::FaultRecord;
 
-use super::{ADDRESS, ASID, CHANNEL, DETAIL, DETAIL_HIGH, DETAIL_LOW, ENGINE, FLAGS, ID, Place, SECOND, Subject};
-use crate::trace::record::Fields;
+use super::{ADDRESS, ASID, CHANNEL, DETAIL, DETAIL_HIGH, DETAIL_LOW, ENGINE, FLAGS, FieldPlace, ID, SECOND, Subject};
+use crate::trace::fields::Fields;
 
 /// A fault record.
-pub(in super::super) const FAULT_RECORD: Fault = Fault;
+pub(in super::super) const FAULT_RECORD: InFaultRecord = InFaultRecord;
 /// The type of [`FAULT_RECORD`].
-pub(in super::super) struct Fault;
+pub(in super::super) struct InFaultRecord;
 
-impl Place<FaultRecord> for Fault {
+impl FieldPlace<FaultRecord> for InFaultRecord {
     fn put(&self, value: FaultRecord, fields: &mut Fields) {
         let FaultRecord { address, asid, channel, engine, access, kind, level, timestamp, number } = value;
         DETAIL_LOW.put(access, fields);
@@ -48,11 +48,11 @@ impl Place<FaultRecord> for Fault {
 }
 
 /// An access record. The count stands where the number of a fault does.
-pub(in super::super) const ACCESS_RECORD: Access = Access;
+pub(in super::super) const ACCESS_RECORD: InAccessRecord = InAccessRecord;
 /// The type of [`ACCESS_RECORD`].
-pub(in super::super) struct Access;
+pub(in super::super) struct InAccessRecord;
 
-impl Place<AccessRecord> for Access {
+impl FieldPlace<AccessRecord> for InAccessRecord {
     fn put(&self, value: AccessRecord, fields: &mut Fields) {
         let AccessRecord { region, asid, channel, engine, aperture, timestamp, count } = value;
         DETAIL.put(aperture, fields);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the fuzz targets share: a small machine around one GPU, linked with another, the page tables of a small guest ([`tables`]),
-//! and the promises that hold whatever a guest does ([`promises`]).
+//! A small machine around one GPU, linked with another, the page tables of a small guest ([`tables`]), and the promises that hold
+//! whatever a guest does ([`promises`]).
 
 pub mod promises;
 pub mod tables;
@@ -66,8 +66,11 @@ pub const fn block(channel: u32) -> u64 {
 /// What a channel is bound to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Binding {
+    /// The number of the engine.
     pub engine: u32,
+    /// The address space.
     pub asid: u32,
+    /// The priority.
     pub priority: u32,
 }
 
@@ -75,10 +78,12 @@ pub struct Binding {
 /// matters to none of them.
 pub struct Neighbour {
     fabric: Fabric,
+    /// The GPU.
     pub gpu: Gpu,
 }
 
 impl Neighbour {
+    /// Returns the neighbour, which is created at the first call.
     pub fn get() -> &'static Self {
         static NEIGHBOUR: OnceLock<Neighbour> = OnceLock::new();
         NEIGHBOUR.get_or_init(|| {
@@ -99,7 +104,9 @@ impl Neighbour {
 
 /// A GPU and its surroundings.
 pub struct Machine {
+    /// The GPU.
     pub gpu: Gpu,
+    /// Guest memory.
     pub memory: GuestMemoryMmap,
     read_only: GuestMemoryMmap,
 }
@@ -116,7 +123,7 @@ impl Machine {
         Self::with_vram(VRAM, VRAM)
     }
 
-    /// One with so much VRAM, of which BAR2 shows so much after a reset.
+    /// One with `vram` bytes of VRAM, of which BAR2 shows `shown` after a reset.
     pub fn with_vram(vram: u64, shown: u64) -> Self {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM as usize)]).expect("RAM");
         let read_only = GuestMemoryMmap::from_ranges(&[(GuestAddress(READ_ONLY), 4096)]).expect("RAM");
@@ -149,22 +156,26 @@ impl Machine {
         self.gpu.config_write(0x4a, &0x8000_u16.to_le_bytes());
     }
 
+    /// Reads a register of 32 bits.
     pub fn read32(&self, offset: u32) -> u32 {
         let mut data = [0; 4];
         self.gpu.bar_read(BAR_REGISTERS, offset.into(), &mut data);
         u32::from_le_bytes(data)
     }
 
+    /// Reads a register of 64 bits.
     pub fn read64(&self, offset: u32) -> u64 {
         let mut data = [0; 8];
         self.gpu.bar_read(BAR_REGISTERS, offset.into(), &mut data);
         u64::from_le_bytes(data)
     }
 
+    /// Writes a register of 32 bits.
     pub fn write32(&self, offset: u32, value: u32) {
         self.gpu.bar_write(BAR_REGISTERS, offset.into(), &value.to_le_bytes());
     }
 
+    /// Writes a register of 64 bits.
     pub fn write64(&self, offset: u32, value: u64) {
         self.gpu.bar_write(BAR_REGISTERS, offset.into(), &value.to_le_bytes());
     }
@@ -194,6 +205,7 @@ impl Machine {
         self.memory.write_obj(put.to_le(), address).expect("RAM");
     }
 
+    /// Reads the status of a channel.
     pub fn status(&self, channel: u32) -> ChannelStatus {
         ChannelStatus(self.read32(reg(channel, regs::CHANNEL_STATUS)))
     }

@@ -136,7 +136,7 @@ impl Host {
         let (mut config, clock) = (GpuConfig::new(host.gpu.vram_size()), Arc::new(HostClock::new()));
         let log = Log::of(&mut config, clock.clone());
         let gpu = Gpu::new(config, space.clone(), interrupts.clone(), clock).unwrap();
-        let host = Self { interrupts, gpu, log, ..host };
+        let host = Self { interrupts, gpu, _log: log, ..host };
         host.start();
         (host, Holding(space))
     }

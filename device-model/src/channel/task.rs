@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A command under way, and how far it has come: what is kept while it waits, and makes it go on at the very access that faulted.
+//! A command that was begun, and how far it has come: all that is kept of it while it waits, so that it goes on at the very
+//! access that faulted, or at the very step of its end.
 
 use ersatz_abi::command::{Aperture, Command, ListEntry};
 
@@ -7,12 +8,28 @@ use ersatz_abi::command::{Aperture, Command, ListEntry};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Task {
     pub(crate) command: Command,
+    /// What is left to do of it.
+    pub(crate) stage: Stage,
     /// Bytes moved, filled, read or updated so far.
     pub(crate) bytes: u64,
     pub(crate) cursor: Cursor,
 }
 
-/// How far a command has come.
+/// What is left to do of a command: this, and all that follows. A stage that has to wait has had no effect, but for the work,
+/// whose progress is in the [`Cursor`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// What the operation says.
+    Work,
+    /// The fence value.
+    Fence,
+    /// GET: in memory, and in the register.
+    Get,
+    /// The interrupt.
+    Interrupt,
+}
+
+/// How far the work of a command has come.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cursor {
     /// Entries of the list done.
@@ -23,7 +40,7 @@ pub(crate) struct Cursor {
     pub(crate) part: Option<Part>,
     /// What a kernel carries along: a sum, a pointer, a random number, an old value.
     pub(crate) carry: u64,
-    /// The invalidation that was asked for.
+    /// Number of the invalidation that was requested.
     pub(crate) invalidation: Option<u64>,
 }
 
@@ -53,7 +70,8 @@ impl Part {
 }
 
 impl Task {
+    /// A command of which nothing is done.
     pub(crate) fn new(command: Command) -> Self {
-        Self { command, bytes: 0, cursor: Cursor::default() }
+        Self { command, stage: Stage::Work, bytes: 0, cursor: Cursor::default() }
     }
 }

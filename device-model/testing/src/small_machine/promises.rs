@@ -14,7 +14,9 @@ use ersatz_abi::regs::{self, Access};
 use ersatz_device_model::bus::{Effect, PciFunction};
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::{Binding, CHANNELS, COMPUTE, Machine, RAM, READ_ONLY, block, doorbell, encoded, reg, space_reg, tables};
+use crate::small_machine::{
+    Binding, CHANNELS, COMPUTE, Machine, RAM, READ_ONLY, block, doorbell, encoded, reg, space_reg, tables,
+};
 
 /// What is in the memory that the device may only read: a table of pages, which a walk can read and not mark.
 pub fn read_only_page() -> [u8; 4096] {
@@ -27,7 +29,7 @@ pub fn read_only_page() -> [u8; 4096] {
 }
 
 impl Machine {
-    /// What holds at any time while the function answers. Engines may be at work, nobody else.
+    /// What holds at any time while the function answers. Engines may work, and no other thread.
     pub fn check(&self) {
         let bad_accesses = self.gpu.counter(Counter::BadAccesses);
         assert_eq!(self.read32(regs::ID.offset), regs::DEVICE_MAGIC);
@@ -70,7 +72,7 @@ impl Machine {
             let error = status.error().expect("a known error");
             assert_eq!(state == ChannelState::Error, error != ErrorCode::None);
         }
-        // An engine may have it wait at a fault or stop meanwhile; only a driver has it go on, and only a reset ends an error.
+        // An engine may make it wait at a fault or stop meanwhile; only a driver makes it go on, and only a reset ends an error.
         if !resetting {
             assert!(
                 faulted || before.state() != Some(ChannelState::Faulted),

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Memory as an engine reaches it: VRAM, the system's by DMA, a peer's over the fabric, and any of these by virtual address.
 //!
-//! A [`Bus`] is leave for a piece of work of bounded size. While it is held the function is not reset, and, from the first virtual
-//! address on, the engine's TLB is locked: an invalidation is not acknowledged before the piece is done.
+//! A [`MemoryAccess`] is the permit for a piece of work of bounded size. While it is held the function is not reset, and, from
+//! the first virtual address on, the engine's TLB is locked: an invalidation is not acknowledged before the piece is done.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,18 +13,18 @@ use ersatz_abi::kernel::WORD_BYTES;
 use ersatz_abi::list::{Aperture, Location};
 use vm_memory::{VolatileMemory, VolatileSlice};
 
-use super::context::{Context, PageFault, Stop};
+use super::context::{Context, Stop};
 use super::gate::Master;
 use crate::cache_hint::prefetch;
 use crate::counters::Tally;
 use crate::dma::{DmaSession, Purpose};
 use crate::fabric::PeerPass;
-use crate::mmu::{TranslateError, Unit};
+use crate::mmu::{PageFault, TranslateError, Translator};
 use crate::notification::Access;
 use crate::trace::MmuEvent;
 
-/// Leave for one piece of work on behalf of a channel.
-pub(crate) struct Bus<'a> {
+/// The permit for one piece of work on behalf of a channel.
+pub(crate) struct MemoryAccess<'a> {
     context: &'a Context<'a>,
     master: &'a Master<'a>,
     /// What is counted of this piece.
@@ -34,12 +34,12 @@ pub(crate) struct Bus<'a> {
     /// List entry under way, for errors.
     pub(super) entry: u32,
     /// The engine's TLB, locked.
-    unit: Option<Unit<'a>>,
+    translator: Option<Translator<'a>>,
 }
 
 /// Where an address leads, and how far.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct Span {
     /// Not virtual.
     pub(crate) location: Location,
     /// Bytes from there on that lie in one piece, at most as many as were asked for.
@@ -48,55 +48,53 @@ pub(crate) struct Place {
     virtual_address: Option<(u64, AccessKind)>,
 }
 
-impl Bus<'_> {
-    /// Has `work` do a piece of work with leave, which it may have at once or must stop. `address` and `entry` are for the error
-    /// if there is no leave.
+impl MemoryAccess<'_> {
+    /// Runs `work` with the permit for one piece of work; fails at once if there is none, with `address` and `entry` in the
+    /// error.
     pub(crate) fn open<R>(
         context: &Context<'_>,
         entry: u32,
         address: u64,
-        work: impl FnOnce(&mut Bus<'_>) -> Result<R, Stop>,
+        work: impl FnOnce(&mut MemoryAccess<'_>) -> Result<R, Stop>,
     ) -> Result<R, Stop> {
         context.access(entry, address, |master| {
             let tally = Tally::new(&context.device.counters);
-            work(&mut Bus { context, master, tally, bytes: 0, entry, unit: None })
+            work(&mut MemoryAccess { context, master, tally, bytes: 0, entry, translator: None })
         })?
     }
 
     /// Where a location leads, for an access of up to `length` bytes.
     #[inline]
-    pub(crate) fn resolve(&mut self, location: Location, length: u64, access: AccessKind) -> Result<Place, Stop> {
+    pub(crate) fn resolve(&mut self, location: Location, length: u64, access: AccessKind) -> Result<Span, Stop> {
         if location.aperture != Aperture::Virtual {
-            return Ok(Place { location, length, virtual_address: None });
+            return Ok(Span { location, length, virtual_address: None });
         }
         self.translate(location.address, length, access)
     }
 
-    fn translate(&mut self, address: u64, length: u64, access: AccessKind) -> Result<Place, Stop> {
+    fn translate(&mut self, address: u64, length: u64, access: AccessKind) -> Result<Span, Stop> {
         let entry = self.entry;
         let asid = self.context.turn.setup.asid;
         let tables = self.context.device.tables(&self.master.dma);
-        let unit = self.unit.get_or_insert_with(|| self.context.device.mmu.lock(self.context.engine));
-        match unit.translate(&tables, asid, address, access) {
-            Ok(found) => Ok(Place {
+        let translator = self.translator.get_or_insert_with(|| self.context.device.mmu.lock(self.context.engine));
+        match translator.translate(&tables, asid, address, access) {
+            Ok(found) => Ok(Span {
                 location: found.location,
                 length: found.length.min(length),
                 virtual_address: Some((address, access)),
             }),
-            Err(TranslateError::SpaceDisabled) => Err(Stop::fault(ErrorCode::AddressSpace, entry, address)),
-            Err(TranslateError::Fault(fault)) => {
-                Err(Stop::Page(PageFault { address, access, kind: fault.kind, level: fault.level, entry }))
-            }
+            Err(TranslateError::SpaceDisabled) => Err(Stop::failed(ErrorCode::AddressSpace, entry, address)),
+            Err(TranslateError::PageFault(fault)) => Err(Stop::PageFault { fault, entry }),
         }
     }
 
-    /// `length` bytes of a place were accessed: what virtual addresses are concerned, trace and access counters learn of it.
+    /// Adds an access of `length` bytes to the trace and to the access counters, if it was by a virtual address.
     #[inline]
-    pub(crate) fn accessed(&self, place: &Place, length: u64) {
-        let Some((address, kind)) = place.virtual_address else { return };
+    pub(crate) fn accessed(&self, span: &Span, length: u64) {
+        let Some((address, kind)) = span.virtual_address else { return };
         let Context { device, number: channel, engine, turn, .. } = *self.context;
         let asid = turn.setup.asid;
-        let location = place.location;
+        let location = span.location;
         device.ports.tracer.emit(MmuEvent::Access { channel, engine, asid, kind, address, location, length }.into());
         let access = Access { channel, engine, asid, address, length, aperture: location.aperture };
         device.count_access(self.master, &access);
@@ -176,7 +174,7 @@ impl Bus<'_> {
         if at.aperture == Aperture::System {
             return self.update_system(at.address, change);
         }
-        let unaligned = Stop::fault(ErrorCode::BadAlignment, self.entry, at.address);
+        let unaligned = Stop::failed(ErrorCode::BadAlignment, self.entry, at.address);
         self.with_slice(at, 8, |slice| {
             let word = slice.get_atomic_ref::<AtomicU64>(0).map_err(|_| unaligned)?;
             let change = |old| change(u64::from_le(old)).map(u64::to_le);
@@ -207,7 +205,7 @@ impl Bus<'_> {
         work: impl FnOnce(VolatileSlice<'_>) -> Result<R, Stop>,
     ) -> Result<R, Stop> {
         let device = self.context.device;
-        let fault = |code| Stop::fault(code, self.entry, at.address);
+        let fault = |code| Stop::failed(code, self.entry, at.address);
         if at.aperture == Aperture::Peer {
             let peer = device.link.peer(at.peer).ok_or_else(|| fault(ErrorCode::PeerUnavailable))?;
             let pass: PeerPass<'_> = peer.enter().ok_or_else(|| fault(ErrorCode::PeerUnavailable))?;
@@ -222,30 +220,30 @@ impl Bus<'_> {
         self.context.device.mmu.spaces.is_replayable(self.context.turn.setup.asid)
     }
 
-    /// A kernel has read so many bytes.
+    /// Counts bytes that a kernel has read.
     pub(super) fn count_read(&mut self, bytes: u64) {
         self.tally.add(Counter::KernelBytesRead, bytes);
         self.bytes += bytes;
     }
 
-    /// A kernel has written so many bytes.
+    /// Counts bytes that a kernel has written.
     pub(super) fn count_written(&mut self, bytes: u64) {
         self.tally.add(Counter::KernelBytesWritten, bytes);
         self.bytes += bytes;
     }
 
-    /// A kernel has updated so many words.
+    /// Counts words that a kernel has updated atomically.
     pub(super) fn count_atomics(&mut self, words: u64) {
         self.tally.add(Counter::KernelAtomics, words);
         self.bytes += words * WORD_BYTES;
     }
 
-    /// Tells the driver of an access that faulted.
+    /// Reports an access that faulted to the driver.
     pub(crate) fn report(&self, fault: &PageFault) {
         self.context.report(self.master, fault);
     }
 
-    /// Whether all of a place is there, as far as the device can tell: nobody knows what is behind bus addresses.
+    /// Checks that all of a place exists, if it is in VRAM or a peer; what is behind bus addresses is not known before an access.
     #[inline]
     pub(crate) fn check(&self, at: Location, length: u64) -> Result<(), Stop> {
         match at.aperture {

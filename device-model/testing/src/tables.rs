@@ -17,6 +17,7 @@ pub struct Space {
 }
 
 impl Host {
+    /// Reads a word of a table, in VRAM or system memory.
     pub fn load(&self, at: Location) -> u64 {
         let mut data = [0; 8];
         match at.aperture {
@@ -26,6 +27,7 @@ impl Host {
         u64::from_le_bytes(data)
     }
 
+    /// Writes a word of a table, in VRAM or system memory.
     pub fn store(&self, at: Location, value: u64) {
         match at.aperture {
             Aperture::Vram => drop(self.gpu.bar_write(BAR_VRAM, at.address, &value.to_le_bytes())),
@@ -45,7 +47,7 @@ impl Host {
 }
 
 impl Space {
-    /// An enabled address space whose tables lie from `tables` on, where nobody has written yet.
+    /// An enabled address space whose tables lie from `tables` on, where nothing was written yet.
     pub fn new(host: &Host, asid: u8, control: AddressSpaceControl, tables: Location) -> Self {
         let mut next = tables;
         let allocate = Box::new(move || {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Outliving memory that is taken from under a map.
+//! Handling SIGBUS: memory that is taken from under a map.
 //!
 //! A page of a mapped file that the file no longer has, because it was truncated, or cannot get, because its file system is
-//! full, raises SIGBUS in whoever touches it, which by default ends the process. Maps come from clients, and only some of
-//! their files are sealed against shrinking. So whoever touches a map says so beforehand ([`Watch::touch`]); should
-//! the signal come then, its handler puts zeroed memory in the place of all of the map, notes that it is lost, and lets the
-//! access go on. The result of that access is void, and so is every later one's.
+//! full, raises SIGBUS in the thread that touches it, which by default ends the process. Maps come from clients, and only some of
+//! their files are sealed against shrinking. So a thread registers each access to a map beforehand ([`Watch::touch`]). If
+//! the signal is raised then, its handler replaces all of the map by zeroed memory, notes that it is lost, and lets the
+//! access go on. The result of that access is not valid, nor is that of any later one.
 //!
 //! Any other SIGBUS goes to the handler that was there before, or ends the process as ever.
 
@@ -24,7 +24,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Has this process outlive the loss of maps from now on.
+    /// Installs the handler that lets this process outlive the loss of maps.
     pub(super) fn prepare() {
         static HANDLED: OnceLock<()> = OnceLock::new();
         HANDLED.get_or_init(install);
@@ -39,7 +39,7 @@ impl Watch {
         (!self.lost.load(Ordering::Acquire)).then_some(result)
     }
 
-    /// Whether this is the first time that anybody asks.
+    /// Whether this is called for the first time.
     pub(super) fn is_news(&self) -> bool {
         !self.reported.swap(true, Ordering::Relaxed)
     }
@@ -103,7 +103,7 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, context: *
     // SAFETY: for SIGBUS it has an address.
     let (code, address) = (info.si_code, unsafe { info.si_addr() } as usize);
     let touched = TOUCHED.get();
-    // Poisoned memory has another code, and is not made good by taking more of it away.
+    // Poisoned memory has another code: replacing its map would hide the error.
     let is_ours = code == libc::BUS_ADRERR && address.wrapping_sub(touched.start) < touched.length;
     if !(is_ours && replace(touched)) {
         pass_on(signal, info, context);
@@ -114,7 +114,7 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, context: *
 fn replace(touched: Touched) -> bool {
     // SAFETY: the cell holds a pointer only while `Touching` borrows what it points to, on this thread.
     let lost = unsafe { &*touched.lost };
-    // Whoever sees the zeroes is to see this too.
+    // A thread that sees the zeroes sees this, too.
     lost.store(true, Ordering::Release);
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
@@ -123,8 +123,8 @@ fn replace(touched: Touched) -> bool {
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: points to this thread's own error number.
     let before = unsafe { *errno };
-    // SAFETY: the range is exactly that of a region that is mapped for as long as it is touched. Whoever touches it does so
-    // by volatile and atomic accesses, which find other memory there, but some.
+    // SAFETY: the range is exactly that of a region that is mapped for as long as it is touched. It is touched
+    // by volatile and atomic accesses alone, which find other memory there.
     let at = unsafe { libc::mmap(touched.start as *mut libc::c_void, touched.length, protection, flags, -1, 0) };
     // SAFETY: as above.
     unsafe { *errno = before };

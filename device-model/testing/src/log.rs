@@ -17,14 +17,14 @@ const CAPACITY: u64 = 1 << 20;
 pub struct Log(Option<tempfile::TempDir>);
 
 impl Log {
-    /// Has a GPU of this configuration write a log, unless it has one that the test looks at itself.
+    /// Makes a GPU of this configuration write a log, unless it has one that the test looks at itself.
     pub fn of(config: &mut GpuConfig, clock: Arc<dyn Clock>) -> Self {
         if config.tracer.enabled() {
             return Self(None);
         }
         let log = Self(Some(tempfile::tempdir().unwrap()));
-        let GpuConfig { vram_size: vram, channels, copy_engines, .. } = *config;
-        let identity = Identity { device: 0, vram, channels: channels.into(), copy_engines: copy_engines.into() };
+        let GpuConfig { number: device, vram_size: vram, channels, copy_engines, .. } = *config;
+        let identity = Identity { device, vram, channels: channels.into(), copy_engines: copy_engines.into() };
         let options = TraceOptions { identity, capacity: CAPACITY };
         config.tracer = Tracer::create(&log.path().unwrap(), &options, clock).unwrap();
         log

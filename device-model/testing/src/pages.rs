@@ -8,7 +8,7 @@ use ersatz_device_model::GpuConfig;
 use ersatz_device_model::vram::Vram;
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
-use super::host::{DATA, Host, LISTS, command, entry, system, vram};
+use super::{DATA, Host, LISTS, command, entry, system, vram};
 
 /// Bytes copied at once: more than caches hold.
 pub const BATCH: u64 = 32 << 20;
@@ -18,7 +18,9 @@ pub const VRAM: u64 = 64 << 20;
 /// What is copied.
 #[derive(Clone, Copy)]
 pub struct Pages {
+    /// How the benchmarks name them.
     pub name: &'static str,
+    /// Bytes of a page.
     pub size: u64,
     /// Whether pages that follow upon each other in memory of the system are far from each other in VRAM.
     pub scattered: bool,
@@ -35,13 +37,17 @@ pub const KINDS: [(Pages, Direction); 4] = [
     (SCATTERED, Direction::ToSystem),
 ];
 
+/// The way of a copy.
 #[derive(Clone, Copy)]
 pub enum Direction {
+    /// From system memory to VRAM.
     ToVram,
+    /// From VRAM to system memory.
     ToSystem,
 }
 
 impl Direction {
+    /// How the benchmarks name it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::ToVram => "to VRAM",
@@ -87,6 +93,7 @@ impl Engine {
         engine
     }
 
+    /// Copies the pages once, and waits for the interrupt.
     pub fn copy(&mut self) {
         self.fence += 1;
         let operation = Operation::Copy(self.list);
@@ -113,6 +120,7 @@ impl Plain {
         plain
     }
 
+    /// Copies the pages once.
     pub fn copy(&self) {
         for &(ram, at) in &self.places {
             let ram = self.host.memory.get_slice(GuestAddress(DATA + ram), self.size as usize).expect("RAM");

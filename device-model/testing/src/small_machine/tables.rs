@@ -5,7 +5,7 @@
 use ersatz_abi::list::Location;
 use ersatz_abi::mmu::{Page, PageSize, PageTableEntry, TABLE_BYTES};
 
-use crate::{Machine, PEER, RAM};
+use crate::small_machine::{Machine, PEER, RAM};
 
 /// Where [`build`] puts them, the root first.
 pub const TABLES: u64 = 0x8000;

@@ -27,10 +27,12 @@ pub const BUFFER: u64 = 0x2_0000;
 /// The vector that announces faults; a channel has ten and its number.
 pub const FAULT_VECTOR: u16 = 20;
 
+/// Returns the control of an address space whose faults are replayable.
 pub fn replayable() -> AddressSpaceControl {
     AddressSpaceControl(0).with_replayable(true)
 }
 
+/// Returns the offset of a register of the fault buffer.
 pub fn ring(register: regs::Register) -> u32 {
     regs::FAULT_RING_BASE + register.offset
 }
@@ -59,14 +61,17 @@ pub fn bind(host: &Host, channel: u32, engine: u32, priority: Priority) {
     host.enable(channel, 10 + channel);
 }
 
+/// Returns a command that runs a kernel, with a fence and an interrupt.
 pub fn kernel(kernel: Kernel) -> Command {
     Command { fence: Some(1), interrupt: true, ..command(Operation::Kernel(kernel)) }
 }
 
+/// Returns a command that sets words at a virtual address.
 pub fn set(at: u64, length: u64, pattern: u64) -> Command {
     kernel(Kernel::Set { destination: at, length, pattern })
 }
 
+/// Whether a channel waits at a fault.
 pub fn is_faulted(host: &Host, channel: u32) -> bool {
     host.status(channel).state() == Some(ChannelState::Faulted)
 }

@@ -1,21 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A driver, a channel and engines in every order that the memory model allows, up to a number of preemptions.
 //!
-//! Run is the code of the device for channels, bindings and turns. Stood in for are event descriptors and epoll sets, and the
-//! fetching of commands: PUT is loaded with acquire ordering, as from guest memory.
+//! Run is the code of the device for channels, bindings, turns and commands that wait. Stood in for are event descriptors and
+//! epoll sets, a clock that is set by hand, and the fetching of commands: PUT is loaded with acquire ordering, as from guest
+//! memory.
+
+mod sleeping;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use loom::model::Builder;
 use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
 
+use ersatz_abi::command::{Cause, Command, Operation};
+use ersatz_abi::error::ErrorCode;
+
 use super::*;
-use crate::channel::{Channel, Setup, State};
+use crate::channel::{Channel, ChannelFailure, Setup, State};
 use crate::engine::doorbells::{bind, kick};
 
-/// Event descriptors: the counts, and who waits for which. One channel.
+/// Event descriptors: the counts, and which engine waits for which. One channel.
 #[derive(Default)]
 struct Descriptors {
     bell: u64,
@@ -23,6 +30,8 @@ struct Descriptors {
     hears: [bool; 2],
     /// How often an engine was woken by the doorbell.
     woken: u64,
+    /// A command waits at a fault.
+    faulted: bool,
 }
 
 #[derive(Default)]
@@ -49,12 +58,12 @@ impl Kernel {
     }
 }
 
-struct ModelEars {
+struct ModelSource {
     kernel: Arc<Kernel>,
     engine: usize,
 }
 
-impl Ears for ModelEars {
+impl WakeSource for ModelSource {
     type Bell = ();
 
     fn add(&self, _: u8, (): &()) -> io::Result<()> {
@@ -71,12 +80,12 @@ impl Ears for ModelEars {
         self.kernel.change(|descriptors| descriptors.kicks[self.engine] += 1);
     }
 
-    fn wait(&self, block: bool, mut tell: impl FnMut(Wake)) -> io::Result<()> {
+    fn wait(&self, sleep: Sleep, mut tell: impl FnMut(Wake)) -> io::Result<()> {
         let mut descriptors = self.kernel.descriptors.lock().unwrap();
         let (kicked, rung) = loop {
             let kicked = std::mem::take(&mut descriptors.kicks[self.engine]) > 0;
             let rung = descriptors.hears[self.engine] && descriptors.bell > 0;
-            if kicked || rung || !block {
+            if kicked || rung || sleep == Sleep::Never {
                 break (kicked, rung);
             }
             descriptors = self.kernel.changed.wait(descriptors).unwrap();
@@ -120,18 +129,26 @@ enum Mistake {
     NoHandover,
     /// The driver stores PUT without release ordering.
     RelaxedPut,
+    /// The engine is kicked before what its command waits for has come.
+    EarlyKick,
 }
 
 struct World {
     mistake: Mistake,
     kernel: Arc<Kernel>,
     channel: Channel<(), Mutex<State>, AtomicU64>,
-    engines: Vec<Doorbells<ModelEars, AtomicU64>>,
+    engines: Vec<Doorbells<ModelSource, AtomicU64>>,
     put: AtomicU32,
     slots: [AtomicU64; 2],
     executed: Mutex<Vec<u64>>,
     progress: Condvar,
     leaving: AtomicBool,
+    /// What each command waits for.
+    wait: Option<Wait>,
+    /// Invalidations up to this number are acknowledged.
+    acknowledged: AtomicU64,
+    /// What the clock reads.
+    time: AtomicU64,
 }
 
 /// An engine of the world.
@@ -140,11 +157,11 @@ struct Worker {
     number: u8,
 }
 
-impl Desk for Worker {
-    type Ears = ModelEars;
+impl EngineOps for Worker {
+    type WakeSource = ModelSource;
     type Bits = AtomicU64;
 
-    fn doorbells(&self) -> &Doorbells<ModelEars, AtomicU64> {
+    fn doorbells(&self) -> &Doorbells<ModelSource, AtomicU64> {
         &self.world.engines[usize::from(self.number)]
     }
 
@@ -152,7 +169,7 @@ impl Desk for Worker {
         1
     }
 
-    fn heard(&self, _: u8) {
+    fn acknowledge(&self, _: u8) {
         if self.world.mistake != Mistake::LateHearing {
             self.world.kernel.descriptors.lock().unwrap().bell = 0;
         }
@@ -167,23 +184,31 @@ impl Desk for Worker {
     }
 
     fn take_up(&self, _: u8) -> Found {
-        self.world.channel.take_up(self.number)
+        self.world.channel.take_up(self.number, |wait| self.world.is_over(wait))
     }
 
-    fn work(&mut self, _: u8, turn: Turn) -> bool {
+    fn work(&mut self, _: u8, turn: Turn, resumed: Option<Box<Task>>) -> Next {
         let World { channel, put, slots, executed, progress, kernel, mistake, .. } = &*self.world;
         let waiting = turn.setup.ring.waiting(turn.get, put.load(Ordering::Acquire)).expect("a PUT that can be");
         if *mistake == Mistake::LateHearing {
             kernel.descriptors.lock().unwrap().bell = 0;
         }
         channel.set_busy(&turn, waiting > 0);
+        // As the device does: a command waits for nothing that has come.
+        let wait = self.world.wait.filter(|wait| waiting > 0 && resumed.is_none() && !self.world.is_over(*wait));
+        if let Some(wait) = wait {
+            let is_fault = matches!(wait, Wait::Replay(_));
+            channel.suspend(&turn, &task(), wait, || kernel.change(|descriptors| descriptors.faulted = is_fault));
+            channel.let_go(&turn, |_| ());
+            return Next::waiting(wait);
+        }
         if waiting > 0 {
             let command = slots[turn.get as usize].load(Ordering::Relaxed);
             executed.lock().unwrap().push(command);
             channel.complete(&turn.completed(None));
             progress.notify_all();
         }
-        channel.let_go(&turn, |_| ()).is_none() && waiting > 0
+        if channel.let_go(&turn, |_| ()).is_none() && waiting > 0 { Next::Again } else { Next::Idle }
     }
 
     fn kick(&self, channel: u8) {
@@ -191,14 +216,31 @@ impl Desk for Worker {
             kick(&self.world.engines, channel);
         }
     }
+
+    fn now(&self) -> u64 {
+        self.world.time.load(Ordering::Acquire)
+    }
+
+    fn sleep_until(&self, deadline: u64) -> Sleep {
+        Sleep::lasting((self.now() >= deadline).then_some(Duration::ZERO))
+    }
+}
+
+fn task() -> Task {
+    Task::new(Command { operation: Operation::Nop, cause: Cause::Other, fence: None, interrupt: false, tag: 0 })
 }
 
 impl World {
-    /// One channel, disabled, which the first engine hears.
+    /// One channel, disabled, whose doorbell wakes the first engine.
     fn new(mistake: Mistake, engines: usize) -> Arc<Self> {
+        Self::waiting(mistake, engines, None)
+    }
+
+    /// Likewise; each of its commands waits for this once.
+    fn waiting(mistake: Mistake, engines: usize, wait: Option<Wait>) -> Arc<Self> {
         let kernel = Arc::new(Kernel::default());
-        let ears = (0..engines).map(|engine| ModelEars { kernel: kernel.clone(), engine });
-        let engines: Vec<_> = ears.map(|ears| Doorbells::with(ears, AtomicU64::new(0))).collect();
+        let source = (0..engines).map(|engine| ModelSource { kernel: kernel.clone(), engine });
+        let engines: Vec<_> = source.map(|source| Doorbells::with(source, AtomicU64::new(0))).collect();
         engines[0].bind(0, &()).unwrap();
         let channel = Channel::with((), Mutex::new(State::INITIAL), AtomicU64::new(0));
         assert!(channel.set_up(|setup| {
@@ -214,12 +256,44 @@ impl World {
             executed: Mutex::default(),
             progress: Condvar::new(),
             leaving: AtomicBool::new(false),
+            wait,
+            acknowledged: AtomicU64::new(0),
+            time: AtomicU64::new(0),
         })
+    }
+
+    fn is_over(&self, wait: Wait) -> bool {
+        match wait {
+            Wait::Replay(_) => false,
+            Wait::Acknowledgement(number) => self.acknowledged.load(Ordering::Acquire) >= number,
+            Wait::Time(deadline) => self.time.load(Ordering::Acquire) >= deadline,
+        }
+    }
+
+    /// What the commands wait for comes, or the wait is ended.
+    fn end_wait(&self) {
+        let kick_all = || self.engines.iter().for_each(Doorbells::kick);
+        let early = self.mistake == Mistake::EarlyKick;
+        if early {
+            kick_all();
+        }
+        match self.wait {
+            Some(Wait::Acknowledgement(number)) => self.acknowledged.store(number, Ordering::Release),
+            Some(Wait::Time(deadline)) => self.time.store(deadline, Ordering::Release),
+            Some(Wait::Replay(_)) => {
+                self.kernel.wait_until(|descriptors| descriptors.faulted);
+                assert!(self.channel.replay());
+            }
+            None => {}
+        }
+        if !early {
+            kick_all();
+        }
     }
 
     /// As the register does it.
     fn switch(&self, enable: bool) {
-        use crate::channel::Switched::{Enabled, Stopped, Stopping};
+        use crate::channel::ChannelSwitched::{Enabled, Stopped, Stopping};
         let engines = self.engines.len() as u8;
         let switched = self.channel.switch(enable, engines, |switched| {
             if let Enabled(setup) = switched {
@@ -245,7 +319,7 @@ impl World {
     fn play(self: &Arc<Self>, commands: u64, driver: impl FnOnce(&Self)) {
         let run = |number| {
             let mut worker = Worker { world: self.clone(), number };
-            thread::spawn(move || Rota::default().run(&mut worker).unwrap())
+            thread::spawn(move || Scheduler::default().run(&mut worker).unwrap())
         };
         let engines: Vec<_> = (0..self.engines.len() as u8).map(run).collect();
         driver(self);
@@ -333,4 +407,42 @@ fn disabled_moved_and_enabled_while_a_command_is_completed() {
             world.submit(2);
         });
     });
+}
+
+const FAILURE: ChannelFailure = ChannelFailure { code: ErrorCode::MmuFault, entry: 0, address: 0 };
+const WAITS: [Wait; 3] = [Wait::Replay(FAILURE), Wait::Acknowledgement(1), Wait::Time(5)];
+
+/// A command waits, and what it waits for comes at any moment: before it waits, while its engine lets go of it, or behind that.
+fn waits_once(mistake: Mistake, wait: Wait) {
+    model(3, move || {
+        let world = World::waiting(mistake, 1, Some(wait));
+        world.switch(true);
+        world.play(1, |world| {
+            world.submit(1);
+            world.end_wait();
+        });
+    });
+}
+
+#[test]
+fn a_command_that_waits_is_resumed_whenever_its_wait_ends() {
+    WAITS.into_iter().for_each(|wait| waits_once(Mistake::None, wait));
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn a_kick_before_an_acknowledgement_is_found() {
+    waits_once(Mistake::EarlyKick, Wait::Acknowledgement(1));
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn a_kick_before_the_clock_is_set_is_found() {
+    waits_once(Mistake::EarlyKick, Wait::Time(5));
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn a_kick_before_a_replay_is_found() {
+    waits_once(Mistake::EarlyKick, Wait::Replay(FAILURE));
 }

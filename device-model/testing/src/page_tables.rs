@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Page tables as a driver keeps them: it knows where each table is, and writes entries through a function of the caller's.
 
-#![allow(dead_code, reason = "each test file uses its own part of this")]
-
 use std::collections::BTreeMap;
 
 use ersatz_abi::list::Location;

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A machine of the tests' own around one GPU: guest memory, an interrupt controller that remembers, and the few
-//! lines of driver that bring up a channel and put commands into its ring.
-
-#![allow(dead_code, reason = "each test file uses its own part of this")]
+//! What the tests, benchmarks and fuzz targets of the device share.
+//!
+//! [`Host`] is a machine around one GPU: guest memory, an interrupt controller that remembers, and the few lines of driver
+//! that bring up a channel and put commands into its ring. [`small_machine`] is a smaller one for fuzzing, with the
+//! promises that hold whatever a guest does.
 
 pub mod faults;
 pub mod held;
 mod log;
 pub mod page_tables;
+pub mod pages;
+pub mod small_machine;
 pub mod tables;
 
 use std::sync::{Arc, Condvar, Mutex};
@@ -56,6 +59,7 @@ pub const MSIX_CONTROL: u16 = 0x4a;
 pub struct Interrupts {
     seen: Mutex<Vec<u16>>,
     changed: Condvar,
+    /// Whether the transport keeps the MSI-X table.
     pub keeps_table: bool,
 }
 
@@ -95,14 +99,24 @@ impl Interrupts {
 
 /// Guest memory, a GPU, and where its ring stands.
 pub struct Host {
+    /// Guest memory, from bus address 0.
     pub memory: GuestMemoryMmap,
+    /// What the GPU may do DMA to.
     pub space: Arc<MappedSpace>,
+    /// The interrupt controller.
     pub interrupts: Arc<Interrupts>,
+    /// The GPU.
     pub gpu: Gpu,
     /// PUT of each channel.
     pub put: [u32; 16],
     /// Behind the GPU, which has to be gone when this is dropped.
-    log: Log,
+    _log: Log,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Host {
@@ -115,7 +129,7 @@ impl Host {
     pub fn with(mut config: GpuConfig, interrupts: Interrupts) -> Self {
         let clock = Arc::new(HostClock::new());
         let log = Log::of(&mut config, clock.clone());
-        Self { log, ..Self::made(config, interrupts, clock) }
+        Self { _log: log, ..Self::made(config, interrupts, clock) }
     }
 
     /// A GPU of 64 MiB that writes no log: for measurements.
@@ -133,7 +147,7 @@ impl Host {
         let space = Arc::new(MappedSpace::from_memory(&memory).unwrap());
         let interrupts = Arc::new(interrupts);
         let gpu = Gpu::new(config, space.clone(), interrupts.clone(), clock).unwrap();
-        let host = Self { memory, space, interrupts, gpu, put: [0; 16], log: Log::default() };
+        let host = Self { memory, space, interrupts, gpu, put: [0; 16], _log: Log::default() };
         host.start();
         host
     }
@@ -158,26 +172,31 @@ impl Host {
         self.space.map_file(address, length, file, 0, access).unwrap();
     }
 
+    /// Reads a register of 32 bits.
     pub fn read32(&self, offset: u32) -> u32 {
         let mut data = [0; 4];
         self.gpu.bar_read(BAR_REGISTERS, offset.into(), &mut data);
         u32::from_le_bytes(data)
     }
 
+    /// Reads a register of 64 bits.
     pub fn read64(&self, offset: u32) -> u64 {
         let mut data = [0; 8];
         self.gpu.bar_read(BAR_REGISTERS, offset.into(), &mut data);
         u64::from_le_bytes(data)
     }
 
+    /// Writes a register of 32 bits.
     pub fn write32(&self, offset: u32, value: u32) {
         assert_eq!(self.gpu.bar_write(BAR_REGISTERS, offset.into(), &value.to_le_bytes()), []);
     }
 
+    /// Writes a register of 64 bits.
     pub fn write64(&self, offset: u32, value: u64) {
         assert_eq!(self.gpu.bar_write(BAR_REGISTERS, offset.into(), &value.to_le_bytes()), []);
     }
 
+    /// Reads a performance counter.
     pub fn counter(&self, counter: Counter) -> u64 {
         self.read64(regs::COUNTER_BASE + 8 * counter as u32)
     }
@@ -199,10 +218,12 @@ impl Host {
         self.write32(reg(channel, regs::CHANNEL_CONTROL), 1);
     }
 
+    /// Reads the status of a channel.
     pub fn status(&self, channel: u32) -> ChannelStatus {
         ChannelStatus(self.read32(reg(channel, regs::CHANNEL_STATUS)))
     }
 
+    /// Rings the doorbell of a channel.
     pub fn ring_doorbell(&self, channel: u32) {
         self.write32(regs::doorbell(channel).unwrap(), 0x5eed);
     }
@@ -253,15 +274,18 @@ impl Host {
         u64::from_le_bytes(data)
     }
 
+    /// Returns the fence value in the control block of channel 0.
     pub fn fence(&self) -> u64 {
         self.fence_of(0)
     }
 
+    /// Returns the fence value in the control block of a channel.
     pub fn fence_of(&self, channel: u32) -> u64 {
         let away = u64::from(channel) * CHANNEL_MEMORY;
         self.memory.read_obj(GuestAddress(BLOCK + away + CONTROL_BLOCK_FENCE)).unwrap()
     }
 
+    /// Returns GET in the control block of channel 0.
     pub fn get(&self) -> u32 {
         self.memory.read_obj(GuestAddress(BLOCK + CONTROL_BLOCK_GET)).unwrap()
     }
@@ -294,14 +318,17 @@ pub fn command(operation: Operation) -> Command {
     Command { operation, cause: Cause::Other, fence: None, interrupt: false, tag: 0 }
 }
 
+/// Returns a location in VRAM.
 pub fn vram(address: u64) -> Location {
     Location::vram(address)
 }
 
+/// Returns a location in system memory.
 pub fn system(address: u64) -> Location {
     Location::system(address)
 }
 
+/// Returns a list entry without a tag.
 pub fn entry(source: Location, destination: Location, length: u32) -> ListEntry {
     ListEntry { source, destination, length, tag: 0 }
 }
