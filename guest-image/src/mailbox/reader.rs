@@ -124,11 +124,11 @@ impl Mapping {
             // since the host may write meanwhile.
             word.copy_from_slice(&unsafe { ptr::read_volatile(source) }.to_ne_bytes());
         }
-        for index in length & !7..length {
+        for (index, byte) in bytes[..length].iter_mut().enumerate().skip(length & !7) {
             // SAFETY: the byte lies inside the mapping (invariant).
             let source = unsafe { self.memory.add(index) };
-            // SAFETY: as above.
-            bytes[index] = unsafe { ptr::read_volatile(source) };
+            // SAFETY: `source` is readable (invariant).
+            *byte = unsafe { ptr::read_volatile(source) };
         }
     }
 }

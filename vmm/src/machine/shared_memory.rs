@@ -99,7 +99,7 @@ impl PciFunction for SharedMemory {
 mod tests {
     use std::os::fd::AsFd;
 
-    use super::super::config::Connections;
+    use super::super::config::BusConnections;
     use super::*;
 
     struct NoInterrupts;
@@ -111,7 +111,7 @@ mod tests {
     fn function() -> Arc<dyn PciFunction> {
         let memory = Arc::new(tempfile::tempfile().unwrap());
         let dma = Arc::new(ersatz_device_model::dma::MappedSpace::new());
-        let connections = Connections { dma, interrupts: Arc::new(NoInterrupts), requester_id: 8 };
+        let connections = BusConnections { dma, interrupts: Arc::new(NoInterrupts), requester_id: 8 };
         SharedMemory::factory(memory, 1 << 20)(connections).unwrap()
     }
 

@@ -62,7 +62,7 @@ pub(super) struct OuterMachine {
 
 /// The descriptors by which QEMU is connected. QEMU inherits them under these numbers.
 #[derive(Clone, Copy, Debug)]
-struct Connections {
+struct OuterDescriptors {
     memory: RawFd,
     port: RawFd,
     ready: RawFd,
@@ -85,14 +85,14 @@ impl OuterMachine {
         let pair = || UnixStream::pair().map_err(NestedError::Socket);
         let ((port, qemu_port), (ready, qemu_ready), (monitor, qemu_monitor)) = (pair()?, pair()?, pair()?);
         let mut given = Vec::from([qemu_port, qemu_ready, qemu_monitor].map(OwnedFd::from));
-        let connections = Connections {
+        let descriptors = OuterDescriptors {
             memory: ram.as_raw_fd(),
             port: given[0].as_raw_fd(),
             ready: given[1].as_raw_fd(),
             monitor: given[2].as_raw_fd(),
         };
         let mut command = ground.qemu.command();
-        command.args(hardware(&connections, size, is_shared)).arg("-kernel").arg(utf8(&ground.kernel)?).arg("-initrd");
+        command.args(hardware(&descriptors, size, is_shared)).arg("-kernel").arg(utf8(&ground.kernel)?).arg("-initrd");
         match start {
             Start::Boot(job) => {
                 let initramfs = assemble(&ground.initramfs, job)?;
@@ -146,8 +146,8 @@ impl OuterMachine {
 
 /// The machine: what must be the same where a state is saved and where it is loaded. One processor: with two, about one guest in
 /// twelve loses a vCPU's timer.
-fn hardware(connections: &Connections, memory: u64, is_shared: bool) -> Vec<OsString> {
-    let Connections { memory: ram, port, ready, monitor } = connections;
+fn hardware(descriptors: &OuterDescriptors, memory: u64, is_shared: bool) -> Vec<OsString> {
+    let OuterDescriptors { memory: ram, port, ready, monitor } = descriptors;
     let mebibytes = memory.div_ceil(1 << 20);
     // Memory that is saved must be shared, or QEMU would save it itself; memory of a snapshot must not be written to.
     let share = if is_shared { "on" } else { "off" };
@@ -171,7 +171,7 @@ fn hardware(connections: &Connections, memory: u64, is_shared: bool) -> Vec<OsSt
 /// Adds to a key all that QEMU is told of the machine, but for the numbers of descriptors and how fast the clock was measured to
 /// run.
 pub(super) fn add_to_key(key: &mut KeyBuilder, memory: u64) {
-    let nowhere = Connections { memory: 0, port: 0, ready: 0, monitor: 0 };
+    let nowhere = OuterDescriptors { memory: 0, port: 0, ready: 0, monitor: 0 };
     hardware(&nowhere, memory, true).iter().for_each(|word| key.text(&word.to_string_lossy()));
     key.text(COMMAND_LINE);
 }
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn memory_is_a_file_of_ours() {
-        let words = hardware(&Connections { memory: 7, port: 8, ready: 9, monitor: 10 }, 1 << 30, true);
+        let words = hardware(&OuterDescriptors { memory: 7, port: 8, ready: 9, monitor: 10 }, 1 << 30, true);
         let memory = "memory-backend-file,id=ram,size=1024M,mem-path=/proc/self/fd/7,share=on";
         assert!(words.contains(&OsString::from(memory)), "{words:?}");
         assert!(words.contains(&OsString::from("socket,id=port,fd=8")), "{words:?}");

@@ -37,7 +37,7 @@ const MAILBOX_WINDOWS: &str = "pref64-reserve=2G,mem-reserve=2M";
 
 /// The descriptors by which QEMU is connected. QEMU inherits them under these numbers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Connections {
+pub(super) struct GuestDescriptors {
     /// Guest memory, shared with the devices.
     pub(super) memory: RawFd,
     /// What the serial port reads and writes.
@@ -68,8 +68,8 @@ pub(super) enum Start<'a> {
 }
 
 /// QEMU's arguments.
-pub(super) fn arguments(machine: &MachineSpec, connections: &Connections, start: &Start<'_>) -> Vec<OsString> {
-    let mut arguments = hardware(machine, connections);
+pub(super) fn arguments(machine: &MachineSpec, descriptors: &GuestDescriptors, start: &Start<'_>) -> Vec<OsString> {
+    let mut arguments = hardware(machine, descriptors);
     let initramfs = match start {
         Start::Boot { initramfs, gpus } => {
             for (&socket, port) in gpus.iter().zip(0..) {
@@ -91,9 +91,9 @@ pub(super) fn arguments(machine: &MachineSpec, connections: &Connections, start:
 }
 
 /// The machine without its GPUs: what must be the same where a state is saved and where it is loaded.
-fn hardware(machine: &MachineSpec, connections: &Connections) -> Vec<OsString> {
+fn hardware(machine: &MachineSpec, descriptors: &GuestDescriptors) -> Vec<OsString> {
     let mebibytes = machine.memory.div_ceil(1 << 20);
-    let Connections { memory, console, status, ready, monitor } = connections;
+    let GuestDescriptors { memory, console, status, ready, monitor } = descriptors;
     let mut words = vec![
         "-accel tcg,thread=multi -display none -nodefaults -no-user-config -no-reboot".to_owned(),
         format!("-cpu {PROCESSOR} -smp {}", machine.vcpus),
@@ -140,7 +140,7 @@ pub(super) fn gpu(socket: RawFd, number: u8) -> Value {
 pub(super) fn snapshot_key(machine: &MachineSpec, qemu: &Qemu) -> Result<Key, KeyError> {
     let mut key = KeyBuilder::new(KIND);
     // All that QEMU is told, but for the numbers of descriptors and how fast the clock was measured to run.
-    let nowhere = Connections { memory: 0, console: 0, status: 0, ready: 0, monitor: 0 };
+    let nowhere = GuestDescriptors { memory: 0, console: 0, status: 0, ready: 0, monitor: 0 };
     hardware(machine, &nowhere).iter().for_each(|word| key.text(&word.to_string_lossy()));
     key.text(TIMERS);
     key.text(&machine.command_line);
@@ -182,11 +182,11 @@ mod tests {
         }
     }
 
-    const CONNECTIONS: Connections = Connections { memory: 3, console: 5, status: 6, ready: 7, monitor: 8 };
+    const DESCRIPTORS: GuestDescriptors = GuestDescriptors { memory: 3, console: 5, status: 6, ready: 7, monitor: 8 };
 
     fn text(start: &Start<'_>) -> Vec<String> {
         let machine = MachineSpec { kernel: "/my kernel".into(), ..machine() };
-        let arguments = arguments(&machine, &CONNECTIONS, start);
+        let arguments = arguments(&machine, &DESCRIPTORS, start);
         arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect()
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ersatz_guest_image::mailbox;
 
 use super::TcgError;
-use super::arguments::{self, Connections, Start};
+use super::arguments::{self, GuestDescriptors, Start};
 use super::controls::QemuControls;
 use crate::qemu::{Qemu, QemuProcess};
 use crate::snapshot::ram::new_memory;
@@ -58,7 +58,7 @@ impl Machine {
         let (status, qemu_status) = UnixStream::pair()?;
         let (ready, qemu_ready) = UnixStream::pair()?;
         let (monitor, qemu_monitor) = UnixStream::pair()?;
-        let connections = Connections {
+        let descriptors = GuestDescriptors {
             memory: memory.as_raw_fd(),
             console: qemu_console.as_raw_fd(),
             status: qemu_status.as_raw_fd(),
@@ -75,7 +75,7 @@ impl Machine {
             Role::Restore => Start::Restore { initramfs: &initramfs },
         };
         let mut command = qemu.command();
-        command.args(arguments::arguments(spec, &connections, &start));
+        command.args(arguments::arguments(spec, &descriptors, &start));
         let mut given = gpus;
         given.extend([qemu_console, qemu_status, qemu_ready, qemu_monitor].map(OwnedFd::from));
         let mut shared = vec![&memory, &mailbox];
