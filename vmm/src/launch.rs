@@ -5,12 +5,9 @@
 //! takes the terminal and the signals, and gives them back.
 
 use std::io::{self, Write};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::thread;
 
 use ersatz_guest_image::manifest::Manifest;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use thiserror::Error;
 
 use crate::accel::kvm::{self, KvmRunError};
@@ -22,6 +19,7 @@ use crate::console::output::{ConsoleOutput, Style};
 use crate::console::terminal::{RawTerminal, follow_input};
 use crate::outcome::Outcome;
 use crate::qemu::{Qemu, UnfitError, check_vfio_user};
+use crate::signals::Signals;
 use crate::spec::GuestSpec;
 use crate::supervisor::{Event, Watch};
 
@@ -169,41 +167,4 @@ pub fn launch(
         }
     };
     Ok((outcome, log))
-}
-
-/// Turns the signals that mean "end" into an event, for as long as it lives.
-pub struct Signals {
-    ids: Vec<signal_hook::SigId>,
-}
-
-impl Signals {
-    /// Has the signals set an event.
-    ///
-    /// # Errors
-    ///
-    /// If there are no descriptors or threads to be had.
-    pub fn follow(stop: &Event) -> io::Result<Self> {
-        let stop = stop.clone();
-        let (mut reader, writer) = UnixStream::pair()?;
-        let mut ids = Vec::new();
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            ids.push(signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?);
-        }
-        drop(writer);
-        // Ends when the last signal is given back, which closes the other end.
-        thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            while matches!(io::Read::read(&mut reader, &mut [0; 16]), Ok(1..)) {
-                stop.set();
-            }
-        })?;
-        Ok(Self { ids })
-    }
-}
-
-impl Drop for Signals {
-    fn drop(&mut self) {
-        for id in self.ids.drain(..) {
-            signal_hook::low_level::unregister(id);
-        }
-    }
 }

@@ -12,6 +12,7 @@ pub mod launch;
 pub mod machine;
 pub mod outcome;
 pub mod qemu;
+pub mod signals;
 pub mod snapshot;
 pub mod spec;
 pub mod supervisor;

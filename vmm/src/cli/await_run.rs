@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::CommandError;
+use super::report::say;
 use crate::accel::nested::await_run;
 use crate::accel::nested::inside::{read_json, write_outcome};
 
@@ -24,7 +25,7 @@ pub struct AwaitRunOptions {
 ///
 /// If the guest cannot be run at all, or the files cannot be used.
 pub fn run(options: &AwaitRunOptions) -> Result<u8, CommandError> {
-    let outcome = await_run::run(&read_json(&options.machine)?)?;
+    let outcome = await_run::run(&read_json(&options.machine)?, &mut say)?;
     write_outcome(&options.outcome, &outcome)?;
     Ok(outcome.status())
 }

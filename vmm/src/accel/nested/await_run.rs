@@ -28,9 +28,9 @@ use crate::accel::kvm::{KvmRunError, gpu_factories};
 use crate::console::log::ConsoleLog;
 use crate::console::output::{ConsoleOutput, Style};
 use crate::console::terminal::follow_input;
-use crate::launch::Signals;
 use crate::machine::{Console, Machine, MachineConfig, MachineError, MachineHandle, PlugError, SharedMemory};
 use crate::outcome::Outcome;
+use crate::signals::Signals;
 use crate::snapshot::header;
 use crate::snapshot::ram::new_memory;
 use crate::spec::{MachineSpec, RunSpec};
@@ -107,12 +107,12 @@ pub enum AwaitError {
     Io(#[from] io::Error),
 }
 
-/// Boots, waits, runs; how the guest ended.
+/// Boots, waits, runs; how the guest ended. `said` hears of its exit counts, if they are wanted.
 ///
 /// # Errors
 ///
 /// If it could not be run.
-pub fn run(spec: &MachineSpec) -> Result<Outcome, AwaitError> {
+pub fn run(spec: &MachineSpec, said: &mut dyn FnMut(&str)) -> Result<Outcome, AwaitError> {
     let (log, stop) = (ConsoleLog::new(), Event::new()?);
     let _signals = Signals::follow(&stop)?;
     let (guest_input, typed) = UnixStream::pair()?;
@@ -155,7 +155,7 @@ pub fn run(spec: &MachineSpec) -> Result<Outcome, AwaitError> {
             running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(AwaitError::from)
         })?;
         if awaited.is_some_and(|awaited| awaited.run.exit_counts) {
-            crate::cli::report::say(&format!("exits to the VMM: {}", handle.exits().since(&before)));
+            said(&format!("exits to the VMM: {}", handle.exits().since(&before)));
         }
         Ok(outcome)
     })

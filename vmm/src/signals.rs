@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The signals that mean "end", as an event.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::thread;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::supervisor::Event;
+
+/// Turns the signals that mean "end" into an event, for as long as it lives.
+pub struct Signals {
+    ids: Vec<signal_hook::SigId>,
+}
+
+impl Signals {
+    /// Has the signals set an event.
+    ///
+    /// # Errors
+    ///
+    /// If there are no descriptors or threads to be had.
+    pub fn follow(stop: &Event) -> io::Result<Self> {
+        let stop = stop.clone();
+        let (mut reader, writer) = UnixStream::pair()?;
+        let mut ids = Vec::new();
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            ids.push(signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?);
+        }
+        drop(writer);
+        // Ends when the last signal is given back, which closes the other end.
+        thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            while matches!(io::Read::read(&mut reader, &mut [0; 16]), Ok(1..)) {
+                stop.set();
+            }
+        })?;
+        Ok(Self { ids })
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        for id in self.ids.drain(..) {
+            signal_hook::low_level::unregister(id);
+        }
+    }
+}
