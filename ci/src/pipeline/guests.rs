@@ -11,7 +11,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 
-use super::Tally;
+use super::{Tally, identity};
 use crate::log::tail;
 use crate::progress::{Progress, Stage};
 use crate::store::Store;
@@ -84,6 +84,7 @@ pub fn check(ersatz: &Path, series: &str, store: &Store, progress: &Progress) ->
         for suites in running {
             sum += suites.join().map_err(|_| anyhow!("the thread that runs a guest panicked"))??;
         }
+        sum += identity::check(ersatz, series, ACCELERATORS, store, progress);
         Ok(sum)
     })
 }

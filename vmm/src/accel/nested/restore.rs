@@ -106,19 +106,17 @@ fn make(
     let errors = std::mem::replace(&mut console.errors, Box::new(io::sink()));
     let mut unseen = Console { input: None, output: Box::new(said.clone()), errors };
     let made = session.until_ready(&mut unseen, stop, &mut |_| ()).and_then(|talked| match talked {
-        Talked::Ready => Ok(Ok(save(&mut session, ground, &scratch, &mut unseen)?)),
-        Talked::Ended(status) => Ok(Err(inside::outcome(outcome.path(), status)?)),
-        Talked::Stopped => Ok(Err(Outcome::Interrupted)),
+        Talked::Ready => save(&mut session, ground, &scratch, &mut unseen)
+            .map(|state| Made::Saved { memory: session.into_memory(), state }),
+        Talked::Ended(status) => inside::outcome(outcome.path(), status).map(Made::Ended),
+        Talked::Stopped => Ok(Made::Ended(Outcome::Interrupted)),
     });
     console.errors = unseen.errors;
-    match made {
-        Ok(Ok(state)) => Ok(Made::Saved { memory: session.into_memory(), state }),
-        ended => {
-            // A console that is closed shows nothing.
-            let _ = console.output.write_all(&said.take());
-            ended.map(|outcome| Made::Ended(outcome.err().unwrap_or(Outcome::Stopped)))
-        }
+    if !matches!(made, Ok(Made::Saved { .. })) {
+        // A console that is closed shows nothing.
+        let _ = console.output.write_all(&said.take());
     }
+    made
 }
 
 /// What boots a guest in the outer machine.
