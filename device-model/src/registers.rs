@@ -47,28 +47,30 @@ impl Registers {
 
     /// Reads `data.len()` bytes at `offset`.
     pub(crate) fn read(&self, device: &Device, offset: u64, data: &mut [u8]) {
-        data.fill(0);
         let Some((target, part)) = locate(offset, data.len(), device.channel_count()) else {
+            data.fill(0);
             return device.bad_access(BAR_REGISTERS, offset, data.len(), false);
         };
         if target.access() == Access::WriteOnly {
+            data.fill(0);
             return;
         }
-        let value = match part {
-            Part::Whole => value_of(device, target),
-            Part::Low => {
-                let value = value_of(device, target);
-                *self.read.lock() = Latch { offset, value, valid: true };
-                value
-            }
-            Part::High => {
-                let latch = std::mem::take(&mut *self.read.lock());
-                if latch.valid && latch.offset + 4 == offset { latch.value } else { value_of(device, target) }
-            }
-        };
+        let latched = if part == Part::High { self.take_latched(offset) } else { None };
+        // One place that reads a register, so that it is compiled into this function.
+        let value = latched.unwrap_or_else(|| value_of(device, target));
+        if part == Part::Low {
+            *self.read.lock() = Latch { offset, value, valid: true };
+        }
+        // All of `data`: a part has its length.
         for (byte, source) in data.iter_mut().zip(part.get(value).to_le_bytes()) {
             *byte = source;
         }
+    }
+
+    /// Returns the value whose low half was read last, if the high half at `offset` belongs to it.
+    fn take_latched(&self, offset: u64) -> Option<u64> {
+        let latch = std::mem::take(&mut *self.read.lock());
+        (latch.valid && latch.offset + 4 == offset).then_some(latch.value)
     }
 
     /// Writes `data` at `offset`.
@@ -109,6 +111,7 @@ impl Registers {
     }
 }
 
+#[inline]
 fn value_of(device: &Device, target: Target) -> u64 {
     match target {
         Target::Device(register) => device::value(device, register),

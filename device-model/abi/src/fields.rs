@@ -53,6 +53,7 @@ macro_rules! closed_enum {
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
             /// The variant with this number, if there is one.
+            #[inline]
             pub const fn from_raw(raw: $int) -> Option<Self> {
                 match raw { $($value => Some(Self::$variant),)* _ => None }
             }

@@ -52,11 +52,13 @@ macro_rules! register_map {
 
         impl $block {
             /// The register that begins at this offset in the block, if there is one.
+            #[inline]
             pub const fn from_offset(offset: u32) -> Option<Self> {
                 match offset { $($offset => Some(Self::$variant),)* _ => None }
             }
 
             /// The row of the register map.
+            #[inline]
             pub const fn register(self) -> &'static Register {
                 match self { $(Self::$variant => &$name,)* }
             }

@@ -34,6 +34,7 @@ pub(super) enum Part {
 }
 
 impl Target {
+    #[inline]
     pub(super) fn access(self) -> Access {
         match self {
             Self::Device(register) => register.register().access,
@@ -58,6 +59,7 @@ const HALF: u32 = 4;
 
 impl Part {
     /// The part of a register of `width` bytes that an access of `length` bytes at `offset` in it covers.
+    #[inline]
     fn of(width: u8, offset: u32, length: usize) -> Option<Self> {
         match (width, offset, length) {
             (8, 0, 8) | (4, 0, 4) => Some(Self::Whole),
@@ -67,6 +69,7 @@ impl Part {
         }
     }
 
+    #[inline]
     pub(super) fn get(self, value: u64) -> u64 {
         match self {
             Self::Whole => value,
@@ -87,17 +90,19 @@ impl Part {
 
 /// Finds the register of a block, and the part of it, that an access of `length` bytes at `offset` in the block covers.
 /// `from_offset` and `row` are those of the block's enumeration.
+#[inline]
 fn find<R: Copy>(
-    from_offset: fn(u32) -> Option<R>,
-    row: fn(R) -> &'static Register,
+    from_offset: impl Fn(u32) -> Option<R>,
+    row: impl Fn(R) -> &'static Register,
     offset: u32,
     length: usize,
 ) -> Option<(R, Part)> {
-    let part_from = |start| {
-        let register = from_offset(start)?;
-        Some((register, Part::of(row(register).width, offset - start, length)?))
+    // No register begins in the middle of another.
+    let (register, at) = match from_offset(offset) {
+        Some(register) => (register, 0),
+        None => (from_offset(offset.checked_sub(HALF)?)?, HALF),
     };
-    part_from(offset).or_else(|| part_from(offset.checked_sub(HALF)?))
+    Some((register, Part::of(row(register).width, at, length)?))
 }
 
 // Each number of eight bits is an address space.

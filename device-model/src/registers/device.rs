@@ -67,6 +67,7 @@ pub(super) fn store(device: &Device, halves: &LowHalves, register: DeviceRegiste
 }
 
 /// What a register reads as.
+#[inline]
 pub(super) fn value(device: &Device, register: DeviceRegister) -> u64 {
     match register {
         DeviceRegister::Id => DEVICE_MAGIC.into(),

@@ -173,6 +173,7 @@ impl Host {
     }
 
     /// Reads a register of 32 bits.
+    #[inline]
     pub fn read32(&self, offset: u32) -> u32 {
         let mut data = [0; 4];
         self.gpu.bar_read(BAR_REGISTERS, offset.into(), &mut data);
@@ -180,6 +181,7 @@ impl Host {
     }
 
     /// Reads a register of 64 bits.
+    #[inline]
     pub fn read64(&self, offset: u32) -> u64 {
         let mut data = [0; 8];
         self.gpu.bar_read(BAR_REGISTERS, offset.into(), &mut data);
@@ -187,16 +189,19 @@ impl Host {
     }
 
     /// Writes a register of 32 bits.
+    #[inline]
     pub fn write32(&self, offset: u32, value: u32) {
         assert_eq!(self.gpu.bar_write(BAR_REGISTERS, offset.into(), &value.to_le_bytes()), []);
     }
 
     /// Writes a register of 64 bits.
+    #[inline]
     pub fn write64(&self, offset: u32, value: u64) {
         assert_eq!(self.gpu.bar_write(BAR_REGISTERS, offset.into(), &value.to_le_bytes()), []);
     }
 
     /// Reads a performance counter.
+    #[inline]
     pub fn counter(&self, counter: Counter) -> u64 {
         self.read64(regs::COUNTER_BASE + 8 * counter as u32)
     }
@@ -219,11 +224,13 @@ impl Host {
     }
 
     /// Reads the status of a channel.
+    #[inline]
     pub fn status(&self, channel: u32) -> ChannelStatus {
         ChannelStatus(self.read32(reg(channel, regs::CHANNEL_STATUS)))
     }
 
     /// Rings the doorbell of a channel.
+    #[inline]
     pub fn ring_doorbell(&self, channel: u32) {
         self.write32(regs::doorbell(channel).unwrap(), 0x5eed);
     }
@@ -275,11 +282,13 @@ impl Host {
     }
 
     /// Returns the fence value in the control block of channel 0.
+    #[inline]
     pub fn fence(&self) -> u64 {
         self.fence_of(0)
     }
 
     /// Returns the fence value in the control block of a channel.
+    #[inline]
     pub fn fence_of(&self, channel: u32) -> u64 {
         let away = u64::from(channel) * CHANNEL_MEMORY;
         self.memory.read_obj(GuestAddress(BLOCK + away + CONTROL_BLOCK_FENCE)).unwrap()
@@ -309,6 +318,7 @@ impl Host {
 }
 
 /// Offset of a channel's register.
+#[inline]
 pub fn reg(channel: u32, register: Register) -> u32 {
     regs::channel_register(channel, register).unwrap()
 }

@@ -101,8 +101,8 @@ fn sleep(clock: Arc<dyn Clock>, deadline: u64, meanwhile: impl FnOnce(&Sleeper))
 #[test]
 fn until_a_time_of_the_hosts_clock_without_looking_in_between() {
     let clock = Arc::new(HostClock::new());
-    // Not a whole number of milliseconds.
-    let deadline = clock.now() + 5_300_000;
+    // Not a whole number of milliseconds, and late enough for the thread to start before, on a busy machine too.
+    let deadline = clock.now() + 400_300_000;
     let (resumed_at, looks) = sleep(clock, deadline, |_| ());
     assert!(resumed_at >= deadline);
     assert_eq!(looks, 2, "once to learn the time, once when it has come");
