@@ -26,14 +26,13 @@ const TIMERS: &str = "no_timer_check tsc=reliable";
 /// How long QEMU waits for a reply of the device, in milliseconds; afterwards the link is dead.
 const MESSAGE_TIMEOUT: u32 = 60_000;
 
-/// What the root port of a GPU has room for below it: the largest BAR2, and the other BARs. The windows stand from the boot on,
-/// when nobody knows yet what will be plugged in.
-const GPU_WINDOWS: &str = "pref64-reserve=1T,mem-reserve=2M";
+/// What each root port has room for below it: the largest BAR2 of a GPU, and the other BARs. The windows stand from the boot on,
+/// when nobody knows yet what will be plugged in. All are of one size, so each is where a BAR of its size may be: the firmware puts
+/// one behind the other and knows nothing of alignment.
+const PORT_WINDOWS: &str = "pref64-reserve=1T,mem-reserve=2M";
 
 /// The root port that the mailbox is plugged into.
 pub(super) const MAILBOX_PORT: &str = "mailbox-port";
-/// What it has room for.
-const MAILBOX_WINDOWS: &str = "pref64-reserve=2G,mem-reserve=2M";
 
 /// The descriptors by which QEMU is connected. QEMU inherits them under these numbers.
 #[derive(Clone, Copy, Debug)]
@@ -111,8 +110,8 @@ fn hardware(machine: &MachineSpec, descriptors: &GuestDescriptors) -> Vec<OsStri
     let port = |name: &str, slot: u8, windows: &str| {
         format!("-device pcie-root-port,id={name},chassis={},slot={slot},{windows},io-reserve=0", slot + 1)
     };
-    words.extend((0..FABRIC_PORTS).map(|slot| port(&gpu_port(slot), slot, GPU_WINDOWS)));
-    words.push(port(MAILBOX_PORT, FABRIC_PORTS, MAILBOX_WINDOWS));
+    words.extend((0..FABRIC_PORTS).map(|slot| port(&gpu_port(slot), slot, PORT_WINDOWS)));
+    words.push(port(MAILBOX_PORT, FABRIC_PORTS, PORT_WINDOWS));
     words.iter().flat_map(|text| text.split(' ')).map(OsString::from).collect()
 }
 
