@@ -17,6 +17,7 @@ use ersatz_device_model::bus::Effect;
 use machine_code::{Code, config};
 
 const CONFIG: u64 = config(0);
+const CARD_ID: u32 = 0x0001_1234;
 const DECODE: u32 = 2;
 const NOTHING: u32 = u32::MAX;
 /// Where the guest puts the BARs.
@@ -73,7 +74,12 @@ fn wait_for_ring(card: &Card) {
 
 #[test]
 fn a_function_that_is_gone_leaves_its_slot() {
-    let code = guest().wait_memory(CONFIG, NOTHING).wait_memory(MEMORY + 0x44, NOTHING).out8(0xf4, 3);
+    // It ends when it sees the card in the other slot.
+    let code = guest()
+        .wait_memory(CONFIG, NOTHING)
+        .wait_memory(MEMORY + 0x44, NOTHING)
+        .wait_memory(config(1), CARD_ID)
+        .out8(0xf4, 3);
     let (end, card) = run(code, |card, handle| {
         card.report(Effect::Gone);
         let start = Instant::now();

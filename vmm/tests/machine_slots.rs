@@ -103,8 +103,10 @@ fn a_guest_uses_a_function_that_came_late_and_sees_it_go() {
 
 #[test]
 fn a_slot_is_used_again_and_again() {
-    let first = use_card(Code::new()).store32(MEMORY, 1).store32(REGISTERS + DOORBELL, 1).wait_memory(CONFIG, NOTHING);
-    let second = use_card(first).store32(MEMORY, 2).store32(REGISTERS + DOORBELL, 1).wait_memory(CONFIG, NOTHING);
+    // The guest says that it has seen a card go: it would never see that if the next one came before it looked.
+    let until_gone = |code: Code| code.wait_memory(CONFIG, NOTHING).out8(0xf5, 0);
+    let first = until_gone(use_card(Code::new()).store32(MEMORY, 1).store32(REGISTERS + DOORBELL, 1));
+    let second = until_gone(use_card(first).store32(MEMORY, 2).store32(REGISTERS + DOORBELL, 1));
     let code = use_card(second).store32(MEMORY, 3).store32(REGISTERS + DOORBELL, 1).out8(0xf4, 0);
     let cards = [Card::new(), Card::new(), Card::new()];
     run(code, |handle| {
@@ -113,6 +115,7 @@ fn a_slot_is_used_again_and_again() {
             wait_for(|| card.doorbell.read().is_ok());
             if !Arc::ptr_eq(card, &cards[2]) {
                 handle.pci().unplug(SLOT).unwrap();
+                wait_for(|| handle.ready().read().is_ok());
             }
         }
     });

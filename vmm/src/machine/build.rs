@@ -18,7 +18,7 @@ use super::handle::MachineHandle;
 use super::interrupts::Interrupts;
 use super::kvm_error::KvmError;
 use super::layout::{FOUR_GIB, IDENTITY_MAP_PAGE, Layout, TASK_STATE_PAGES};
-use super::pci::{ConnectedFunction, MAX_SLOTS, MemorySlots, PciBus, PciError, PciSlots, Topology};
+use super::pci::{ConnectedFunction, MAX_SLOTS, MIN_SLOTS, MemorySlots, PciBus, PciError, PciSlots, Topology};
 use super::platform::{Platform, SERIAL_GSI};
 use super::serial::SerialPort;
 use super::vcpu::{self, HostCpuid, Vcpu, VcpuControl};
@@ -40,6 +40,7 @@ const NEEDED: [(Cap, &str); 5] = [
 pub fn build(
     config: &MachineConfig,
     functions: Vec<FunctionFactory>,
+    spare_slots: usize,
     console: Console,
 ) -> Result<Machine, MachineError> {
     let kvm = Kvm::new().map_err(KvmError::Open)?;
@@ -61,7 +62,7 @@ pub fn build(
     let dma = Arc::new(MappedSpace::from_memory(&memory)?);
     let functions = make_functions(functions, &dma)?;
     let bars: Vec<_> = functions.iter().map(|connected| connected.function.bars()).collect();
-    let topology = Topology::plan(&layout, &bars)?;
+    let topology = Topology::plan(&layout, &bars, MIN_SLOTS + spare_slots)?;
     let memory_slots = MemorySlots::new(Arc::clone(&vm), first_free, dma);
     let bus = Arc::new(PciBus::new(&topology, interrupts, functions, memory_slots)?);
     let slots = PciSlots::new(&bus);

@@ -90,7 +90,20 @@ impl Machine {
         functions: Vec<FunctionFactory>,
         console: Console,
     ) -> Result<Self, MachineError> {
-        build::build(config, functions, console)
+        build::build(config, functions, 0, console)
+    }
+
+    /// The same, with a slot more than there may be GPUs, behind those of the GPUs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub fn with_spare_slot(
+        config: &MachineConfig,
+        functions: Vec<FunctionFactory>,
+        console: Console,
+    ) -> Result<Self, MachineError> {
+        build::build(config, functions, 1, console)
     }
 
     /// A handle to look in and to stop the machine; works before, during and after [`Self::run`].

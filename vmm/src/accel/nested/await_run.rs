@@ -121,7 +121,7 @@ pub fn run(spec: &MachineSpec, said: &mut dyn FnMut(&str)) -> Result<Outcome, Aw
     let console =
         Console { output: Box::new(output), input: Some(File::from(std::os::fd::OwnedFd::from(guest_input))) };
     let spec = MachineSpec { command_line: format!("{} {WAIT_FOR_RUN}", spec.command_line), ..spec.clone() };
-    let machine = Machine::new(&MachineConfig::linux(&spec, Vec::new()), Vec::new(), console)?;
+    let machine = Machine::with_spare_slot(&MachineConfig::linux(&spec, Vec::new()), Vec::new(), console)?;
     let handle = machine.handle();
     let memory = Arc::new(new_memory("ersatz-mailbox", mailbox::SIZE)?);
     handle.pci().plug(MAILBOX_SLOT, SharedMemory::factory(Arc::clone(&memory), mailbox::SIZE))?;

@@ -26,4 +26,4 @@ pub use bus::PciBus;
 pub use error::{PciError, PlugError};
 pub use plug::PciSlots;
 pub use slot::{ConnectedFunction, MAX_SLOTS, connect};
-pub use topology::{Topology, boot_requester_id};
+pub use topology::{MIN_SLOTS, Topology, boot_requester_id};

@@ -19,8 +19,8 @@ use super::slot::MAX_SLOTS;
 use super::window::{BridgeWindows, GRANULE};
 use crate::machine::layout::{Layout, WINDOW_32};
 
-/// The slots that every machine has: as many as a fabric links GPUs, and one for what else is plugged in.
-const MIN_SLOTS: usize = FABRIC_PORTS as usize + 1;
+/// The slots that every machine has: as many as a fabric links GPUs.
+pub const MIN_SLOTS: usize = FABRIC_PORTS as usize;
 /// The most room for non-prefetchable BARs that a port gets if its function does not need more.
 const SHARE_32: u64 = 16 << 20;
 /// The least room for prefetchable BARs for which more than half of a window is shared out.
@@ -62,7 +62,7 @@ pub fn boot_requester_id(slot: u8) -> u16 {
 }
 
 impl Topology {
-    /// Plans the topology for functions with these BARs, in the first slots.
+    /// Plans the topology of at least `slots` slots, for functions with these BARs in the first ones.
     ///
     /// The 64-bit window of the host bridge is half of the address space if that has room for the largest GPUs in all slots;
     /// otherwise it is the smallest that has room for these functions, and what is left is shared among the slots.
@@ -70,7 +70,7 @@ impl Topology {
     /// # Errors
     ///
     /// [`PciError`] if there are too many functions, a BAR has a size that no BAR can have, or there is no room.
-    pub fn plan(layout: &Layout, functions: &[Vec<BarInfo>]) -> Result<Self, PciError> {
+    pub fn plan(layout: &Layout, functions: &[Vec<BarInfo>], slots: usize) -> Result<Self, PciError> {
         if functions.len() > MAX_SLOTS {
             return Err(PciError::TooManyFunctions(functions.len()));
         }
@@ -79,7 +79,7 @@ impl Topology {
                 return Err(PciError::BarSize { slot, bar: info.bar, size: info.size });
             }
         }
-        let slots = functions.len().max(MIN_SLOTS);
+        let slots = functions.len().max(slots).min(MAX_SLOTS);
         let is_high = |info: &BarInfo| info.is_64bit && info.prefetchable;
         let pick = |high: bool| -> Vec<Vec<BarInfo>> {
             let pick = |bars: &Vec<BarInfo>| bars.iter().copied().filter(|info| is_high(info) == high).collect();
@@ -162,12 +162,12 @@ mod tests {
 
     fn plan(bits: u8, functions: &[&[BarInfo]]) -> Result<Topology, PciError> {
         let functions: Vec<_> = functions.iter().map(|bars| bars.to_vec()).collect();
-        Topology::plan(&Layout::new(1 << 30, bits).unwrap(), &functions)
+        Topology::plan(&Layout::new(1 << 30, bits).unwrap(), &functions, MIN_SLOTS)
     }
 
     fn window(bits: u8, sizes: &[u64]) -> Range<u64> {
         let functions: Vec<_> = sizes.iter().map(|size| vec![vram(*size)]).collect();
-        Topology::plan(&Layout::new(1 << 30, bits).unwrap(), &functions).unwrap().layout.window_64
+        Topology::plan(&Layout::new(1 << 30, bits).unwrap(), &functions, MIN_SLOTS).unwrap().layout.window_64
     }
 
     #[test]
@@ -239,7 +239,7 @@ mod tests {
                 .iter()
                 .map(|(vram_order, register_order)| vec![vram(1 << vram_order), registers(1 << register_order)])
                 .collect();
-            let Ok(topology) = Topology::plan(&layout, &functions) else { return Ok(()) };
+            let Ok(topology) = Topology::plan(&layout, &functions, MIN_SLOTS) else { return Ok(()) };
             let mut windows = Vec::new();
             for (port, bars) in topology.ports.iter().zip(functions.iter().map(Vec::len).chain([0; MAX_SLOTS])) {
                 prop_assert_eq!(port.bars.len(), bars);
