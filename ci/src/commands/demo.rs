@@ -9,8 +9,10 @@ use clap::Args;
 use super::{KernelOption, build};
 use crate::progress::Progress;
 
-/// The tests to show: pages to the device and back, checked by the CPU and by the device.
-const TESTS: &[&str] = &["roundtrip"];
+/// The tests to show: pages to the device and back, checked by the CPU and by the device. Those that move thousands of pages
+/// would be most of the wait.
+const TESTS: &[&str] =
+    &["roundtrip.one_", "roundtrip.many_pages", "roundtrip.device_reads", "roundtrip.cpu_", "roundtrip.every_"];
 
 /// How to show it.
 #[derive(Debug, Args)]
