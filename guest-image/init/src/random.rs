@@ -28,7 +28,7 @@ mod ioctl {
         super::Pool
     );
     nix::ioctl_none!(
-        /// Has all generators draw a new key before they give out anything.
+        /// Makes all generators draw a new key before they give out anything.
         reseed,
         b'R',
         0x07

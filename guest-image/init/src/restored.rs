@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the kernel was told.
 const COMMAND_LINE: &str = "/proc/cmdline";
-/// Has the kernel look for functions that were not there before.
+/// Makes the kernel look for functions that were not there before.
 const RESCAN: &str = "/sys/bus/pci/rescan";
 /// One folder per PCI function.
 const FUNCTIONS: &str = "/sys/bus/pci/devices";
@@ -136,7 +136,7 @@ fn wait_for_gpus(header: &Header) -> Result<(), RestoreError> {
     }
 }
 
-/// Has the kernel look for functions that it does not know yet. Those that it was about to make known by itself are known to drivers
+/// Makes the kernel look for functions that it does not know yet. Those that it was about to make known by itself are known to drivers
 /// when this returns, since it is one at a time who adds functions.
 fn rescan() -> Result<(), RestoreError> {
     fs::write(RESCAN, "1").map_err(RestoreError::Rescan)

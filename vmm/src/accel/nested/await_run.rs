@@ -44,7 +44,7 @@ const MAILBOX_SLOT: u8 = ersatz_device_model::fabric::FABRIC_PORTS;
 const LOOK: Duration = Duration::from_millis(5);
 /// I/O ports as a file.
 const PORTS: &str = "/dev/port";
-/// Has the outer kernel look for the mailbox.
+/// Makes the outer kernel look for the mailbox.
 const RESCAN: &str = "/sys/bus/pci/rescan";
 
 /// A run, as the outer machine is told of it.
