@@ -71,7 +71,8 @@ pub enum RestoreError {
     },
 }
 
-/// Waits for a run, if the host said so and there is none yet. Returns when all that the run brings is in its place.
+/// Waits for a run, if the host asked for that and the initramfs did not bring one. Returns when all that the run brings is in
+/// its place.
 ///
 /// # Errors
 ///

@@ -39,7 +39,7 @@ pub struct Mailbox {
     header: Mapping,
 }
 
-/// The first bytes of a file in memory, shared with whoever else has the file.
+/// The first bytes of a file, mapped and shared with all that have the file open.
 ///
 /// # Invariants
 ///
