@@ -102,13 +102,18 @@ impl Header {
         bytes
     }
 
+    /// Whether the state says that the mailbox is full.
+    fn is_full(bytes: &[u8; HEADER_SIZE]) -> bool {
+        u32_at(bytes, STATE) == FULL
+    }
+
     /// Reads the header; `None` while the mailbox is empty.
     ///
     /// # Errors
     ///
     /// If it is full and makes no sense.
     pub fn decode(bytes: &[u8; HEADER_SIZE]) -> Result<Option<Self>, MailboxError> {
-        if u32_at(bytes, STATE) != FULL {
+        if !Self::is_full(bytes) {
             return Ok(None);
         }
         let (magic, length) = (u64_at(bytes, 0), u64_at(bytes, 0x10));

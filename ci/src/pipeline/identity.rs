@@ -43,6 +43,7 @@ fn compare(ersatz: &Path, series: &str, accelerator: &str, store: &Store) -> Res
             .env("ERSATZ_GUEST", store.root())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start {}", ersatz.display()))
     };
@@ -50,7 +51,8 @@ fn compare(ersatz: &Path, series: &str, accelerator: &str, store: &Store) -> Res
     let mut seen = BTreeSet::new();
     for guest in guests {
         let output = guest.wait_with_output()?;
-        ensure!(output.status.success(), "a guest ended with {}", output.status);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "a guest ended with {}: {}", output.status, complaint.trim());
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         // What the kernel says has blanks.
         let lines: Vec<&str> =

@@ -81,15 +81,7 @@ impl Mailbox {
     ///
     /// If it is full and makes no sense.
     pub fn header(&self) -> Result<Option<Header>, ReadError> {
-        let mut bytes = [0; HEADER_SIZE];
-        self.header.copy_to(&mut bytes);
-        if Header::decode(&bytes)?.is_none() {
-            return Ok(None);
-        }
-        // The state is written last: what is read after it is whole.
-        fence(Ordering::Acquire);
-        self.header.copy_to(&mut bytes);
-        Ok(Header::decode(&bytes)?)
+        Ok(read_header(|bytes| self.header.copy_to(bytes))?)
     }
 
     /// The archives that a header stands in front of.
@@ -104,6 +96,20 @@ impl Mailbox {
         bytes.drain(..usize::try_from(ARCHIVES).unwrap_or(0).min(bytes.len()));
         Ok(bytes)
     }
+}
+
+/// Reads the header by `copy`, while the host may be writing it.
+fn read_header(mut copy: impl FnMut(&mut [u8; HEADER_SIZE])) -> Result<Option<Header>, MailboxError> {
+    let mut bytes = [0; HEADER_SIZE];
+    copy(&mut bytes);
+    if !Header::is_full(&bytes) {
+        return Ok(None);
+    }
+    // The host writes the state last. The first copy may have taken the words before the state while they were still unwritten;
+    // a copy made after the state was seen is whole.
+    fence(Ordering::Acquire);
+    copy(&mut bytes);
+    Header::decode(&bytes)
 }
 
 impl Mapping {
@@ -160,6 +166,7 @@ fn find(functions: &Path) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
     use std::time::Duration;
 
     use super::super::{SEED_SIZE, fill};
@@ -175,6 +182,21 @@ mod tests {
         fill(&file, &header, b"hello world").unwrap();
         assert_eq!(mailbox.header().unwrap(), Some(header));
         assert_eq!(mailbox.archives(&header).unwrap(), b"hello world");
+    }
+
+    #[test]
+    fn a_header_that_is_written_while_it_is_read_is_read_again() {
+        let file = tempfile::tempfile().unwrap();
+        let header = Header { length: 0, gpus: 1, wall_clock: Duration::from_secs(9), seed: [3; SEED_SIZE] };
+        fill(&file, &header, b"").unwrap();
+        let mut whole = [0; HEADER_SIZE];
+        file.read_exact_at(&mut whole, 0).unwrap();
+        // The magic was read before the host wrote it, the state after.
+        let mut torn = whole;
+        torn[..8].fill(0);
+        let mut copies = [torn, whole].into_iter();
+        let read = read_header(|bytes| *bytes = copies.next().expect("two copies are enough"));
+        assert_eq!(read, Ok(Some(header)));
     }
 
     #[test]
