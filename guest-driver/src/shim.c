@@ -4,9 +4,12 @@
 #include <linux/cpu.h>
 #include <linux/gfp.h>
 #include <linux/kernel.h>
+#include <linux/magic.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/pagemap.h>
+#include <linux/rmap.h>
+#include <linux/userfaultfd_k.h>
 #include <linux/workqueue.h>
 
 #include "shim.h"
@@ -31,14 +34,62 @@ struct page *ersatz_folio_page(struct folio *folio)
 	return &folio->page;
 }
 
+unsigned int ersatz_folio_order(struct folio *folio)
+{
+	return folio_order(folio);
+}
+
+unsigned int ersatz_page_order(struct page *page)
+{
+	return folio_order(page_folio(page));
+}
+
 unsigned long ersatz_page_linear_index(struct page *page)
 {
 	return page_folio(page)->index;
 }
 
-bool ersatz_page_is_anonymous(struct page *page)
+bool ersatz_page_may_leave(struct page *page)
 {
-	return folio_test_anon(page_folio(page));
+	struct folio *folio = page_folio(page);
+
+	/* Nothing in the core keeps a KSM folio from being migrated to a device, where ksmd then looks for it. */
+	return folio_test_anon(folio) && !folio_test_ksm(folio) && !folio_is_zone_device(folio);
+}
+
+bool ersatz_pfn_is_system(unsigned long pfn)
+{
+	return pfn_valid(pfn) && !is_zone_device_page(pfn_to_page(pfn));
+}
+
+bool ersatz_page_is_mapped(struct page *page)
+{
+	return folio_mapped(page_folio(page));
+}
+
+bool ersatz_page_set_poisoned(struct page *page)
+{
+	return TestSetPageHWPoison(page);
+}
+
+bool ersatz_page_is_poisoned(struct page *page)
+{
+	return PageHWPoison(page);
+}
+
+unsigned long ersatz_large_folio_rest(unsigned long address)
+{
+	unsigned long rest = 0;
+	struct folio *folio;
+	struct page *page;
+
+	if (get_user_pages_fast_only(address, 1, 0, &page) != 1)
+		return 0;
+	folio = page_folio(page);
+	if (folio_test_large(folio))
+		rest = folio_nr_pages(folio) - folio_page_idx(folio, page);
+	put_page(page);
+	return rest;
 }
 
 void ersatz_lock_page(struct page *page)
@@ -56,16 +107,25 @@ void ersatz_put_page(struct page *page)
 	put_page(page);
 }
 
-struct page *ersatz_alloc_page(void)
+/* A large folio is worth an attempt, but not the kernel's last resorts: single pages do as well. */
+static gfp_t folio_gfp(unsigned int order)
 {
-	return alloc_page(GFP_HIGHUSER_MOVABLE | __GFP_NOWARN);
+	return order ? GFP_TRANSHUGE | __GFP_NORETRY | __GFP_NOWARN : GFP_HIGHUSER_MOVABLE | __GFP_NOWARN;
 }
 
-struct page *ersatz_alloc_page_vma(struct vm_area_struct *vma, unsigned long address)
+static struct page *head_page(struct folio *folio)
 {
-	struct folio *folio = vma_alloc_folio(GFP_HIGHUSER_MOVABLE, 0, vma, address);
-
 	return folio ? &folio->page : NULL;
+}
+
+struct page *ersatz_alloc_folio(unsigned int order)
+{
+	return head_page(folio_alloc(folio_gfp(order), order));
+}
+
+struct page *ersatz_alloc_folio_vma(unsigned int order, struct vm_area_struct *vma, unsigned long address)
+{
+	return head_page(vma_alloc_folio(folio_gfp(order), order, vma, address));
 }
 
 unsigned long ersatz_totalram_pages(void)
@@ -103,6 +163,23 @@ struct vm_area_struct *ersatz_find_vma(struct mm_struct *mm, unsigned long addre
 	return find_vma(mm, address);
 }
 
+bool ersatz_vma_has_userfaultfd(struct vm_area_struct *vma)
+{
+	return userfaultfd_armed(vma);
+}
+
+bool ersatz_vma_is_thp_disabled(struct vm_area_struct *vma)
+{
+	return vma_thp_disabled(vma, vma->vm_flags, false);
+}
+
+bool ersatz_vma_refuses_gup(struct vm_area_struct *vma)
+{
+	/* vma_is_secretmem() is not exported. */
+	return (vma->vm_flags & (VM_IO | VM_PFNMAP)) ||
+	       (vma->vm_file && file_inode(vma->vm_file)->i_sb->s_magic == SECRETMEM_MAGIC);
+}
+
 bool ersatz_mmu_interval_read_retry(struct mmu_interval_notifier *notifier, unsigned long seq)
 {
 	return mmu_interval_read_retry(notifier, seq);
@@ -131,6 +208,33 @@ int ersatz_dma_mapping_error(struct device *dev, dma_addr_t address)
 void ersatz_dma_unmap_page(struct device *dev, dma_addr_t address, size_t length, enum dma_data_direction direction)
 {
 	dma_unmap_page(dev, address, length, direction);
+}
+
+size_t ersatz_dma_max_mapping_size(struct device *dev)
+{
+	return dma_max_mapping_size(dev);
+}
+
+bool ersatz_dma_iova_alloc(struct device *dev, struct dma_iova_state *state, unsigned long pfn, size_t length)
+{
+	return dma_iova_try_alloc(dev, state, PFN_PHYS(pfn), length);
+}
+
+int ersatz_dma_iova_link(struct device *dev, struct dma_iova_state *state, unsigned long pfn, size_t offset,
+			 size_t length, enum dma_data_direction direction)
+{
+	return dma_iova_link(dev, state, PFN_PHYS(pfn), offset, length, direction, 0);
+}
+
+int ersatz_dma_iova_sync(struct device *dev, struct dma_iova_state *state, size_t length)
+{
+	return dma_iova_sync(dev, state, 0, length);
+}
+
+void ersatz_dma_iova_destroy(struct device *dev, struct dma_iova_state *state, size_t linked,
+			     enum dma_data_direction direction)
+{
+	dma_iova_destroy(dev, state, linked, direction, 0);
 }
 
 int ersatz_pci_domain_nr(struct device *dev)
@@ -192,4 +296,14 @@ unsigned long long ersatz_parameter_vram_limit(void)
 unsigned int ersatz_parameter_timeout_ms(void)
 {
 	return timeout_ms;
+}
+
+/* Written at run time by some: read it once each time. */
+static unsigned int fault_chunk = 65536;
+module_param(fault_chunk, uint, 0644);
+MODULE_PARM_DESC(fault_chunk, "how much of the memory around a page that a CPU touches comes back with it, in bytes, from 4096 to 2097152; a huge folio comes back whole (default: 65536)");
+
+unsigned int ersatz_parameter_fault_chunk(void)
+{
+	return READ_ONCE(fault_chunk);
 }

@@ -22,13 +22,26 @@ struct page *ersatz_pfn_to_page(unsigned long pfn);
 unsigned long ersatz_page_to_pfn(struct page *page);
 struct dev_pagemap *ersatz_page_pgmap(struct page *page);
 struct page *ersatz_folio_page(struct folio *folio);
+unsigned int ersatz_folio_order(struct folio *folio);
+unsigned int ersatz_page_order(struct page *page);
 unsigned long ersatz_page_linear_index(struct page *page);
-bool ersatz_page_is_anonymous(struct page *page);
 void ersatz_lock_page(struct page *page);
 void ersatz_unlock_page(struct page *page);
 void ersatz_put_page(struct page *page);
-struct page *ersatz_alloc_page(void);
-struct page *ersatz_alloc_page_vma(struct vm_area_struct *vma, unsigned long address);
+struct page *ersatz_alloc_folio(unsigned int order);
+struct page *ersatz_alloc_folio_vma(unsigned int order, struct vm_area_struct *vma, unsigned long address);
+
+/* Whether the folio of a page is memory that the kernel lets go to a device: anonymous, not shared by KSM, the system's. */
+bool ersatz_page_may_leave(struct page *page);
+/* Whether a page frame is the system's memory, not a device's. */
+bool ersatz_pfn_is_system(unsigned long pfn);
+/* Whether anything maps the page's folio. A hint: the page may be free, or change at any time. */
+bool ersatz_page_is_mapped(struct page *page);
+/* Marks a page as unusable for good. Returns whether it already was. */
+bool ersatz_page_set_poisoned(struct page *page);
+bool ersatz_page_is_poisoned(struct page *page);
+/* Number of pages from the current process's `address` to the end of the large folio mapped there; 0 if it maps no large folio. */
+unsigned long ersatz_large_folio_rest(unsigned long address);
 unsigned long ersatz_totalram_pages(void);
 
 /* Runs `work` on each CPU that is online, one after the other, until it returns something else than zero. Sleeps. */
@@ -40,6 +53,10 @@ void ersatz_release_mem_region(resource_size_t start, resource_size_t length);
 
 /* Memory maps of processes. */
 struct vm_area_struct *ersatz_find_vma(struct mm_struct *mm, unsigned long address);
+bool ersatz_vma_has_userfaultfd(struct vm_area_struct *vma);
+bool ersatz_vma_is_thp_disabled(struct vm_area_struct *vma);
+/* Whether get_user_pages() refuses the VMA for what it maps: device mappings and secret memory. */
+bool ersatz_vma_refuses_gup(struct vm_area_struct *vma);
 
 /* Interval notifiers. */
 bool ersatz_mmu_interval_read_retry(struct mmu_interval_notifier *notifier, unsigned long seq);
@@ -49,6 +66,13 @@ bool ersatz_mmu_notifier_range_blockable(const struct mmu_notifier_range *range)
 /* DMA. */
 dma_addr_t ersatz_dma_map_page(struct device *dev, struct page *page, size_t length, enum dma_data_direction direction);
 int ersatz_dma_mapping_error(struct device *dev, dma_addr_t address);
+size_t ersatz_dma_max_mapping_size(struct device *dev);
+bool ersatz_dma_iova_alloc(struct device *dev, struct dma_iova_state *state, unsigned long pfn, size_t length);
+int ersatz_dma_iova_link(struct device *dev, struct dma_iova_state *state, unsigned long pfn, size_t offset,
+			 size_t length, enum dma_data_direction direction);
+int ersatz_dma_iova_sync(struct device *dev, struct dma_iova_state *state, size_t length);
+void ersatz_dma_iova_destroy(struct device *dev, struct dma_iova_state *state, size_t linked,
+			     enum dma_data_direction direction);
 void ersatz_dma_unmap_page(struct device *dev, dma_addr_t address, size_t length, enum dma_data_direction direction);
 
 /* PCI; the device is the one embedded in a struct pci_dev. */
@@ -65,5 +89,6 @@ const char *ersatz_parameter_memory(void);
 const char *ersatz_parameter_region(void);
 unsigned long long ersatz_parameter_vram_limit(void);
 unsigned int ersatz_parameter_timeout_ms(void);
+unsigned int ersatz_parameter_fault_chunk(void);
 
 #endif

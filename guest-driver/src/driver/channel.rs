@@ -20,6 +20,7 @@ use kernel::{
     dma::Coherent,
     irq, new_mutex, pci,
     prelude::*,
+    processor::cpu_relax,
     sync::{
         aref::ARef,
         atomic::{ordering, Atomic},
@@ -34,6 +35,8 @@ const RING_ORDER: u32 = 8;
 pub(crate) const RING_LENGTH: usize = 1 << RING_ORDER;
 const PUT: usize = CONTROL_BLOCK_PUT as usize / size_of::<u64>();
 const FENCE: usize = CONTROL_BLOCK_FENCE as usize / size_of::<u64>();
+/// How often to look at a fence before going to sleep.
+const POLLS: u32 = 200;
 /// How often a waiting thread asks the device for errors, in case an interrupt was lost.
 const LOOK_MS: u32 = 1000;
 /// How long the device may take to let go of a channel.
@@ -51,7 +54,7 @@ pub(crate) struct Work {
 }
 
 /// A submission that has not been waited for.
-struct Ticket {
+pub(crate) struct Ticket {
     generation: u64,
     fence: u64,
 }
@@ -142,22 +145,15 @@ impl Channel {
         self.lost.load(ordering::Relaxed)
     }
 
-    /// Has the device do all of `works`, in order, and waits until it has.
+    /// Makes the device begin with `works`, which it does in order.
     ///
-    /// On failure any part may have been done, but nothing more will be: the memory that the works name is the caller's again.
+    /// The memory that the works name must stay until [`Channel::wait`] has returned for the ticket, which must be called once. There must
+    /// be at least one work.
     ///
     /// # Errors
     ///
-    /// `EIO` if the device reported an error or took too long; what it was is in the kernel log.
-    pub(crate) fn execute(&self, works: &[Work], cause: Cause) -> Result {
-        if works.is_empty() {
-            return Ok(());
-        }
-        let ticket = self.submit(works, cause)?;
-        self.wait(&ticket)
-    }
-
-    fn submit(&self, works: &[Work], cause: Cause) -> Result<Ticket> {
+    /// `EIO` if the device is beyond recovery.
+    pub(crate) fn submit(&self, works: &[Work], cause: Cause) -> Result<Ticket> {
         let mut submission = self.submission.lock();
         if self.is_lost() {
             return Err(EIO);
@@ -189,7 +185,20 @@ impl Channel {
         Ok(ticket)
     }
 
-    fn wait(&self, ticket: &Ticket) -> Result {
+    /// Waits until the device has done a submission.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the device reported an error or took too long; what it was is in the kernel log. Any part may have been done then, but
+    /// nothing more will be: the memory that the works name is the caller's again.
+    pub(crate) fn wait(&self, ticket: &Ticket) -> Result {
+        // Small batches are done sooner than a thread goes to sleep and is woken.
+        for _ in 0..POLLS {
+            if self.progress(ticket) == Some(Progress::Done) {
+                return self.settle(Ok(()));
+            }
+            cpu_relax();
+        }
         let mut waited_ms = 0;
         loop {
             let look_ms = LOOK_MS.min(self.timeout_ms.saturating_sub(waited_ms));

@@ -1,27 +1,37 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Batches of work for the copy engine: lists of page copies, fills and digests in memory shared with the device.
+//! Batches of work for the copy engines: lists of copies, fills and digests in memory shared with the device.
 //!
 //! The lists are made when the device is bound, so that a CPU fault needs no memory for one; a batch waits for a free
-//! list if all are under way.
+//! list if all are under way. Batches go to the channels in turn, so that several are under way on different engines.
 
-use super::channel::{Channel, Work, RING_LENGTH};
-use crate::abi::command::{Cause, List, ListEntry, Location, Operation};
+use super::channel::{Channel, Ticket, Work, RING_LENGTH};
+use crate::{
+    abi::command::{Cause, List, ListEntry, Location, Operation},
+    zone_device::migrate::{Endpoint, Transfer},
+};
 use kernel::{
     device::{Bound, Device},
     dma::Coherent,
     new_condvar, new_mutex,
     page::PAGE_SIZE,
     prelude::*,
-    sync::{Arc, CondVar, Mutex},
+    sync::{
+        atomic::{ordering, Atomic},
+        Arc, CondVar, Mutex,
+    },
 };
 
-/// Most pages in one batch: 2 MiB.
+/// Most entries in one batch: one for each page of 2 MiB.
 pub(crate) const BATCH_PAGES: usize = 512;
+/// Number of channels that the work is spread over.
+pub(crate) const CHANNELS: usize = 1;
+/// The longest entry, by the ABI.
+const ENTRY_BYTES: usize = 2 << 20;
 /// Batches that can be under way at once.
-const LISTS: usize = 8;
+const LISTS: usize = 16;
 /// Commands that a batch may need: a copy and a fill, or a digest.
 const BATCH_COMMANDS: usize = 2;
-const _: () = assert!(LISTS * BATCH_COMMANDS <= RING_LENGTH, "the ring can hold all batches");
+const _: () = assert!(LISTS * BATCH_COMMANDS <= RING_LENGTH, "a ring can hold all batches");
 
 /// A list, and room for what a digest says of each of its pages.
 struct SharedList {
@@ -29,10 +39,11 @@ struct SharedList {
     results: Coherent<[u64]>,
 }
 
-/// The copy engine of a device, by one of its channels.
+/// The copy engines of a device, by channels of theirs.
 #[pin_data]
 pub(crate) struct CopyEngine {
-    channel: Arc<Channel>,
+    channels: [Arc<Channel>; CHANNELS],
+    next_channel: Atomic<u64>,
     #[pin]
     lists: Mutex<KVec<SharedList>>,
     #[pin]
@@ -40,12 +51,15 @@ pub(crate) struct CopyEngine {
 }
 
 impl CopyEngine {
-    /// An engine that works through `channel`.
+    /// Engines that work through `channels`.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new<'a>(dev: &'a Device<Bound>, channel: Arc<Channel>) -> impl PinInit<Self, Error> + 'a {
+    pub(crate) fn new<'a>(
+        dev: &'a Device<Bound>,
+        channels: [Arc<Channel>; CHANNELS],
+    ) -> impl PinInit<Self, Error> + 'a {
         pin_init::pin_init_scope(move || {
             let mut lists = KVec::with_capacity(LISTS, GFP_KERNEL)?;
             for _ in 0..LISTS {
@@ -56,19 +70,20 @@ impl CopyEngine {
                 lists.push(list, GFP_KERNEL)?;
             }
             Ok(try_pin_init!(Self {
-                channel,
+                channels,
+                next_channel: Atomic::new(0),
                 lists <- new_mutex!(lists, "ersatz_lists"),
                 returned <- new_condvar!("ersatz_list_returned"),
             }))
         })
     }
 
-    /// The channel below.
-    pub(crate) fn channel(&self) -> &Channel {
-        &self.channel
+    /// Whether the device is beyond recovery: it does no more work and no more DMA.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.channels.iter().any(|channel| channel.is_lost())
     }
 
-    /// An empty batch. May sleep until another has been done.
+    /// An empty batch. May sleep until another has been done, so the caller must not hold one already.
     pub(crate) fn batch(&self, cause: Cause) -> Batch<'_> {
         let mut lists = self.lists.lock();
         let list = loop {
@@ -77,13 +92,38 @@ impl CopyEngine {
                 None => self.returned.wait(&mut lists),
             }
         };
-        Batch { engine: self, list: Some(list), cause, front: 0, fills: 0, digests: false, tag: None }
+        drop(lists);
+        self.batch_of(list, cause)
+    }
+
+    /// An empty batch; `None` if all lists are under way.
+    pub(crate) fn try_batch(&self, cause: Cause) -> Option<Batch<'_>> {
+        let list = self.lists.lock().pop()?;
+        Some(self.batch_of(list, cause))
+    }
+
+    fn batch_of(&self, list: SharedList, cause: Cause) -> Batch<'_> {
+        let turn = self.next_channel.fetch_add(1, ordering::Relaxed) as usize;
+        let channel = &self.channels[turn % CHANNELS];
+        Batch {
+            engine: self,
+            channel,
+            list: Some(list),
+            cause,
+            front: 0,
+            fills: 0,
+            digests: false,
+            tag: None,
+            last: None,
+            ticket: None,
+        }
     }
 }
 
-/// Work on up to [`BATCH_PAGES`] pages: copies and fills, or digests.
+/// Work of up to [`BATCH_PAGES`] entries: copies and fills, or digests. Dropping it waits for what is under way.
 pub(crate) struct Batch<'a> {
     engine: &'a CopyEngine,
+    channel: &'a Channel,
     /// Always there until drop.
     list: Option<SharedList>,
     cause: Cause,
@@ -94,37 +134,59 @@ pub(crate) struct Batch<'a> {
     digests: bool,
     /// The user address of the first entry, which stands for the whole batch in the trace.
     tag: Option<usize>,
+    /// The last copy or fill, to which the next may be joined.
+    last: Option<Transfer>,
+    /// The work that is under way.
+    ticket: Option<Ticket>,
 }
 
-/// A place in the device's memory, in bytes.
-pub(crate) fn vram(offset: u64) -> Location {
-    Location::vram(offset)
+fn location(endpoint: Endpoint) -> Location {
+    match endpoint {
+        Endpoint::Device(offset) => Location::vram(offset),
+        Endpoint::System(address) => Location::system(address),
+    }
 }
 
-/// A place in the system's memory, by its bus address.
-pub(crate) fn system(address: u64) -> Location {
-    Location::system(address)
+/// The endpoint `length` bytes further on.
+fn after(endpoint: Endpoint, length: usize) -> Endpoint {
+    match endpoint {
+        Endpoint::Device(offset) => Endpoint::Device(offset + length as u64),
+        Endpoint::System(address) => Endpoint::System(address + length as u64),
+    }
+}
+
+/// Two transfers as one, if the second continues the first on both sides.
+fn join(first: Transfer, second: Transfer) -> Option<Transfer> {
+    let length = first.length + second.length;
+    let continues = second.source == first.source.map(|source| after(source, first.length))
+        && second.destination == after(first.destination, first.length)
+        && second.address == first.address.wrapping_add(first.length);
+    (continues && length <= ENTRY_BYTES).then_some(Transfer { length, ..first })
 }
 
 impl Batch<'_> {
-    /// Adds a page to copy, which the user knows by `address`.
+    /// Adds memory to copy or to clear. What continues the transfer before it, on both sides, becomes one entry with it.
     ///
     /// # Errors
     ///
     /// `ENOSPC` if the batch is full.
-    pub(crate) fn copy(&mut self, source: Location, destination: Location, address: usize) -> Result {
-        self.add_front(source, destination, address)
-    }
-
-    /// Adds a page to clear, which the user knows by `address`.
-    ///
-    /// # Errors
-    ///
-    /// `ENOSPC` if the batch is full.
-    pub(crate) fn clear(&mut self, destination: Location, address: usize) -> Result {
-        self.check_room()?;
-        self.put(BATCH_PAGES - self.fills - 1, destination, destination, address)?;
-        self.fills += 1;
+    pub(crate) fn add(&mut self, transfer: Transfer) -> Result {
+        let joined = self.last.and_then(|last| join(last, transfer));
+        let fill = transfer.source.is_none();
+        if joined.is_none() {
+            self.check_room()?;
+            if fill {
+                self.fills += 1;
+            } else {
+                self.front += 1;
+            }
+        }
+        let transfer = joined.unwrap_or(transfer);
+        let index = if fill { BATCH_PAGES - self.fills } else { self.front - 1 };
+        let destination = location(transfer.destination);
+        let source = transfer.source.map_or(destination, location);
+        self.put(index, source, destination, transfer.length, transfer.address)?;
+        self.last = Some(transfer);
         Ok(())
     }
 
@@ -134,19 +196,23 @@ impl Batch<'_> {
     /// # Errors
     ///
     /// `ENOSPC` if the batch is full.
-    pub(crate) fn digest(&mut self, source: Location, address: usize) -> Result {
+    pub(crate) fn digest(&mut self, source: Endpoint, address: usize) -> Result {
+        self.check_room()?;
         self.digests = true;
         let results = self.list.as_ref().ok_or(EINVAL)?.results.dma_handle();
-        let destination = system(results + (self.front * size_of::<u64>()) as u64);
-        self.add_front(source, destination, address)
+        let destination = Location::system(results + (self.front * size_of::<u64>()) as u64);
+        // A digest writes eight bytes, whatever it reads.
+        self.put(self.front, location(source), destination, PAGE_SIZE, address)?;
+        self.front += 1;
+        Ok(())
     }
 
-    /// Does the work, and waits until it is done.
+    /// Makes the engine begin. What the batch names must stay until [`Batch::wait`] or drop, whatever either reports.
     ///
     /// # Errors
     ///
     /// `EIO` if the device failed.
-    pub(crate) fn run(&mut self) -> Result {
+    pub(crate) fn submit(&mut self) -> Result {
         let base = self.list.as_ref().ok_or(EINVAL)?.entries.dma_handle();
         let list = |first: usize, count: usize| List {
             address: base + (first * size_of::<[u64; 4]>()) as u64,
@@ -158,12 +224,32 @@ impl Batch<'_> {
         let fill = Operation::Fill(list(BATCH_PAGES - self.fills, self.fills), 0);
         let works: [Work; BATCH_COMMANDS] = [Work { operation: front, tag }, Work { operation: fill, tag }];
         let works = match (self.front, self.fills) {
-            (0, 0) => &works[..0],
+            (0, 0) => return Ok(()),
             (0, _) => &works[1..],
             (_, 0) => &works[..1],
             _ => &works[..],
         };
-        self.engine.channel.execute(works, self.cause)
+        self.ticket = Some(self.channel.submit(works, self.cause)?);
+        Ok(())
+    }
+
+    /// Waits until the work is done.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the device failed. Any part may have been done then, but the device does nothing more of it.
+    pub(crate) fn wait(&mut self) -> Result {
+        self.ticket.take().map_or(Ok(()), |ticket| self.channel.wait(&ticket))
+    }
+
+    /// Does the work, and waits until it is done.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the device failed.
+    pub(crate) fn run(&mut self) -> Result {
+        self.submit()?;
+        self.wait()
     }
 
     /// The digest of the page added as number `index`, once the batch has been run.
@@ -184,16 +270,15 @@ impl Batch<'_> {
         }
     }
 
-    fn add_front(&mut self, source: Location, destination: Location, address: usize) -> Result {
-        self.check_room()?;
-        self.put(self.front, source, destination, address)?;
-        self.front += 1;
-        Ok(())
-    }
-
-    fn put(&mut self, index: usize, source: Location, destination: Location, address: usize) -> Result {
-        // A digest writes eight bytes, whatever it reads.
-        let entry = ListEntry { source, destination, length: PAGE_SIZE as u32, tag: address as u64 };
+    fn put(
+        &mut self,
+        index: usize,
+        source: Location,
+        destination: Location,
+        length: usize,
+        address: usize,
+    ) -> Result {
+        let entry = ListEntry { source, destination, length: length as u32, tag: address as u64 };
         let words = entry.encode().map(u64::to_le);
         let list = self.list.as_ref().ok_or(EINVAL)?;
         kernel::dma_write!(list.entries, [try: index], words);
@@ -204,6 +289,8 @@ impl Batch<'_> {
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
+        // The list and what it names are about to get other users; whether the work was done makes no difference to them.
+        let _ = self.wait();
         if let Some(list) = self.list.take() {
             // There is room: the list came from here.
             let _ = self.engine.lists.lock().push_within_capacity(list);

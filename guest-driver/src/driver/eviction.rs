@@ -1,64 +1,113 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Pages that leave the device whoever they belong to.
+//! Pages that leave the device whoever they belong to: because VRAM is needed for others, or because the device is left.
 
-use super::{copy_engine::BATCH_PAGES, gpu::Vram, placement};
+use super::{copy_engine::BATCH_PAGES, gpu::Gpu, gpu::Vram, transfer::Pipeline};
 use crate::{
     abi::command::Cause,
-    zone_device::{
-        migrate::{Entries, Isolated, Source},
-        page::{drain_cpu_lists, LockedPage},
-    },
+    zone_device::{drain::drain_cpu_lists, folio::LockedFolio, migrate::Isolated, pagemap::BoundMap},
 };
 use kernel::{
-    device::{Bound, Device},
     prelude::*,
     time::{delay::fsleep, Delta},
 };
 
 /// How long to wait for busy pages before trying again.
 const PAUSE_MS: i64 = 10;
-/// After how many attempts in vain to have every CPU give up the pages it holds.
+/// After how many attempts in vain to make every CPU give up the pages it holds.
 const DRAIN_ATTEMPTS: u32 = 50;
 /// After how many attempts to say that pages are still busy.
 const REPORT_ATTEMPTS: u32 = 500;
 
-/// How many pages are on the device.
-pub(crate) fn pages_in_use(vram: &Vram) -> usize {
-    vram.free_pages().len() - vram.free_pages().free()
+/// Begins to move the folios of one block off the device. Those that are busy, or for which there is no memory, stay.
+fn evict_block<'a>(map: BoundMap<'a, Gpu>, block: usize, pipeline: &mut Pipeline<'a>) -> Result {
+    let mut isolated = Isolated::of_device(map, map.mapped_pages_of_block(block), BATCH_PAGES)?;
+    let (mut at, mut is_empty) = (0, true);
+    while let Some(run) = isolated.next_run(at) {
+        at = run.end();
+        isolated.assign(&run, |order| LockedFolio::new_system(order).ok(), |_| LockedFolio::new_system(0).ok())?;
+        is_empty = false;
+    }
+    if !is_empty {
+        pipeline.push(isolated)?;
+    }
+    Ok(())
 }
 
-/// Tries once to move every page off the device. Returns how many moved.
+fn evict_one(map: BoundMap<'_, Gpu>, block: usize, cause: Cause) -> Result<usize> {
+    let mut pipeline = Pipeline::new(&map.map().memory().engine, cause)?;
+    evict_block(map, block, &mut pipeline)?;
+    pipeline.finish()
+}
+
+/// Moves the blocks that were used longest ago off the device, until `pages` pages have moved. Blocks used since the stamp `since` stay.
+/// Each block is tried once. Returns the number of pages that moved.
+pub(crate) fn make_room(map: BoundMap<'_, Gpu>, pages: usize, since: u64) -> usize {
+    let mut moved = 0;
+    let mut tried = 0;
+    while moved < pages {
+        let Some((block, stamp)) = map.oldest_block_within(tried..since) else { break };
+        tried = stamp + 1;
+        // A block that fails is no reason to leave the others.
+        moved += evict_one(map, block, Cause::Evict).unwrap_or(0);
+    }
+    moved
+}
+
+/// Tries once to move every page off the device. Returns the number of pages that moved.
 ///
 /// # Errors
 ///
-/// `EIO` if the device failed; `ENOMEM`; `EINTR` if a signal came and the device is not being left.
-pub(crate) fn evict(vram: &Vram, dev: &Device<Bound>, cause: Cause) -> Result<usize> {
-    let mut src = KVec::from_elem(0, BATCH_PAGES, GFP_KERNEL)?;
-    let mut dst = KVec::from_elem(0, BATCH_PAGES, GFP_KERNEL)?;
-    let _placement = vram.memory().placement.lock();
-    let mut next = 0;
+/// Only if none moved: `EIO` if the device failed; `ENOMEM`; `EINTR` if a signal came and the device is not being left.
+fn evict_all(map: BoundMap<'_, Gpu>, cause: Cause) -> Result<usize> {
     let mut moved = 0;
-    loop {
+    let mut failure = None;
+    let mut block = 0;
+    while block < map.blocks() {
         if cause == Cause::Evict && kernel::current!().signal_pending() {
-            return Err(EINTR);
+            failure = Some(EINTR);
+            break;
         }
-        let used = core::iter::from_fn(|| {
-            let index = vram.free_pages().next_used(next)?;
-            next = index + 1;
-            Some(index)
-        });
-        let mut isolated = Isolated::of_device(vram, dev, used, Entries::new(&mut src, &mut dst));
-        if isolated.len() == 0 {
-            return Ok(moved);
+        let result = evict_blocks(map, &mut block, cause);
+        match result {
+            Ok(count) => moved += count,
+            Err(error) => failure = Some(error),
         }
-        for index in 0..isolated.len() {
-            if let Some(Source::Page(_)) = isolated.source(index) {
-                isolated.set_destination(index, LockedPage::new_system()?)?;
-            }
+        if map.memory().engine.is_lost() {
+            break;
         }
-        placement::transfer(vram, dev, &isolated, cause)?;
-        moved += isolated.commit().count();
     }
+    match failure {
+        Some(error) if moved == 0 => Err(error),
+        _ => Ok(moved),
+    }
+}
+
+/// Moves the pages of some blocks, from `block` on, which is then the next. What fails ends the pass, and the next goes on behind it.
+fn evict_blocks(map: BoundMap<'_, Gpu>, block: &mut usize, cause: Cause) -> Result<usize> {
+    const BLOCKS: usize = 8;
+    let mut pipeline = Pipeline::new(&map.map().memory().engine, cause)?;
+    let last = map.blocks().min(*block + BLOCKS);
+    while *block < last {
+        let this = *block;
+        *block += 1;
+        evict_block(map, this, &mut pipeline)?;
+    }
+    pipeline.finish()
+}
+
+/// Moves every page off the device that is not busy. Returns the number of pages that moved.
+///
+/// # Errors
+///
+/// `EIO` if the device failed; `ENOMEM`; `EINTR` if a signal came first.
+pub(crate) fn evict(map: BoundMap<'_, Gpu>) -> Result<usize> {
+    let mut moved = evict_all(map, Cause::Evict)?;
+    if map.pages_in_use() > 0 {
+        // The rest may only be held by the lists of some CPU.
+        drain_cpu_lists()?;
+        moved += evict_all(map, Cause::Evict).unwrap_or(0);
+    }
+    Ok(moved)
 }
 
 /// Empties the device before it is left. Nothing may be moved to it any more.
@@ -66,30 +115,32 @@ pub(crate) fn evict(vram: &Vram, dev: &Device<Bound>, cause: Cause) -> Result<us
 /// Pages can be busy for a while (pinned for I/O, just being faulted in, in a list of some CPU), so this tries until
 /// all have gone. It gives up only on a device that no longer copies; whoever has pages there gets `SIGBUS` on touching
 /// them.
-pub(crate) fn empty(vram: &Vram, dev: &Device<Bound>) {
+pub(crate) fn empty(vram: &Vram) {
+    let Some(guard) = vram.access() else { return };
+    let map = guard.bound();
     let mut attempts = 0;
-    while pages_in_use(vram) > 0 {
-        if vram.memory().engine.channel().is_lost() {
+    while map.pages_in_use() > 0 {
+        if map.memory().engine.is_lost() {
             dev_err!(
-                dev,
+                map.dev(),
                 "{} pages are lost with the device; waiting for their processes to end\n",
-                pages_in_use(vram)
+                map.pages_in_use()
             );
             return;
         }
         attempts += 1;
-        let moved = evict(vram, dev, Cause::Unbind);
-        if matches!(moved, Ok(0)) && attempts % DRAIN_ATTEMPTS == 1 {
+        let moved = evict_all(map, Cause::Unbind);
+        if map.pages_in_use() > 0 && attempts % DRAIN_ATTEMPTS == 1 {
             // Without memory for it there is only longer to wait.
             let _ = drain_cpu_lists();
         }
         match moved {
             Ok(0) | Err(_) if attempts % REPORT_ATTEMPTS == 0 => {
-                dev_notice!(dev, "still waiting for {} busy pages to leave\n", pages_in_use(vram));
+                dev_notice!(map.dev(), "still waiting for {} busy pages to leave\n", map.pages_in_use());
             }
             _ => {}
         }
-        if pages_in_use(vram) > 0 {
+        if map.pages_in_use() > 0 {
             fsleep(Delta::from_millis(PAUSE_MS));
         }
     }

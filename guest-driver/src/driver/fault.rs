@@ -1,50 +1,93 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Pages that come back because a CPU touched them.
+//! Pages that come back because a CPU touched them, and those around them.
 
-use super::{
-    gpu::{Gpu, Vram},
-    placement,
-};
+use super::{gpu::Gpu, parameters, placement::HUGE_SIZE, transfer::InFlight};
 use crate::{
     abi::command::Cause,
     zone_device::{
-        migrate::{Entries, Isolated},
-        page::LockedPage,
-        pagemap::{CpuFault, DeviceMemory},
+        fault::{CpuFault, FaultEnd},
+        folio::LockedFolio,
+        migrate::{Isolated, Source},
+        pagemap::{BoundMap, DeviceMemory, Kind},
     },
 };
+use core::ops::Range;
 use kernel::{
-    device::{Bound, Device},
+    page::{PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
+    time::{delay::fsleep, Delta},
 };
 
+/// How long a CPU waits before it tries again to get at a page that somebody else is moving: the page's holder needs the time more.
+const CONTENTION_PAUSE_US: i64 = 50;
+
 impl DeviceMemory for Gpu {
-    fn migrate_to_ram(vram: &Vram, dev: &Device<Bound>, fault: &CpuFault<'_>) -> Result {
-        match bring_back(vram, dev, fault) {
-            // Somebody else is moving the page: the CPU finds out by trying again.
-            Ok(false) => Ok(()),
-            result => {
-                let result = result.map(|_| ());
-                vram.memory().faults.add(&result);
-                result
-            }
+    fn migrate_to_ram(map: BoundMap<'_, Self>, fault: &CpuFault<'_>) -> FaultEnd {
+        if fault.is_poisoned() {
+            return FaultEnd::Poisoned;
+        }
+        let result = bring_back(map, fault);
+        if let Ok(false) = result {
+            fsleep(Delta::from_micros(CONTENTION_PAUSE_US));
+            return FaultEnd::Retry;
+        }
+        let result = result.map(|_| ());
+        map.memory().faults.add(&result);
+        result.into()
+    }
+
+    fn memory_failure(map: BoundMap<'_, Self>, _index: usize) -> Result {
+        match map.kind() {
+            // Whoever touches the page is told then.
+            Kind::Private => Ok(()),
+            Kind::Coherent => Err(EBUSY),
         }
     }
 }
 
-/// Moves the page of a fault to system memory, if it is still there to be moved.
-fn bring_back(vram: &Vram, dev: &Device<Bound>, fault: &CpuFault<'_>) -> Result<bool> {
-    let (mut src, mut dst) = ([0], [0]);
-    let mut isolated = Isolated::of_fault(fault, vram.owner(), Entries::new(&mut src, &mut dst))?;
-    if isolated.source(0).is_none() {
+/// What to move at a fault: the folio that was touched, or single pages around the one that was.
+fn window(fault: &CpuFault<'_>) -> Range<usize> {
+    let address = fault.address();
+    let size = match fault.order() {
+        0 => parameters::fault_chunk(),
+        // Anything smaller would have the kernel split the folio while it holds one reference too many.
+        _ if !fault.is_of_page_table() => HUGE_SIZE,
+        // The kernel splits the folio, and takes the wrong part of it for the locked one if it meets others first.
+        _ => PAGE_SIZE,
+    };
+    // The size is a power of two.
+    let start = address & !(size - 1);
+    start.max(fault.vma().start())..start.saturating_add(size).min(fault.vma().end())
+}
+
+/// Moves the page of a fault to system memory, with those around it. Returns `false` if it is not there to be moved.
+fn bring_back(map: BoundMap<'_, Gpu>, fault: &CpuFault<'_>) -> Result<bool> {
+    let window = window(fault);
+    let touched = (fault.address() - window.start) >> PAGE_SHIFT;
+    let mut isolated = Isolated::of_fault(map, fault, window.clone())?;
+    let mut is_there = false;
+    let mut at = 0;
+    while let Some(run) = isolated.next_run(at) {
+        at = run.end();
+        if run.source == Source::Hole {
+            continue;
+        }
+        let is_touched = (run.first..run.end()).contains(&touched);
+        let address = |index: usize| window.start + (index << PAGE_SHIFT);
+        let is_served = isolated.assign(
+            &run,
+            |order| LockedFolio::new_for_vma(order, fault.vma(), address(run.first)).ok(),
+            |index| LockedFolio::new_for_vma(0, fault.vma(), address(index)).ok(),
+        )?;
+        if is_touched && !is_served {
+            return Err(ENOMEM);
+        }
+        is_there |= is_touched;
+    }
+    if !is_there {
         return Ok(false);
     }
-    let page = LockedPage::new_for_vma(fault.vma(), fault.address())?;
-    isolated.set_destination(0, page)?;
-    if placement::transfer(vram, dev, &isolated, Cause::CpuFault).is_err() {
-        // The process loses its memory if this fails, and it may have been another's command that went wrong.
-        placement::transfer(vram, dev, &isolated, Cause::CpuFault)?;
-    }
-    let moved = isolated.commit().moved(0);
-    Ok(moved)
+    let batch = map.map().memory().engine.batch(Cause::CpuFault);
+    let committed = InFlight::begin(isolated, batch)?.finish_or_repeat()?;
+    Ok(committed.has_moved(touched))
 }

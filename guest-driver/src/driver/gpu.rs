@@ -4,11 +4,10 @@
 use super::{copy_engine::CopyEngine, registers::Registers};
 use crate::zone_device::pagemap::PageMap;
 use kernel::{
-    new_mutex,
     prelude::*,
     sync::{
         atomic::{ordering, Atomic},
-        Arc, Mutex,
+        Arc,
     },
 };
 
@@ -23,9 +22,6 @@ pub(crate) struct Gpu {
     pub(crate) engine: CopyEngine,
     pub(crate) faults: FaultCounts,
     pub(crate) identity: Identity,
-    /// Held while pages are on their way to the device, and while they are evicted: the two do not mix.
-    #[pin]
-    pub(crate) placement: Mutex<()>,
 }
 
 /// What tells one device from another.
@@ -73,7 +69,6 @@ impl Gpu {
             engine <- engine,
             faults: FaultCounts { answered: Atomic::new(0), failed: Atomic::new(0) },
             identity,
-            placement <- new_mutex!((), "ersatz_placement"),
         })
     }
 }

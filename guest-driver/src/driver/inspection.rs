@@ -2,26 +2,29 @@
 //! Looking at a process's pages where they are: which memory they are in, and what the device reads there.
 
 use super::{
-    copy_engine::{system, vram as in_vram, BATCH_PAGES},
-    gpu::Vram,
+    copy_engine::{Batch, BATCH_PAGES},
+    gpu::{Gpu, Vram},
+    placement::HUGE_SIZE,
 };
 use crate::{
     abi::command::Cause,
     kernel_ext::mm::Vmas,
     uapi::{Direction, PageState},
-    zone_device::mirror::{Access, Mirror, Pages, View},
+    zone_device::{
+        migrate::Endpoint,
+        mirror::{Access, Mirror, Pages, View},
+        pagemap::BoundMap,
+    },
 };
 use core::ops::Range;
 use kernel::{
-    device::{Bound, Device},
     mm::MmWithUser,
     page::{PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
-    uaccess::UserSliceWriter,
 };
 
-/// Pages digested at once: so few that what keeps track of them fits in a page, which can be had without waiting.
-const DIGEST_PAGES: usize = 128;
+/// Pages digested at once.
+pub(crate) const DIGEST_PAGES: usize = 128;
 
 fn state(vram: &Vram, view: View) -> PageState {
     match view {
@@ -31,162 +34,157 @@ fn state(vram: &Vram, view: View) -> PageState {
     }
 }
 
-/// A stretch of a range, in order.
-enum Stretch<'a> {
-    /// So many pages between mappings.
-    Hole(usize),
-    /// A [`PageState`] each for some pages of mappings.
-    States(&'a [u8]),
+/// The first `pages` pages of a range, or all of it, up to where the next entry of a PMD table begins.
+pub(crate) fn first_pages(range: &Range<usize>, pages: usize) -> Range<usize> {
+    let boundary = (range.start / HUGE_SIZE + 1).saturating_mul(HUGE_SIZE);
+    range.start..(range.start + range.len().min(pages << PAGE_SHIFT)).min(boundary)
 }
 
-/// The first `pages` pages of a range, or all of it.
-fn first_pages(range: &Range<usize>, pages: usize) -> Range<usize> {
-    range.start..range.start + range.len().min(pages << PAGE_SHIFT)
-}
-
-/// Calls `work` with each stretch of a range, without faulting anything in.
-fn for_each_stretch(
-    vram: &Vram,
-    mm: &MmWithUser,
-    range: Range<usize>,
-    mut work: impl FnMut(Stretch<'_>) -> Result,
-) -> Result {
-    let mut pfns = KVec::from_elem(0, BATCH_PAGES, GFP_KERNEL)?;
-    let mut states = KVec::from_elem(0u8, BATCH_PAGES, GFP_KERNEL)?;
-    let mut rest = range;
-    while !rest.is_empty() {
-        if kernel::current!().signal_pending() {
-            return Err(EINTR);
-        }
-        let mapped = Vmas::lock(mm).first_in(rest.clone()).map_or(rest.end, |(_, part)| part.start);
-        if mapped > rest.start {
-            work(Stretch::Hole((mapped - rest.start) >> PAGE_SHIFT))?;
-            rest.start = mapped;
-            continue;
-        }
-        let batch = first_pages(&rest, BATCH_PAGES);
-        rest.start = batch.end;
-        let states = &mut states[..batch.len() >> PAGE_SHIFT];
-        pin_init::stack_try_pin_init!(let mirror =? Mirror::new(mm, batch));
-        mirror.with_pages(vram.owner(), Access::Peek, &mut pfns, |pages| {
-            for (index, slot) in states.iter_mut().enumerate() {
-                *slot = state(vram, pages.view(index)) as u8;
-            }
-        })?;
-        work(Stretch::States(states))?;
-    }
-    Ok(())
-}
-
-/// How many pages of a range are where `direction` leads to.
+/// The states of some pages at the start of a range: a [`PageState`] each. Nothing is faulted in.
 ///
 /// # Errors
 ///
 /// `EINTR` if a signal came first; `ENOMEM`.
-pub(crate) fn count(vram: &Vram, mm: &MmWithUser, range: Range<usize>, direction: Direction) -> Result<usize> {
+pub(crate) fn first_states<'s>(
+    map: BoundMap<'_, Gpu>,
+    mm: &MmWithUser,
+    range: &Range<usize>,
+    buffers: &'s mut StateBuffers,
+) -> Result<&'s [u8]> {
+    if kernel::current!().signal_pending() {
+        return Err(EINTR);
+    }
+    let StateBuffers { pfns, states } = buffers;
+    let mapped = Vmas::lock(mm).first_in(range.clone()).map_or(range.end, |(_, part)| part.start);
+    if mapped > range.start {
+        let pages = ((mapped - range.start) >> PAGE_SHIFT).min(states.len());
+        states[..pages].fill(PageState::None as u8);
+        return Ok(&states[..pages]);
+    }
+    let batch = first_pages(range, BATCH_PAGES);
+    let states = &mut states[..batch.len() >> PAGE_SHIFT];
+    pin_init::stack_try_pin_init!(let mirror =? Mirror::new(mm, batch));
+    mirror.with_pages(map.map().owner(), Access::Peek, pfns, |pages| {
+        for (index, slot) in states.iter_mut().enumerate() {
+            *slot = state(map.map(), pages.view(index)) as u8;
+        }
+    })?;
+    Ok(states)
+}
+
+/// Room for [`first_states`].
+pub(crate) struct StateBuffers {
+    pfns: KVec<usize>,
+    states: KVec<u8>,
+}
+
+impl StateBuffers {
+    /// Room for a batch.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            pfns: KVec::from_elem(0, BATCH_PAGES, GFP_KERNEL)?,
+            states: KVec::from_elem(0, BATCH_PAGES, GFP_KERNEL)?,
+        })
+    }
+}
+
+/// Number of pages of a range that are where `direction` leads to.
+///
+/// # Errors
+///
+/// `EINTR` if a signal came first; `ENOMEM`.
+pub(crate) fn count(map: BoundMap<'_, Gpu>, mm: &MmWithUser, range: Range<usize>, direction: Direction) -> Result<usize> {
     let wanted = match direction {
         Direction::ToDevice => PageState::Device,
         Direction::ToSystem => PageState::System,
     } as u8;
+    let mut buffers = StateBuffers::new()?;
     let mut count = 0;
-    for_each_stretch(vram, mm, range, |stretch| {
-        if let Stretch::States(states) = stretch {
-            count += states.iter().filter(|&&state| state == wanted).count();
-        }
-        Ok(())
-    })?;
+    let mut rest = range;
+    while !rest.is_empty() {
+        let states = first_states(map, mm, &rest, &mut buffers)?;
+        count += states.iter().filter(|&&state| state == wanted).count();
+        rest.start += states.len() << PAGE_SHIFT;
+    }
     Ok(count)
 }
 
-/// Writes a [`PageState`] for each page of a range.
-///
-/// # Errors
-///
-/// `EFAULT` if they cannot be written there; otherwise as for [`count`].
-pub(crate) fn residency(vram: &Vram, mm: &MmWithUser, range: Range<usize>, states: &mut UserSliceWriter) -> Result {
-    for_each_stretch(vram, mm, range, |stretch| match stretch {
-        Stretch::States(batch) => states.write_slice(batch),
-        Stretch::Hole(pages) => {
-            const NONE: [u8; BATCH_PAGES] = [PageState::None as u8; BATCH_PAGES];
-            let mut pages = pages;
-            while pages > 0 {
-                if kernel::current!().signal_pending() {
-                    return Err(EINTR);
-                }
-                let batch = &NONE[..pages.min(NONE.len())];
-                states.write_slice(batch)?;
-                pages -= batch.len();
-            }
-            Ok(())
-        }
-    })
+/// The CRC-32Cs of some pages at the start of a range, as the device reads them.
+pub(crate) struct Digests {
+    pfns: KVec<usize>,
+    values: KVec<u64>,
 }
 
-/// Has the device read each page of a range where it is, and writes their CRC-32Cs. Returns how many pages were in VRAM.
-///
-/// # Errors
-///
-/// `EFAULT` if a page cannot be read, or the digests cannot be written; `EIO` if the device failed; `EINTR`, `ENOMEM`.
-pub(crate) fn digest(
-    vram: &Vram,
-    dev: &Device<Bound>,
-    mm: &MmWithUser,
-    range: Range<usize>,
-    digests: &mut UserSliceWriter,
-) -> Result<u64> {
-    let mut pfns = KVec::from_elem(0, DIGEST_PAGES, GFP_KERNEL)?;
-    let mut values = KVec::from_elem(0u64, DIGEST_PAGES, GFP_KERNEL)?;
-    let mut in_vram = 0;
-    let mut rest = range;
-    while !rest.is_empty() {
+impl Digests {
+    /// Room for a batch.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            pfns: KVec::from_elem(0, BATCH_PAGES, GFP_KERNEL)?,
+            values: KVec::from_elem(0, DIGEST_PAGES, GFP_KERNEL)?,
+        })
+    }
+
+    /// Makes the device read each page at the start of a range where it is. Returns the digests, and how many of the pages were in VRAM.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if a page cannot be read, or is not for devices to read; `EIO` if the device failed; `EINTR`, `ENOMEM`.
+    pub(crate) fn of_first(
+        &mut self,
+        map: BoundMap<'_, Gpu>,
+        mm: &MmWithUser,
+        range: &Range<usize>,
+    ) -> Result<(&[u64], u64)> {
         if kernel::current!().signal_pending() {
             return Err(EINTR);
         }
-        let batch = first_pages(&rest, DIGEST_PAGES);
-        rest.start = batch.end;
+        let batch = first_pages(range, DIGEST_PAGES);
+        let Self { pfns, values } = self;
         let values = &mut values[..batch.len() >> PAGE_SHIFT];
         pin_init::stack_try_pin_init!(let mirror = Mirror::new(mm, batch.clone()));
         let mirror = mirror.map_err(|error| if error == EOVERFLOW { EFAULT } else { error })?;
-        in_vram += mirror.with_pages(vram.owner(), Access::Read, &mut pfns, |pages| {
-            digest_batch(vram, dev, pages, batch.start, values)
+        // Before the pages are held: those who have the other batches may wait for the pages.
+        let mut work = map.map().memory().engine.batch(Cause::Inspect);
+        let in_vram = mirror.with_pages(map.map().owner(), Access::Read, pfns, |pages| {
+            digest_batch(map, pages, &mut work, batch.start, values)
         })??;
-        for value in values.iter() {
-            digests.write(value)?;
-        }
+        Ok((values, in_vram))
     }
-    Ok(in_vram)
 }
 
 /// Fills `values` with the digests of held pages. Returns how many were in VRAM.
 fn digest_batch(
-    vram: &Vram,
-    dev: &Device<Bound>,
+    map: BoundMap<'_, Gpu>,
     pages: &Pages<'_>,
+    batch: &mut Batch<'_>,
     address: usize,
     values: &mut [u64],
 ) -> Result<u64> {
-    // The pages are held, so reclaim must not be waited for.
-    let mut mappings = KVec::with_capacity(values.len(), GFP_NOWAIT)?;
-    let mut batch = vram.memory().engine.batch(Cause::Inspect);
+    let mut mappings = pages.mappings(map.dev());
     let mut count = 0;
     for index in 0..values.len() {
         let View::Present(pfn) = pages.view(index) else {
             return Err(EFAULT);
         };
-        let source = match vram.offset(pfn) {
+        let source = match map.offset(pfn) {
             Some(offset) => {
                 count += 1;
-                in_vram(offset)
+                map.touch(pfn);
+                Endpoint::Device(offset)
             }
-            None => {
-                let mapping = pages.map(index, dev)?;
-                let source = system(mapping.address());
-                mappings.push_within_capacity(mapping).map_err(|_| EINVAL)?;
-                source
-            }
+            None => Endpoint::System(mappings.map(index)?),
         };
         batch.digest(source, address + index * PAGE_SIZE)?;
     }
+    mappings.finish()?;
     batch.run()?;
     for (index, value) in values.iter_mut().enumerate() {
         *value = batch.result(index)?;

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What user space can ask for: the ioctls of `uapi`.
 
-use super::{eviction, gpu::Vram, inspection, placement};
+use super::{
+    eviction,
+    gpu::{Gpu, Vram},
+    inspection::{self, Digests, StateBuffers},
+    placement,
+};
 use crate::{
-    abi::{command::Cause, counter::Counter, regs},
-    kernel_ext::{
-        admission::{Admission, Visit},
-        char_device::Node,
-    },
+    abi::{counter::Counter, regs},
+    kernel_ext::{admission::Admission, char_device::Node},
     uapi,
-    zone_device::pagemap::Kind,
+    zone_device::pagemap::{BoundMap, Kind},
 };
 use core::ops::Range;
 use kernel::{
@@ -23,19 +25,37 @@ use kernel::{
 
 impl Node for Admission<Vram> {
     fn ioctl(&self, cmd: u32, arg: usize) -> Result {
-        let vram = self.enter().ok_or(ENODEV)?;
         match cmd {
-            uapi::IOC_INFO => exchange(arg, |info| fill_info(&vram, info)),
-            uapi::IOC_MIGRATE => exchange(arg, |request| migrate(&vram, request)),
-            uapi::IOC_RESIDENCY => exchange(arg, |request| residency(&vram, request)),
-            uapi::IOC_DIGEST => exchange(arg, |request| digest(&vram, request)),
-            uapi::IOC_COUNTERS => exchange(arg, |counters| read_counters(&vram, counters)),
-            uapi::IOC_EVICT => exchange(arg, |request| evict(&vram, request)),
+            uapi::IOC_INFO => self.exchange(arg, fill_info),
+            uapi::IOC_MIGRATE => self.exchange(arg, migrate),
+            uapi::IOC_RESIDENCY => exchange(arg, |request| residency(self, request)),
+            uapi::IOC_DIGEST => exchange(arg, |request| digest(self, request)),
+            uapi::IOC_COUNTERS => self.exchange(arg, read_counters),
+            uapi::IOC_EVICT => self.exchange(arg, evict),
             uapi::IOC_MARK => {
-                exchange(arg, |mark: &mut uapi::Mark| vram.memory().registers.write(regs::MARK, mark.value))
+                self.exchange(arg, |map, mark: &mut uapi::Mark| map.memory().registers.write(regs::MARK, mark.value))
             }
             _ => Err(ENOTTY),
         }
+    }
+}
+
+impl Admission<Vram> {
+    /// Calls `work` while the device stays bound and its pages registered. `work` must not touch user memory: that can take as long as
+    /// another process likes, and unbinding waits.
+    fn with_map<R>(&self, work: impl FnOnce(BoundMap<'_, Gpu>) -> Result<R>) -> Result<R> {
+        let vram = self.enter().ok_or(ENODEV)?;
+        let guard = vram.access().ok_or(ENODEV)?;
+        work(guard.bound())
+    }
+
+    /// As [`exchange`], with the device bound while `answer` runs.
+    fn exchange<T: AsBytes + FromBytes>(
+        &self,
+        arg: usize,
+        answer: impl FnOnce(BoundMap<'_, Gpu>, &mut T) -> Result,
+    ) -> Result {
+        exchange(arg, |value| self.with_map(|map| answer(map, value)))
     }
 }
 
@@ -67,16 +87,16 @@ fn own_memory(task: &CurrentTask) -> Result<&MmWithUser> {
     task.mm().ok_or(EINVAL)
 }
 
-fn fill_info(vram: &Visit<'_, Vram>, info: &mut uapi::Info) -> Result {
-    let gpu = vram.memory();
+fn fill_info(map: BoundMap<'_, Gpu>, info: &mut uapi::Info) -> Result {
+    let gpu = map.memory();
     *info = uapi::Info {
         abi_version: gpu.identity.abi_version,
-        memory_type: match vram.kind() {
+        memory_type: match map.kind() {
             Kind::Private => uapi::MemoryType::Private,
             Kind::Coherent => uapi::MemoryType::Coherent,
         } as u32,
-        vram_bytes: (vram.free_pages().len() * PAGE_SIZE) as u64,
-        vram_free: (vram.free_pages().free() * PAGE_SIZE) as u64,
+        vram_bytes: (map.pages() * PAGE_SIZE) as u64,
+        vram_free: (map.free_pages() * PAGE_SIZE) as u64,
         cpu_faults: gpu.faults.answered(),
         cpu_faults_failed: gpu.faults.failed(),
         pci_address: gpu.identity.pci_address,
@@ -85,7 +105,7 @@ fn fill_info(vram: &Visit<'_, Vram>, info: &mut uapi::Info) -> Result {
     Ok(())
 }
 
-fn migrate(vram: &Visit<'_, Vram>, request: &mut uapi::Migrate) -> Result {
+fn migrate(map: BoundMap<'_, Gpu>, request: &mut uapi::Migrate) -> Result {
     let direction = match request.direction {
         direction if direction == uapi::Direction::ToDevice as u32 => uapi::Direction::ToDevice,
         direction if direction == uapi::Direction::ToSystem as u32 => uapi::Direction::ToSystem,
@@ -95,35 +115,56 @@ fn migrate(vram: &Visit<'_, Vram>, request: &mut uapi::Migrate) -> Result {
         return Err(EINVAL);
     }
     let range = page_range(request.address, request.length)?;
-    let outcome = placement::migrate(vram, vram.dev(), own_memory(kernel::current!())?, range, direction)?;
+    let outcome = placement::migrate(map, own_memory(kernel::current!())?, range, direction)?;
     (request.moved, request.left) = (outcome.moved, outcome.left);
     Ok(())
 }
 
-fn residency(vram: &Visit<'_, Vram>, request: &mut uapi::Residency) -> Result {
-    let range = page_range(request.address, request.length)?;
-    let mut states = array::<u8>(request.states, &range)?;
-    inspection::residency(vram, own_memory(kernel::current!())?, range, &mut states)
-}
-
-fn digest(vram: &Visit<'_, Vram>, request: &mut uapi::Digest) -> Result {
-    let range = page_range(request.address, request.length)?;
-    let mut digests = array::<u64>(request.digests, &range)?;
-    request.in_vram = inspection::digest(vram, vram.dev(), own_memory(kernel::current!())?, range, &mut digests)?;
+/// Batch by batch: between them, where user memory is written, the device can go.
+fn residency(node: &Admission<Vram>, request: &mut uapi::Residency) -> Result {
+    let mut rest = page_range(request.address, request.length)?;
+    let mut user = array::<u8>(request.states, &rest)?;
+    let task = kernel::current!();
+    let mm = own_memory(task)?;
+    let mut buffers = StateBuffers::new()?;
+    while !rest.is_empty() {
+        let states = node.with_map(|map| inspection::first_states(map, mm, &rest, &mut buffers))?;
+        user.write_slice(states)?;
+        rest.start += states.len() << PAGE_SHIFT;
+    }
     Ok(())
 }
 
-fn read_counters(vram: &Visit<'_, Vram>, counters: &mut uapi::Counters) -> Result {
+/// As for [`residency`].
+fn digest(node: &Admission<Vram>, request: &mut uapi::Digest) -> Result {
+    let mut rest = page_range(request.address, request.length)?;
+    let mut user = array::<u64>(request.digests, &rest)?;
+    let task = kernel::current!();
+    let mm = own_memory(task)?;
+    let mut digests = Digests::new()?;
+    request.in_vram = 0;
+    while !rest.is_empty() {
+        let (values, in_vram) = node.with_map(|map| digests.of_first(map, mm, &rest))?;
+        for value in values {
+            user.write(value)?;
+        }
+        rest.start += values.len() << PAGE_SHIFT;
+        request.in_vram += in_vram;
+    }
+    Ok(())
+}
+
+fn read_counters(map: BoundMap<'_, Gpu>, counters: &mut uapi::Counters) -> Result {
     *counters = uapi::Counters::default();
     for &counter in Counter::ALL {
-        let value = vram.memory().registers.read_counter(counter as u8)?;
+        let value = map.memory().registers.read_counter(counter as u8)?;
         *counters.values.get_mut(counter as usize).ok_or(EINVAL)? = value;
     }
     Ok(())
 }
 
-fn evict(vram: &Visit<'_, Vram>, request: &mut uapi::Evict) -> Result {
-    request.moved = eviction::evict(vram, vram.dev(), Cause::Evict)? as u64;
-    request.left = eviction::pages_in_use(vram) as u64;
+fn evict(map: BoundMap<'_, Gpu>, request: &mut uapi::Evict) -> Result {
+    request.moved = eviction::evict(map)? as u64;
+    request.left = map.pages_in_use() as u64;
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! - [`parameters`], [`device_index`]: the user's choices, and which device is which.
 //! - [`registers`], [`channel`], [`copy_engine`]: the device, from the bottom up.
 //! - [`gpu`]: what a bound device consists of; [`Vram`](gpu::Vram) is it together with its pages.
+//! - [`transfer`]: migrations whose content is being copied.
 //! - [`placement`], [`fault`], [`eviction`]: pages that move because user space, a CPU or the kernel wants it.
 //! - [`inspection`]: looking at pages where they are.
 //! - [`ioctl`]: what user space can ask for.
@@ -21,3 +22,4 @@ pub(crate) mod parameters;
 pub(crate) mod placement;
 pub(crate) mod probe;
 pub(crate) mod registers;
+pub(crate) mod transfer;

@@ -4,7 +4,7 @@
 use crate::{
     bindings,
     kernel_ext::{mm, module_parameters},
-    zone_device::{pagemap::Kind, region::ALIGNMENT},
+    zone_device::{folio::HUGE_ORDER, pagemap::Kind, region::ALIGNMENT},
 };
 use kernel::{page::PAGE_SIZE, prelude::*};
 
@@ -83,4 +83,11 @@ fn automatic_limit() -> u64 {
 /// How long the device may take for one batch, in milliseconds.
 pub(crate) fn timeout_ms() -> u32 {
     module_parameters::timeout_ms().max(1)
+}
+
+/// How much of the memory around a page comes back with it when a CPU touches it, in bytes: a power of two from the size of a page to
+/// that of a huge folio.
+pub(crate) fn fault_chunk() -> usize {
+    let chunk = module_parameters::fault_chunk() as usize;
+    chunk.clamp(PAGE_SIZE, PAGE_SIZE << HUGE_ORDER).next_power_of_two()
 }

@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Pages that move because user space wants them elsewhere.
+//!
+//! A range is moved in pieces that one entry of a PMD table covers, several of which are under way at a time. The mm stays locked
+//! for reading while they are, and is let go now and then.
 
-use super::{
-    copy_engine::{system, vram as in_vram, BATCH_PAGES},
-    gpu::Vram,
-    inspection,
-};
+use super::{eviction, gpu::Gpu, inspection, transfer::Pipeline};
 use crate::{
     abi::command::Cause,
-    kernel_ext::mm::Vmas,
+    kernel_ext::mm::{large_folio_rest, Vmas},
     uapi::Direction,
     zone_device::{
-        migrate::{Entries, Isolated, Source},
-        page::{LockedPage, Side},
+        folio::{LockedFolio, Side, HUGE_ORDER},
+        migrate::{Isolated, Source},
+        pagemap::BoundMap,
     },
 };
 use core::ops::Range;
 use kernel::{
-    device::{Bound, Device},
     mm::{
         virt::{flags, VmaRef},
         MmWithUser,
@@ -25,6 +24,11 @@ use kernel::{
     page::{PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
 };
+
+/// Size of what one entry of a PMD table covers, in bytes.
+pub(crate) const HUGE_SIZE: usize = PAGE_SIZE << HUGE_ORDER;
+/// Pieces that are moved before the mm is unlocked for a moment.
+const PIECES_PER_LOCK: usize = 16;
 
 /// What became of a range.
 pub(crate) struct Outcome {
@@ -34,151 +38,163 @@ pub(crate) struct Outcome {
     pub(crate) left: u64,
 }
 
-/// Moves the pages of a page-aligned range of `mm`, batch by batch. Pages that cannot move stay.
+/// What became of a piece.
+struct Step {
+    /// Where to go on.
+    next: usize,
+    /// Whether pages of it stayed for lack of VRAM.
+    is_short: bool,
+}
+
+/// Moves the pages of a page-aligned range of `mm`, which must be the current process's. Pages that cannot move stay. If VRAM runs out, what
+/// was used longest ago is evicted, but nothing that this call has moved.
 ///
 /// # Errors
 ///
-/// `EINTR` if a signal came first; `EIO` if the device failed; `ENOMEM`. What has moved by then has moved.
+/// `EINTR` if a signal came before any page had moved; `EIO` if the device failed; `ENOMEM`. What has moved by then has moved.
 pub(crate) fn migrate(
-    vram: &Vram,
-    dev: &Device<Bound>,
+    map: BoundMap<'_, Gpu>,
     mm: &MmWithUser,
     range: Range<usize>,
     direction: Direction,
 ) -> Result<Outcome> {
-    let mut src = KVec::from_elem(0, BATCH_PAGES, GFP_KERNEL)?;
-    let mut dst = KVec::from_elem(0, BATCH_PAGES, GFP_KERNEL)?;
+    let began = map.newest_stamp();
     let mut moved = 0;
     let mut next = range.start;
     while next < range.end {
         if kernel::current!().signal_pending() {
+            if moved > 0 {
+                break;
+            }
             return Err(EINTR);
         }
-        let vmas = Vmas::lock(mm);
-        let Some((vma, part)) = vmas.first_in(next..range.end) else {
+        let (count, step) = migrate_pieces(map, mm, next..range.end, direction)?;
+        moved += count;
+        next = step.next;
+        // Two pieces at least, so that a piece that has a little room is not all that is gained.
+        if step.is_short && eviction::make_room(map, 2 << HUGE_ORDER, began) == 0 {
             break;
-        };
-        let part = part.start..part.start + part.len().min(BATCH_PAGES * PAGE_SIZE);
-        next = part.end;
-        let entries = Entries::new(&mut src, &mut dst);
-        moved += match direction {
-            Direction::ToDevice => to_device(vram, dev, vma, part, entries)?,
-            Direction::ToSystem => to_system(vram, dev, vma, part, entries)?,
-        };
+        }
     }
     let pages = range.len() >> PAGE_SHIFT;
-    let left = if moved == pages { 0 } else { pages - inspection::count(vram, mm, range, direction)? };
+    let left = if moved == pages { 0 } else { pages - inspection::count(map, mm, range, direction)? };
     Ok(Outcome { moved: moved as u64, left: left as u64 })
 }
 
-/// Moves up to a batch of a VMA's pages to the device, as far as there is free VRAM. Returns how many moved.
-fn to_device(
-    vram: &Vram,
-    dev: &Device<Bound>,
-    vma: &VmaRef,
+/// Moves some pieces from the start of a range, under one lock of the mm. Returns the number of pages that moved, and how to go on.
+fn migrate_pieces(
+    map: BoundMap<'_, Gpu>,
+    mm: &MmWithUser,
     range: Range<usize>,
-    entries: Entries<'_>,
-) -> Result<usize> {
-    // A shared mapping has a file's pages only, which cannot go to a device.
-    if vma.flags() & flags::SHARED != 0 {
-        return Ok(0);
-    }
-    let _placement = vram.memory().placement.lock();
-    if vram.free_pages().free() == 0 {
-        return Ok(0);
-    }
-    let Some(mut isolated) = isolate(vram, vma, range, Side::System, entries)? else {
-        return Ok(0);
+    direction: Direction,
+) -> Result<(usize, Step)> {
+    let cause = match direction {
+        Direction::ToDevice => Cause::MigrateToDevice,
+        Direction::ToSystem => Cause::MigrateToSystem,
     };
-    let accessible = vma.flags() & (flags::READ | flags::WRITE | flags::EXEC) != 0;
-    for index in 0..isolated.len() {
-        match isolated.source(index) {
-            // A guard area has no content to place.
-            Some(Source::Hole) if !accessible => {}
-            Some(_) => match vram.allocate(dev) {
-                Some(page) => isolated.set_destination(index, page)?,
-                None => break,
-            },
-            None => {}
+    let mut step = Step { next: range.start, is_short: false };
+    let vmas = Vmas::lock(mm);
+    let mut pipeline = Pipeline::new(&map.map().memory().engine, cause)?;
+    for _ in 0..PIECES_PER_LOCK {
+        let Some((vma, part)) = vmas.first_in(step.next..range.end) else {
+            step.next = range.end;
+            break;
+        };
+        let boundary = (part.start / HUGE_SIZE + 1).saturating_mul(HUGE_SIZE);
+        let piece = part.start..part.end.min(boundary);
+        step = match direction {
+            Direction::ToDevice => to_device(map, vma, piece, &mut pipeline)?,
+            Direction::ToSystem => to_system(map, vma, piece, &mut pipeline)?,
+        };
+        if step.is_short {
+            break;
         }
     }
-    transfer(vram, dev, &isolated, Cause::MigrateToDevice)?;
-    // A statement of its own: the pages are to be let go before the locks.
-    let moved = isolated.commit().count();
-    Ok(moved)
+    Ok((pipeline.finish()?, step))
 }
 
-/// Moves up to a batch of a VMA's pages back to the system. Returns how many moved.
-fn to_system(
-    vram: &Vram,
-    dev: &Device<Bound>,
-    vma: &VmaRef,
-    range: Range<usize>,
-    entries: Entries<'_>,
-) -> Result<usize> {
-    let start = range.start;
-    let Some(mut isolated) = isolate(vram, vma, range, Side::Device, entries)? else {
-        return Ok(0);
+/// Begins to move a piece of a VMA to the device, as far as there is free VRAM.
+fn to_device<'a>(
+    map: BoundMap<'a, Gpu>,
+    vma: &'a VmaRef,
+    piece: Range<usize>,
+    pipeline: &mut Pipeline<'a>,
+) -> Result<Step> {
+    let mut step = Step { next: piece.end, is_short: false };
+    // A shared mapping has a file's pages only, which cannot go to a device.
+    if vma.flags() & flags::SHARED != 0 {
+        return Ok(step);
+    }
+    let Some(mut isolated) = isolate(map, vma, piece.clone(), Side::System)? else {
+        return Ok(step);
     };
-    for index in 0..isolated.len() {
-        if let Some(Source::Page(_)) = isolated.source(index) {
-            let page = LockedPage::new_for_vma(vma, start + index * PAGE_SIZE)?;
-            isolated.set_destination(index, page)?;
+    let (mut at, mut is_empty) = (0, true);
+    while let Some(run) = isolated.next_run(at) {
+        at = run.end();
+        is_empty = false;
+        if !isolated.assign(&run, |order| map.allocate(order), |_| map.allocate(0))? {
+            step = Step { next: piece.start, is_short: true };
+            break;
         }
     }
-    transfer(vram, dev, &isolated, Cause::MigrateToSystem)?;
-    let moved = isolated.commit().count();
-    Ok(moved)
+    if !step.is_short {
+        step.next = behind_stuck_folio(&piece, at).unwrap_or(piece.end);
+    }
+    if !is_empty {
+        pipeline.push(isolated)?;
+    }
+    Ok(step)
+}
+
+/// Isolating ends at a large folio that cannot be split, and reports all of the piece behind it as nothing to move. Returns the address
+/// behind such a folio, if there is one at or behind page `from` of a piece.
+fn behind_stuck_folio(piece: &Range<usize>, from: usize) -> Option<usize> {
+    let unmoved = (piece.start + (from << PAGE_SHIFT)..piece.end).step_by(PAGE_SIZE);
+    let stuck = unmoved.map(|address| (address, large_folio_rest(address))).find(|&(_, rest)| rest > 1);
+    stuck.map(|(address, rest)| address + (rest << PAGE_SHIFT)).filter(|&next| next < piece.end)
+}
+
+/// Begins to move a piece of a VMA back to the system.
+fn to_system<'a>(
+    map: BoundMap<'a, Gpu>,
+    vma: &'a VmaRef,
+    piece: Range<usize>,
+    pipeline: &mut Pipeline<'a>,
+) -> Result<Step> {
+    let step = Step { next: piece.end, is_short: false };
+    let Some(mut isolated) = isolate(map, vma, piece.clone(), Side::Device)? else {
+        return Ok(step);
+    };
+    let (mut at, mut is_empty) = (0, true);
+    while let Some(run) = isolated.next_run(at) {
+        at = run.end();
+        if run.source == Source::Hole {
+            continue;
+        }
+        is_empty = false;
+        let address = |index: usize| piece.start + (index << PAGE_SHIFT);
+        isolated.assign(
+            &run,
+            |order| LockedFolio::new_for_vma(order, vma, address(run.first)).ok(),
+            |index| LockedFolio::new_for_vma(0, vma, address(index)).ok(),
+        )?;
+    }
+    if !is_empty {
+        pipeline.push(isolated)?;
+    }
+    Ok(step)
 }
 
 /// Isolates a VMA's pages; `None` if they are of a kind that never migrates.
 fn isolate<'a>(
-    vram: &'a Vram,
+    map: BoundMap<'a, Gpu>,
     vma: &'a VmaRef,
     range: Range<usize>,
     from: Side,
-    entries: Entries<'a>,
-) -> Result<Option<Isolated<'a>>> {
-    match Isolated::of_vma(vma, range, from, vram.owner(), entries) {
+) -> Result<Option<Isolated<'a, Gpu>>> {
+    match Isolated::of_vma(map, vma, range, from) {
         Ok(isolated) => Ok(Some(isolated)),
         Err(error) if error == EINVAL => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Has the device fill all destinations: from their sources, or with zeroes where there is none.
-///
-/// # Errors
-///
-/// `EIO` if the device failed; `ENOMEM`. The destinations' content then means nothing.
-pub(crate) fn transfer(vram: &Vram, dev: &Device<Bound>, isolated: &Isolated<'_>, cause: Cause) -> Result {
-    // Before the batch is begun: an allocation may have to wait for memory, and others wait for the batch.
-    let mut mappings = KVec::with_capacity(isolated.len(), GFP_KERNEL)?;
-    let mut batch = vram.memory().engine.batch(cause);
-    for index in 0..isolated.len() {
-        let (Some(source), Some(destination)) = (isolated.source(index), isolated.destination(index)) else {
-            continue;
-        };
-        let address = isolated.address(index);
-        let (source, destination) = match (source, vram.offset(destination)) {
-            (Source::Hole, offset) => {
-                batch.clear(in_vram(offset.ok_or(EINVAL)?), address)?;
-                continue;
-            }
-            (Source::Page(_), Some(offset)) => {
-                let mapping = isolated.map_system_page(index, dev)?;
-                let source = system(mapping.address());
-                mappings.push_within_capacity(mapping).map_err(|_| EINVAL)?;
-                (source, in_vram(offset))
-            }
-            (Source::Page(pfn), None) => {
-                let mapping = isolated.map_system_page(index, dev)?;
-                let destination = system(mapping.address());
-                mappings.push_within_capacity(mapping).map_err(|_| EINVAL)?;
-                (in_vram(vram.offset(pfn).ok_or(EINVAL)?), destination)
-            }
-        };
-        batch.copy(source, destination, address)?;
-    }
-    batch.run()
 }

@@ -86,7 +86,7 @@ impl pci::Driver for Driver {
             let channel = open_channel(pdev, registers.clone())?;
             let region = reserve_pfns(pdev, &registers, kind, pfn_source)?;
             let (start, pages) = (region.start(), region.pages());
-            let gpu = Gpu::new(registers, CopyEngine::new(dev, channel), identity);
+            let gpu = Gpu::new(registers, CopyEngine::new(dev, [channel]), identity);
             let vram = PageMap::register(dev, kind, region, gpu)?;
             let admission = Admission::open(dev, vram.clone())?;
             let name = CString::try_from_fmt(fmt!("ersatz{}", index.get()))?;
@@ -101,9 +101,9 @@ impl pci::Driver for Driver {
         })
     }
 
-    fn unbind(pdev: &pci::Device<Core<'_>>, bond: Pin<&Bond>) {
+    fn unbind(_pdev: &pci::Device<Core<'_>>, bond: Pin<&Bond>) {
         bond.admission.close();
-        eviction::empty(&bond.vram, pdev.as_ref());
+        eviction::empty(&bond.vram);
     }
 }
 

@@ -87,14 +87,6 @@ pub(crate) struct Visit<'a, T: Send + Sync + 'static> {
     content: Arc<T>,
 }
 
-impl<T: Send + Sync + 'static> Visit<'_, T> {
-    /// The device.
-    pub(crate) fn dev(&self) -> &Device<Bound> {
-        // SAFETY: By the type invariants the device is bound while `self` is borrowed.
-        unsafe { self.admission.dev.as_bound() }
-    }
-}
-
 impl<T: Send + Sync + 'static> Deref for Visit<'_, T> {
     type Target = T;
 

@@ -1,65 +1,164 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Pages of system memory mapped for DMA, one at a time.
+//! System memory mapped for DMA, many pages at a time.
 
 use super::raw::device_ptr;
-use crate::{bindings, zone_device::page::Pfn};
+use crate::{bindings, zone_device::folio::Pfn};
 use core::marker::PhantomData;
 use kernel::{
+    alloc::Flags,
     device::{Bound, Device},
     dma::{DataDirection, DmaAddress},
-    page::PAGE_SIZE,
+    error::to_result,
+    page::{PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
 };
 
-/// A page that a device may reach at [`PageMapping::address`]. Dropping it ends that, and makes what the device wrote
-/// visible to the CPU.
+/// A mapping made by itself, where there is no IOMMU.
+struct Stretch {
+    address: DmaAddress,
+    length: usize,
+}
+
+/// Pages that a device may reach. Dropping it ends that, and makes what the device wrote visible to the CPU.
+///
+/// Behind an IOMMU all of them are one range of bus addresses, mapped and unmapped at one go.
 ///
 /// # Invariants
 ///
-/// The page at `address` is mapped for `dev` in `direction`, and stays in place for `'a`.
-pub(crate) struct PageMapping<'a> {
+/// The first `linked` bytes of `iova`, if that has addresses, and each of `stretches` are mapped for `dev` in `direction`; the pages stay
+/// in place until this is dropped.
+pub(crate) struct SystemMappings<'a> {
     dev: &'a Device<Bound>,
-    address: DmaAddress,
     direction: DataDirection,
-    _page: PhantomData<&'a ()>,
+    iova: bindings::dma_iova_state,
+    /// Bytes of address space that were asked for.
+    reserved: usize,
+    linked: usize,
+    stretches: KVec<Stretch>,
+    longest: usize,
+    flags: Flags,
+    _pages: PhantomData<&'a ()>,
 }
 
-impl<'a> PageMapping<'a> {
-    /// Maps a page.
+impl<'a> SystemMappings<'a> {
+    /// Has nothing mapped, and expects up to `pages` pages. What it needs to keep track of them is allocated with `flags`.
+    pub(crate) fn new(dev: &'a Device<Bound>, direction: DataDirection, pages: usize, flags: Flags) -> Self {
+        // SAFETY: `dev` is bound.
+        let longest = unsafe { bindings::ersatz_dma_max_mapping_size(device_ptr(dev)) }.max(PAGE_SIZE);
+        // INVARIANT: Nothing is mapped, and the state says so.
+        Self {
+            dev,
+            direction,
+            iova: bindings::dma_iova_state::default(),
+            reserved: pages << PAGE_SHIFT,
+            linked: 0,
+            stretches: KVec::new(),
+            longest,
+            flags,
+            _pages: PhantomData,
+        }
+    }
+
+    /// Maps up to `pages` contiguous pages. Returns the bus address of the first, and the number of pages that were mapped, which is not
+    /// zero unless `pages` is.
     ///
     /// # Safety
     ///
-    /// `pfn` is a page of system memory that stays allocated for `'a`, with nobody relying on its content while the device
-    /// writes to it.
+    /// From `pfn` on there are `pages` pages of system memory that stay allocated until this is dropped, with nobody relying on their content
+    /// while the device writes to them.
     ///
     /// # Errors
     ///
-    /// `EIO` if the page cannot be made reachable for the device.
-    pub(crate) unsafe fn new(dev: &'a Device<Bound>, pfn: Pfn, direction: DataDirection) -> Result<Self> {
-        let raw = device_ptr(dev);
+    /// `EIO` if the pages cannot be made reachable for the device; `ENOMEM`; `ENOSPC` for more pages than were expected.
+    pub(crate) unsafe fn map(&mut self, pfn: Pfn, pages: usize) -> Result<(DmaAddress, usize)> {
+        if self.linked == 0 && self.stretches.is_empty() {
+            // SAFETY: `dev` is bound, the state is zeroed, and the pfn that of a page by the function's requirements. If there is no IOMMU
+            // this changes nothing.
+            unsafe { bindings::ersatz_dma_iova_alloc(device_ptr(self.dev), &mut self.iova, pfn, self.reserved) };
+        }
+        if self.iova.__size != 0 {
+            // SAFETY: As for this function.
+            unsafe { self.link(pfn, pages) }
+        } else {
+            // SAFETY: As for this function.
+            unsafe { self.map_stretch(pfn, pages) }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`SystemMappings::map`].
+    unsafe fn link(&mut self, pfn: Pfn, pages: usize) -> Result<(DmaAddress, usize)> {
+        let length = pages << PAGE_SHIFT;
+        if self.linked + length > self.reserved {
+            return Err(ENOSPC);
+        }
+        // SAFETY: The addresses from `linked` on are reserved and not in use; the pages are as the function requires.
+        to_result(unsafe {
+            bindings::ersatz_dma_iova_link(
+                device_ptr(self.dev),
+                &mut self.iova,
+                pfn,
+                self.linked,
+                length,
+                self.direction.into(),
+            )
+        })?;
+        let address = self.iova.addr + self.linked as DmaAddress;
+        // INVARIANT: Just linked.
+        self.linked += length;
+        Ok((address, pages))
+    }
+
+    /// # Safety
+    ///
+    /// As for [`SystemMappings::map`].
+    unsafe fn map_stretch(&mut self, pfn: Pfn, pages: usize) -> Result<(DmaAddress, usize)> {
+        let pages = pages.min(self.longest >> PAGE_SHIFT);
+        let length = pages << PAGE_SHIFT;
+        if self.stretches.len() == self.stretches.capacity() {
+            let more = self.stretches.len().max(8);
+            self.stretches.reserve(more, self.flags)?;
+        }
+        let raw = device_ptr(self.dev);
         // SAFETY: By the function's requirements the pfn has a page.
         let page = unsafe { bindings::ersatz_pfn_to_page(pfn) };
-        // SAFETY: `dev` is bound and `page` is valid.
-        let address = unsafe { bindings::ersatz_dma_map_page(raw, page, PAGE_SIZE, direction.into()) };
+        // SAFETY: `dev` is bound and the pages are valid.
+        let address = unsafe { bindings::ersatz_dma_map_page(raw, page, length, self.direction.into()) };
         // SAFETY: `address` is what the mapping function returned.
         if unsafe { bindings::ersatz_dma_mapping_error(raw, address) } != 0 {
             return Err(EIO);
         }
-        // INVARIANT: Just mapped; the page stays by the function's requirements.
-        Ok(Self { dev, address, direction, _page: PhantomData })
+        // INVARIANT: Just mapped; the pages stay by the function's requirements.
+        self.stretches.push_within_capacity(Stretch { address, length }).map_err(|_| EINVAL)?;
+        Ok((address, pages))
     }
 
-    /// The bus address of the page.
-    pub(crate) fn address(&self) -> DmaAddress {
-        self.address
+    /// Makes the mappings usable, once all are made.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the device cannot be given access.
+    pub(crate) fn finish(&mut self) -> Result {
+        if self.linked == 0 {
+            return Ok(());
+        }
+        // SAFETY: By the type invariants so many bytes are linked.
+        to_result(unsafe { bindings::ersatz_dma_iova_sync(device_ptr(self.dev), &mut self.iova, self.linked) })
+            .map_err(|_| EIO)
     }
 }
 
-impl Drop for PageMapping<'_> {
+impl Drop for SystemMappings<'_> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants the page is mapped with just these arguments.
-        unsafe {
-            bindings::ersatz_dma_unmap_page(device_ptr(self.dev), self.address, PAGE_SIZE, self.direction.into())
-        };
+        let (raw, direction) = (device_ptr(self.dev), self.direction);
+        if self.iova.__size != 0 {
+            // SAFETY: By the type invariants so many bytes are linked; the addresses are given back once.
+            unsafe { bindings::ersatz_dma_iova_destroy(raw, &mut self.iova, self.linked, direction.into()) };
+        }
+        for stretch in &self.stretches {
+            // SAFETY: By the type invariants the pages are mapped with just these arguments.
+            unsafe { bindings::ersatz_dma_unmap_page(raw, stretch.address, stretch.length, direction.into()) };
+        }
     }
 }

@@ -11,6 +11,42 @@ pub(crate) fn total_ram_pages() -> usize {
     unsafe { bindings::ersatz_totalram_pages() }
 }
 
+/// Number of pages from `address` of the current process to the end of the large folio that is mapped there; zero if none is. A hint:
+/// at once out of date.
+pub(crate) fn large_folio_rest(address: usize) -> usize {
+    // SAFETY: There are no requirements.
+    unsafe { bindings::ersatz_large_folio_rest(address) }
+}
+
+/// What the `kernel` crate's `VmaRef` does not tell.
+pub(crate) trait VmaExt {
+    /// Whether userfaultfd watches the area, for missing pages or for writes.
+    fn has_userfaultfd(&self) -> bool;
+
+    /// Whether the process does not want huge folios here.
+    fn is_thp_disabled(&self) -> bool;
+
+    /// Whether the kernel refuses to hand out the area's pages (`get_user_pages()`): they are a device's, or secret.
+    fn refuses_gup(&self) -> bool;
+}
+
+impl VmaExt for VmaRef {
+    fn has_userfaultfd(&self) -> bool {
+        // SAFETY: The VMA is valid and locked for as long as its reference lives.
+        unsafe { bindings::ersatz_vma_has_userfaultfd(self.as_ptr()) }
+    }
+
+    fn is_thp_disabled(&self) -> bool {
+        // SAFETY: As in `has_userfaultfd`.
+        unsafe { bindings::ersatz_vma_is_thp_disabled(self.as_ptr()) }
+    }
+
+    fn refuses_gup(&self) -> bool {
+        // SAFETY: As in `has_userfaultfd`.
+        unsafe { bindings::ersatz_vma_refuses_gup(self.as_ptr()) }
+    }
+}
+
 /// The VMAs of an mm, while it is locked for reading.
 pub(crate) struct Vmas<'a> {
     mm: &'a MmWithUser,

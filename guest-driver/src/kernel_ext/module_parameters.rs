@@ -27,3 +27,9 @@ pub(crate) fn timeout_ms() -> u32 {
     // SAFETY: There are no requirements.
     unsafe { bindings::ersatz_parameter_timeout_ms() }
 }
+
+/// How much memory a CPU fault brings back, in bytes.
+pub(crate) fn fault_chunk() -> u32 {
+    // SAFETY: There are no requirements.
+    unsafe { bindings::ersatz_parameter_fault_chunk() }
+}

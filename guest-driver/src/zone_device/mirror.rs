@@ -5,16 +5,25 @@
 //! lock that the invalidation callback takes, and start over if something was invalidated in between. While the lock is
 //! held whoever wants to unmap a page of the range waits.
 
-use super::{page::Pfn, pagemap::Owner};
-use crate::{bindings, kernel_ext::dma::PageMapping};
-use core::{marker::PhantomData, ops::Range};
+use super::{
+    folio::{Pfn, HUGE_ORDER},
+    pagemap::Owner,
+};
+use crate::{
+    bindings,
+    kernel_ext::{
+        dma::SystemMappings,
+        mm::{VmaExt, Vmas},
+    },
+};
+use core::ops::Range;
 use kernel::{
     device::{Bound, Device},
-    dma::DataDirection,
+    dma::{DataDirection, DmaAddress},
     error::to_result,
     mm::MmWithUser,
     new_mutex,
-    page::PAGE_SHIFT,
+    page::{PAGE_MASK, PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
     sync::{lock::mutex::MutexGuard, Mutex},
     types::Opaque,
@@ -42,7 +51,7 @@ pub(crate) enum View {
 ///
 /// # Invariants
 ///
-/// `notifier` is inserted into the mm for `range`, from construction to drop.
+/// `notifier` is inserted into the mm for `walked`, from construction to drop; `walked` is page-aligned and not empty.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Mirror<'a> {
     #[pin]
@@ -51,24 +60,33 @@ pub(crate) struct Mirror<'a> {
     #[pin]
     update: Mutex<()>,
     mm: &'a MmWithUser,
-    range: Range<usize>,
+    /// What is looked at: the range asked for, and what is before it in the part of the address space that one entry of a PMD table covers.
+    /// The page frames that HMM reports inside a huge folio of a device's private memory are right only if it starts where the folio does
+    /// (`hmm_vma_walk_pmd()`).
+    walked: Range<usize>,
+    /// Number of pages in `walked` before the range that was asked for.
+    skipped: usize,
 }
 
 impl<'a> Mirror<'a> {
     const OPS: bindings::mmu_interval_notifier_ops =
         bindings::mmu_interval_notifier_ops { invalidate: Some(Self::invalidate_callback), ..pin_init::zeroed() };
 
-    /// Watches a page-aligned range. The mm must not be locked by the caller.
+    /// Watches a range. The mm must not be locked by the caller.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; `EINVAL` for an empty range; `EOVERFLOW` for one at the very end of the address space.
+    /// `ENOMEM`; `EINVAL` for a range that is empty or not page-aligned; `EOVERFLOW` for one at the very end of the address space.
     pub(crate) fn new(mm: &'a MmWithUser, range: Range<usize>) -> impl PinInit<Self, Error> + 'a {
-        let (start, length) = (range.start, range.len());
+        let is_valid = !range.is_empty() && (range.start | range.end) & !PAGE_MASK == 0;
+        let huge = PAGE_SIZE << HUGE_ORDER;
+        let walked = range.start / huge * huge..range.end;
+        let skipped = (range.start - walked.start) >> PAGE_SHIFT;
+        let (start, length) = (walked.start, walked.len());
         try_pin_init!(Self {
             update <- new_mutex!((), "ersatz_mirror"),
             notifier <- Opaque::try_ffi_init(move |slot: *mut bindings::mmu_interval_notifier| {
-                if length == 0 {
+                if !is_valid {
                     return Err(EINVAL);
                 }
                 // SAFETY: `slot` is valid for writes and pinned until the notifier is removed on drop. The callback
@@ -78,18 +96,21 @@ impl<'a> Mirror<'a> {
                 })
             }),
             mm,
-            range,
+            walked,
+            skipped,
         })
     }
 
     /// Looks at all pages of the range and calls `work` while they stay put.
     ///
-    /// `pfns` needs one element a page; what it holds means nothing. `work` must not allocate memory in ways that could
+    /// `pfns` needs one element for each page, and for those before the range as far back as the last multiple of the size of a huge folio; what it
+    /// holds means nothing. `work` must not allocate memory in ways that could
     /// reclaim, nor touch user memory: either could wait for the very lock it runs under.
     ///
     /// # Errors
     ///
-    /// `EFAULT` if [`Access::Read`] finds something that cannot be read; `EINTR` if a signal came first.
+    /// `EFAULT` if [`Access::Read`] finds something that cannot be read, or that is not handed out to devices (another device's memory, secret
+    /// memory); `EINVAL` for too few elements; `EINTR` if a signal came first.
     pub(crate) fn with_pages<R>(
         &self,
         owner: Owner<'_>,
@@ -97,7 +118,7 @@ impl<'a> Mirror<'a> {
         pfns: &mut [usize],
         work: impl FnOnce(&Pages<'_>) -> R,
     ) -> Result<R> {
-        let pages = self.range.len() >> PAGE_SHIFT;
+        let pages = self.walked.len() >> PAGE_SHIFT;
         let pfns = pfns.get_mut(..pages).ok_or(EINVAL)?;
         loop {
             // SAFETY: By the type invariants the notifier is inserted.
@@ -109,7 +130,7 @@ impl<'a> Mirror<'a> {
                     let lock = self.update.lock();
                     // SAFETY: By the type invariants the notifier is inserted; the lock its callback takes is held.
                     if !unsafe { bindings::ersatz_mmu_interval_read_retry(self.notifier.get(), seq) } {
-                        return Ok(work(&Pages { pfns, _lock: &lock, _mirror: PhantomData }));
+                        return Ok(work(&Pages { pfns: &pfns[self.skipped..], _lock: &lock }));
                     }
                 }
             }
@@ -121,23 +142,45 @@ impl<'a> Mirror<'a> {
     }
 
     fn walk(&self, owner: Owner<'_>, access: Access, pfns: &mut [usize], seq: usize) -> Result {
-        pfns.fill(0);
+        let request = match access {
+            Access::Peek => 0,
+            Access::Read => bindings::hmm_pfn_flags_HMM_PFN_REQ_FAULT,
+        };
+        // What is before the range is only looked at.
+        let (before, wanted) = pfns.split_at_mut(self.skipped);
+        before.fill(0);
+        wanted.fill(request);
         let mut range = bindings::hmm_range {
             notifier: self.notifier.get(),
             notifier_seq: seq,
-            start: self.range.start,
-            end: self.range.end,
+            start: self.walked.start,
+            end: self.walked.end,
             hmm_pfns: pfns.as_mut_ptr(),
-            default_flags: match access {
-                Access::Peek => 0,
-                Access::Read => bindings::hmm_pfn_flags_HMM_PFN_REQ_FAULT,
-            },
-            pfn_flags_mask: 0,
+            default_flags: 0,
+            pfn_flags_mask: request,
             dev_private_owner: owner.raw,
         };
-        let _lock = self.mm.mmap_read_lock();
-        // SAFETY: The notifier is inserted for the range, there is one element of `pfns` a page, the mm is locked.
+        let vmas = Vmas::lock(self.mm);
+        if access == Access::Read {
+            self.check_vmas(&vmas)?;
+        }
+        // SAFETY: The notifier is inserted for the range, there is one element of `pfns` for each page, the mm is locked.
         to_result(unsafe { bindings::hmm_range_fault(&mut range) })
+    }
+
+    /// Refuses areas whose pages the kernel does not hand out, which `hmm_range_fault()` does not.
+    fn check_vmas(&self, vmas: &Vmas<'_>) -> Result {
+        let mut rest = self.walked.start + (self.skipped << PAGE_SHIFT)..self.walked.end;
+        while let Some((vma, part)) = vmas.first_in(rest.clone()) {
+            if vma.refuses_gup() {
+                return Err(EFAULT);
+            }
+            rest.start = part.end;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Called by the memory manager before a page of the range goes.
@@ -181,7 +224,6 @@ impl PinnedDrop for Mirror<'_> {
 pub(crate) struct Pages<'a> {
     pfns: &'a [usize],
     _lock: &'a MutexGuard<'a, ()>,
-    _mirror: PhantomData<&'a Mirror<'a>>,
 }
 
 impl Pages<'_> {
@@ -194,16 +236,44 @@ impl Pages<'_> {
         View::Present(entry & !bindings::hmm_pfn_flags_HMM_PFN_FLAGS)
     }
 
-    /// Maps page `index`, which must be the system's, for the device to read.
+    /// Mappings of these pages for the device to read, none yet.
+    pub(crate) fn mappings<'b>(&'b self, dev: &'b Device<Bound>) -> PagesMappings<'b> {
+        // The pages are held, so reclaim must not be waited for.
+        let mappings = SystemMappings::new(dev, DataDirection::ToDevice, self.pfns.len(), GFP_NOWAIT);
+        PagesMappings { pages: self, mappings }
+    }
+}
+
+/// DMA mappings of held pages.
+pub(crate) struct PagesMappings<'a> {
+    pages: &'a Pages<'a>,
+    mappings: SystemMappings<'a>,
+}
+
+impl PagesMappings<'_> {
+    /// Maps page `index`, which must be the system's. Returns its bus address.
     ///
     /// # Errors
     ///
-    /// `EFAULT` if there is none; `EIO` if it cannot be mapped.
-    pub(crate) fn map<'b>(&'b self, index: usize, dev: &'b Device<Bound>) -> Result<PageMapping<'b>> {
-        let View::Present(pfn) = self.view(index) else {
+    /// `EFAULT` if there is none, or it is a device's; `EIO` if it cannot be mapped; `ENOMEM`.
+    pub(crate) fn map(&mut self, index: usize) -> Result<DmaAddress> {
+        let View::Present(pfn) = self.pages.view(index) else {
             return Err(EFAULT);
         };
-        // SAFETY: The page is mapped in the process and cannot be unmapped while the lock is held; the device only reads.
-        unsafe { PageMapping::new(dev, pfn, DataDirection::ToDevice) }
+        // SAFETY: There are no requirements.
+        if !unsafe { bindings::ersatz_pfn_is_system(pfn) } {
+            return Err(EFAULT);
+        }
+        // SAFETY: The page is mapped in the process and cannot be unmapped while the lock is held, which `pages` has; the device only reads.
+        unsafe { self.mappings.map(pfn, 1) }.map(|(address, _)| address)
+    }
+
+    /// Makes the mappings usable, once all are made.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the device cannot be given access.
+    pub(crate) fn finish(&mut self) -> Result {
+        self.mappings.finish()
     }
 }

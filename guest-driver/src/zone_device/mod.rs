@@ -5,11 +5,14 @@
 //!
 //! - [`region`]: a range of physical addresses to give the pages their pfns.
 //! - [`pagemap`]: the range registered with the memory manager (`devm_memremap_pages`), and its callbacks.
-//! - [`free_pages`]: which pages of it are free.
-//! - [`page`]: a locked page, on either side.
-//! - [`migrate`]: moving the pages of a VMA, of a CPU fault, or of a list of device pages.
+//! - [`frames`]: which frames of it are free.
+//! - [`users`]: what keeps the pages registered while somebody works on them.
+//! - [`fault`]: a CPU's touch of a private page.
+//! - [`folio`]: a locked folio, on either side.
+//! - [`migrate`]: moving the folios of a VMA, of a CPU fault, or of a list of device pages.
 //! - [`mirror`]: looking at a process's page tables, and working on its pages while they stay put
 //!   (`hmm_range_fault` with an interval notifier).
+//! - [`drain`]: getting back the references in the lists of CPUs.
 //!
 //! # Glossary
 //!
@@ -17,9 +20,12 @@
 //! - **Private / coherent**: device memory that the CPU cannot reach (a touch faults), or that it reads in place.
 //! - **Owner**: the pointer by which the memory manager tells one device's private pages from another's.
 
-pub(crate) mod free_pages;
+pub(crate) mod drain;
+pub(crate) mod fault;
+pub(crate) mod folio;
+mod frames;
 pub(crate) mod migrate;
 pub(crate) mod mirror;
-pub(crate) mod page;
 pub(crate) mod pagemap;
 pub(crate) mod region;
+mod users;

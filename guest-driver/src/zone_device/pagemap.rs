@@ -6,24 +6,29 @@
 //! When a Rust driver is unbound, its driver data is dropped *before* device-managed resources are released, and
 //! `memunmap_pages()`, which `devm_memremap_pages()` defers to that time, still uses the `dev_pagemap`, waits for pages in
 //! use, and answers CPU faults meanwhile. So a [`PageMap`] does not live in driver data: [`PageMap::register`] first
-//! hands one reference to the device's resource list, then registers the pages. The list is released last in, first
-//! out: the pages go, then that reference. Whatever a fault needs must have been put on the list earlier still, or
-//! belong to the [`DeviceMemory`] inside the map.
+//! hands one reference to the device's resource list, then registers the pages, then hands over what closes the map. The list is
+//! released last in, first out: the map closes and waits until nobody works on its pages, the pages go, then that reference.
+//! Whatever a fault needs must have been put on the list earlier still, or belong to the [`DeviceMemory`] inside the map.
 
 use super::{
-    free_pages::FreePages,
-    page::{LockedPage, Pfn, Side},
+    fault::{CpuFault, FaultEnd},
+    folio::{LockedFolio, Pfn, Side, HUGE_ORDER},
+    frames::{Frames, BLOCK_PAGES},
     region::Region,
+    users::{Users, UsersGuard},
 };
 use crate::{bindings, kernel_ext::raw::device_ptr};
-use core::{marker::PhantomData, ptr::NonNull};
+use core::{marker::PhantomData, ops::Range, ptr::NonNull};
 use kernel::{
     device::{Bound, Device},
     devres,
-    mm::virt::VmaRef,
     page::PAGE_SIZE,
     prelude::*,
-    sync::{aref::ARef, Arc},
+    sync::{
+        aref::ARef,
+        atomic::{ordering, Atomic},
+        Arc,
+    },
     types::Opaque,
 };
 
@@ -38,14 +43,16 @@ pub(crate) enum Kind {
 
 /// What a driver does for its device pages.
 pub(crate) trait DeviceMemory: Send + Sync + Sized + 'static {
-    /// Brings the page of a CPU fault back to system memory. Only called for [`Kind::Private`].
-    ///
-    /// Success sends the CPU to try again: the page has moved, or somebody else is about to move it. May sleep.
+    /// Brings the page of a CPU fault back to system memory. Only called for [`Kind::Private`]. May sleep.
+    fn migrate_to_ram(map: BoundMap<'_, Self>, fault: &CpuFault<'_>) -> FaultEnd;
+
+    /// Gets the users of page `index` off it, whose content is lost: it was found to be poisoned. The page is not handed out
+    /// again. May sleep.
     ///
     /// # Errors
     ///
-    /// Any: the content is out of reach, and the process gets `SIGBUS`.
-    fn migrate_to_ram(map: &PageMap<Self>, dev: &Device<Bound>, fault: &CpuFault<'_>) -> Result;
+    /// Any, if somebody still uses the page.
+    fn memory_failure(map: BoundMap<'_, Self>, index: usize) -> Result;
 }
 
 /// Device memory with `struct page`s.
@@ -53,9 +60,8 @@ pub(crate) trait DeviceMemory: Send + Sync + Sized + 'static {
 /// # Invariants
 ///
 /// - `raw` is initialised, and `raw.owner` is its own address.
-/// - While `dev` is bound and once [`PageMap::register`] has returned, the pages are registered; they are no longer when
-///   the last reference goes.
-/// - A page is marked free in `free` exactly while its reference count is zero and nobody initialises it.
+/// - While `users` is open the pages are registered and `dev` is bound; the pages are no longer registered when the last reference goes.
+/// - A frame is marked free in `frames` exactly while its reference count is zero, nobody initialises it, and it is not poisoned.
 #[pin_data]
 pub(crate) struct PageMap<T: DeviceMemory> {
     #[pin]
@@ -63,7 +69,10 @@ pub(crate) struct PageMap<T: DeviceMemory> {
     dev: ARef<Device>,
     kind: Kind,
     region: Region,
-    free: FreePages,
+    frames: Frames,
+    poisoned: Atomic<i64>,
+    #[pin]
+    users: Users,
     #[pin]
     memory: T,
 }
@@ -78,27 +87,43 @@ struct Keep<T: DeviceMemory> {
     _map: Arc<PageMap<T>>,
 }
 
+/// Closes a map, and waits for its users.
+struct Close<T: DeviceMemory> {
+    map: Arc<PageMap<T>>,
+}
+
+impl<T: DeviceMemory> Drop for Close<T> {
+    fn drop(&mut self) {
+        self.map.users.close();
+    }
+}
+
 impl<T: DeviceMemory> PageMap<T> {
     const OPS: bindings::dev_pagemap_ops = bindings::dev_pagemap_ops {
         folio_free: Some(Self::folio_free_callback),
         migrate_to_ram: Some(Self::migrate_to_ram_callback),
+        memory_failure: Some(Self::memory_failure_callback),
         ..pin_init::zeroed()
     };
 
     /// Registers the pages of `region` for as long as `dev` is bound.
     ///
-    /// Takes 64 bytes of system memory a page, and some time.
+    /// Takes 64 bytes of system memory per page, and some time.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; `EINVAL` or `ENXIO` if the kernel or the machine cannot have pages there.
+    /// `ENOMEM`; `EINVAL` if the region was reserved for another device; `EINVAL` or `ENXIO` if the kernel or the machine cannot have
+    /// pages there.
     pub(crate) fn register(
         dev: &Device<Bound>,
         kind: Kind,
         region: Region,
         memory: impl PinInit<T, Error>,
     ) -> Result<Arc<Self>> {
-        let free = FreePages::new(region.pages())?;
+        if !region.is_of(dev) {
+            return Err(EINVAL);
+        }
+        let frames = Frames::new(region.pages() / BLOCK_PAGES)?;
         let range = bindings::range { start: region.start(), end: region.start() + region.length() - 1 };
         let map = Arc::pin_init(
             try_pin_init!(Self {
@@ -121,7 +146,9 @@ impl<T: DeviceMemory> PageMap<T> {
                 dev: dev.into(),
                 kind,
                 region,
-                free,
+                frames,
+                poisoned: Atomic::new(0),
+                users <- Users::new(),
                 memory <- memory,
             }),
             GFP_KERNEL,
@@ -131,8 +158,11 @@ impl<T: DeviceMemory> PageMap<T> {
         // SAFETY: `dev` is bound; `raw` is initialised and stays where it is until the resources of `dev` that were
         // registered before this call are released, which is after this one's are.
         let address = unsafe { bindings::devm_memremap_pages(device_ptr(dev), map.raw.get()) };
-        // INVARIANT: The pages are registered until devres releases them, which precedes the end of the last reference.
         kernel::error::from_err_ptr(address)?;
+        // INVARIANT: The pages are registered until devres releases them, which it does after it has dropped this, and `dev` is bound
+        // until devres is done.
+        devres::register(dev, Close { map: map.clone() }, GFP_KERNEL)?;
+        map.users.open();
         Ok(map)
     }
 
@@ -146,9 +176,20 @@ impl<T: DeviceMemory> PageMap<T> {
         self.kind
     }
 
-    /// Which pages are free, and which in use.
-    pub(crate) fn free_pages(&self) -> &FreePages {
-        &self.free
+    /// Number of pages.
+    pub(crate) fn pages(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Number of free pages; at once out of date if pages come and go.
+    pub(crate) fn free_pages(&self) -> usize {
+        self.frames.free()
+    }
+
+    /// Number of pages that something uses, poisoned ones left out.
+    pub(crate) fn pages_in_use(&self) -> usize {
+        let poisoned = usize::try_from(self.poisoned.load(ordering::Relaxed)).unwrap_or(0);
+        self.pages().saturating_sub(self.free_pages()).saturating_sub(poisoned)
     }
 
     /// The pointer that tells this device's private pages from all others'.
@@ -156,32 +197,27 @@ impl<T: DeviceMemory> PageMap<T> {
         Owner { raw: self.raw.get().cast(), kind: self.kind, _map: PhantomData }
     }
 
-    /// Takes a free page into use: locked, referenced, with whatever content the memory has. `None` if all are in use.
-    pub(crate) fn allocate(&self, dev: &Device<Bound>) -> Option<LockedPage> {
-        if !core::ptr::eq(device_ptr(dev), device_ptr(&self.dev)) {
-            return None;
-        }
-        let pfn = self.region.first_pfn() + self.free.take()?;
-        // SAFETY: The pages of the region are registered, since `dev` is bound, so this pfn has a page. The page is
-        // free, so it must not be taken for part of a folio: it is cast, not looked up.
-        let page = unsafe { bindings::ersatz_pfn_to_page(pfn) };
-        // SAFETY: The page is this map's; its reference count is zero since it was marked free, and only this thread
-        // took the mark away.
-        unsafe { bindings::zone_device_page_init(page, self.raw.get(), 0) };
-        let page = NonNull::new(page)?;
-        // SAFETY: The page was initialised with one reference and its lock held, both for the caller.
-        Some(unsafe { LockedPage::from_raw(page, Side::Device) })
-    }
-
-    /// The page frame of page `index` of the memory.
-    pub(crate) fn pfn(&self, index: usize) -> Pfn {
-        self.region.first_pfn() + index
-    }
-
     /// Where in the memory a page frame is, in bytes; `None` if it is elsewhere.
     pub(crate) fn offset(&self, pfn: Pfn) -> Option<u64> {
-        let index = pfn.checked_sub(self.region.first_pfn())?;
-        (index < self.region.pages()).then_some((index * PAGE_SIZE) as u64)
+        self.index(pfn).map(|index| (index * PAGE_SIZE) as u64)
+    }
+
+    fn index(&self, pfn: Pfn) -> Option<usize> {
+        pfn.checked_sub(self.region.first_pfn()).filter(|&index| index < self.region.pages())
+    }
+
+    /// Keeps the pages registered; `None` once the device is being left.
+    pub(crate) fn access(&self) -> Option<MapGuard<'_, T>> {
+        Some(MapGuard { map: self, _user: self.users.enter()? })
+    }
+
+    /// # Safety
+    ///
+    /// The pages are registered for `'a`.
+    unsafe fn bound(&self) -> BoundMap<'_, T> {
+        // SAFETY: Pages that are registered belong to a device that is bound, by `PageMap::register`.
+        let dev = unsafe { self.dev.as_bound() };
+        BoundMap { map: self, dev }
     }
 
     /// # Safety
@@ -190,14 +226,30 @@ impl<T: DeviceMemory> PageMap<T> {
     unsafe fn of_page<'a>(page: *mut bindings::page) -> &'a Self {
         // SAFETY: `page` is a device page, so it has a map.
         let raw = unsafe { bindings::ersatz_page_pgmap(page) };
-        let raw = Opaque::cast_from(raw.cast_const());
         // SAFETY: By the function's requirements the map is the `raw` of a `PageMap<T>`.
+        unsafe { Self::of_raw(raw) }
+    }
+
+    /// # Safety
+    ///
+    /// `raw` is that of a `PageMap<T>`, which outlives the returned reference.
+    unsafe fn of_raw<'a>(raw: *mut bindings::dev_pagemap) -> &'a Self {
+        let raw = Opaque::cast_from(raw.cast_const());
+        // SAFETY: By the function's requirements.
         let map = unsafe { kernel::container_of!(raw, Self, raw) };
         // SAFETY: By the function's requirements.
         unsafe { &*map }
     }
 
-    /// Called by the memory manager, in any context, once nobody uses a page.
+    /// Whether a page of this map is poisoned.
+    fn is_poisoned(&self, index: usize) -> bool {
+        // SAFETY: The pages of the region have been registered, so this pfn has a page.
+        let page = unsafe { bindings::ersatz_pfn_to_page(self.region.first_pfn() + index) };
+        // SAFETY: `page` is valid; the flag is read atomically.
+        unsafe { bindings::ersatz_page_is_poisoned(page) }
+    }
+
+    /// Called by the memory manager, in any context, once nobody uses a folio.
     ///
     /// # Safety
     ///
@@ -205,13 +257,25 @@ impl<T: DeviceMemory> PageMap<T> {
     unsafe extern "C" fn folio_free_callback(folio: *mut bindings::folio) {
         // SAFETY: The memory manager passes a valid folio of a map with these callbacks.
         let page = unsafe { bindings::ersatz_folio_page(folio) };
+        // SAFETY: As above. Nobody splits a folio that is being freed.
+        let pages = 1 << unsafe { bindings::ersatz_folio_order(folio) };
         // SAFETY: As above; the map stays while one of its pages is being freed.
         let map = unsafe { Self::of_page(page) };
         // SAFETY: `page` is valid.
         let pfn = unsafe { bindings::ersatz_page_to_pfn(page) };
+        let first = pfn.wrapping_sub(map.region.first_pfn());
+        let put = |frames: Range<usize>| {
+            if !map.frames.put(frames.clone()) {
+                dev_err!(map.dev, "frames {frames:?} were freed twice\n");
+            }
+        };
         // INVARIANT: The reference count has just become zero.
-        if !map.free.put(pfn.wrapping_sub(map.region.first_pfn())) {
-            dev_err!(map.dev, "page frame {pfn:#x} was freed twice\n");
+        if map.poisoned.load(ordering::Relaxed) == 0 {
+            put(first..first.saturating_add(pages));
+        } else {
+            (first..first.saturating_add(pages))
+                .filter(|&index| !map.is_poisoned(index))
+                .for_each(|index| put(index..index + 1));
         }
     }
 
@@ -222,15 +286,172 @@ impl<T: DeviceMemory> PageMap<T> {
     /// `vmf` is a valid fault; its page is of a registered `PageMap<T>`, locked and referenced for the call.
     unsafe extern "C" fn migrate_to_ram_callback(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
         // SAFETY: The memory manager passes a valid fault, with its page locked and referenced for this call.
-        let fault = CpuFault { vmf: unsafe { &*vmf } };
+        let fault = unsafe { CpuFault::from_raw(vmf) };
         // SAFETY: The page of the fault is of a map with these callbacks, and its reference keeps the map registered.
-        let map = unsafe { Self::of_page(fault.vmf.page) };
-        // SAFETY: The map is registered, and unregistering it is part of unbinding `map.dev`.
-        let dev = unsafe { map.dev.as_bound() };
-        match T::migrate_to_ram(map, dev, &fault) {
-            Ok(()) => 0,
-            Err(_) => bindings::vm_fault_reason_VM_FAULT_SIGBUS,
+        let map = unsafe { Self::of_page(fault.page()) };
+        // SAFETY: As above.
+        let map = unsafe { map.bound() };
+        T::migrate_to_ram(map, &fault).into_raw()
+    }
+
+    /// Called by the memory manager when it was told that pages have lost their content.
+    ///
+    /// # Safety
+    ///
+    /// `raw` is that of a registered `PageMap<T>`; the caller keeps it registered for the call.
+    unsafe extern "C" fn memory_failure_callback(
+        raw: *mut bindings::dev_pagemap,
+        pfn: c_ulong,
+        pages: c_ulong,
+        _flags: c_int,
+    ) -> c_int {
+        // SAFETY: By the function's requirements.
+        let map = unsafe { Self::of_raw(raw) };
+        // SAFETY: By the function's requirements.
+        let map = unsafe { map.bound() };
+        let result = (pfn..pfn.saturating_add(pages)).try_for_each(|pfn| map.poison(pfn as Pfn));
+        // Anything but success and EOPNOTSUPP, which would send the memory manager to a handler for files.
+        result.map_or(EBUSY.to_errno(), |()| 0)
+    }
+}
+
+/// Proof that a map's pages stay registered while it is held.
+pub(crate) struct MapGuard<'a, T: DeviceMemory> {
+    map: &'a PageMap<T>,
+    _user: UsersGuard<'a>,
+}
+
+impl<T: DeviceMemory> MapGuard<'_, T> {
+    /// The map, with that proof.
+    pub(crate) fn bound(&self) -> BoundMap<'_, T> {
+        // SAFETY: By the invariants of `PageMap` and `UsersGuard` the map is open while `self` is borrowed.
+        unsafe { self.map.bound() }
+    }
+}
+
+/// A map whose pages are registered for `'a`, and whose device is bound.
+///
+/// # Invariants
+///
+/// As said; `dev` is the map's device.
+pub(crate) struct BoundMap<'a, T: DeviceMemory> {
+    map: &'a PageMap<T>,
+    dev: &'a Device<Bound>,
+}
+
+impl<T: DeviceMemory> Clone for BoundMap<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: DeviceMemory> Copy for BoundMap<'_, T> {}
+
+impl<T: DeviceMemory> core::ops::Deref for BoundMap<'_, T> {
+    type Target = PageMap<T>;
+
+    fn deref(&self) -> &PageMap<T> {
+        self.map
+    }
+}
+
+impl<'a, T: DeviceMemory> BoundMap<'a, T> {
+    /// The device.
+    pub(crate) fn dev(self) -> &'a Device<Bound> {
+        self.dev
+    }
+
+    /// The map, for as long as its pages are registered.
+    pub(crate) fn map(self) -> &'a PageMap<T> {
+        self.map
+    }
+
+    /// Takes free frames into use as a folio of order 0 or [`HUGE_ORDER`]: locked, referenced, with whatever content the memory has.
+    /// `None` if there are none, or none in one piece.
+    pub(crate) fn allocate(self, order: u32) -> Option<LockedFolio> {
+        let index = match order {
+            0 => self.map.frames.take_page(),
+            HUGE_ORDER => self.map.frames.take_block(),
+            _ => None,
+        }?;
+        // SAFETY: By the type invariants the pages of the region are registered, so this pfn has a page. The page is
+        // free, so it must not be taken for part of a folio: it is cast, not looked up.
+        let page = unsafe { bindings::ersatz_pfn_to_page(self.pfn(index)) };
+        // SAFETY: The pages are this map's; their reference counts are zero since they were marked free, and only this thread
+        // took the marks away.
+        unsafe { bindings::zone_device_page_init(page, self.map.raw.get(), order) };
+        let page = NonNull::new(page)?;
+        // SAFETY: The folio was initialised with one reference and its lock held, both for the caller.
+        Some(unsafe { LockedFolio::from_raw(page, order, Side::Device) })
+    }
+
+    /// The page frame of page `index` of the memory, which must be below [`PageMap::pages`].
+    pub(super) fn pfn(self, index: usize) -> Pfn {
+        self.map.region.first_pfn() + index
+    }
+
+    /// The block in use that was used longest ago within `stamps`, with its stamp.
+    pub(crate) fn oldest_block_within(self, stamps: Range<u64>) -> Option<(usize, u64)> {
+        self.map.frames.oldest_within(stamps)
+    }
+
+    /// A stamp newer than those of all blocks.
+    pub(crate) fn newest_stamp(self) -> u64 {
+        self.map.frames.now()
+    }
+
+    /// Notes that a page's block was used just now.
+    pub(crate) fn touch(self, pfn: Pfn) {
+        if let Some(index) = self.map.index(pfn) {
+            self.map.frames.touch(index / BLOCK_PAGES);
         }
+    }
+
+    /// Number of blocks.
+    pub(crate) fn blocks(self) -> usize {
+        self.map.frames.blocks()
+    }
+
+    /// The pages of a block that something maps. A page that is in use but not mapped is on its way to or from the device, or in
+    /// limbo: its process is gone and a CPU's list has a reference to it. Migrating the latter would follow a stale reverse map.
+    pub(crate) fn mapped_pages_of_block(self, block: usize) -> impl Iterator<Item = usize> + 'a {
+        let frames = &self.map.frames;
+        let end = block.saturating_add(1).saturating_mul(BLOCK_PAGES).min(frames.len());
+        let used = core::iter::successors(frames.next_used(block.saturating_mul(BLOCK_PAGES)), |&index| {
+            frames.next_used(index + 1)
+        });
+        used.take_while(move |&index| index < end).filter(move |&index| self.is_mapped(index))
+    }
+
+    fn is_mapped(self, index: usize) -> bool {
+        // SAFETY: By the type invariants the page is registered.
+        let page = unsafe { bindings::ersatz_pfn_to_page(self.pfn(index)) };
+        // SAFETY: `page` is valid.
+        unsafe { bindings::ersatz_page_is_mapped(page) && !bindings::ersatz_page_is_poisoned(page) }
+    }
+
+    /// Whether one of some pages lost its content.
+    pub(super) fn has_poison(self, pfn: Pfn, pages: usize) -> bool {
+        let Some(first) = self.map.index(pfn) else { return false };
+        self.map.poisoned.load(ordering::Relaxed) > 0
+            && (first..first + pages).filter(|&index| index < self.map.pages()).any(|index| self.map.is_poisoned(index))
+    }
+
+    /// Takes a page out of use for good.
+    fn poison(self, pfn: Pfn) -> Result {
+        let index = self.map.index(pfn).ok_or(EINVAL)?;
+        // SAFETY: By the type invariants the page is registered.
+        let page = unsafe { bindings::ersatz_pfn_to_page(pfn) };
+        // SAFETY: `page` is valid; the flag is set atomically.
+        if unsafe { bindings::ersatz_page_set_poisoned(page) } {
+            return Ok(());
+        }
+        // INVARIANT: From here on a frame that is freed is not marked as free; one that is free already is taken.
+        self.map.poisoned.fetch_add(1, ordering::Relaxed);
+        if self.map.frames.take(index) {
+            return Ok(());
+        }
+        T::memory_failure(self, index)
     }
 }
 
@@ -240,31 +461,4 @@ pub(crate) struct Owner<'a> {
     pub(super) raw: *mut kernel::ffi::c_void,
     pub(super) kind: Kind,
     _map: PhantomData<&'a ()>,
-}
-
-/// A CPU's touch of a private page.
-///
-/// # Invariants
-///
-/// `vmf` is the argument of a running `migrate_to_ram()`: its VMA is valid and its mm locked for reading, its page is a
-/// device page, locked and referenced by the caller.
-pub(crate) struct CpuFault<'a> {
-    vmf: &'a bindings::vm_fault,
-}
-
-impl CpuFault<'_> {
-    /// The VMA that was touched.
-    pub(crate) fn vma(&self) -> &VmaRef {
-        // SAFETY: By the type invariants.
-        unsafe { VmaRef::from_raw(self.vmf.__bindgen_anon_1.vma) }
-    }
-
-    /// The address that was touched, rounded down to its page.
-    pub(crate) fn address(&self) -> usize {
-        self.vmf.__bindgen_anon_1.address & kernel::page::PAGE_MASK
-    }
-
-    pub(super) fn page(&self) -> *mut bindings::page {
-        self.vmf.page
-    }
 }

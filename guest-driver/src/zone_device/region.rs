@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Physical address ranges that device pages can take their pfns from.
 
-use super::page::Pfn;
+use super::folio::Pfn;
 use crate::{bindings, kernel_ext::raw::device_ptr};
 use kernel::{
     device::{Bound, Device},
@@ -18,10 +18,10 @@ pub(crate) const ALIGNMENT: u64 = 2 << 20;
 ///
 /// # Invariants
 ///
-/// `start` and `length` are multiples of [`ALIGNMENT`]; the range is reserved in the resource tree until the device it
-/// was made for is unbound, and belongs to nothing else.
-#[derive(Debug)]
+/// `start` and `length` are multiples of [`ALIGNMENT`]; the range is reserved in the resource tree until `dev`
+/// is unbound, and belongs to nothing else.
 pub(crate) struct Region {
+    dev: ARef<Device>,
     start: u64,
     length: u64,
 }
@@ -45,7 +45,7 @@ impl Region {
         devres::register(dev, range, GFP_KERNEL)?;
         Self::check(start, length)?;
         // INVARIANT: Alignment was just checked; devres releases the range when the device is unbound.
-        Ok(Self { start, length })
+        Ok(Self { dev: dev.into(), start, length })
     }
 
     /// Reserves the first `length` bytes of a PCI device's BAR, which lies at `start`.
@@ -66,7 +66,7 @@ impl Region {
         kernel::error::to_result(status)?;
         devres::register(dev, BarRange { dev: dev.into(), bar }, GFP_KERNEL)?;
         // INVARIANT: Alignment was checked above; devres releases the BAR when the device is unbound.
-        Ok(Self { start, length })
+        Ok(Self { dev: dev.into(), start, length })
     }
 
     fn check(start: u64, length: u64) -> Result {
@@ -74,6 +74,11 @@ impl Region {
             return Err(EINVAL);
         }
         Ok(())
+    }
+
+    /// Whether the range was reserved for `dev`.
+    pub(super) fn is_of(&self, dev: &Device<Bound>) -> bool {
+        core::ptr::eq(device_ptr(&self.dev), device_ptr(dev))
     }
 
     /// First byte.

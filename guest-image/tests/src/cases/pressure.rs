@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! VRAM fills up: what finds no room stays in system memory, and nothing is lost.
+//! VRAM fills up: others make room, or what finds none stays in system memory, and nothing is lost.
 
 use ersatz_abi::counter::Counter;
 use ersatz_uapi::Direction;
@@ -15,10 +15,13 @@ const NEEDS: &[Need] = &[Need::FillableVram(65_536)];
 
 /// Pages by which the tests ask for more than there is.
 const EXCESS: usize = 200;
+/// Pages of a huge folio, and of a block that is evicted at once.
+const HUGE_PAGES: usize = 512;
 
 test_list! { "pressure":
     what_does_not_fit_stays.needs(NEEDS).patience(3);
     freed_room_is_used.needs(NEEDS).patience(3);
+    what_was_used_longest_ago_makes_room.needs(NEEDS).patience(3);
     a_full_device_still_takes_faults.needs(NEEDS).patience(3);
     two_processes_share_what_there_is.needs(NEEDS).patience(3);
     over_and_over.needs(NEEDS).patience(3);
@@ -49,11 +52,28 @@ fn freed_room_is_used() {
     let (device, pattern) = (Device::open(), Pattern::new(1));
     let (region, _) = overfill(&device, pattern);
     let more = Region::filled(EXCESS, Pattern::new(2));
-    device.migrate(more.span(), Direction::ToDevice);
+    device.to_system(region.part(0..4 * HUGE_PAGES));
     let watch = device.watch();
-    device.to_system(region.part(0..2 * EXCESS));
     device.to_device(more.span());
-    assert!(watch.pages(Counter::BytesMigratedToDevice) > 0);
+    watch.assert_pages(Counter::BytesMigratedToDevice, EXCESS);
+    watch.assert_pages(Counter::BytesEvicted, 0);
+    device.assert_digests(more.span(), EXCESS, |index| Pattern::new(2).digest(index));
+    more.check(Pattern::new(2));
+    region.check(pattern);
+}
+
+fn what_was_used_longest_ago_makes_room() {
+    let (device, pattern) = (Device::open(), Pattern::new(1));
+    let (region, in_vram) = overfill(&device, pattern);
+    // The first part is used once more: the second is the oldest then.
+    let recent = device.on_device(region.part(0..HUGE_PAGES));
+    device.assert_digests(region.part(0..HUGE_PAGES), recent, |index| pattern.digest(index));
+    let more = Region::filled(EXCESS, Pattern::new(2));
+    let watch = device.watch();
+    device.to_device(more.span());
+    let evicted = watch.pages(Counter::BytesEvicted);
+    assert!(evicted >= EXCESS as u64 && evicted < in_vram as u64 / 4, "{evicted} pages were evicted for {EXCESS}");
+    assert_eq!(device.on_device(region.part(0..HUGE_PAGES)), recent);
     device.assert_digests(more.span(), EXCESS, |index| Pattern::new(2).digest(index));
     more.check(Pattern::new(2));
     region.check(pattern);

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::fixture::on_device;
 use crate::device::Device;
+use crate::fault_chunk::FaultChunk;
 use crate::pattern::{Pattern, dice};
 use crate::process::{Child, Event};
 use crate::region::Region;
@@ -94,6 +95,7 @@ fn exec_frees_vram() {
 
 fn pages_outlive_the_file() {
     let pattern = Pattern::new(1);
+    let _chunk = FaultChunk::single_pages();
     let device = Device::open();
     let region = on_device(&device, 32, pattern);
     drop(device);

@@ -8,6 +8,7 @@ use ersatz_uapi::{Direction, PageState};
 
 use super::fixture::{assert_touched, on_device, send, state_after_touch};
 use crate::device::Device;
+use crate::fault_chunk::FaultChunk;
 use crate::pattern::{PAGE, Pattern};
 use crate::region::Region;
 use crate::suite::{Need, test_list};
@@ -25,6 +26,7 @@ test_list! { "roundtrip":
     twice_the_same_way_is_idle;
     to_system_of_system_memory_is_idle;
     a_private_page_comes_back_alone.needs(&[Need::Private]);
+    a_private_page_comes_back_with_its_chunk.needs(&[Need::Private]);
     the_device_sees_cpu_writes_in_place.needs(&[Need::Coherent]);
     many_touches_in_place.needs(&[Need::Coherent]);
     sixteen_mebibytes.needs(&[Need::VramPages(4096)]);
@@ -159,6 +161,7 @@ fn to_system_of_system_memory_is_idle() {
 
 fn a_private_page_comes_back_alone() {
     let (device, pattern) = (Device::open(), Pattern::new(1));
+    let _chunk = FaultChunk::single_pages();
     let region = on_device(&device, 32, pattern);
     let (free, faults) = (device.free_pages(), device.info().cpu_faults);
     let watch = device.watch();
@@ -167,6 +170,21 @@ fn a_private_page_comes_back_alone() {
     assert_eq!(device.on_device(region.span()), 31);
     assert_eq!(device.free_pages(), free + 1);
     assert_eq!(device.info().cpu_faults, faults + 1);
+}
+
+fn a_private_page_comes_back_with_its_chunk() {
+    const CHUNK: usize = 16;
+    let (device, pattern) = (Device::open(), Pattern::new(1));
+    let _chunk = FaultChunk::set(CHUNK * PAGE);
+    let region = on_device(&device, 4 * CHUNK, pattern);
+    // The first page of a chunk inside the region, however that is aligned.
+    let first = (0..CHUNK).find(|index| (region.pointer(0).as_ptr().addr() / PAGE + index) % CHUNK == 0).unwrap();
+    let watch = device.watch();
+    assert_eq!(region.touch(first + 9), pattern.page(first + 9)[0]);
+    watch.assert_pages(Counter::BytesToSystem, CHUNK);
+    assert_eq!(device.on_device(region.part(first..first + CHUNK)), 0);
+    assert_eq!(device.on_device(region.span()), 3 * CHUNK);
+    region.check(pattern);
 }
 
 fn the_device_sees_cpu_writes_in_place() {

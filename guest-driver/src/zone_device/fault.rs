@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0
+//! A CPU's touch of a private page, and how it ends.
+
+use crate::bindings;
+use kernel::{mm::virt::VmaRef, page::PAGE_MASK, prelude::*};
+
+/// How a CPU fault on a private page ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FaultEnd {
+    /// The CPU tries again: the page has moved, or somebody else is about to move it.
+    Retry,
+    /// There was no memory to move the page to.
+    OutOfMemory,
+    /// The content cannot be reached: the process gets `SIGBUS`.
+    Lost,
+    /// The content is known to be lost: the process gets `SIGBUS` with `BUS_MCEERR_AR`.
+    Poisoned,
+}
+
+impl FaultEnd {
+    pub(super) fn into_raw(self) -> bindings::vm_fault_t {
+        match self {
+            Self::Retry => 0,
+            Self::OutOfMemory => bindings::vm_fault_reason_VM_FAULT_OOM,
+            Self::Lost => bindings::vm_fault_reason_VM_FAULT_SIGBUS,
+            Self::Poisoned => bindings::vm_fault_reason_VM_FAULT_HWPOISON,
+        }
+    }
+}
+
+impl From<Result> for FaultEnd {
+    fn from(result: Result) -> Self {
+        match result {
+            Ok(()) => Self::Retry,
+            Err(error) if error == ENOMEM => Self::OutOfMemory,
+            Err(_) => Self::Lost,
+        }
+    }
+}
+
+/// A CPU's touch of a private page.
+///
+/// # Invariants
+///
+/// `vmf` is the argument of a running `migrate_to_ram()`: its VMA is valid and its mm locked for reading, its page is a
+/// device page, whose folio the caller has locked and referenced.
+pub(crate) struct CpuFault<'a> {
+    vmf: &'a bindings::vm_fault,
+}
+
+impl<'a> CpuFault<'a> {
+    /// # Safety
+    ///
+    /// `vmf` is valid for `'a`, and as the type invariants say.
+    pub(super) unsafe fn from_raw(vmf: *const bindings::vm_fault) -> Self {
+        // SAFETY: By the function's requirements.
+        Self { vmf: unsafe { &*vmf } }
+    }
+
+    /// The VMA that was touched.
+    pub(crate) fn vma(&self) -> &VmaRef {
+        // SAFETY: By the type invariants.
+        unsafe { VmaRef::from_raw(self.vmf.__bindgen_anon_1.vma) }
+    }
+
+    /// The address that was touched, rounded down to its page.
+    pub(crate) fn address(&self) -> usize {
+        self.vmf.__bindgen_anon_1.address & PAGE_MASK
+    }
+
+    /// Base-2 logarithm of the number of pages in the folio of the page.
+    pub(crate) fn order(&self) -> u32 {
+        // SAFETY: By the type invariants the page is valid, and its folio locked, so that it is not split.
+        unsafe { bindings::ersatz_page_order(self.vmf.page) }
+    }
+
+    /// Whether an entry of a page table was touched; otherwise it was one of a PMD table, which maps a huge folio.
+    pub(crate) fn is_of_page_table(&self) -> bool {
+        !self.vmf.pte.is_null()
+    }
+
+    /// Whether the page is known to have lost its content.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        // SAFETY: By the type invariants the page is valid.
+        unsafe { bindings::ersatz_page_is_poisoned(self.vmf.page) }
+    }
+
+    pub(super) fn page(&self) -> *mut bindings::page {
+        self.vmf.page
+    }
+}

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Isolating pages, and giving each a destination.
+
+use super::super::{
+    fault::CpuFault,
+    folio::{LockedFolio, Pfn, Side},
+    pagemap::{BoundMap, DeviceMemory, Kind},
+};
+use super::{
+    mapped::{Mapped, Transfer},
+    migration::{Migration, Origin},
+    Run, Source,
+};
+use crate::{bindings, kernel_ext::mm::VmaExt};
+use core::ops::Range;
+use kernel::{
+    mm::virt::{flags, VmaRef},
+    page::{PAGE_SHIFT, PAGE_SIZE},
+    prelude::*,
+};
+
+/// Folios that are on hold, to be moved.
+pub(crate) struct Isolated<'a, T: DeviceMemory> {
+    map: BoundMap<'a, T>,
+    migration: Migration<'a>,
+    holes: Holes,
+}
+
+/// What is done about holes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Holes {
+    /// They are filled.
+    Fill,
+    /// They are left as they are.
+    Leave,
+}
+
+impl<'a, T: DeviceMemory> Isolated<'a, T> {
+    /// Isolates the folios of `range` that are on side `from` (of the device's own folios
+    /// alone, if that is the device), and the range's holes.
+    ///
+    /// A folio that is in use otherwise (pinned, locked) is left where it is, and is in no [`Run`]. So are KSM's folios, and holes that
+    /// have a meaning: those under userfaultfd, and those of areas without access.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a VMA whose pages cannot migrate (huge pages of hugetlbfs, device mappings, DAX), and for a range that
+    /// is empty or not within the VMA; `ENOMEM`.
+    pub(crate) fn of_vma(map: BoundMap<'a, T>, vma: &'a VmaRef, range: Range<usize>, from: Side) -> Result<Self> {
+        Self::setup(map, vma, range, from, core::ptr::null_mut())
+    }
+
+    /// Isolates the folio that a CPU touched, and those around it in `range`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Isolated::of_vma`]; `EINVAL` if the page is not in the range.
+    pub(crate) fn of_fault(map: BoundMap<'a, T>, fault: &'a CpuFault<'_>, range: Range<usize>) -> Result<Self> {
+        if !range.contains(&fault.address()) {
+            return Err(EINVAL);
+        }
+        Self::setup(map, fault.vma(), range, Side::Device, fault.page())
+    }
+
+    fn setup(
+        map: BoundMap<'a, T>,
+        vma: &'a VmaRef,
+        range: Range<usize>,
+        from: Side,
+        fault_page: *mut bindings::page,
+    ) -> Result<Self> {
+        let pages = range.len() >> PAGE_SHIFT;
+        let mut src = KVec::from_elem(0, pages, GFP_KERNEL)?;
+        let mut dst = KVec::from_elem(0, pages, GFP_KERNEL)?;
+        let owner = map.map().owner();
+        let select = match (from, owner.kind) {
+            (Side::System, _) => bindings::migrate_vma_direction_MIGRATE_VMA_SELECT_SYSTEM,
+            (Side::Device, Kind::Private) => bindings::migrate_vma_direction_MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
+            (Side::Device, Kind::Coherent) => bindings::migrate_vma_direction_MIGRATE_VMA_SELECT_DEVICE_COHERENT,
+        };
+        let compound = match owner.kind {
+            Kind::Private => bindings::migrate_vma_direction_MIGRATE_VMA_SELECT_COMPOUND,
+            Kind::Coherent => 0,
+        };
+        let mut args = bindings::migrate_vma {
+            vma: vma.as_ptr(),
+            dst: dst.as_mut_ptr(),
+            src: src.as_mut_ptr(),
+            cpages: 0,
+            npages: 0,
+            start: range.start,
+            end: range.start + (pages << PAGE_SHIFT),
+            pgmap_owner: owner.raw,
+            flags: (select | compound) as usize,
+            fault_page,
+        };
+        // SAFETY: The VMA is valid and its mm locked for reading, which the reference stands for. Both arrays have room
+        // for the range. A fault page is locked and referenced, by the invariants of `CpuFault`.
+        kernel::error::to_result(unsafe { bindings::migrate_vma_setup(&mut args) })?;
+        src.truncate(args.npages);
+        dst.truncate(args.npages);
+        // SAFETY: Setup succeeded: it filled in `npages` entries of `src`, and cleared those of `dst`. The VMA is locked for `'a`.
+        let migration = unsafe { Migration::new(src, dst, Origin::Vma(args), from) };
+        let accessible = vma.flags() & (flags::READ | flags::WRITE | flags::EXEC) != 0;
+        let holes = if accessible && !vma.has_userfaultfd() { Holes::Fill } else { Holes::Leave };
+        let mut isolated = Self { map, migration, holes };
+        if vma.is_thp_disabled() {
+            isolated.break_holes();
+        }
+        Ok(isolated)
+    }
+
+    /// Isolates folios of a device's memory, wherever they are mapped. `indexes` names their pages by their places in the memory, in
+    /// ascending order; no more than `capacity` are taken from it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn of_device(
+        map: BoundMap<'a, T>,
+        indexes: impl Iterator<Item = usize>,
+        capacity: usize,
+    ) -> Result<Self> {
+        let mut src = KVec::with_capacity(capacity, GFP_KERNEL)?;
+        for index in indexes.filter(|&index| index < map.pages()).take(capacity) {
+            src.push(map.pfn(index), GFP_KERNEL)?;
+        }
+        let dst = KVec::from_elem(0, src.len(), GFP_KERNEL)?;
+        // SAFETY: The elements are pfns of the map, whose pages are registered for `'a`.
+        unsafe { bindings::migrate_device_pfns(src.as_mut_ptr(), src.len()) };
+        // SAFETY: `src` is as the isolating function left it, `dst` was cleared.
+        let migration = unsafe { Migration::new(src, dst, Origin::Device, Side::Device) };
+        Ok(Self { map, migration, holes: Holes::Leave })
+    }
+
+    /// Number of pages looked at.
+    pub(crate) fn len(&self) -> usize {
+        self.migration.len()
+    }
+
+    /// The map that the device's side belongs to.
+    pub(crate) fn map_of_device(&self) -> BoundMap<'a, T> {
+        self.map
+    }
+
+    /// The first run at or behind a place.
+    pub(crate) fn next_run(&self, from: usize) -> Option<Run> {
+        let runs = core::iter::successors(self.migration.next_run(from), |run| self.migration.next_run(run.end()));
+        runs.into_iter().find(|run| self.may_move(run))
+    }
+
+    fn may_move(&self, run: &Run) -> bool {
+        match (run.source, self.migration.from()) {
+            (Source::Hole, _) => self.holes == Holes::Fill,
+            // A folio that lost a page stays whole where it is: its users are told when they touch it.
+            (Source::Folio(pfn), Side::Device) => !self.map.has_poison(pfn, run.pages()),
+            (Source::Folio(pfn), Side::System) => {
+                // SAFETY: The pfn is of an isolated page, which is valid and keeps its mapping.
+                unsafe { bindings::ersatz_page_may_leave(bindings::ersatz_pfn_to_page(pfn)) }
+            }
+        }
+    }
+
+    fn break_holes(&mut self) {
+        let mut at = 0;
+        while let Some(run) = self.migration.next_run(at) {
+            self.migration.break_hole(&run);
+            at = run.end();
+        }
+    }
+
+    /// The user's address of a page. For folios isolated by [`Isolated::of_device`] it is the one that they were first mapped
+    /// at, which a `mremap()` may have made outdated: good for a log only.
+    pub(crate) fn address(&self, run: &Run, index: usize) -> usize {
+        match (self.migration.origin(), run.source) {
+            (Origin::Vma(args), _) => args.start + (index << PAGE_SHIFT),
+            (Origin::Device, Source::Folio(pfn)) => {
+                // SAFETY: The pfn is of an isolated page, which stays and keeps its index.
+                let linear = unsafe { bindings::ersatz_page_linear_index(bindings::ersatz_pfn_to_page(pfn)) };
+                (linear << PAGE_SHIFT) + (index - run.first) * PAGE_SIZE
+            }
+            (Origin::Device, Source::Hole) => 0,
+        }
+    }
+
+    /// Gives a run destinations: one folio by `large` if it is of a higher order, else single pages by `small`, which gets the place of
+    /// each. A page that `small` has nothing for stays. Returns whether there was a destination for every page.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if a folio does not fit: it is on the same side, or not of the order asked for, or the run has destinations.
+    pub(crate) fn assign(
+        &mut self,
+        run: &Run,
+        large: impl FnOnce(u32) -> Option<LockedFolio>,
+        mut small: impl FnMut(usize) -> Option<LockedFolio>,
+    ) -> Result<bool> {
+        if run.order > 0 {
+            if let Some(folio) = large(run.order) {
+                self.migration.set_destination(run, run.first, folio)?;
+                return Ok(true);
+            }
+            if !matches!(self.migration.origin(), Origin::Vma(_)) {
+                return Ok(false);
+            }
+            self.migration.break_hole(run);
+        }
+        let is_hole = run.source == Source::Hole;
+        for index in run.first..run.end() {
+            let Some(folio) = small(index) else { return Ok(false) };
+            let part = Run { first: index, order: 0, source: run.source };
+            self.migration.set_destination(if is_hole { &part } else { run }, index, folio)?;
+        }
+        Ok(true)
+    }
+
+    /// Brings the system's side into the device's reach, and calls `add` for each stretch that is to be copied or cleared.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `EIO` if memory cannot be mapped for the device; what `add` returns.
+    pub(crate) fn map(self, add: impl FnMut(Transfer) -> Result) -> Result<Mapped<'a, T>> {
+        Mapped::new(self, add)
+    }
+
+    /// The destination that begins at a place: its first page frame, and its order.
+    pub(super) fn destination(&self, run: &Run, index: usize) -> Option<(Pfn, u32)> {
+        self.migration.destination(run, index)
+    }
+
+    pub(super) fn from(&self) -> Side {
+        self.migration.from()
+    }
+
+    pub(super) fn into_migration(self) -> Migration<'a> {
+        self.migration
+    }
+}
