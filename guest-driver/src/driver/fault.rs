@@ -8,7 +8,8 @@ use crate::{
         fault::{CpuFault, FaultEnd},
         folio::LockedFolio,
         migrate::{Isolated, Source},
-        pagemap::{BoundMap, DeviceMemory, Kind},
+        pagemap::{BoundMap, DeviceMemory},
+        stand_in,
     },
 };
 use core::ops::Range;
@@ -36,12 +37,14 @@ impl DeviceMemory for Gpu {
         result.into()
     }
 
-    fn memory_failure(map: BoundMap<'_, Self>, _index: usize) -> Result {
-        match map.kind() {
-            // Whoever touches the page is told then.
-            Kind::Private => Ok(()),
-            Kind::Coherent => Err(EBUSY),
-        }
+    fn memory_failure(map: BoundMap<'_, Self>, index: usize) -> Result {
+        let result = match &map.memory().stand_ins {
+            // Of private memory: the users are told when they touch the page.
+            None => Ok(()),
+            Some(stand_ins) => stand_in::replace(map, index, stand_ins),
+        };
+        dev_err!(map.dev(), "page {index} of VRAM is poisoned{}\n", if result.is_err() { ", and still in use" } else { "" });
+        result
     }
 }
 

@@ -2,7 +2,7 @@
 //! A bound device.
 
 use super::{copy_engine::CopyEngine, registers::Registers};
-use crate::zone_device::pagemap::PageMap;
+use crate::zone_device::{pagemap::PageMap, stand_in::StandIns};
 use kernel::{
     prelude::*,
     sync::{
@@ -22,6 +22,8 @@ pub(crate) struct Gpu {
     pub(crate) engine: CopyEngine,
     pub(crate) faults: FaultCounts,
     pub(crate) identity: Identity,
+    /// What takes the place of poisoned pages; private memory needs none.
+    pub(crate) stand_ins: Option<Arc<PageMap<StandIns>>>,
 }
 
 /// What tells one device from another.
@@ -63,12 +65,14 @@ impl Gpu {
         registers: Arc<Registers>,
         engine: impl PinInit<CopyEngine, Error> + 'a,
         identity: Identity,
+        stand_ins: Option<Arc<PageMap<StandIns>>>,
     ) -> impl PinInit<Self, Error> + 'a {
         try_pin_init!(Self {
             registers,
             engine <- engine,
             faults: FaultCounts { answered: Atomic::new(0), failed: Atomic::new(0) },
             identity,
+            stand_ins,
         })
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     zone_device::{
         pagemap::{Kind, PageMap},
         region::Region,
+        stand_in,
     },
 };
 use kernel::{
@@ -86,7 +87,11 @@ impl pci::Driver for Driver {
             let channel = open_channel(pdev, registers.clone())?;
             let region = reserve_pfns(pdev, &registers, kind, pfn_source)?;
             let (start, pages) = (region.start(), region.pages());
-            let gpu = Gpu::new(registers, CopyEngine::new(dev, [channel]), identity);
+            let stand_ins = match kind {
+                Kind::Private => None,
+                Kind::Coherent => Some(stand_in::register(dev, c"ersatz poisoned pages")?),
+            };
+            let gpu = Gpu::new(registers, CopyEngine::new(dev, [channel]), identity, stand_ins);
             let vram = PageMap::register(dev, kind, region, gpu)?;
             let admission = Admission::open(dev, vram.clone())?;
             let name = CString::try_from_fmt(fmt!("ersatz{}", index.get()))?;

@@ -33,6 +33,8 @@ pub(crate) enum Side {
     System,
     /// A device's, with folios from a [`PageMap`](super::pagemap::PageMap).
     Device,
+    /// Nobody's: a [stand-in](super::stand_in).
+    StandIn,
 }
 
 // SAFETY: A folio's lock and a reference to it may be released by another task than the one that took them.

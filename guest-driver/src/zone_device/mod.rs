@@ -8,6 +8,7 @@
 //! - [`frames`]: which frames of it are free.
 //! - [`users`]: what keeps the pages registered while somebody works on them.
 //! - [`fault`]: a CPU's touch of a private page.
+//! - [`stand_in`]: pages in the place of those whose content is lost.
 //! - [`folio`]: a locked folio, on either side.
 //! - [`migrate`]: moving the folios of a VMA, of a CPU fault, or of a list of device pages.
 //! - [`mirror`]: looking at a process's page tables, and working on its pages while they stay put
@@ -28,4 +29,5 @@ pub(crate) mod migrate;
 pub(crate) mod mirror;
 pub(crate) mod pagemap;
 pub(crate) mod region;
+pub(crate) mod stand_in;
 mod users;

@@ -43,6 +43,9 @@ pub(crate) enum Kind {
 
 /// What a driver does for its device pages.
 pub(crate) trait DeviceMemory: Send + Sync + Sized + 'static {
+    /// On which side of a migration its folios are.
+    const SIDE: Side = Side::Device;
+
     /// Brings the page of a CPU fault back to system memory. Only called for [`Kind::Private`]. May sleep.
     fn migrate_to_ram(map: BoundMap<'_, Self>, fault: &CpuFault<'_>) -> FaultEnd;
 
@@ -382,7 +385,7 @@ impl<'a, T: DeviceMemory> BoundMap<'a, T> {
         unsafe { bindings::zone_device_page_init(page, self.map.raw.get(), order) };
         let page = NonNull::new(page)?;
         // SAFETY: The folio was initialised with one reference and its lock held, both for the caller.
-        Some(unsafe { LockedFolio::from_raw(page, order, Side::Device) })
+        Some(unsafe { LockedFolio::from_raw(page, order, T::SIDE) })
     }
 
     /// The page frame of page `index` of the memory, which must be below [`PageMap::pages`].

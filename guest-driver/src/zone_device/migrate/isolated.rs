@@ -75,8 +75,8 @@ impl<'a, T: DeviceMemory> Isolated<'a, T> {
         let owner = map.map().owner();
         let select = match (from, owner.kind) {
             (Side::System, _) => bindings::migrate_vma_direction_MIGRATE_VMA_SELECT_SYSTEM,
-            (Side::Device, Kind::Private) => bindings::migrate_vma_direction_MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
-            (Side::Device, Kind::Coherent) => bindings::migrate_vma_direction_MIGRATE_VMA_SELECT_DEVICE_COHERENT,
+            (Side::Device | Side::StandIn, Kind::Private) => bindings::migrate_vma_direction_MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
+            (Side::Device | Side::StandIn, Kind::Coherent) => bindings::migrate_vma_direction_MIGRATE_VMA_SELECT_DEVICE_COHERENT,
         };
         let compound = match owner.kind {
             Kind::Private => bindings::migrate_vma_direction_MIGRATE_VMA_SELECT_COMPOUND,
@@ -153,7 +153,7 @@ impl<'a, T: DeviceMemory> Isolated<'a, T> {
         match (run.source, self.migration.from()) {
             (Source::Hole, _) => self.holes == Holes::Fill,
             // A folio that lost a page stays whole where it is: its users are told when they touch it.
-            (Source::Folio(pfn), Side::Device) => !self.map.has_poison(pfn, run.pages()),
+            (Source::Folio(pfn), Side::Device | Side::StandIn) => !self.map.has_poison(pfn, run.pages()),
             (Source::Folio(pfn), Side::System) => {
                 // SAFETY: The pfn is of an isolated page, which is valid and keeps its mapping.
                 unsafe { bindings::ersatz_page_may_leave(bindings::ersatz_pfn_to_page(pfn)) }
@@ -234,5 +234,22 @@ impl<'a, T: DeviceMemory> Isolated<'a, T> {
 
     pub(super) fn into_migration(self) -> Migration<'a> {
         self.migration
+    }
+}
+
+/// Moves page `index` of a map to a folio of order 0 without its content, which is lost.
+///
+/// # Errors
+///
+/// `EBUSY` if the page is in use otherwise; `EINVAL` if the folio does not fit; `ENOMEM`.
+pub(in super::super) fn replace_lost<T: DeviceMemory>(map: BoundMap<'_, T>, index: usize, folio: LockedFolio) -> Result {
+    let mut isolated = Isolated::of_device(map, core::iter::once(index), 1)?;
+    let run = isolated.migration.next_run(0).ok_or(EBUSY)?;
+    isolated.migration.set_destination(&run, 0, folio)?;
+    isolated.migration.commit();
+    if isolated.migration.has_moved(0) {
+        Ok(())
+    } else {
+        Err(EBUSY)
     }
 }

@@ -49,7 +49,7 @@ impl<'a, T: DeviceMemory> Mapped<'a, T> {
         let (map, from) = (isolated.map_of_device(), isolated.from());
         let direction = match from {
             Side::System => DataDirection::ToDevice,
-            Side::Device => DataDirection::FromDevice,
+            Side::Device | Side::StandIn => DataDirection::FromDevice,
         };
         let mut mappings = SystemMappings::new(map.dev(), direction, isolated.len(), GFP_KERNEL);
         let mut at = 0;
@@ -105,7 +105,7 @@ fn map_piece<T: DeviceMemory>(
             (Side::System, None) => (None, destination),
             (Side::System, Some(source)) => (Some(source), destination),
             (Side::Device, Some(source)) => (Some(destination), source),
-            (Side::Device, None) => return Err(EINVAL),
+            (Side::Device, None) | (Side::StandIn, _) => return Err(EINVAL),
         };
         let device = offset(device + done)?;
         let (system, mapped) = match system {
@@ -120,7 +120,7 @@ fn map_piece<T: DeviceMemory>(
         let (source, destination) = match (from, system) {
             (Side::System, system) => (system, device),
             (Side::Device, Some(system)) => (Some(device), system),
-            (Side::Device, None) => return Err(EINVAL),
+            (Side::Device, None) | (Side::StandIn, _) => return Err(EINVAL),
         };
         let address = address + done * PAGE_SIZE;
         add(Transfer { source, destination, length: mapped * PAGE_SIZE, address })?;

@@ -166,6 +166,7 @@ impl<'a> Migration<'a> {
 
     /// Takes back all destinations.
     fn drop_destinations(&mut self) {
+        // Unlocking and putting is the same on every side.
         let side = if self.from == Side::System { Side::Device } else { Side::System };
         for index in 0..self.len() {
             let entry = core::mem::take(&mut self.dst[index]);

@@ -21,6 +21,7 @@ mod isolated;
 mod mapped;
 mod migration;
 
+pub(super) use isolated::replace_lost;
 pub(crate) use isolated::Isolated;
 pub(crate) use mapped::{Committed, Endpoint, Mapped, Transfer};
 
