@@ -2,6 +2,7 @@
 //! The tests, a file a topic. Each asserts by the device's own counters that the device did the work, or that it had none.
 
 mod counters;
+mod cpu;
 mod devices;
 mod direct;
 mod errors;
@@ -10,20 +11,33 @@ mod fixture;
 mod fork;
 mod holes;
 mod huge;
+mod ksm;
+mod limbo;
 mod module;
+mod page_map;
 mod parts;
+mod pin;
+mod pinned;
+mod poison;
 mod pressure;
 mod proc_view;
 mod processes;
 mod protection;
+mod races;
 mod random;
+mod refused;
 mod resize;
 mod roundtrip;
+mod setting;
 mod stay;
+mod swap;
 mod syscalls;
 mod threads;
 mod unbind;
+mod userfault;
+mod userfaultfd;
 mod vma;
+mod waiting;
 
 use crate::suite::Test;
 
@@ -45,9 +59,18 @@ pub const TOPICS: &[&[Test]] = &[
     proc_view::TESTS,
     pressure::TESTS,
     eviction::TESTS,
+    ksm::TESTS,
+    userfaultfd::TESTS,
+    refused::TESTS,
+    races::TESTS,
+    pinned::TESTS,
+    limbo::TESTS,
+    swap::TESTS,
     random::TESTS,
     devices::TESTS,
+    poison::TESTS,
     unbind::TESTS,
+    waiting::TESTS,
     direct::registers::TESTS,
     direct::copies::TESTS,
     direct::kernels::TESTS,

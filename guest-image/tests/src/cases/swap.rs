@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Pages that are swapped out are neither holes nor pages: they are reported as such and stay where they are.
+
+use std::path::Path;
+use std::process::Command;
+
+use ersatz_uapi::{Direction, PageState, Residency};
+use nix::sys::mman::MmapAdvise;
+
+use super::fixture::send;
+use super::page_map::entries;
+use crate::device::Device;
+use crate::pattern::Pattern;
+use crate::process::Child;
+use crate::region::Region;
+use crate::suite::test_list;
+
+test_list! { "swap":
+    swapped_pages_are_reported;
+    swapped_pages_do_not_migrate;
+    swapped_pages_are_read_by_the_device;
+    pages_swapped_in_go_to_the_device;
+    swapped_pages_of_two_processes;
+}
+
+/// `PageState` of a page that is swapped out.
+const SWAPPED: u8 = 3;
+/// Pages that a test swaps out.
+const PAGES: usize = 32;
+
+/// Whether there is a device to swap to, which most guests have not: says so if not.
+fn has_swap() -> bool {
+    const ZRAM: &str = "/dev/zram0";
+    let in_use = || std::fs::read_to_string("/proc/swaps").is_ok_and(|text| text.lines().count() > 1);
+    if in_use() {
+        return true;
+    }
+    if Path::new(ZRAM).exists() {
+        std::fs::write("/sys/block/zram0/disksize", "32M").expect("the size of zram0");
+        for program in ["mkswap", "swapon"] {
+            let status = Command::new(program).arg(ZRAM).status().unwrap_or_else(|error| panic!("{program}: {error}"));
+            assert!(status.success(), "{program} {ZRAM}: {status}");
+        }
+        return in_use();
+    }
+    println!("SKIPPED: this guest has nothing to swap to");
+    false
+}
+
+/// Memory that is swapped out, with content.
+fn swapped(pattern: Pattern) -> Option<Region> {
+    if !has_swap() {
+        return None;
+    }
+    let region = Region::new(PAGES);
+    region.advise(0..PAGES, MmapAdvise::MADV_NOHUGEPAGE).expect("MADV_NOHUGEPAGE");
+    region.fill(pattern);
+    for _ in 0..100 {
+        region.advise(0..PAGES, MmapAdvise::MADV_PAGEOUT).expect("MADV_PAGEOUT");
+        if entries(region.span()).iter().all(|entry| entry.is_swapped()) {
+            return Some(region);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    panic!("the kernel swaps nothing out");
+}
+
+fn raw_states(device: &Device, region: &Region) -> Vec<u8> {
+    let (span, mut states) = (region.span(), vec![u8::MAX; region.pages()]);
+    let request = Residency { address: span.address, length: span.length, states: states.as_mut_ptr().addr() as u64 };
+    // SAFETY: the array has one byte a page of the range.
+    unsafe { device.try_residency_raw(request) }.unwrap_or_else(|error| panic!("ERSATZ_IOC_RESIDENCY: {error}"));
+    states
+}
+
+fn swapped_pages_are_reported() {
+    let (device, pattern) = (Device::open(), Pattern::new(1));
+    let Some(region) = swapped(pattern) else { return };
+    assert_eq!(raw_states(&device, &region), [SWAPPED; PAGES]);
+    region.check_part(0..4, pattern);
+    let states = raw_states(&device, &region);
+    assert_eq!(states[..4], [PageState::System as u8; 4]);
+    region.check(pattern);
+}
+
+fn swapped_pages_do_not_migrate() {
+    let (device, pattern) = (Device::open(), Pattern::new(1));
+    let Some(region) = swapped(pattern) else { return };
+    let done = device.migrate(region.span(), Direction::ToDevice);
+    assert_eq!((done.moved, done.left), (0, PAGES as u64));
+    assert!(entries(region.span()).iter().all(|entry| entry.is_swapped()));
+    region.check(pattern);
+}
+
+fn swapped_pages_are_read_by_the_device() {
+    let (device, pattern) = (Device::open(), Pattern::new(1));
+    let Some(region) = swapped(pattern) else { return };
+    device.assert_digests(region.span(), 0, |index| pattern.digest(index));
+    region.check(pattern);
+}
+
+/// A page that was swapped in may still have its place in swap, which must not come with it.
+fn pages_swapped_in_go_to_the_device() {
+    let (device, pattern) = (Device::open(), Pattern::new(1));
+    let Some(region) = swapped(pattern) else { return };
+    region.check(pattern);
+    send(&device, &region);
+    device.assert_digests(region.span(), PAGES, |index| pattern.digest(index));
+    region.check(pattern);
+    region.fill(Pattern::new(2));
+    device.to_device(region.span());
+    device.to_system(region.span());
+    region.check(Pattern::new(2));
+}
+
+fn swapped_pages_of_two_processes() {
+    let (device, pattern) = (Device::open(), Pattern::new(1));
+    let Some(region) = swapped(pattern) else { return };
+    Child::spawn(|| {
+        let device = Device::open();
+        region.check(pattern);
+        device.migrate(region.span(), Direction::ToDevice);
+        region.check(pattern);
+        region.fill(Pattern::new(2));
+        region.check(Pattern::new(2));
+    })
+    .succeed();
+    device.migrate(region.span(), Direction::ToDevice);
+    region.check(pattern);
+}
