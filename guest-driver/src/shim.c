@@ -67,6 +67,11 @@ bool ersatz_page_is_mapped(struct page *page)
 	return folio_mapped(page_folio(page));
 }
 
+int ersatz_page_references(struct page *page)
+{
+	return folio_ref_count(page_folio(page));
+}
+
 bool ersatz_page_set_poisoned(struct page *page)
 {
 	return TestSetPageHWPoison(page);

@@ -33,7 +33,8 @@ pub(super) struct Frames {
     free: Atomic<i64>,
     /// The time, counted in takings.
     clock: Atomic<u64>,
-    /// The block to look at first for a single frame, and for a whole block: neighbours in time become neighbours in memory.
+    /// The block to look at first for a single frame, and for a whole block: the lowest that may have what is looked for, so that
+    /// the memory in use stays together.
     next_page: Atomic<u64>,
     next_block: Atomic<u64>,
 }
@@ -154,6 +155,12 @@ impl Frames {
             self.blocks[index / BLOCK_PAGES].free.fetch_add(number, ordering::Relaxed);
             self.free.fetch_add(number, ordering::Relaxed);
             index += count;
+        }
+        let block = (frames.start / BLOCK_PAGES) as u64;
+        for hint in [&self.next_page, &self.next_block] {
+            if hint.load(ordering::Relaxed) > block {
+                hint.store(block, ordering::Relaxed);
+            }
         }
         all_were_taken
     }

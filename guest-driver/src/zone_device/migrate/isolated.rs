@@ -152,13 +152,30 @@ impl<'a, T: DeviceMemory> Isolated<'a, T> {
     fn may_move(&self, run: &Run) -> bool {
         match (run.source, self.migration.from()) {
             (Source::Hole, _) => self.holes == Holes::Fill,
-            // A folio that lost a page stays whole where it is: its users are told when they touch it.
-            (Source::Folio(pfn), Side::Device | Side::StandIn) => !self.map.has_poison(pfn, run.pages()),
+            // A folio that lost a page stays whole where it is: its users are told when they touch it. One that is pinned would be copied
+            // for nothing: isolating lets one reference too many pass (`migrate_vma_check_page()`), the commit does not.
+            (Source::Folio(pfn), Side::Device | Side::StandIn) => {
+                !self.map.has_poison(pfn, run.pages()) && !self.is_held(pfn)
+            }
             (Source::Folio(pfn), Side::System) => {
                 // SAFETY: The pfn is of an isolated page, which is valid and keeps its mapping.
                 unsafe { bindings::ersatz_page_may_leave(bindings::ersatz_pfn_to_page(pfn)) }
             }
         }
+    }
+
+    /// Whether an isolated folio of the device has references besides the migration's, and a CPU fault's.
+    fn is_held(&self, pfn: Pfn) -> bool {
+        let fault_page = match self.migration.origin() {
+            Origin::Vma(args) => args.fault_page,
+            Origin::Device => core::ptr::null_mut(),
+        };
+        // SAFETY: The pfn is of an isolated page, so it has a page, which stays.
+        let (page, references) = unsafe {
+            let page = bindings::ersatz_pfn_to_page(pfn);
+            (page, bindings::ersatz_page_references(page))
+        };
+        references > 1 + i32::from(fault_page == page)
     }
 
     fn break_holes(&mut self) {
