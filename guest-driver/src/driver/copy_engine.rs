@@ -7,7 +7,7 @@
 use super::channel::{Channel, Ticket, Work, RING_LENGTH};
 use crate::{
     abi::command::{Cause, List, ListEntry, Location, Operation},
-    zone_device::migrate::{Endpoint, Transfer},
+    zone_device::migrate::{Copier, Endpoint, Transfer},
 };
 use kernel::{
     device::{Bound, Device},
@@ -165,31 +165,6 @@ fn join(first: Transfer, second: Transfer) -> Option<Transfer> {
 }
 
 impl Batch<'_> {
-    /// Adds memory to copy or to clear. What continues the transfer before it, on both sides, becomes one entry with it.
-    ///
-    /// # Errors
-    ///
-    /// `ENOSPC` if the batch is full.
-    pub(crate) fn add(&mut self, transfer: Transfer) -> Result {
-        let joined = self.last.and_then(|last| join(last, transfer));
-        let fill = transfer.source.is_none();
-        if joined.is_none() {
-            self.check_room()?;
-            if fill {
-                self.fills += 1;
-            } else {
-                self.front += 1;
-            }
-        }
-        let transfer = joined.unwrap_or(transfer);
-        let index = if fill { BATCH_PAGES - self.fills } else { self.front - 1 };
-        let destination = location(transfer.destination);
-        let source = transfer.source.map_or(destination, location);
-        self.put(index, source, destination, transfer.length, transfer.address)?;
-        self.last = Some(transfer);
-        Ok(())
-    }
-
     /// Adds a page to read, which the user knows by `address`; its CRC-32C will be [`Batch::result`] number *n*, if this is
     /// the *n*th.
     ///
@@ -207,49 +182,14 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Makes the engine begin. What the batch names must stay until [`Batch::wait`] or drop, whatever either reports.
-    ///
-    /// # Errors
-    ///
-    /// `EIO` if the device failed.
-    pub(crate) fn submit(&mut self) -> Result {
-        let base = self.list.as_ref().ok_or(EINVAL)?.entries.dma_handle();
-        let list = |first: usize, count: usize| List {
-            address: base + (first * size_of::<[u64; 4]>()) as u64,
-            count: count as u32, // at most BATCH_PAGES
-        };
-        let tag = self.tag.unwrap_or(0) as u64;
-        let front = list(0, self.front);
-        let front = if self.digests { Operation::Digest(front) } else { Operation::Copy(front) };
-        let fill = Operation::Fill(list(BATCH_PAGES - self.fills, self.fills), 0);
-        let works: [Work; BATCH_COMMANDS] = [Work { operation: front, tag }, Work { operation: fill, tag }];
-        let works = match (self.front, self.fills) {
-            (0, 0) => return Ok(()),
-            (0, _) => &works[1..],
-            (_, 0) => &works[..1],
-            _ => &works[..],
-        };
-        self.ticket = Some(self.channel.submit(works, self.cause)?);
-        Ok(())
-    }
-
-    /// Waits until the work is done.
-    ///
-    /// # Errors
-    ///
-    /// `EIO` if the device failed. Any part may have been done then, but the device does nothing more of it.
-    pub(crate) fn wait(&mut self) -> Result {
-        self.ticket.take().map_or(Ok(()), |ticket| self.channel.wait(&ticket))
-    }
-
     /// Does the work, and waits until it is done.
     ///
     /// # Errors
     ///
     /// `EIO` if the device failed.
     pub(crate) fn run(&mut self) -> Result {
-        self.submit()?;
-        self.wait()
+        self.start()?;
+        self.finish()
     }
 
     /// The digest of the page added as number `index`, once the batch has been run.
@@ -287,10 +227,72 @@ impl Batch<'_> {
     }
 }
 
+impl Copier for Batch<'_> {
+    /// Adds memory to copy or to clear. What continues the transfer before it, on both sides, becomes one entry with it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` if the batch is full.
+    fn add(&mut self, transfer: Transfer) -> Result {
+        let joined = self.last.and_then(|last| join(last, transfer));
+        let fill = transfer.source.is_none();
+        if joined.is_none() {
+            self.check_room()?;
+            if fill {
+                self.fills += 1;
+            } else {
+                self.front += 1;
+            }
+        }
+        let transfer = joined.unwrap_or(transfer);
+        let index = if fill { BATCH_PAGES - self.fills } else { self.front - 1 };
+        let destination = location(transfer.destination);
+        let source = transfer.source.map_or(destination, location);
+        self.put(index, source, destination, transfer.length, transfer.address)?;
+        self.last = Some(transfer);
+        Ok(())
+    }
+
+    /// Makes the engine begin.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the device failed.
+    fn start(&mut self) -> Result {
+        let base = self.list.as_ref().ok_or(EINVAL)?.entries.dma_handle();
+        let list = |first: usize, count: usize| List {
+            address: base + (first * size_of::<[u64; 4]>()) as u64,
+            count: count as u32, // at most BATCH_PAGES
+        };
+        let tag = self.tag.unwrap_or(0) as u64;
+        let front = list(0, self.front);
+        let front = if self.digests { Operation::Digest(front) } else { Operation::Copy(front) };
+        let fill = Operation::Fill(list(BATCH_PAGES - self.fills, self.fills), 0);
+        let works: [Work; BATCH_COMMANDS] = [Work { operation: front, tag }, Work { operation: fill, tag }];
+        let works = match (self.front, self.fills) {
+            (0, 0) => return Ok(()),
+            (0, _) => &works[1..],
+            (_, 0) => &works[..1],
+            _ => &works[..],
+        };
+        self.ticket = Some(self.channel.submit(works, self.cause)?);
+        Ok(())
+    }
+
+    /// Waits until the work is done.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the device failed. Any part may have been done then, but the device does nothing more of it.
+    fn finish(&mut self) -> Result {
+        self.ticket.take().map_or(Ok(()), |ticket| self.channel.wait(&ticket))
+    }
+}
+
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
         // The list and what it names are about to get other users; whether the work was done makes no difference to them.
-        let _ = self.wait();
+        let _ = self.finish();
         if let Some(list) = self.list.take() {
             // There is room: the list came from here.
             let _ = self.engine.lists.lock().push_within_capacity(list);

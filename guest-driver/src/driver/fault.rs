@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Pages that come back because a CPU touched them, and those around them.
 
-use super::{gpu::Gpu, parameters, placement::HUGE_SIZE, transfer::InFlight};
+use super::{gpu::Gpu, parameters, placement::HUGE_SIZE};
 use crate::{
     abi::command::Cause,
     zone_device::{
@@ -79,8 +79,8 @@ fn bring_back(map: BoundMap<'_, Gpu>, fault: &CpuFault<'_>) -> Result<bool> {
         let address = |index: usize| window.start + (index << PAGE_SHIFT);
         let is_served = isolated.assign(
             &run,
-            |order| LockedFolio::new_for_vma(order, fault.vma(), address(run.first)).ok(),
-            |index| LockedFolio::new_for_vma(0, fault.vma(), address(index)).ok(),
+            |order| LockedFolio::new_for_vma(order, &fault.vma(), address(run.first)).ok(),
+            |index| LockedFolio::new_for_vma(0, &fault.vma(), address(index)).ok(),
         )?;
         if is_touched && !is_served {
             return Err(ENOMEM);
@@ -91,6 +91,7 @@ fn bring_back(map: BoundMap<'_, Gpu>, fault: &CpuFault<'_>) -> Result<bool> {
         return Ok(false);
     }
     let batch = map.map().memory().engine.batch(Cause::CpuFault);
-    let committed = InFlight::begin(isolated, batch)?.finish_or_repeat()?;
+    // The process loses its memory if this fails, and it may have been another's command that went wrong.
+    let committed = isolated.fill(batch)?.finish(1)?.commit();
     Ok(committed.has_moved(touched))
 }

@@ -7,7 +7,7 @@
 use super::{eviction, gpu::Gpu, inspection, transfer::Pipeline};
 use crate::{
     abi::command::Cause,
-    kernel_ext::mm::{large_folio_rest, Vmas},
+    kernel_ext::mm::{large_folio_rest, LockedVma, Vmas},
     uapi::Direction,
     zone_device::{
         folio::{LockedFolio, Side, HUGE_ORDER},
@@ -17,10 +17,7 @@ use crate::{
 };
 use core::ops::Range;
 use kernel::{
-    mm::{
-        virt::{flags, VmaRef},
-        MmWithUser,
-    },
+    mm::{virt::flags, MmWithUser},
     page::{PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
 };
@@ -116,7 +113,7 @@ fn migrate_pieces(
 /// Begins to move a piece of a VMA to the device, as far as there is free VRAM.
 fn to_device<'a>(
     map: BoundMap<'a, Gpu>,
-    vma: &'a VmaRef,
+    vma: LockedVma<'a>,
     piece: Range<usize>,
     pipeline: &mut Pipeline<'a>,
 ) -> Result<Step> {
@@ -157,7 +154,7 @@ fn behind_stuck_folio(piece: &Range<usize>, from: usize) -> Option<usize> {
 /// Begins to move a piece of a VMA back to the system.
 fn to_system<'a>(
     map: BoundMap<'a, Gpu>,
-    vma: &'a VmaRef,
+    vma: LockedVma<'a>,
     piece: Range<usize>,
     pipeline: &mut Pipeline<'a>,
 ) -> Result<Step> {
@@ -175,8 +172,8 @@ fn to_system<'a>(
         let address = |index: usize| piece.start + (index << PAGE_SHIFT);
         isolated.assign(
             &run,
-            |order| LockedFolio::new_for_vma(order, vma, address(run.first)).ok(),
-            |index| LockedFolio::new_for_vma(0, vma, address(index)).ok(),
+            |order| LockedFolio::new_for_vma(order, &vma, address(run.first)).ok(),
+            |index| LockedFolio::new_for_vma(0, &vma, address(index)).ok(),
         )?;
     }
     if !is_empty {
@@ -188,7 +185,7 @@ fn to_system<'a>(
 /// Isolates a VMA's pages; `None` if they are of a kind that never migrates.
 fn isolate<'a>(
     map: BoundMap<'a, Gpu>,
-    vma: &'a VmaRef,
+    vma: LockedVma<'a>,
     range: Range<usize>,
     from: Side,
 ) -> Result<Option<Isolated<'a, Gpu>>> {

@@ -7,67 +7,18 @@ use super::{
 };
 use crate::{
     abi::command::Cause,
-    zone_device::migrate::{Committed, Isolated, Mapped},
+    zone_device::migrate::{Filling, Isolated},
 };
 use kernel::prelude::*;
 
 /// Batches of one thread that are under way at once: enough to isolate pages while others are copied on each engine.
 const DEPTH: usize = 4;
 
-/// A migration that the device is filling.
-pub(crate) struct InFlight<'a> {
-    // Dropped first, which waits: the device must be done with the pages before they are let go.
-    batch: Batch<'a>,
-    mapped: Mapped<'a, Gpu>,
-}
-
-impl<'a> InFlight<'a> {
-    /// Makes the device begin to fill the destinations.
-    ///
-    /// # Errors
-    ///
-    /// `EIO` if the device failed; `ENOMEM`. Every folio goes back to where it was.
-    pub(crate) fn begin(isolated: Isolated<'a, Gpu>, mut batch: Batch<'a>) -> Result<Self> {
-        let mapped = isolated.map(|transfer| batch.add(transfer))?;
-        let mut in_flight = Self { batch, mapped };
-        in_flight.batch.submit()?;
-        Ok(in_flight)
-    }
-
-    /// Waits until the destinations are filled, and puts them in the place of their sources.
-    ///
-    /// # Errors
-    ///
-    /// `EIO` if the device failed. Every folio goes back to where it was.
-    pub(crate) fn finish(mut self) -> Result<Committed<'a>> {
-        self.batch.wait()?;
-        Ok(self.into_committed())
-    }
-
-    /// As [`InFlight::finish`], and does the work a second time if it fails: it may have been another's command that went wrong.
-    ///
-    /// # Errors
-    ///
-    /// As for [`InFlight::finish`].
-    pub(crate) fn finish_or_repeat(mut self) -> Result<Committed<'a>> {
-        if self.batch.wait().is_err() {
-            self.batch.run()?;
-        }
-        Ok(self.into_committed())
-    }
-
-    fn into_committed(self) -> Committed<'a> {
-        let Self { batch, mapped } = self;
-        drop(batch);
-        mapped.filled().commit()
-    }
-}
-
 /// A thread's migrations under way, in order.
 pub(crate) struct Pipeline<'a> {
     engine: &'a CopyEngine,
     cause: Cause,
-    queue: KVec<InFlight<'a>>,
+    queue: KVec<Filling<'a, Gpu, Batch<'a>>>,
     moved: usize,
 }
 
@@ -100,8 +51,7 @@ impl<'a> Pipeline<'a> {
                 None => self.finish_oldest()?,
             }
         };
-        let in_flight = InFlight::begin(isolated, batch)?;
-        self.queue.push_within_capacity(in_flight).map_err(|_| EINVAL)
+        self.queue.push_within_capacity(isolated.fill(batch)?).map_err(|_| EINVAL)
     }
 
     /// Ends all migrations. Returns the number of pages that moved.
@@ -118,7 +68,7 @@ impl<'a> Pipeline<'a> {
 
     fn finish_oldest(&mut self) -> Result {
         let oldest = self.queue.remove(0).map_err(|_| EINVAL)?;
-        self.moved += oldest.finish()?.count();
+        self.moved += oldest.finish(0)?.commit().count();
         Ok(())
     }
 }

@@ -2,8 +2,11 @@
 //! Memory in general: how much there is, and walking a process's VMAs.
 
 use crate::bindings;
-use core::ops::Range;
-use kernel::mm::{virt::VmaRef, MmWithUser, MmapReadGuard};
+use core::ops::{Deref, Range};
+use kernel::mm::{
+    virt::{flags, VmaRef},
+    MmWithUser, MmapReadGuard,
+};
 
 /// How many pages of RAM the kernel manages.
 pub(crate) fn total_ram_pages() -> usize {
@@ -18,32 +21,54 @@ pub(crate) fn large_folio_rest(address: usize) -> usize {
     unsafe { bindings::ersatz_large_folio_rest(address) }
 }
 
-/// What the `kernel` crate's `VmaRef` does not tell.
-pub(crate) trait VmaExt {
+/// A VMA of an mm that is locked for reading.
+///
+/// The `kernel` crate's [`VmaRef`] may also stand for a VMA that is locked alone, which is not enough for migrating.
+///
+/// # Invariants
+///
+/// The VMA is valid and its mm locked for reading for `'a`.
+#[derive(Clone, Copy)]
+pub(crate) struct LockedVma<'a>(&'a VmaRef);
+
+impl<'a> LockedVma<'a> {
+    /// # Safety
+    ///
+    /// `vma` points to a valid VMA, whose mm is locked for reading for `'a`.
+    pub(crate) unsafe fn from_raw(vma: *mut bindings::vm_area_struct) -> Self {
+        // SAFETY: By the function's requirements.
+        Self(unsafe { VmaRef::from_raw(vma) })
+    }
+
     /// Whether userfaultfd watches the area, for missing pages or for writes.
-    fn has_userfaultfd(&self) -> bool;
-
-    /// Whether the process does not want huge folios here.
-    fn is_thp_disabled(&self) -> bool;
-
-    /// Whether the kernel refuses to hand out the area's pages (`get_user_pages()`): they are a device's, or secret.
-    fn refuses_gup(&self) -> bool;
-}
-
-impl VmaExt for VmaRef {
-    fn has_userfaultfd(&self) -> bool {
-        // SAFETY: The VMA is valid and locked for as long as its reference lives.
+    pub(crate) fn has_userfaultfd(self) -> bool {
+        // SAFETY: By the type invariants.
         unsafe { bindings::ersatz_vma_has_userfaultfd(self.as_ptr()) }
     }
 
-    fn is_thp_disabled(&self) -> bool {
-        // SAFETY: As in `has_userfaultfd`.
+    /// Whether the process does not want huge folios here.
+    pub(crate) fn is_thp_disabled(self) -> bool {
+        // SAFETY: By the type invariants.
         unsafe { bindings::ersatz_vma_is_thp_disabled(self.as_ptr()) }
     }
 
-    fn refuses_gup(&self) -> bool {
-        // SAFETY: As in `has_userfaultfd`.
+    /// Whether the kernel refuses to hand out the area's pages (`get_user_pages()`): they are a device's, or secret.
+    pub(crate) fn refuses_gup(self) -> bool {
+        // SAFETY: By the type invariants.
         unsafe { bindings::ersatz_vma_refuses_gup(self.as_ptr()) }
+    }
+
+    /// Whether the area permits any access.
+    pub(crate) fn is_accessible(self) -> bool {
+        self.flags() & (flags::READ | flags::WRITE | flags::EXEC) != 0
+    }
+}
+
+impl Deref for LockedVma<'_> {
+    type Target = VmaRef;
+
+    fn deref(&self) -> &VmaRef {
+        self.0
     }
 }
 
@@ -60,14 +85,14 @@ impl<'a> Vmas<'a> {
     }
 
     /// The first VMA that ends behind `range.start` and starts before `range.end`, and what of the range lies in it.
-    pub(crate) fn first_in(&self, range: Range<usize>) -> Option<(&VmaRef, Range<usize>)> {
+    pub(crate) fn first_in(&self, range: Range<usize>) -> Option<(LockedVma<'_>, Range<usize>)> {
         // SAFETY: `mm` is valid and locked for reading.
         let vma = unsafe { bindings::ersatz_find_vma(self.mm.as_raw(), range.start) };
         if vma.is_null() {
             return None;
         }
         // SAFETY: The VMA is valid, and cannot go while the mm is locked, which is as long as `self` lives.
-        let vma = unsafe { VmaRef::from_raw(vma) };
+        let vma = unsafe { LockedVma::from_raw(vma) };
         let part = vma.start().max(range.start)..vma.end().min(range.end);
         (!part.is_empty()).then_some((vma, part))
     }

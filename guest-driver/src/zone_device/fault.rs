@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A CPU's touch of a private page, and how it ends.
 
-use crate::bindings;
-use kernel::{mm::virt::VmaRef, page::PAGE_MASK, prelude::*};
+use crate::{bindings, kernel_ext::mm::LockedVma};
+use kernel::{page::PAGE_MASK, prelude::*};
 
 /// How a CPU fault on a private page ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,9 +58,9 @@ impl<'a> CpuFault<'a> {
     }
 
     /// The VMA that was touched.
-    pub(crate) fn vma(&self) -> &VmaRef {
+    pub(crate) fn vma(&self) -> LockedVma<'_> {
         // SAFETY: By the type invariants.
-        unsafe { VmaRef::from_raw(self.vmf.__bindgen_anon_1.vma) }
+        unsafe { LockedVma::from_raw(self.vmf.__bindgen_anon_1.vma) }
     }
 
     /// The address that was touched, rounded down to its page.

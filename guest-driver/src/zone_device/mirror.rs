@@ -13,7 +13,7 @@ use crate::{
     bindings,
     kernel_ext::{
         dma::SystemMappings,
-        mm::{VmaExt, Vmas},
+        mm::Vmas,
     },
 };
 use core::ops::Range;

@@ -7,14 +7,13 @@ use super::super::{
     pagemap::{BoundMap, DeviceMemory, Kind},
 };
 use super::{
-    mapped::{Mapped, Transfer},
+    filling::{Copier, Filling},
     migration::{Migration, Origin},
     Run, Source,
 };
-use crate::{bindings, kernel_ext::mm::VmaExt};
+use crate::{bindings, kernel_ext::mm::LockedVma};
 use core::ops::Range;
 use kernel::{
-    mm::virt::{flags, VmaRef},
     page::{PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
 };
@@ -46,7 +45,7 @@ impl<'a, T: DeviceMemory> Isolated<'a, T> {
     ///
     /// `EINVAL` for a VMA whose pages cannot migrate (huge pages of hugetlbfs, device mappings, DAX), and for a range that
     /// is empty or not within the VMA; `ENOMEM`.
-    pub(crate) fn of_vma(map: BoundMap<'a, T>, vma: &'a VmaRef, range: Range<usize>, from: Side) -> Result<Self> {
+    pub(crate) fn of_vma(map: BoundMap<'a, T>, vma: LockedVma<'a>, range: Range<usize>, from: Side) -> Result<Self> {
         Self::setup(map, vma, range, from, core::ptr::null_mut())
     }
 
@@ -64,7 +63,7 @@ impl<'a, T: DeviceMemory> Isolated<'a, T> {
 
     fn setup(
         map: BoundMap<'a, T>,
-        vma: &'a VmaRef,
+        vma: LockedVma<'a>,
         range: Range<usize>,
         from: Side,
         fault_page: *mut bindings::page,
@@ -101,8 +100,7 @@ impl<'a, T: DeviceMemory> Isolated<'a, T> {
         dst.truncate(args.npages);
         // SAFETY: Setup succeeded: it filled in `npages` entries of `src`, and cleared those of `dst`. The VMA is locked for `'a`.
         let migration = unsafe { Migration::new(src, dst, Origin::Vma(args), from) };
-        let accessible = vma.flags() & (flags::READ | flags::WRITE | flags::EXEC) != 0;
-        let holes = if accessible && !vma.has_userfaultfd() { Holes::Fill } else { Holes::Leave };
+        let holes = if vma.is_accessible() && !vma.has_userfaultfd() { Holes::Fill } else { Holes::Leave };
         let mut isolated = Self { map, migration, holes };
         if vma.is_thp_disabled() {
             isolated.break_holes();
@@ -231,13 +229,13 @@ impl<'a, T: DeviceMemory> Isolated<'a, T> {
         Ok(true)
     }
 
-    /// Brings the system's side into the device's reach, and calls `add` for each stretch that is to be copied or cleared.
+    /// Brings the system's side into the device's reach, and makes `copier` begin to fill the destinations.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; `EIO` if memory cannot be mapped for the device; what `add` returns.
-    pub(crate) fn map(self, add: impl FnMut(Transfer) -> Result) -> Result<Mapped<'a, T>> {
-        Mapped::new(self, add)
+    /// `ENOMEM`; `EIO` if memory cannot be mapped for the device; what `copier` reports. Every folio goes back to where it was.
+    pub(crate) fn fill<C: Copier>(self, copier: C) -> Result<Filling<'a, T, C>> {
+        Filling::begin(self, copier)
     }
 
     /// The destination that begins at a place: its first page frame, and its order.

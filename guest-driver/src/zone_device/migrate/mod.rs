@@ -4,10 +4,10 @@
 //! A migration goes through these states, and each ends well wherever it is dropped:
 //!
 //! 1. [`Isolated`]: the folios that can move are unmapped everywhere and locked; a CPU that touches them waits. The driver gives each
-//!    a destination. Dropped here, or in the next state, every folio goes back to where it was.
-//! 2. [`Mapped`], by [`Isolated::map`]: what a device needs to fill the destinations is in its reach: the system's side is mapped for DMA.
-//! 3. `Filled`, by [`Mapped::filled`], with which the driver vouches for the content of the destinations.
-//! 4. [`Committed`], by `Filled::commit`: the destinations have taken the place of their sources, save those that
+//!    a destination. Dropped here, or in the next states, every folio goes back to where it was.
+//! 2. [`Filling`], by [`Isolated::fill`]: the system's side is mapped for DMA, and a [`Copier`] is at work.
+//! 3. [`Filled`](filling::Filled), by [`Filling::finish`]: each destination has its content.
+//! 4. [`Committed`](filling::Committed), by `Filled::commit`: the destinations have taken the place of their sources, save those that
 //!    something held on to at the last moment. Dropped here, the process sees the new folios.
 //!
 //! What moves is a [`Run`]: a folio of some order, or a hole that one would fill. A destination is as large as its run, or else
@@ -17,13 +17,13 @@
 //!
 //! [`Kind::Coherent`]: super::pagemap::Kind::Coherent
 
+mod filling;
 mod isolated;
-mod mapped;
 mod migration;
 
 pub(super) use isolated::replace_lost;
 pub(crate) use isolated::Isolated;
-pub(crate) use mapped::{Committed, Endpoint, Mapped, Transfer};
+pub(crate) use filling::{Copier, Endpoint, Filling, Transfer};
 
 use super::folio::Pfn;
 

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Filling destinations by a device, and what comes after.
+
+use super::super::{
+    folio::{Pfn, Side},
+    pagemap::DeviceMemory,
+};
+use super::{isolated::Isolated, migration::Migration, Source};
+use crate::kernel_ext::dma::SystemMappings;
+use kernel::{
+    dma::{DataDirection, DmaAddress},
+    page::PAGE_SIZE,
+    prelude::*,
+};
+
+/// One end of a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    /// An offset into the device's memory, in bytes.
+    Device(u64),
+    /// System memory, by its bus address.
+    System(DmaAddress),
+}
+
+/// A stretch of memory to copy or to clear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Transfer {
+    /// `None` if the destination is to be cleared.
+    pub(crate) source: Option<Endpoint>,
+    /// Where the content goes.
+    pub(crate) destination: Endpoint,
+    /// Length in bytes.
+    pub(crate) length: usize,
+    /// The user's address.
+    pub(crate) address: usize,
+}
+
+/// A device's work on one migration.
+///
+/// An implementation vouches for two things, which nothing here can check: when [`Copier::finish`] succeeds, all transfers that were added
+/// have been carried out; and once it has returned, or the copier has been dropped, the device touches none of their memory any more.
+pub(crate) trait Copier {
+    /// Adds a stretch. Called before [`Copier::start`].
+    ///
+    /// # Errors
+    ///
+    /// Any: the migration does not take place.
+    fn add(&mut self, transfer: Transfer) -> Result;
+
+    /// Makes the device begin. May be called again after [`Copier::finish`] has failed, to do all of the work once more.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Copier::add`].
+    fn start(&mut self) -> Result;
+
+    /// Waits until the device is done.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Copier::add`].
+    fn finish(&mut self) -> Result;
+}
+
+/// Folios whose destinations a device is filling.
+pub(crate) struct Filling<'a, T: DeviceMemory, C: Copier> {
+    // In the order in which they must go: the device stops, its reach ends, the pages are let go.
+    copier: C,
+    mappings: SystemMappings<'a>,
+    isolated: Isolated<'a, T>,
+}
+
+impl<'a, T: DeviceMemory, C: Copier> Filling<'a, T, C> {
+    pub(super) fn begin(isolated: Isolated<'a, T>, copier: C) -> Result<Self> {
+        let (map, from) = (isolated.map_of_device(), isolated.from());
+        let direction = match from {
+            Side::System => DataDirection::ToDevice,
+            Side::Device | Side::StandIn => DataDirection::FromDevice,
+        };
+        let mappings = SystemMappings::new(map.dev(), direction, isolated.len(), GFP_KERNEL);
+        let mut filling = Self { copier, mappings, isolated };
+        filling.add_all()?;
+        filling.mappings.finish()?;
+        filling.copier.start()?;
+        Ok(filling)
+    }
+
+    fn add_all(&mut self) -> Result {
+        let mut at = 0;
+        while let Some(run) = self.isolated.next_run(at) {
+            at = run.end();
+            let mut index = run.first;
+            while index < run.end() {
+                let Some((destination, order)) = self.isolated.destination(&run, index) else {
+                    index += 1;
+                    continue;
+                };
+                let source = match run.source {
+                    Source::Hole => None,
+                    Source::Folio(pfn) => Some(pfn + (index - run.first)),
+                };
+                let address = self.isolated.address(&run, index);
+                self.add(Piece { source, destination, pages: 1 << order, address })?;
+                index += 1 << order;
+            }
+        }
+        Ok(())
+    }
+
+    /// Maps the system's side of a piece, and gives the copier its stretches.
+    fn add(&mut self, piece: Piece) -> Result {
+        let map = self.isolated.map_of_device();
+        let (system, device) = match (self.isolated.from(), piece.source) {
+            (Side::System, source) => (source, piece.destination),
+            (Side::Device, Some(source)) => (Some(piece.destination), source),
+            (Side::Device, None) | (Side::StandIn, _) => return Err(EINVAL),
+        };
+        let mut done = 0;
+        while done < piece.pages {
+            let device = Endpoint::Device(map.offset(device + done).ok_or(EINVAL)?);
+            let (system, pages) = match system {
+                None => (None, piece.pages),
+                Some(pfn) => {
+                    // SAFETY: An isolated source and a destination stay allocated until the migration is dropped, which is after the
+                    // mappings are. Nobody else has a use for a destination's content.
+                    let (address, pages) = unsafe { self.mappings.map(pfn + done, piece.pages - done) }?;
+                    (Some(Endpoint::System(address)), pages)
+                }
+            };
+            let (source, destination) = match (self.isolated.from(), system) {
+                (Side::System, system) => (system, device),
+                (_, Some(system)) => (Some(device), system),
+                (_, None) => return Err(EINVAL),
+            };
+            let (length, address) = (pages * PAGE_SIZE, piece.address + done * PAGE_SIZE);
+            self.copier.add(Transfer { source, destination, length, address })?;
+            done += pages;
+        }
+        Ok(())
+    }
+
+    /// Waits until the destinations are filled. The work is done again, up to `repeats` times, if it fails.
+    ///
+    /// # Errors
+    ///
+    /// What the copier reports. Every folio goes back to where it was.
+    pub(crate) fn finish(mut self, repeats: u32) -> Result<Filled<'a>> {
+        let mut result = self.copier.finish();
+        for _ in 0..repeats {
+            if result.is_ok() {
+                break;
+            }
+            self.copier.start()?;
+            result = self.copier.finish();
+        }
+        result?;
+        let Self { copier, mappings, isolated } = self;
+        drop(copier);
+        // What the device wrote may have to be copied to where it belongs.
+        drop(mappings);
+        Ok(Filled(isolated.into_migration()))
+    }
+}
+
+/// A destination and its source, both contiguous.
+struct Piece {
+    source: Option<Pfn>,
+    destination: Pfn,
+    pages: usize,
+    address: usize,
+}
+
+/// Folios whose destinations have their content.
+pub(crate) struct Filled<'a>(Migration<'a>);
+
+impl<'a> Filled<'a> {
+    /// Puts the destinations in the place of their sources.
+    pub(crate) fn commit(mut self) -> Committed<'a> {
+        self.0.commit();
+        Committed(self.0)
+    }
+}
+
+/// Folios that have moved, but that nobody sees until this is dropped.
+pub(crate) struct Committed<'a>(Migration<'a>);
+
+impl Committed<'_> {
+    /// Number of pages that moved.
+    pub(crate) fn count(&self) -> usize {
+        self.0.count_moved()
+    }
+
+    /// Whether the page at a place moved.
+    pub(crate) fn has_moved(&self, index: usize) -> bool {
+        self.0.has_moved(index)
+    }
+}
