@@ -8,12 +8,15 @@ mod direct;
 mod errors;
 mod eviction;
 mod fixture;
+mod folio;
+mod folios;
 mod fork;
 mod holes;
 mod huge;
 mod ksm;
 mod limbo;
 mod module;
+mod orders;
 mod page_map;
 mod parts;
 mod pin;
@@ -26,9 +29,11 @@ mod protection;
 mod races;
 mod random;
 mod refused;
+mod remap;
 mod resize;
 mod roundtrip;
 mod setting;
+mod splits;
 mod stay;
 mod swap;
 mod syscalls;
@@ -52,6 +57,9 @@ pub const TOPICS: &[&[Test]] = &[
     stay::TESTS,
     vma::TESTS,
     huge::TESTS,
+    folios::TESTS,
+    splits::TESTS,
+    orders::TESTS,
     fork::TESTS,
     processes::TESTS,
     threads::TESTS,
