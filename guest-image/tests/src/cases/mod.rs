@@ -15,6 +15,7 @@ mod holes;
 mod huge;
 mod ksm;
 mod limbo;
+mod limited;
 mod module;
 mod orders;
 mod page_map;
@@ -31,6 +32,7 @@ mod random;
 mod refused;
 mod remap;
 mod resize;
+mod room;
 mod roundtrip;
 mod setting;
 mod splits;
@@ -94,4 +96,5 @@ pub const TOPICS: &[&[Test]] = &[
     direct::peers::TESTS,
     resize::TESTS,
     module::TESTS,
+    room::TESTS,
 ];
