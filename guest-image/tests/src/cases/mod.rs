@@ -17,6 +17,7 @@ mod ksm;
 mod limbo;
 mod limited;
 mod module;
+mod museum;
 mod orders;
 mod page_map;
 mod parts;
@@ -76,6 +77,7 @@ pub const TOPICS: &[&[Test]] = &[
     pinned::TESTS,
     limbo::TESTS,
     swap::TESTS,
+    museum::TESTS,
     random::TESTS,
     devices::TESTS,
     poison::TESTS,
