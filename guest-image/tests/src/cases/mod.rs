@@ -38,6 +38,8 @@ mod roundtrip;
 mod setting;
 mod splits;
 mod stay;
+mod stress;
+mod stress_memory;
 mod swap;
 mod syscalls;
 mod threads;
@@ -99,4 +101,5 @@ pub const TOPICS: &[&[Test]] = &[
     resize::TESTS,
     module::TESTS,
     room::TESTS,
+    stress::TESTS,
 ];
