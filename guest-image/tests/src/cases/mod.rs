@@ -8,12 +8,17 @@ mod direct;
 mod errors;
 mod eviction;
 mod fixture;
+mod folio;
+mod folios;
 mod fork;
 mod holes;
 mod huge;
 mod ksm;
 mod limbo;
+mod limited;
 mod module;
+mod museum;
+mod orders;
 mod page_map;
 mod parts;
 mod pin;
@@ -26,10 +31,15 @@ mod protection;
 mod races;
 mod random;
 mod refused;
+mod remap;
 mod resize;
+mod room;
 mod roundtrip;
 mod setting;
+mod splits;
 mod stay;
+mod stress;
+mod stress_memory;
 mod swap;
 mod syscalls;
 mod threads;
@@ -52,6 +62,9 @@ pub const TOPICS: &[&[Test]] = &[
     stay::TESTS,
     vma::TESTS,
     huge::TESTS,
+    folios::TESTS,
+    splits::TESTS,
+    orders::TESTS,
     fork::TESTS,
     processes::TESTS,
     threads::TESTS,
@@ -66,6 +79,7 @@ pub const TOPICS: &[&[Test]] = &[
     pinned::TESTS,
     limbo::TESTS,
     swap::TESTS,
+    museum::TESTS,
     random::TESTS,
     devices::TESTS,
     poison::TESTS,
@@ -86,4 +100,6 @@ pub const TOPICS: &[&[Test]] = &[
     direct::peers::TESTS,
     resize::TESTS,
     module::TESTS,
+    room::TESTS,
+    stress::TESTS,
 ];

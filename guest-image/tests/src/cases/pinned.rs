@@ -9,13 +9,13 @@ use ersatz_uapi::{Direction, PageState};
 use nix::sys::mman::MmapAdvise;
 
 use super::fixture::{assert_works, on_device};
+use super::folio::{HUGE, MEDIUM, medium};
 use super::page_map::{entries, folio_pages};
 use super::pin::Pin;
-use super::setting::Setting;
 use crate::bus::Function;
 use crate::device::Device;
 use crate::pattern::Pattern;
-use crate::region::{HUGE_PAGE, Region, Span};
+use crate::region::{Region, Span};
 use crate::suite::{Need, test_list};
 
 test_list! { "pinned":
@@ -31,11 +31,6 @@ test_list! { "pinned":
 
 /// More pages than any driver moves at a time.
 const MANY: usize = 2048;
-/// Pages in a folio of 64 KiB.
-const FOLIO: usize = 16;
-/// Where the kernel is told whether to use those.
-const FOLIO_SETTING: &str = "/sys/kernel/mm/transparent_hugepage/hugepages-64kB/enabled";
-
 /// Evicts a few times and asserts that only these pages are left.
 fn assert_evicted_but(device: &Device, region: &Region, pinned: &[usize]) {
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -71,7 +66,8 @@ fn pages_all_over_do_not_keep_others_from_eviction() {
     let pins: Vec<Pin> = pinned.iter().map(|&index| Pin::new(&region, index..index + 1)).collect();
     let watch = device.watch();
     assert_evicted_but(&device, &region, &pinned);
-    watch.assert_pages(Counter::BytesEvicted, MANY - pinned.len());
+    // A page may be copied before the kernel finds that it is in use.
+    assert!(watch.pages(Counter::BytesEvicted) >= (MANY - pinned.len()) as u64);
     drop(pins);
     assert_evicted_but(&device, &region, &[]);
     region.check(pattern);
@@ -124,18 +120,6 @@ fn a_page_does_not_keep_others_from_coming_back() {
     region.check(pattern);
 }
 
-/// Memory in folios of 64 KiB, with content.
-fn in_folios(count: usize, pattern: Pattern) -> (Region, Setting) {
-    let setting = Setting::set(FOLIO_SETTING, "always");
-    // Begins at the boundary of a huge page, but has no room for one.
-    let region = Region::huge(1).resize(count * FOLIO);
-    region.fill(pattern);
-    for folio in 0..count {
-        assert_eq!(folio_pages(region.page(folio * FOLIO)), FOLIO, "pages in folio {folio}");
-    }
-    (region, setting)
-}
-
 /// Asserts that all pages but at most these went to the device in the second attempt at the latest.
 fn assert_goes_but(device: &Device, region: &Region, stays: std::ops::Range<usize>) {
     for _ in 0..2 {
@@ -148,30 +132,29 @@ fn assert_goes_but(device: &Device, region: &Region, stays: std::ops::Range<usiz
 
 fn a_folio_does_not_keep_the_ones_behind_it() {
     let (device, pattern) = (Device::open(), Pattern::new(1));
-    let (region, _setting) = in_folios(4, pattern);
-    let pin = Pin::new(&region, FOLIO + 5..FOLIO + 6);
-    assert_goes_but(&device, &region, FOLIO..2 * FOLIO);
-    assert_eq!(device.on_device(region.page(FOLIO + 5)), 0, "a page that was pinned went to the device");
+    let (region, _setting) = medium(4, pattern);
+    let pin = Pin::new(&region, MEDIUM + 5..MEDIUM + 6);
+    assert_goes_but(&device, &region, MEDIUM..2 * MEDIUM);
+    assert_eq!(device.on_device(region.page(MEDIUM + 5)), 0, "a page that was pinned went to the device");
     drop(pin);
     device.to_device(region.span());
-    device.assert_digests(region.span(), 4 * FOLIO, |index| pattern.digest(index));
+    device.assert_digests(region.span(), 4 * MEDIUM, |index| pattern.digest(index));
     region.check(pattern);
 }
 
 fn a_folio_does_not_keep_small_pages_behind_it() {
     let (device, pattern) = (Device::open(), Pattern::new(1));
-    let (region, setting) = in_folios(2, pattern);
+    let (region, setting) = medium(2, pattern);
     setting.change("never");
-    region.advise(FOLIO..2 * FOLIO, MmapAdvise::MADV_DONTNEED).expect("MADV_DONTNEED");
-    (FOLIO..2 * FOLIO).for_each(|index| region.write(index, &pattern.page(index)));
-    assert_eq!(folio_pages(region.page(FOLIO)), 1, "pages in a folio that was to be small");
+    region.advise(MEDIUM..2 * MEDIUM, MmapAdvise::MADV_DONTNEED).expect("MADV_DONTNEED");
+    (MEDIUM..2 * MEDIUM).for_each(|index| region.write(index, &pattern.page(index)));
+    assert_eq!(folio_pages(region.page(MEDIUM)), 1, "pages in a folio that was to be small");
     let _pin = Pin::new(&region, 0..1);
-    assert_goes_but(&device, &region, 0..FOLIO);
+    assert_goes_but(&device, &region, 0..MEDIUM);
     region.check(pattern);
 }
 
 fn a_huge_page_does_not_keep_the_ones_behind_it() {
-    const HUGE: usize = HUGE_PAGE / crate::pattern::PAGE;
     let (device, pattern) = (Device::open(), Pattern::new(1));
     let region = Region::huge(3);
     region.fill(pattern);

@@ -21,7 +21,7 @@ test_list! { "races":
 /// Pages in the range that two sides fight about.
 const PAGES: usize = 64;
 /// How often they do. Today's driver loses one round in twenty-five.
-const ROUNDS: usize = 300;
+const ROUNDS: usize = 200;
 /// The byte that pages are filled with.
 const FULL: u8 = 0xa5;
 
@@ -115,7 +115,7 @@ fn unmapping_beside_touched_pages() {
     let device = Device::open();
     let begin = Barrier::new(2);
     let mut dice = dice(1);
-    for round in 0..ROUNDS / 2 {
+    for round in 0..ROUNDS / 4 {
         let region = small_pages();
         fill(&region, 0..PAGES);
         device.migrate(region.span(), Direction::ToDevice);
