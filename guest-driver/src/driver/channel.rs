@@ -13,17 +13,21 @@ use crate::{
         command::{Cause, Command, Operation},
         regs::{self, ChannelControl, ChannelStatus},
     },
-    kernel_ext::{pci_device::BusMaster, wait::WaitQueue},
+    kernel_ext::{
+        interrupt::Handler,
+        pci_device::BusMaster,
+        shared_words::{dma_read_barrier, dma_write_barrier, SharedWords},
+        wait::WaitQueue,
+    },
 };
 use kernel::{
     device::{Bound, Device},
-    dma::Coherent,
-    irq, new_mutex, pci,
+    new_mutex, pci,
     prelude::*,
     sync::{
         aref::ARef,
         atomic::{ordering, Atomic},
-        barrier, Arc, Mutex,
+        Arc, Mutex,
     },
     time::{delay::fsleep, msecs_to_jiffies, Delta},
 };
@@ -32,6 +36,8 @@ use kernel::{
 const RING_ORDER: u32 = 8;
 /// Length of the ring in commands.
 pub(crate) const RING_LENGTH: usize = 1 << RING_ORDER;
+/// Words of a command.
+const COMMAND_WORDS: usize = 8;
 const PUT: usize = CONTROL_BLOCK_PUT as usize / size_of::<u64>();
 const FENCE: usize = CONTROL_BLOCK_FENCE as usize / size_of::<u64>();
 /// How often a waiting thread asks the device for errors, in case an interrupt was lost.
@@ -78,8 +84,8 @@ pub(crate) struct Channel {
     number: u32,
     vector: u16,
     registers: Arc<Registers>,
-    ring: Coherent<[[u64; 8]]>,
-    control: Coherent<[u64]>,
+    ring: SharedWords,
+    control: SharedWords,
     timeout_ms: u32,
     #[pin]
     submission: Mutex<Submission>,
@@ -109,8 +115,8 @@ impl Channel {
         vector: u16,
     ) -> Result<Arc<Self>> {
         let dev: &Device<Bound> = pdev.as_ref();
-        let ring = Coherent::<[u64; 8]>::zeroed_slice(dev, RING_LENGTH, GFP_KERNEL)?;
-        let control = Coherent::<u64>::zeroed_slice(dev, CONTROL_BLOCK_SIZE as usize / size_of::<u64>(), GFP_KERNEL)?;
+        let ring = SharedWords::zeroed(dev, RING_LENGTH * COMMAND_WORDS)?;
+        let control = SharedWords::zeroed(dev, CONTROL_BLOCK_SIZE as usize / size_of::<u64>())?;
         let channel = Arc::pin_init(
             pin_init!(Self {
                 dev: dev.into(),
@@ -173,13 +179,12 @@ impl Channel {
                 interrupt: last,
                 tag: work.tag,
             };
-            let words = command.encode().map(u64::to_le);
-            kernel::dma_write!(self.ring, [try: put as usize % RING_LENGTH], words);
+            self.ring.write(put as usize % RING_LENGTH * COMMAND_WORDS, &command.encode())?;
             put = put.wrapping_add(1);
         }
         // The device must not see PUT before the commands.
-        barrier::smp_wmb();
-        kernel::dma_write!(self.control, [try: PUT], u64::from(put).to_le());
+        dma_write_barrier();
+        self.control.write(PUT, &[u64::from(put)])?;
         submission.put = put;
         submission.last_fence = fence;
         self.waiting.fetch_add(1, ordering::Relaxed);
@@ -216,7 +221,7 @@ impl Channel {
     fn progress(&self, ticket: &Ticket) -> Option<Progress> {
         let fence = self.fence();
         // The fence is this generation's if the generation has not changed once it has been read.
-        barrier::smp_rmb();
+        dma_read_barrier();
         let same = self.generation.load(ordering::Acquire) == ticket.generation;
         let fence = if same { fence } else { self.fence_at_reset.load(ordering::Relaxed) };
         if fence >= ticket.fence {
@@ -229,8 +234,7 @@ impl Channel {
     }
 
     fn fence(&self) -> u64 {
-        let read = || -> Result<u64> { Ok(u64::from_le(kernel::dma_read!(self.control, [try: FENCE]))) };
-        read().unwrap_or(0)
+        self.control.read(FENCE).unwrap_or(0)
     }
 
     fn status(&self) -> Result<ChannelStatus> {
@@ -334,11 +338,11 @@ impl Channel {
     /// Hands ring and control block to a channel that was reset.
     fn enable(&self, submission: &mut Submission) -> Result {
         submission.put = 0;
-        kernel::dma_write!(self.control, [try: PUT], 0u64);
-        barrier::smp_wmb();
+        self.control.write(PUT, &[0])?;
+        dma_write_barrier();
         let write = |register, value| self.registers.write_channel(self.number, register, value);
-        write(regs::RING_BASE, self.ring.dma_handle())?;
-        write(regs::CONTROL_BLOCK, self.control.dma_handle())?;
+        write(regs::RING_BASE, self.ring.dma_address())?;
+        write(regs::CONTROL_BLOCK, self.control.dma_address())?;
         write(regs::RING_ORDER, RING_ORDER.into())?;
         write(regs::VECTOR, self.vector.into())?;
         write(regs::CHANNEL_CONTROL, ChannelControl(0).with_enable(true).0.into())?;
@@ -364,14 +368,13 @@ pub(crate) struct ChannelInterrupt {
     pub(crate) channel: Arc<Channel>,
 }
 
-impl irq::Handler for ChannelInterrupt {
-    fn handle(&self, _dev: &Device<Bound>) -> irq::IrqReturn {
+impl Handler for ChannelInterrupt {
+    fn handle(&self) {
         let fence = self.channel.fence();
         // No progress: an error, or an interrupt whose fence was seen with an earlier one. The waiting threads ask the device.
         if self.channel.fence_seen.xchg(fence, ordering::Relaxed) == fence {
             self.channel.suspicious.store(true, ordering::Relaxed);
         }
         self.channel.waiters.wake_all();
-        irq::IrqReturn::Handled
     }
 }

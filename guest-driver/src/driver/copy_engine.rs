@@ -5,10 +5,12 @@
 //! list if all are under way.
 
 use super::channel::{Channel, Work, RING_LENGTH};
-use crate::abi::command::{Cause, List, ListEntry, Location, Operation};
+use crate::{
+    abi::command::{Cause, List, ListEntry, Location, Operation},
+    kernel_ext::shared_words::SharedWords,
+};
 use kernel::{
     device::{Bound, Device},
-    dma::Coherent,
     new_condvar, new_mutex,
     page::PAGE_SIZE,
     prelude::*,
@@ -17,6 +19,8 @@ use kernel::{
 
 /// Most pages in one batch: 2 MiB.
 pub(crate) const BATCH_PAGES: usize = 512;
+/// Words of a list entry.
+const ENTRY_WORDS: usize = 4;
 /// Batches that can be under way at once.
 const LISTS: usize = 8;
 /// Commands that a batch may need: a copy and a fill, or a digest.
@@ -25,8 +29,8 @@ const _: () = assert!(LISTS * BATCH_COMMANDS <= RING_LENGTH, "the ring can hold 
 
 /// A list, and room for what a digest says of each of its pages.
 struct SharedList {
-    entries: Coherent<[[u64; 4]]>,
-    results: Coherent<[u64]>,
+    entries: SharedWords,
+    results: SharedWords,
 }
 
 /// The copy engine of a device, by one of its channels.
@@ -50,8 +54,8 @@ impl CopyEngine {
             let mut lists = KVec::with_capacity(LISTS, GFP_KERNEL)?;
             for _ in 0..LISTS {
                 let list = SharedList {
-                    entries: Coherent::<[u64; 4]>::zeroed_slice(dev, BATCH_PAGES, GFP_KERNEL)?,
-                    results: Coherent::<u64>::zeroed_slice(dev, BATCH_PAGES, GFP_KERNEL)?,
+                    entries: SharedWords::zeroed(dev, BATCH_PAGES * ENTRY_WORDS)?,
+                    results: SharedWords::zeroed(dev, BATCH_PAGES)?,
                 };
                 lists.push(list, GFP_KERNEL)?;
             }
@@ -136,7 +140,7 @@ impl Batch<'_> {
     /// `ENOSPC` if the batch is full.
     pub(crate) fn digest(&mut self, source: Location, address: usize) -> Result {
         self.digests = true;
-        let results = self.list.as_ref().ok_or(EINVAL)?.results.dma_handle();
+        let results = self.list.as_ref().ok_or(EINVAL)?.results.dma_address();
         let destination = system(results + (self.front * size_of::<u64>()) as u64);
         self.add_front(source, destination, address)
     }
@@ -147,7 +151,7 @@ impl Batch<'_> {
     ///
     /// `EIO` if the device failed.
     pub(crate) fn run(&mut self) -> Result {
-        let base = self.list.as_ref().ok_or(EINVAL)?.entries.dma_handle();
+        let base = self.list.as_ref().ok_or(EINVAL)?.entries.dma_address();
         let list = |first: usize, count: usize| List {
             address: base + (first * size_of::<[u64; 4]>()) as u64,
             count: count as u32, // at most BATCH_PAGES
@@ -172,8 +176,7 @@ impl Batch<'_> {
     ///
     /// `ERANGE` if there is no such page.
     pub(crate) fn result(&self, index: usize) -> Result<u64> {
-        let list = self.list.as_ref().ok_or(EINVAL)?;
-        Ok(u64::from_le(kernel::dma_read!(list.results, [try: index])))
+        self.list.as_ref().ok_or(EINVAL)?.results.read(index)
     }
 
     fn check_room(&self) -> Result {
@@ -194,9 +197,8 @@ impl Batch<'_> {
     fn put(&mut self, index: usize, source: Location, destination: Location, address: usize) -> Result {
         // A digest writes eight bytes, whatever it reads.
         let entry = ListEntry { source, destination, length: PAGE_SIZE as u32, tag: address as u64 };
-        let words = entry.encode().map(u64::to_le);
         let list = self.list.as_ref().ok_or(EINVAL)?;
-        kernel::dma_write!(list.entries, [try: index], words);
+        list.entries.write(index * ENTRY_WORDS, &entry.encode())?;
         self.tag.get_or_insert(address);
         Ok(())
     }

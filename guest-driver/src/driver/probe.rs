@@ -19,7 +19,13 @@ use crate::{
         pci::{BAR_VRAM, DEVICE_ID, VENDOR_ID},
         regs, ABI_VERSION,
     },
-    kernel_ext::{admission::Admission, char_device::CharDevice, pci_device, pci_id},
+    kernel_ext::{
+        admission::Admission,
+        char_device::CharDevice,
+        compat::{pci_device_table, ProbeInfo},
+        interrupt::Vectors,
+        pci_device, pci_id,
+    },
     zone_device::{
         pagemap::{Kind, PageMap},
         region::Region,
@@ -27,9 +33,8 @@ use crate::{
 };
 use kernel::{
     device::{Bound, Core, Device},
-    devres,
     dma::{Device as _, DmaMask},
-    irq, pci,
+    pci,
     prelude::*,
     str::CString,
     sync::Arc,
@@ -39,6 +44,7 @@ use kernel::{
 const CHANNEL: u32 = 0;
 /// The vector of device errors, by the ABI; the next one is the channel's.
 const VECTORS: u32 = 2;
+const ERROR_VECTOR: u16 = 0;
 const CHANNEL_VECTOR: u16 = 1;
 
 /// The driver, as the PCI bus knows it.
@@ -54,12 +60,7 @@ pub(crate) struct Bond {
     index: DeviceIndex,
 }
 
-kernel::pci_device_table!(
-    PCI_TABLE,
-    MODULE_PCI_TABLE,
-    <Driver as pci::Driver>::IdInfo,
-    [(pci_id::device_id(VENDOR_ID, DEVICE_ID), ())]
-);
+pci_device_table!(PCI_TABLE, <Driver as pci::Driver>::IdInfo, [(pci_id::device_id(VENDOR_ID, DEVICE_ID), ())]);
 
 impl pci::Driver for Driver {
     type IdInfo = ();
@@ -68,7 +69,7 @@ impl pci::Driver for Driver {
 
     fn probe<'bound>(
         pdev: &'bound pci::Device<Core<'_>>,
-        _info: &'bound Self::IdInfo,
+        _info: ProbeInfo<'bound, Self::IdInfo>,
     ) -> impl PinInit<Bond, Error> + 'bound {
         pin_init::pin_init_scope(move || {
             let dev: &Device<Bound> = pdev.as_ref();
@@ -124,14 +125,10 @@ fn identify(pdev: &pci::Device<Core<'_>>, registers: &Registers) -> Result<Ident
 
 /// Opens the channel and listens to its interrupts, and to those of device errors.
 fn open_channel(pdev: &pci::Device<Core<'_>>, registers: Arc<Registers>) -> Result<Arc<Channel>> {
-    let dev: &Device<Bound> = pdev.as_ref();
-    let vectors = pdev.alloc_irq_vectors(VECTORS, VECTORS, pci::IrqTypes::default().with(pci::IrqType::MsiX))?;
+    let vectors = Vectors::allocate(pdev, VECTORS)?;
     let channel = Channel::new(pdev, registers, CHANNEL, CHANNEL_VECTOR)?;
-    for (vector, name) in [(*vectors.start(), c"ersatz-error"), (*vectors.end(), c"ersatz-channel")] {
-        let handler = ChannelInterrupt { channel: channel.clone() };
-        // On the resource list, not in driver data: faults wait for interrupts as long as there are pages.
-        let registration = pdev.request_irq(vector, irq::Flags::TRIGGER_NONE, name, Ok(handler));
-        devres::register(dev, registration, GFP_KERNEL)?;
+    for (vector, name) in [(ERROR_VECTOR, c"ersatz-error"), (CHANNEL_VECTOR, c"ersatz-channel")] {
+        vectors.register(vector.into(), name, ChannelInterrupt { channel: channel.clone() })?;
     }
     Ok(channel)
 }

@@ -1,23 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 //! BAR0: the registers and the doorbells, by the ABI's register map.
 
-use crate::abi::{
-    pci::{BAR_REGISTERS, REGISTERS_BAR_SIZE},
-    regs::{self, Register},
+use crate::{
+    abi::{
+        pci::{BAR_REGISTERS, REGISTERS_BAR_SIZE},
+        regs::{self, Register},
+    },
+    kernel_ext::compat::DevresBar,
 };
-use kernel::{
-    device::Bound,
-    devres::Devres,
-    io::Io,
-    pci::{self, Bar},
-    prelude::*,
-};
+use kernel::{device::Bound, io::Io, pci, prelude::*};
 
 const SIZE: usize = REGISTERS_BAR_SIZE as usize;
 
 /// The register BAR, until the device is unbound.
 pub(crate) struct Registers {
-    bar: Devres<Bar<'static, SIZE>>,
+    bar: DevresBar<SIZE>,
 }
 
 impl Registers {
