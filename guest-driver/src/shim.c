@@ -158,6 +158,16 @@ void ersatz_pci_release_region(struct device *dev, int bar)
 	pci_release_region(to_pci_dev(dev), bar);
 }
 
+void ersatz_pci_disable_device(struct device *dev)
+{
+	pci_disable_device(to_pci_dev(dev));
+}
+
+void ersatz_pci_set_master(struct device *dev)
+{
+	pci_set_master(to_pci_dev(dev));
+}
+
 void ersatz_pci_clear_master(struct device *dev)
 {
 	pci_clear_master(to_pci_dev(dev));

@@ -58,6 +58,8 @@ void ersatz_dma_rmb(void);
 int ersatz_pci_domain_nr(struct device *dev);
 int ersatz_pci_request_region(struct device *dev, int bar, const char *name);
 void ersatz_pci_release_region(struct device *dev, int bar);
+void ersatz_pci_disable_device(struct device *dev);
+void ersatz_pci_set_master(struct device *dev);
 void ersatz_pci_clear_master(struct device *dev);
 int ersatz_pci_alloc_msix_vectors(struct device *dev, unsigned int count);
 int ersatz_pci_irq_vector(struct device *dev, unsigned int index);

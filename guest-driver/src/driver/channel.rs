@@ -9,7 +9,7 @@
 use super::{parameters, registers::Registers};
 use crate::{
     abi::{
-        channel::{ChannelState, CONTROL_BLOCK_FENCE, CONTROL_BLOCK_PUT, CONTROL_BLOCK_SIZE},
+        channel::{ChannelState, Priority, CONTROL_BLOCK_FENCE, CONTROL_BLOCK_PUT, CONTROL_BLOCK_SIZE},
         command::{Cause, Command, Operation},
         regs::{self, ChannelControl, ChannelStatus},
     },
@@ -82,6 +82,7 @@ pub(crate) struct Channel {
     dev: ARef<Device>,
     master: BusMaster,
     number: u32,
+    engine: u32,
     vector: u16,
     registers: Arc<Registers>,
     ring: SharedWords,
@@ -103,7 +104,7 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    /// Sets up and enables channel `number`, which is to raise interrupt vector `vector`.
+    /// Sets up and enables channel `number`, for which engine `engine` is to work, and which is to raise interrupt vector `vector`.
     ///
     /// # Errors
     ///
@@ -112,6 +113,7 @@ impl Channel {
         pdev: &pci::Device<Bound>,
         registers: Arc<Registers>,
         number: u32,
+        engine: u32,
         vector: u16,
     ) -> Result<Arc<Self>> {
         let dev: &Device<Bound> = pdev.as_ref();
@@ -122,6 +124,7 @@ impl Channel {
                 dev: dev.into(),
                 master: BusMaster::new(pdev),
                 number,
+                engine,
                 vector,
                 registers,
                 ring,
@@ -345,6 +348,10 @@ impl Channel {
         write(regs::CONTROL_BLOCK, self.control.dma_address())?;
         write(regs::RING_ORDER, RING_ORDER.into())?;
         write(regs::VECTOR, self.vector.into())?;
+        write(regs::ENGINE, self.engine.into())?;
+        // Commands have no virtual addresses.
+        write(regs::ASID, 0)?;
+        write(regs::PRIORITY, Priority::High as u64)?;
         write(regs::CHANNEL_CONTROL, ChannelControl(0).with_enable(true).0.into())?;
         if self.is_in_error() {
             return Err(EIO);

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What user space can ask for: the ioctls of `uapi`.
 
-use super::{eviction, gpu::Vram, inspection, placement};
+use super::{eviction, gpu::Gpu, inspection, placement};
 use crate::{
     abi::{command::Cause, counter::Counter, regs},
     kernel_ext::{
-        admission::{Admission, Visit},
         char_device::Node,
+        revocable::{RevocableGuard, SleepableRevocable},
     },
     uapi,
-    zone_device::pagemap::Kind,
+    zone_device::pagemap::{Kind, Registered},
 };
 use core::ops::Range;
 use kernel::{
@@ -21,9 +21,12 @@ use kernel::{
     uaccess::{UserPtr, UserSlice, UserSliceWriter},
 };
 
-impl Node for Admission<Vram> {
+/// The device's memory, for the time of one ioctl.
+type Vram<'a> = RevocableGuard<'a, Registered<Gpu>>;
+
+impl Node for SleepableRevocable<Registered<Gpu>> {
     fn ioctl(&self, cmd: u32, arg: usize) -> Result {
-        let vram = self.enter().ok_or(ENODEV)?;
+        let vram = self.try_access().ok_or(ENODEV)?;
         match cmd {
             uapi::IOC_INFO => exchange(arg, |info| fill_info(&vram, info)),
             uapi::IOC_MIGRATE => exchange(arg, |request| migrate(&vram, request)),
@@ -31,9 +34,7 @@ impl Node for Admission<Vram> {
             uapi::IOC_DIGEST => exchange(arg, |request| digest(&vram, request)),
             uapi::IOC_COUNTERS => exchange(arg, |counters| read_counters(&vram, counters)),
             uapi::IOC_EVICT => exchange(arg, |request| evict(&vram, request)),
-            uapi::IOC_MARK => {
-                exchange(arg, |mark: &mut uapi::Mark| vram.memory().registers.write(regs::MARK, mark.value))
-            }
+            uapi::IOC_MARK => exchange(arg, |mark| write_mark(&vram, mark)),
             _ => Err(ENOTTY),
         }
     }
@@ -67,7 +68,7 @@ fn own_memory(task: &CurrentTask) -> Result<&MmWithUser> {
     task.mm().ok_or(EINVAL)
 }
 
-fn fill_info(vram: &Visit<'_, Vram>, info: &mut uapi::Info) -> Result {
+fn fill_info(vram: &Vram<'_>, info: &mut uapi::Info) -> Result {
     let gpu = vram.memory();
     *info = uapi::Info {
         abi_version: gpu.identity.abi_version,
@@ -85,7 +86,7 @@ fn fill_info(vram: &Visit<'_, Vram>, info: &mut uapi::Info) -> Result {
     Ok(())
 }
 
-fn migrate(vram: &Visit<'_, Vram>, request: &mut uapi::Migrate) -> Result {
+fn migrate(vram: &Vram<'_>, request: &mut uapi::Migrate) -> Result {
     let direction = match request.direction {
         direction if direction == uapi::Direction::ToDevice as u32 => uapi::Direction::ToDevice,
         direction if direction == uapi::Direction::ToSystem as u32 => uapi::Direction::ToSystem,
@@ -100,29 +101,36 @@ fn migrate(vram: &Visit<'_, Vram>, request: &mut uapi::Migrate) -> Result {
     Ok(())
 }
 
-fn residency(vram: &Visit<'_, Vram>, request: &mut uapi::Residency) -> Result {
+fn residency(vram: &Vram<'_>, request: &mut uapi::Residency) -> Result {
     let range = page_range(request.address, request.length)?;
     let mut states = array::<u8>(request.states, &range)?;
     inspection::residency(vram, own_memory(kernel::current!())?, range, &mut states)
 }
 
-fn digest(vram: &Visit<'_, Vram>, request: &mut uapi::Digest) -> Result {
+fn digest(vram: &Vram<'_>, request: &mut uapi::Digest) -> Result {
     let range = page_range(request.address, request.length)?;
     let mut digests = array::<u64>(request.digests, &range)?;
     request.in_vram = inspection::digest(vram, vram.dev(), own_memory(kernel::current!())?, range, &mut digests)?;
     Ok(())
 }
 
-fn read_counters(vram: &Visit<'_, Vram>, counters: &mut uapi::Counters) -> Result {
+fn read_counters(vram: &Vram<'_>, counters: &mut uapi::Counters) -> Result {
+    let registers = &vram.memory().registers;
     *counters = uapi::Counters::default();
     for &counter in Counter::ALL {
-        let value = vram.memory().registers.read_counter(counter as u8)?;
+        let value = registers.read_counter(counter as u8)?;
         *counters.values.get_mut(counter as usize).ok_or(EINVAL)? = value;
     }
-    Ok(())
+    registers.confirm()
 }
 
-fn evict(vram: &Visit<'_, Vram>, request: &mut uapi::Evict) -> Result {
+fn write_mark(vram: &Vram<'_>, mark: &mut uapi::Mark) -> Result {
+    let registers = &vram.memory().registers;
+    registers.write(regs::MARK, mark.value)?;
+    registers.confirm()
+}
+
+fn evict(vram: &Vram<'_>, request: &mut uapi::Evict) -> Result {
     request.moved = eviction::evict(vram, vram.dev(), Cause::Evict)? as u64;
     request.left = eviction::pages_in_use(vram) as u64;
     Ok(())

@@ -3,6 +3,7 @@
 //!
 //! - [`probe`]: binding to the device and leaving it.
 //! - [`parameters`], [`device_index`]: the user's choices, and which device is which.
+//! - [`reset`]: the device's state before it is used and after.
 //! - [`registers`], [`channel`], [`copy_engine`]: the device, from the bottom up.
 //! - [`gpu`]: what a bound device consists of; [`Vram`](gpu::Vram) is it together with its pages.
 //! - [`placement`], [`fault`], [`eviction`]: pages that move because user space, a CPU or the kernel wants it.
@@ -21,3 +22,4 @@ pub(crate) mod parameters;
 pub(crate) mod placement;
 pub(crate) mod probe;
 pub(crate) mod registers;
+pub(crate) mod reset;

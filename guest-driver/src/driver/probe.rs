@@ -3,16 +3,18 @@
 //!
 //! What is made here is undone in this order when the device is unbound: user space is turned away, every page moves off the
 //! device, the node in /dev goes; then the device's resource list, last in, first out: the pages, the memory's pfn range, the
-//! channel, the interrupts, the registers. A CPU fault can be answered until the last page has gone.
+//! interrupts, the channel; the device is reset and may no longer master the bus; the registers go. A CPU fault can be answered
+//! until the last page has gone.
 
 use super::{
     channel::{Channel, ChannelInterrupt},
     copy_engine::CopyEngine,
     device_index::DeviceIndex,
     eviction,
-    gpu::{Gpu, Identity, Vram},
+    gpu::{Gpu, Identity},
     parameters::{self, PfnSource},
     registers::Registers,
+    reset,
 };
 use crate::{
     abi::{
@@ -20,14 +22,14 @@ use crate::{
         regs, ABI_VERSION,
     },
     kernel_ext::{
-        admission::Admission,
         char_device::CharDevice,
         compat::{pci_device_table, ProbeInfo},
         interrupt::Vectors,
         pci_device, pci_id,
+        revocable::SleepableRevocable,
     },
     zone_device::{
-        pagemap::{Kind, PageMap},
+        pagemap::{Kind, PageMap, Registered},
         region::Region,
     },
 };
@@ -40,8 +42,9 @@ use kernel::{
     sync::Arc,
 };
 
-/// The channel that all work goes through.
+/// The channel that all work goes through, and its engine: the first copy engine.
 const CHANNEL: u32 = 0;
+const ENGINE: u32 = 0;
 /// The vector of device errors, by the ABI; the next one is the channel's.
 const VECTORS: u32 = 2;
 const ERROR_VECTOR: u16 = 0;
@@ -50,13 +53,12 @@ const CHANNEL_VECTOR: u16 = 1;
 /// The driver, as the PCI bus knows it.
 pub(crate) struct Driver;
 
-/// What a bound device holds on to. All else is on the device's resource list.
+/// The driver data of a bound device. All else is on the device's resource list.
 #[pin_data]
-pub(crate) struct Bond {
+pub(crate) struct DriverData {
     #[pin]
-    node: CharDevice<Admission<Vram>>,
-    admission: Arc<Admission<Vram>>,
-    vram: Arc<Vram>,
+    node: CharDevice<SleepableRevocable<Registered<Gpu>>>,
+    vram: Arc<SleepableRevocable<Registered<Gpu>>>,
     index: DeviceIndex,
 }
 
@@ -64,47 +66,43 @@ pci_device_table!(PCI_TABLE, <Driver as pci::Driver>::IdInfo, [(pci_id::device_i
 
 impl pci::Driver for Driver {
     type IdInfo = ();
-    type Data<'bound> = Bond;
+    type Data<'bound> = DriverData;
     const ID_TABLE: pci::IdTable<Self::IdInfo> = &PCI_TABLE;
 
     fn probe<'bound>(
         pdev: &'bound pci::Device<Core<'_>>,
         _info: ProbeInfo<'bound, Self::IdInfo>,
-    ) -> impl PinInit<Bond, Error> + 'bound {
+    ) -> impl PinInit<DriverData, Error> + 'bound {
         pin_init::pin_init_scope(move || {
             let dev: &Device<Bound> = pdev.as_ref();
             let index = DeviceIndex::take()?;
             let kind = parameters::kind(index.get())?;
             let pfn_source = parameters::pfn_source(index.get())?;
 
-            pdev.enable_device_mem()?;
-            pdev.set_master();
-            // SAFETY: Nothing has been mapped or allocated for this device yet.
-            unsafe { pdev.dma_set_mask_and_coherent(DmaMask::new::<64>())? };
-
+            pci_device::enable_memory(pdev)?;
             let registers = Arc::new(Registers::map(pdev)?, GFP_KERNEL)?;
             let identity = identify(pdev, &registers)?;
+            // SAFETY: Nothing has been mapped or allocated for this device yet.
+            unsafe { pdev.dma_set_mask_and_coherent(DmaMask::new::<64>())? };
+            reset::bring_up(pdev, &registers)?;
             let channel = open_channel(pdev, registers.clone())?;
             let region = reserve_pfns(pdev, &registers, kind, pfn_source)?;
             let (start, pages) = (region.start(), region.pages());
             let gpu = Gpu::new(registers, CopyEngine::new(dev, channel), identity);
             let vram = PageMap::register(dev, kind, region, gpu)?;
-            let admission = Admission::open(dev, vram.clone())?;
             let name = CString::try_from_fmt(fmt!("ersatz{}", index.get()))?;
             dev_info!(dev, "{}: {} pages of {:?} memory at {:#x}\n", &*name, pages, kind, start);
 
-            Ok(try_pin_init!(Bond {
-                node <- CharDevice::register(dev, name, admission.clone()),
-                admission,
+            Ok(try_pin_init!(DriverData {
+                node <- CharDevice::register(dev, name, vram.clone()),
                 vram,
                 index,
             }))
         })
     }
 
-    fn unbind(pdev: &pci::Device<Core<'_>>, bond: Pin<&Bond>) {
-        bond.admission.close();
-        eviction::empty(&bond.vram, pdev.as_ref());
+    fn unbind(pdev: &pci::Device<Core<'_>>, data: Pin<&DriverData>) {
+        data.vram.revoke_with(|vram| eviction::empty(vram, pdev.as_ref()));
     }
 }
 
@@ -126,7 +124,7 @@ fn identify(pdev: &pci::Device<Core<'_>>, registers: &Registers) -> Result<Ident
 /// Opens the channel and listens to its interrupts, and to those of device errors.
 fn open_channel(pdev: &pci::Device<Core<'_>>, registers: Arc<Registers>) -> Result<Arc<Channel>> {
     let vectors = Vectors::allocate(pdev, VECTORS)?;
-    let channel = Channel::new(pdev, registers, CHANNEL, CHANNEL_VECTOR)?;
+    let channel = Channel::new(pdev, registers, CHANNEL, ENGINE, CHANNEL_VECTOR)?;
     for (vector, name) in [(ERROR_VECTOR, c"ersatz-error"), (CHANNEL_VECTOR, c"ersatz-channel")] {
         vectors.register(vector.into(), name, ChannelInterrupt { channel: channel.clone() })?;
     }

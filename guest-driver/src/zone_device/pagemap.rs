@@ -15,8 +15,11 @@ use super::{
     page::{LockedPage, Pfn, Side},
     region::Region,
 };
-use crate::{bindings, kernel_ext::raw::device_ptr};
-use core::{marker::PhantomData, ptr::NonNull};
+use crate::{
+    bindings,
+    kernel_ext::{raw::device_ptr, revocable::SleepableRevocable},
+};
+use core::{marker::PhantomData, ops::Deref, ptr::NonNull};
 use kernel::{
     device::{Bound, Device},
     devres,
@@ -53,8 +56,8 @@ pub(crate) trait DeviceMemory: Send + Sync + Sized + 'static {
 /// # Invariants
 ///
 /// - `raw` is initialised, and `raw.owner` is its own address.
-/// - While `dev` is bound and once [`PageMap::register`] has returned, the pages are registered; they are no longer when
-///   the last reference goes.
+/// - The pages are registered while there is a [`Registered`], and while one of them is referenced: no other way leads to a
+///   reference to a map. They are no longer registered when the map is dropped.
 /// - A page is marked free in `free` exactly while its reference count is zero and nobody initialises it.
 #[pin_data]
 pub(crate) struct PageMap<T: DeviceMemory> {
@@ -73,6 +76,19 @@ unsafe impl<T: DeviceMemory> Send for PageMap<T> {}
 // SAFETY: As above, and all else is `Sync`.
 unsafe impl<T: DeviceMemory> Sync for PageMap<T> {}
 
+/// A map whose pages are registered.
+pub(crate) struct Registered<T: DeviceMemory> {
+    map: Arc<PageMap<T>>,
+}
+
+impl<T: DeviceMemory> Deref for Registered<T> {
+    type Target = PageMap<T>;
+
+    fn deref(&self) -> &PageMap<T> {
+        &self.map
+    }
+}
+
 /// Keeps a map until device-managed resources registered before it are released.
 struct Keep<T: DeviceMemory> {
     _map: Arc<PageMap<T>>,
@@ -85,7 +101,7 @@ impl<T: DeviceMemory> PageMap<T> {
         ..pin_init::zeroed()
     };
 
-    /// Registers the pages of `region` for as long as `dev` is bound.
+    /// Registers the pages of `region` for as long as `dev` is bound. Access to the map is revoked before the pages go.
     ///
     /// Takes 64 bytes of system memory a page, and some time.
     ///
@@ -97,7 +113,7 @@ impl<T: DeviceMemory> PageMap<T> {
         kind: Kind,
         region: Region,
         memory: impl PinInit<T, Error>,
-    ) -> Result<Arc<Self>> {
+    ) -> Result<Arc<SleepableRevocable<Registered<T>>>> {
         let free = FreePages::new(region.pages())?;
         let range = bindings::range { start: region.start(), end: region.start() + region.length() - 1 };
         let map = Arc::pin_init(
@@ -131,9 +147,9 @@ impl<T: DeviceMemory> PageMap<T> {
         // SAFETY: `dev` is bound; `raw` is initialised and stays where it is until the resources of `dev` that were
         // registered before this call are released, which is after this one's are.
         let address = unsafe { bindings::devm_memremap_pages(device_ptr(dev), map.raw.get()) };
-        // INVARIANT: The pages are registered until devres releases them, which precedes the end of the last reference.
         kernel::error::from_err_ptr(address)?;
-        Ok(map)
+        // INVARIANT: Registered last, so released first: access ends, then the pages go, then the map.
+        SleepableRevocable::new(dev, Registered { map })
     }
 
     /// What the driver keeps for this memory.
@@ -162,7 +178,7 @@ impl<T: DeviceMemory> PageMap<T> {
             return None;
         }
         let pfn = self.region.first_pfn() + self.free.take()?;
-        // SAFETY: The pages of the region are registered, since `dev` is bound, so this pfn has a page. The page is
+        // SAFETY: By the type invariants the pages of the region are registered, so this pfn has a page. The page is
         // free, so it must not be taken for part of a folio: it is cast, not looked up.
         let page = unsafe { bindings::ersatz_pfn_to_page(pfn) };
         // SAFETY: The page is this map's; its reference count is zero since it was marked free, and only this thread
