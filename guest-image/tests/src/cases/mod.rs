@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The tests, a file a topic. Each asserts by the device's own counters that the device did the work, or that it had none.
 
+mod bring_up;
 mod counters;
 mod devices;
 mod direct;
@@ -48,6 +49,7 @@ pub const TOPICS: &[&[Test]] = &[
     random::TESTS,
     devices::TESTS,
     unbind::TESTS,
+    bring_up::TESTS,
     direct::registers::TESTS,
     direct::copies::TESTS,
     direct::kernels::TESTS,
