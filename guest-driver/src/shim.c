@@ -242,6 +242,16 @@ void ersatz_dma_iova_destroy(struct device *dev, struct dma_iova_state *state, s
 	dma_iova_destroy(dev, state, linked, direction, 0);
 }
 
+void ersatz_dma_wmb(void)
+{
+	dma_wmb();
+}
+
+void ersatz_dma_rmb(void)
+{
+	dma_rmb();
+}
+
 int ersatz_pci_domain_nr(struct device *dev)
 {
 	return pci_domain_nr(to_pci_dev(dev)->bus);
@@ -257,9 +267,34 @@ void ersatz_pci_release_region(struct device *dev, int bar)
 	pci_release_region(to_pci_dev(dev), bar);
 }
 
+void ersatz_pci_disable_device(struct device *dev)
+{
+	pci_disable_device(to_pci_dev(dev));
+}
+
+void ersatz_pci_set_master(struct device *dev)
+{
+	pci_set_master(to_pci_dev(dev));
+}
+
 void ersatz_pci_clear_master(struct device *dev)
 {
 	pci_clear_master(to_pci_dev(dev));
+}
+
+int ersatz_pci_alloc_msix_vectors(struct device *dev, unsigned int count)
+{
+	return pci_alloc_irq_vectors(to_pci_dev(dev), count, count, PCI_IRQ_MSIX);
+}
+
+int ersatz_pci_irq_vector(struct device *dev, unsigned int index)
+{
+	return pci_irq_vector(to_pci_dev(dev), index);
+}
+
+void ersatz_pci_free_irq_vectors(struct device *dev)
+{
+	pci_free_irq_vectors(to_pci_dev(dev));
 }
 
 void ersatz_init_waitqueue_head(struct wait_queue_head *head)

@@ -77,11 +77,19 @@ void ersatz_dma_iova_destroy(struct device *dev, struct dma_iova_state *state, s
 			     enum dma_data_direction direction);
 void ersatz_dma_unmap_page(struct device *dev, dma_addr_t address, size_t length, enum dma_data_direction direction);
 
+void ersatz_dma_wmb(void);
+void ersatz_dma_rmb(void);
+
 /* PCI; the device is the one embedded in a struct pci_dev. */
 int ersatz_pci_domain_nr(struct device *dev);
 int ersatz_pci_request_region(struct device *dev, int bar, const char *name);
 void ersatz_pci_release_region(struct device *dev, int bar);
+void ersatz_pci_disable_device(struct device *dev);
+void ersatz_pci_set_master(struct device *dev);
 void ersatz_pci_clear_master(struct device *dev);
+int ersatz_pci_alloc_msix_vectors(struct device *dev, unsigned int count);
+int ersatz_pci_irq_vector(struct device *dev, unsigned int index);
+void ersatz_pci_free_irq_vectors(struct device *dev);
 
 /* Waiting. */
 void ersatz_init_waitqueue_head(struct wait_queue_head *head);

@@ -122,6 +122,11 @@ impl Pins {
         Ok(pins)
     }
 
+    /// The series that are pinned, the default first.
+    pub fn series(&self) -> impl Iterator<Item = &str> {
+        self.kernels.iter().map(|kernel| kernel.series.as_str())
+    }
+
     /// The pin of a series, or of the default one.
     ///
     /// # Errors
@@ -133,7 +138,7 @@ impl Pins {
             None => kernels.next().ok_or(PinError::Empty),
             Some(asked) => kernels.find(|kernel| kernel.series == asked).ok_or_else(|| PinError::UnknownSeries {
                 asked: asked.to_owned(),
-                known: self.kernels.iter().map(|kernel| kernel.series.as_str()).collect::<Vec<_>>().join(", "),
+                known: self.series().collect::<Vec<_>>().join(", "),
             }),
         }
     }

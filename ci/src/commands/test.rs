@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `cargo xtask test`: everything that can be checked. The last line has the sum.
+//! `cargo xtask test`: everything that can be checked, on each pinned kernel or on the one asked for. The last line has the sum.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
+use ersatz_guest_image::pins::Pins;
 
 use super::build::{Builder, Built};
 use super::{KernelOption, setup};
@@ -13,12 +15,17 @@ use crate::guest::driver::Flavour;
 use crate::guest::programs::Programs;
 use crate::pipeline::{Tally, guests, sources};
 use crate::progress::Progress;
+use crate::store::Store;
+
+/// Runs the guests of one kernel: by the VMM at a path, of a series, with their logs in a store, and reports progress.
+type Check = fn(&Path, &str, &Store, &Progress) -> Result<Tally>;
 
 /// Runs the command.
 pub fn run(option: &KernelOption) -> Result<ExitCode> {
     let progress = Progress::new();
     let cache = setup::prepare_host(&progress)?;
     let builder = Builder::new(&progress)?;
+    let kernels = kernels(option)?;
     let (hand_over, programs) = mpsc::channel();
     // Cargo checks this machine's side while packages come in and guests run.
     let (sources, guests) = thread::scope(|scope| {
@@ -29,9 +36,15 @@ pub fn run(option: &KernelOption) -> Result<ExitCode> {
             let _ = hand_over.send(built);
             sources::check(builder.clone_folder(), progress, |name| builder.log(name))
         });
-        let guests = setup::prepare(&cache, progress, option).and_then(|ground| {
+        let grounds = kernels.iter().map(|kernel| setup::prepare(&cache, progress, kernel)).collect::<Result<Vec<_>>>();
+        let guests = grounds.and_then(|grounds| {
             let programs = programs.recv().context("the thread that runs cargo ended early")??;
-            check_driver(builder, builder.assemble(ground, programs)?)
+            let mut sum = Tally::default();
+            for (number, ground) in grounds.into_iter().enumerate() {
+                let check: Check = if number == 0 { guests::check } else { guests::check_other };
+                sum += check_driver(builder, builder.assemble(ground, programs.clone())?, check)?;
+            }
+            Ok(sum)
         });
         if let Err(error) = &guests {
             progress.say(&format!("FAILED: {error:#}"));
@@ -45,14 +58,22 @@ pub fn run(option: &KernelOption) -> Result<ExitCode> {
     Ok(if sum.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// The kernels to test on, the one that is tested most first.
+fn kernels(option: &KernelOption) -> Result<Vec<KernelOption>> {
+    if option.kernel.is_some() {
+        return Ok(vec![option.clone()]);
+    }
+    Ok(Pins::load()?.series().map(|series| KernelOption { kernel: Some(series.to_owned()) }).collect())
+}
+
 /// Builds the driver under clippy and rustfmt, whose complaints are errors, and tests it in guests.
-fn check_driver(builder: &Builder<'_>, built: Built) -> Result<Tally> {
+fn check_driver(builder: &Builder<'_>, built: Built, check: Check) -> Result<Tally> {
     let clean = builder.driver(&built.store, &built.ground, Flavour::Checked);
     if let Err(error) = &clean {
         builder.progress().say(&format!("FAILED: {error:#}"));
     }
     let mut sum = Tally::check(clean.is_ok());
     let series = &built.ground.packages.kernel.series;
-    sum += guests::check(&built.programs.vmm(), series, &built.store, builder.progress())?;
+    sum += check(&built.programs.vmm(), series, &built.store, builder.progress())?;
     Ok(sum)
 }

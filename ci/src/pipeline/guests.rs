@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The guest-side tests, with both memory types, with one GPU and with two, under every accelerator that runs on any machine;
-//! and the protocol oracle over what the devices saw of them.
+//! and the protocol oracle over what the devices saw of them. On the default kernel all of it, on each other one what can tell
+//! whether the driver works there, too.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -36,6 +37,14 @@ const SUITES: &[Suite] = &[
     Suite { mode: "private", gpus: 1, vram: SMALL, filters: ISOLATED, start: Start::Isolated },
 ];
 
+/// What is run on a kernel that is not the default one: all tests with one GPU, from snapshots, under the quicker accelerator;
+/// and some under the other one.
+const OTHER_KERNEL_SUITES: &[(&str, Suite)] = &[
+    ("tcg", Suite { mode: "private", gpus: 1, vram: SMALL, filters: &[], start: Start::Snapshot }),
+    ("tcg", Suite { mode: "coherent", gpus: 1, vram: SMALL, filters: &[], start: Start::Snapshot }),
+    ("nested", Suite { mode: "private", gpus: 1, vram: SMALL, filters: ISOLATED, start: Start::Snapshot }),
+];
+
 /// The tests for two GPUs.
 const TWO_GPUS: &[&str] = &["devices.", "direct_peers."];
 
@@ -67,7 +76,7 @@ struct Suite {
     start: Start,
 }
 
-/// Runs the suites under all accelerators. `ersatz` is the program to run them with.
+/// Runs the suites of the default kernel under all accelerators. `ersatz` is the program to run them with.
 ///
 /// The accelerators go side by side: each guest sits on few cores, and waits much.
 pub fn check(ersatz: &Path, series: &str, store: &Store, progress: &Progress) -> Result<Tally> {
@@ -89,6 +98,15 @@ pub fn check(ersatz: &Path, series: &str, store: &Store, progress: &Progress) ->
     })
 }
 
+/// Runs the suites of a kernel that is not the default one.
+pub fn check_other(ersatz: &Path, series: &str, store: &Store, progress: &Progress) -> Result<Tally> {
+    let mut sum = Tally::default();
+    for (accelerator, suite) in OTHER_KERNEL_SUITES {
+        sum += suite.run(ersatz, (series, accelerator), store, progress)?;
+    }
+    Ok(sum)
+}
+
 impl Suite {
     /// What tells it from the others: for people, and for the names of files.
     fn name(&self) -> String {
@@ -106,7 +124,7 @@ impl Suite {
         progress: &Progress,
     ) -> Result<Tally> {
         let name = self.name();
-        let stage = progress.stage(&format!("guest tests, {name}, {accelerator}"));
+        let stage = progress.stage(&format!("guest tests, kernel {series}, {name}, {accelerator}"));
         let report = store.log(&format!("guest-{accelerator}-{name}"));
         let messages = store.log(&format!("guest-{accelerator}-{name}.messages"));
         let mut kept = File::create(&report).with_context(|| format!("cannot write {}", report.display()))?;

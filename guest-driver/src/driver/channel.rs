@@ -9,22 +9,26 @@
 use super::{parameters, registers::Registers};
 use crate::{
     abi::{
-        channel::{ChannelState, CONTROL_BLOCK_FENCE, CONTROL_BLOCK_PUT, CONTROL_BLOCK_SIZE},
+        channel::{ChannelState, Priority, CONTROL_BLOCK_FENCE, CONTROL_BLOCK_PUT, CONTROL_BLOCK_SIZE},
         command::{Cause, Command, Operation},
         regs::{self, ChannelControl, ChannelStatus},
     },
-    kernel_ext::{pci_device::BusMaster, wait::WaitQueue},
+    kernel_ext::{
+        interrupt::Handler,
+        pci_device::BusMaster,
+        shared_words::{dma_read_barrier, dma_write_barrier, SharedWords},
+        wait::WaitQueue,
+    },
 };
 use kernel::{
     device::{Bound, Device},
-    dma::Coherent,
-    irq, new_mutex, pci,
+    new_mutex, pci,
     prelude::*,
     processor::cpu_relax,
     sync::{
         aref::ARef,
         atomic::{ordering, Atomic},
-        barrier, Arc, Mutex,
+        Arc, Mutex,
     },
     time::{delay::fsleep, msecs_to_jiffies, Delta},
 };
@@ -33,6 +37,10 @@ use kernel::{
 const RING_ORDER: u32 = 8;
 /// Length of the ring in commands.
 pub(crate) const RING_LENGTH: usize = 1 << RING_ORDER;
+/// Words of a command.
+const COMMAND_WORDS: usize = 8;
+/// Number of generations whose end is remembered: a ticket may be waited for late, by a thread that has others.
+const GENERATIONS: usize = 16;
 const PUT: usize = CONTROL_BLOCK_PUT as usize / size_of::<u64>();
 const FENCE: usize = CONTROL_BLOCK_FENCE as usize / size_of::<u64>();
 /// How often to look at a fence before going to sleep.
@@ -79,20 +87,20 @@ pub(crate) struct Channel {
     dev: ARef<Device>,
     master: BusMaster,
     number: u32,
+    engine: u32,
     vector: u16,
     registers: Arc<Registers>,
-    ring: Coherent<[[u64; 8]]>,
-    control: Coherent<[u64]>,
+    ring: SharedWords,
+    control: SharedWords,
     timeout_ms: u32,
     #[pin]
     submission: Mutex<Submission>,
     #[pin]
     waiters: WaitQueue,
-    /// Tickets not yet settled.
-    waiting: Atomic<i64>,
-    /// Counts resets. Written under the submission lock, after `fence_at_reset`.
+    /// Counts resets. Written under the submission lock, after `fences_at_reset`.
     generation: Atomic<u64>,
-    fence_at_reset: Atomic<u64>,
+    /// The fence at the end of each of the last generations, by the generation's number modulo the length.
+    fences_at_reset: [Atomic<u64>; GENERATIONS],
     /// The fence the last interrupt found.
     fence_seen: Atomic<u64>,
     suspicious: Atomic<bool>,
@@ -100,7 +108,7 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    /// Sets up and enables channel `number`, which is to raise interrupt vector `vector`.
+    /// Sets up and enables channel `number`, for which engine `engine` is to work, and which is to raise interrupt vector `vector`.
     ///
     /// # Errors
     ///
@@ -109,16 +117,18 @@ impl Channel {
         pdev: &pci::Device<Bound>,
         registers: Arc<Registers>,
         number: u32,
+        engine: u32,
         vector: u16,
     ) -> Result<Arc<Self>> {
         let dev: &Device<Bound> = pdev.as_ref();
-        let ring = Coherent::<[u64; 8]>::zeroed_slice(dev, RING_LENGTH, GFP_KERNEL)?;
-        let control = Coherent::<u64>::zeroed_slice(dev, CONTROL_BLOCK_SIZE as usize / size_of::<u64>(), GFP_KERNEL)?;
+        let ring = SharedWords::zeroed(dev, RING_LENGTH * COMMAND_WORDS)?;
+        let control = SharedWords::zeroed(dev, CONTROL_BLOCK_SIZE as usize / size_of::<u64>())?;
         let channel = Arc::pin_init(
             pin_init!(Self {
                 dev: dev.into(),
                 master: BusMaster::new(pdev),
                 number,
+                engine,
                 vector,
                 registers,
                 ring,
@@ -126,9 +136,8 @@ impl Channel {
                 timeout_ms: parameters::timeout_ms(),
                 submission <- new_mutex!(Submission { put: 0, last_fence: 0 }, "ersatz_submission"),
                 waiters <- WaitQueue::new(),
-                waiting: Atomic::new(0),
                 generation: Atomic::new(0),
-                fence_at_reset: Atomic::new(0),
+                fences_at_reset: [const { Atomic::new(0) }; GENERATIONS],
                 fence_seen: Atomic::new(0),
                 suspicious: Atomic::new(false),
                 lost: Atomic::new(false),
@@ -169,16 +178,14 @@ impl Channel {
                 interrupt: last,
                 tag: work.tag,
             };
-            let words = command.encode().map(u64::to_le);
-            kernel::dma_write!(self.ring, [try: put as usize % RING_LENGTH], words);
+            self.ring.write(put as usize % RING_LENGTH * COMMAND_WORDS, &command.encode())?;
             put = put.wrapping_add(1);
         }
         // The device must not see PUT before the commands.
-        barrier::smp_wmb();
-        kernel::dma_write!(self.control, [try: PUT], u64::from(put).to_le());
+        dma_write_barrier();
+        self.control.write(PUT, &[u64::from(put)])?;
         submission.put = put;
         submission.last_fence = fence;
-        self.waiting.fetch_add(1, ordering::Relaxed);
         let ticket = Ticket { generation: self.generation.load(ordering::Relaxed), fence };
         // A doorbell that fails (the BAR is gone) shows as a fence that does not come.
         let _ = self.registers.ring_doorbell(self.number);
@@ -195,7 +202,7 @@ impl Channel {
         // Small batches are done sooner than a thread goes to sleep and is woken.
         for _ in 0..POLLS {
             if self.progress(ticket) == Some(Progress::Done) {
-                return self.settle(Ok(()));
+                return Ok(());
             }
             cpu_relax();
         }
@@ -204,8 +211,8 @@ impl Channel {
             let look_ms = LOOK_MS.min(self.timeout_ms.saturating_sub(waited_ms));
             let progress = self.waiters.wait_timeout(msecs_to_jiffies(look_ms), || self.progress(ticket));
             match progress {
-                Some(Progress::Done) => break self.settle(Ok(())),
-                Some(Progress::Failed) => break self.settle(Err(EIO)),
+                Some(Progress::Done) => break Ok(()),
+                Some(Progress::Failed) => break Err(EIO),
                 Some(Progress::Suspicious) => self.suspicious.store(false, ordering::Relaxed),
                 None => waited_ms += look_ms,
             }
@@ -216,18 +223,14 @@ impl Channel {
         }
     }
 
-    fn settle(&self, result: Result) -> Result {
-        self.waiting.fetch_sub(1, ordering::Release);
-        result
-    }
-
     /// Must not sleep: it is called by threads about to wait.
     fn progress(&self, ticket: &Ticket) -> Option<Progress> {
         let fence = self.fence();
         // The fence is this generation's if the generation has not changed once it has been read.
-        barrier::smp_rmb();
-        let same = self.generation.load(ordering::Acquire) == ticket.generation;
-        let fence = if same { fence } else { self.fence_at_reset.load(ordering::Relaxed) };
+        dma_read_barrier();
+        let generation = self.generation.load(ordering::Acquire);
+        let same = generation == ticket.generation;
+        let fence = if same { fence } else { self.fence_at_end_of(ticket.generation) };
         if fence >= ticket.fence {
             Some(Progress::Done)
         } else if !same {
@@ -237,9 +240,21 @@ impl Channel {
         }
     }
 
+    /// The fence at the reset that ended a generation; zero if that is too long ago to be known.
+    fn fence_at_end_of(&self, generation: u64) -> u64 {
+        let fence = self.fences_at_reset[generation as usize % GENERATIONS].load(ordering::Relaxed);
+        dma_read_barrier();
+        let now = self.generation.load(ordering::Acquire);
+        // The slot is written again before the generation is counted that ends with it.
+        if now - generation < GENERATIONS as u64 {
+            fence
+        } else {
+            0
+        }
+    }
+
     fn fence(&self) -> u64 {
-        let read = || -> Result<u64> { Ok(u64::from_le(kernel::dma_read!(self.control, [try: FENCE]))) };
-        read().unwrap_or(0)
+        self.control.read(FENCE).unwrap_or(0)
     }
 
     fn status(&self) -> Result<ChannelStatus> {
@@ -267,13 +282,10 @@ impl Channel {
         if stopped.is_err() {
             self.give_up("reset");
         }
-        self.fence_at_reset.store(self.fence(), ordering::Relaxed);
+        let ended = self.generation.load(ordering::Relaxed) as usize % GENERATIONS;
+        self.fences_at_reset[ended].store(self.fence(), ordering::Relaxed);
         self.generation.fetch_add(1, ordering::Release);
-        // The next reset overwrites what they need to know, so everybody else settles first.
-        while self.waiting.load(ordering::Acquire) > 1 {
-            self.waiters.wake_all();
-            fsleep(Delta::from_millis(1));
-        }
+        self.waiters.wake_all();
         if stopped.is_ok() && self.persist(|| self.restart(&mut submission)).is_err() {
             self.give_up("enabled again");
         }
@@ -343,13 +355,17 @@ impl Channel {
     /// Hands ring and control block to a channel that was reset.
     fn enable(&self, submission: &mut Submission) -> Result {
         submission.put = 0;
-        kernel::dma_write!(self.control, [try: PUT], 0u64);
-        barrier::smp_wmb();
+        self.control.write(PUT, &[0])?;
+        dma_write_barrier();
         let write = |register, value| self.registers.write_channel(self.number, register, value);
-        write(regs::RING_BASE, self.ring.dma_handle())?;
-        write(regs::CONTROL_BLOCK, self.control.dma_handle())?;
+        write(regs::RING_BASE, self.ring.dma_address())?;
+        write(regs::CONTROL_BLOCK, self.control.dma_address())?;
         write(regs::RING_ORDER, RING_ORDER.into())?;
         write(regs::VECTOR, self.vector.into())?;
+        write(regs::ENGINE, self.engine.into())?;
+        // Commands have no virtual addresses.
+        write(regs::ASID, 0)?;
+        write(regs::PRIORITY, Priority::High as u64)?;
         write(regs::CHANNEL_CONTROL, ChannelControl(0).with_enable(true).0.into())?;
         if self.is_in_error() {
             return Err(EIO);
@@ -373,14 +389,13 @@ pub(crate) struct ChannelInterrupt {
     pub(crate) channel: Arc<Channel>,
 }
 
-impl irq::Handler for ChannelInterrupt {
-    fn handle(&self, _dev: &Device<Bound>) -> irq::IrqReturn {
+impl Handler for ChannelInterrupt {
+    fn handle(&self) {
         let fence = self.channel.fence();
         // No progress: an error, or an interrupt whose fence was seen with an earlier one. The waiting threads ask the device.
         if self.channel.fence_seen.xchg(fence, ordering::Relaxed) == fence {
             self.channel.suspicious.store(true, ordering::Relaxed);
         }
         self.channel.waiters.wake_all();
-        irq::IrqReturn::Handled
     }
 }

@@ -7,11 +7,11 @@
 use super::channel::{Channel, Ticket, Work, RING_LENGTH};
 use crate::{
     abi::command::{Cause, List, ListEntry, Location, Operation},
+    kernel_ext::shared_words::SharedWords,
     zone_device::migrate::{Copier, Endpoint, Transfer},
 };
 use kernel::{
     device::{Bound, Device},
-    dma::Coherent,
     new_condvar, new_mutex,
     page::PAGE_SIZE,
     prelude::*,
@@ -27,6 +27,8 @@ pub(crate) const BATCH_PAGES: usize = 512;
 pub(crate) const CHANNELS: usize = 1;
 /// The longest entry, by the ABI.
 const ENTRY_BYTES: usize = 2 << 20;
+/// Words of a list entry.
+const ENTRY_WORDS: usize = 4;
 /// Batches that can be under way at once.
 const LISTS: usize = 16;
 /// Commands that a batch may need: a copy and a fill, or a digest.
@@ -35,8 +37,8 @@ const _: () = assert!(LISTS * BATCH_COMMANDS <= RING_LENGTH, "a ring can hold al
 
 /// A list, and room for what a digest says of each of its pages.
 struct SharedList {
-    entries: Coherent<[[u64; 4]]>,
-    results: Coherent<[u64]>,
+    entries: SharedWords,
+    results: SharedWords,
 }
 
 /// The copy engines of a device, by channels of theirs.
@@ -64,8 +66,8 @@ impl CopyEngine {
             let mut lists = KVec::with_capacity(LISTS, GFP_KERNEL)?;
             for _ in 0..LISTS {
                 let list = SharedList {
-                    entries: Coherent::<[u64; 4]>::zeroed_slice(dev, BATCH_PAGES, GFP_KERNEL)?,
-                    results: Coherent::<u64>::zeroed_slice(dev, BATCH_PAGES, GFP_KERNEL)?,
+                    entries: SharedWords::zeroed(dev, BATCH_PAGES * ENTRY_WORDS)?,
+                    results: SharedWords::zeroed(dev, BATCH_PAGES)?,
                 };
                 lists.push(list, GFP_KERNEL)?;
             }
@@ -174,7 +176,7 @@ impl Batch<'_> {
     pub(crate) fn digest(&mut self, source: Endpoint, address: usize) -> Result {
         self.check_room()?;
         self.digests = true;
-        let results = self.list.as_ref().ok_or(EINVAL)?.results.dma_handle();
+        let results = self.list.as_ref().ok_or(EINVAL)?.results.dma_address();
         let destination = Location::system(results + (self.front * size_of::<u64>()) as u64);
         // A digest writes eight bytes, whatever it reads.
         self.put(self.front, location(source), destination, PAGE_SIZE, address)?;
@@ -199,7 +201,7 @@ impl Batch<'_> {
     /// `ERANGE` if there is no such page.
     pub(crate) fn result(&self, index: usize) -> Result<u64> {
         let list = self.list.as_ref().ok_or(EINVAL)?;
-        Ok(u64::from_le(kernel::dma_read!(list.results, [try: index])))
+        list.results.read(index)
     }
 
     fn check_room(&self) -> Result {
@@ -219,9 +221,8 @@ impl Batch<'_> {
         address: usize,
     ) -> Result {
         let entry = ListEntry { source, destination, length: length as u32, tag: address as u64 };
-        let words = entry.encode().map(u64::to_le);
         let list = self.list.as_ref().ok_or(EINVAL)?;
-        kernel::dma_write!(list.entries, [try: index], words);
+        list.entries.write(index * ENTRY_WORDS, &entry.encode())?;
         self.tag.get_or_insert(address);
         Ok(())
     }
@@ -259,9 +260,9 @@ impl Copier for Batch<'_> {
     ///
     /// `EIO` if the device failed.
     fn start(&mut self) -> Result {
-        let base = self.list.as_ref().ok_or(EINVAL)?.entries.dma_handle();
+        let base = self.list.as_ref().ok_or(EINVAL)?.entries.dma_address();
         let list = |first: usize, count: usize| List {
-            address: base + (first * size_of::<[u64; 4]>()) as u64,
+            address: base + (first * (ENTRY_WORDS * size_of::<u64>())) as u64,
             count: count as u32, // at most BATCH_PAGES
         };
         let tag = self.tag.unwrap_or(0) as u64;

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Pages that leave the device whoever they belong to: because VRAM is needed for others, or because the device is left.
 
-use super::{copy_engine::BATCH_PAGES, gpu::Gpu, gpu::Vram, transfer::Pipeline};
+use super::{copy_engine::BATCH_PAGES, gpu::Gpu, transfer::Pipeline};
 use crate::{
     abi::command::Cause,
-    zone_device::{drain::drain_cpu_lists, folio::LockedFolio, migrate::Isolated, pagemap::BoundMap},
+    zone_device::{
+        drain::drain_cpu_lists,
+        folio::LockedFolio,
+        migrate::Isolated,
+        pagemap::{BoundMap, Registered},
+    },
 };
 use kernel::{
     prelude::*,
@@ -115,9 +120,8 @@ pub(crate) fn evict(map: BoundMap<'_, Gpu>) -> Result<usize> {
 /// Pages can be busy for a while (pinned for I/O, just being faulted in, in a list of some CPU), so this tries until
 /// all have gone. It gives up only on a device that no longer copies; whoever has pages there gets `SIGBUS` on touching
 /// them.
-pub(crate) fn empty(vram: &Vram) {
-    let Some(guard) = vram.access() else { return };
-    let map = guard.bound();
+pub(crate) fn empty(vram: &Registered<Gpu>) {
+    let map = vram.bound();
     let mut attempts = 0;
     while map.pages_in_use() > 0 {
         if map.memory().engine.is_lost() {

@@ -2,7 +2,13 @@
 //! A bound device.
 
 use super::{copy_engine::CopyEngine, registers::Registers};
-use crate::zone_device::{pagemap::PageMap, stand_in::StandIns};
+use crate::{
+    kernel_ext::revocable::SleepableRevocable,
+    zone_device::{
+        pagemap::{PageMap, Registered},
+        stand_in::StandIns,
+    },
+};
 use kernel::{
     prelude::*,
     sync::{
@@ -23,7 +29,7 @@ pub(crate) struct Gpu {
     pub(crate) faults: FaultCounts,
     pub(crate) identity: Identity,
     /// What takes the place of poisoned pages; private memory needs none.
-    pub(crate) stand_ins: Option<Arc<PageMap<StandIns>>>,
+    pub(crate) stand_ins: Option<Arc<SleepableRevocable<Registered<StandIns>>>>,
 }
 
 /// What tells one device from another.
@@ -65,7 +71,7 @@ impl Gpu {
         registers: Arc<Registers>,
         engine: impl PinInit<CopyEngine, Error> + 'a,
         identity: Identity,
-        stand_ins: Option<Arc<PageMap<StandIns>>>,
+        stand_ins: Option<Arc<SleepableRevocable<Registered<StandIns>>>>,
     ) -> impl PinInit<Self, Error> + 'a {
         try_pin_init!(Self {
             registers,

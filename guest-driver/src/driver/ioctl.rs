@@ -3,15 +3,15 @@
 
 use super::{
     eviction,
-    gpu::{Gpu, Vram},
+    gpu::Gpu,
     inspection::{self, Digests, StateBuffers},
     placement,
 };
 use crate::{
     abi::{counter::Counter, regs},
-    kernel_ext::{admission::Admission, char_device::Node},
+    kernel_ext::{char_device::Node, revocable::SleepableRevocable},
     uapi,
-    zone_device::pagemap::{BoundMap, Kind},
+    zone_device::pagemap::{BoundMap, Kind, Registered},
 };
 use core::ops::Range;
 use kernel::{
@@ -23,7 +23,7 @@ use kernel::{
     uaccess::{UserPtr, UserSlice, UserSliceWriter},
 };
 
-impl Node for Admission<Vram> {
+impl Node for SleepableRevocable<Registered<Gpu>> {
     fn ioctl(&self, cmd: u32, arg: usize) -> Result {
         match cmd {
             uapi::IOC_INFO => self.exchange(arg, fill_info),
@@ -32,21 +32,18 @@ impl Node for Admission<Vram> {
             uapi::IOC_DIGEST => exchange(arg, |request| digest(self, request)),
             uapi::IOC_COUNTERS => self.exchange(arg, read_counters),
             uapi::IOC_EVICT => self.exchange(arg, evict),
-            uapi::IOC_MARK => {
-                self.exchange(arg, |map, mark: &mut uapi::Mark| map.memory().registers.write(regs::MARK, mark.value))
-            }
+            uapi::IOC_MARK => self.exchange(arg, write_mark),
             _ => Err(ENOTTY),
         }
     }
 }
 
-impl Admission<Vram> {
+impl SleepableRevocable<Registered<Gpu>> {
     /// Calls `work` while the device stays bound and its pages registered. `work` must not touch user memory: that can take as long as
     /// another process likes, and unbinding waits.
     fn with_map<R>(&self, work: impl FnOnce(BoundMap<'_, Gpu>) -> Result<R>) -> Result<R> {
-        let vram = self.enter().ok_or(ENODEV)?;
-        let guard = vram.access().ok_or(ENODEV)?;
-        work(guard.bound())
+        let vram = self.try_access().ok_or(ENODEV)?;
+        work(vram.bound())
     }
 
     /// As [`exchange`], with the device bound while `answer` runs.
@@ -121,7 +118,7 @@ fn migrate(map: BoundMap<'_, Gpu>, request: &mut uapi::Migrate) -> Result {
 }
 
 /// Batch by batch: between them, where user memory is written, the device can go.
-fn residency(node: &Admission<Vram>, request: &mut uapi::Residency) -> Result {
+fn residency(node: &SleepableRevocable<Registered<Gpu>>, request: &mut uapi::Residency) -> Result {
     let mut rest = page_range(request.address, request.length)?;
     let mut user = array::<u8>(request.states, &rest)?;
     let task = kernel::current!();
@@ -136,7 +133,7 @@ fn residency(node: &Admission<Vram>, request: &mut uapi::Residency) -> Result {
 }
 
 /// As for [`residency`].
-fn digest(node: &Admission<Vram>, request: &mut uapi::Digest) -> Result {
+fn digest(node: &SleepableRevocable<Registered<Gpu>>, request: &mut uapi::Digest) -> Result {
     let mut rest = page_range(request.address, request.length)?;
     let mut user = array::<u64>(request.digests, &rest)?;
     let task = kernel::current!();
@@ -155,12 +152,19 @@ fn digest(node: &Admission<Vram>, request: &mut uapi::Digest) -> Result {
 }
 
 fn read_counters(map: BoundMap<'_, Gpu>, counters: &mut uapi::Counters) -> Result {
+    let registers = &map.memory().registers;
     *counters = uapi::Counters::default();
     for &counter in Counter::ALL {
-        let value = map.memory().registers.read_counter(counter as u8)?;
+        let value = registers.read_counter(counter as u8)?;
         *counters.values.get_mut(counter as usize).ok_or(EINVAL)? = value;
     }
-    Ok(())
+    registers.confirm()
+}
+
+fn write_mark(map: BoundMap<'_, Gpu>, mark: &mut uapi::Mark) -> Result {
+    let registers = &map.memory().registers;
+    registers.write(regs::MARK, mark.value)?;
+    registers.confirm()
 }
 
 fn evict(map: BoundMap<'_, Gpu>, request: &mut uapi::Evict) -> Result {

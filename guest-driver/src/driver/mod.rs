@@ -3,6 +3,7 @@
 //!
 //! - [`probe`]: binding to the device and leaving it.
 //! - [`parameters`], [`device_index`]: the user's choices, and which device is which.
+//! - [`reset`]: the device's state before it is used and after.
 //! - [`registers`], [`channel`], [`copy_engine`]: the device, from the bottom up.
 //! - [`gpu`]: what a bound device consists of; [`Vram`](gpu::Vram) is it together with its pages.
 //! - [`transfer`]: migrations whose content is being copied.
@@ -23,3 +24,4 @@ pub(crate) mod placement;
 pub(crate) mod probe;
 pub(crate) mod registers;
 pub(crate) mod transfer;
+pub(crate) mod reset;

@@ -3,87 +3,89 @@
 //!
 //! What is made here is undone in this order when the device is unbound: user space is turned away, every page moves off the
 //! device, the node in /dev goes; then the device's resource list, last in, first out: the pages, the memory's pfn range, the
-//! channel, the interrupts, the registers. A CPU fault can be answered until the last page has gone.
+//! interrupts, the channel; the device is reset and may no longer master the bus; the registers go. A CPU fault can be answered
+//! until the last page has gone.
 
 use super::{
     channel::{Channel, ChannelInterrupt},
     copy_engine::CopyEngine,
     device_index::DeviceIndex,
     eviction,
-    gpu::{Gpu, Identity, Vram},
+    gpu::{Gpu, Identity},
     parameters::{self, PfnSource},
     registers::Registers,
+    reset,
 };
 use crate::{
     abi::{
         pci::{BAR_VRAM, DEVICE_ID, VENDOR_ID},
         regs, ABI_VERSION,
     },
-    kernel_ext::{admission::Admission, char_device::CharDevice, pci_device, pci_id},
+    kernel_ext::{
+        char_device::CharDevice,
+        compat::{pci_device_table, ProbeInfo},
+        interrupt::Vectors,
+        pci_device, pci_id,
+        revocable::SleepableRevocable,
+    },
     zone_device::{
-        pagemap::{Kind, PageMap},
+        pagemap::{Kind, PageMap, Registered},
         region::Region,
         stand_in,
     },
 };
 use kernel::{
     device::{Bound, Core, Device},
-    devres,
     dma::{Device as _, DmaMask},
-    irq, pci,
+    pci,
     prelude::*,
     str::CString,
     sync::Arc,
 };
 
-/// The channel that all work goes through.
+/// The channel that all work goes through, and its engine: the first copy engine.
 const CHANNEL: u32 = 0;
+const ENGINE: u32 = 0;
 /// The vector of device errors, by the ABI; the next one is the channel's.
 const VECTORS: u32 = 2;
+const ERROR_VECTOR: u16 = 0;
 const CHANNEL_VECTOR: u16 = 1;
 
 /// The driver, as the PCI bus knows it.
 pub(crate) struct Driver;
 
-/// What a bound device holds on to. All else is on the device's resource list.
+/// The driver data of a bound device. All else is on the device's resource list.
 #[pin_data]
-pub(crate) struct Bond {
+pub(crate) struct DriverData {
     #[pin]
-    node: CharDevice<Admission<Vram>>,
-    admission: Arc<Admission<Vram>>,
-    vram: Arc<Vram>,
+    node: CharDevice<SleepableRevocable<Registered<Gpu>>>,
+    vram: Arc<SleepableRevocable<Registered<Gpu>>>,
     index: DeviceIndex,
 }
 
-kernel::pci_device_table!(
-    PCI_TABLE,
-    MODULE_PCI_TABLE,
-    <Driver as pci::Driver>::IdInfo,
-    [(pci_id::device_id(VENDOR_ID, DEVICE_ID), ())]
-);
+pci_device_table!(PCI_TABLE, <Driver as pci::Driver>::IdInfo, [(pci_id::device_id(VENDOR_ID, DEVICE_ID), ())]);
 
 impl pci::Driver for Driver {
     type IdInfo = ();
-    type Data<'bound> = Bond;
+    type Data<'bound> = DriverData;
     const ID_TABLE: pci::IdTable<Self::IdInfo> = &PCI_TABLE;
 
     fn probe<'bound>(
         pdev: &'bound pci::Device<Core<'_>>,
-        _info: &'bound Self::IdInfo,
-    ) -> impl PinInit<Bond, Error> + 'bound {
+        _info: ProbeInfo<'bound, Self::IdInfo>,
+    ) -> impl PinInit<DriverData, Error> + 'bound {
         pin_init::pin_init_scope(move || {
             let dev: &Device<Bound> = pdev.as_ref();
             let index = DeviceIndex::take()?;
             let kind = parameters::kind(index.get())?;
             let pfn_source = parameters::pfn_source(index.get())?;
 
-            pdev.enable_device_mem()?;
-            pdev.set_master();
-            // SAFETY: Nothing has been mapped or allocated for this device yet.
-            unsafe { pdev.dma_set_mask_and_coherent(DmaMask::new::<64>())? };
-
+            pci_device::enable_memory(pdev)?;
             let registers = Arc::new(Registers::map(pdev)?, GFP_KERNEL)?;
             let identity = identify(pdev, &registers)?;
+            // SAFETY: Nothing has been mapped or allocated for this device yet.
+            unsafe { pdev.dma_set_mask_and_coherent(DmaMask::new::<64>())? };
+            reset::bring_up(pdev, &registers)?;
             let channel = open_channel(pdev, registers.clone())?;
             let region = reserve_pfns(pdev, &registers, kind, pfn_source)?;
             let (start, pages) = (region.start(), region.pages());
@@ -93,22 +95,19 @@ impl pci::Driver for Driver {
             };
             let gpu = Gpu::new(registers, CopyEngine::new(dev, [channel]), identity, stand_ins);
             let vram = PageMap::register(dev, kind, region, gpu)?;
-            let admission = Admission::open(dev, vram.clone())?;
             let name = CString::try_from_fmt(fmt!("ersatz{}", index.get()))?;
             dev_info!(dev, "{}: {} pages of {:?} memory at {:#x}\n", &*name, pages, kind, start);
 
-            Ok(try_pin_init!(Bond {
-                node <- CharDevice::register(dev, name, admission.clone()),
-                admission,
+            Ok(try_pin_init!(DriverData {
+                node <- CharDevice::register(dev, name, vram.clone()),
                 vram,
                 index,
             }))
         })
     }
 
-    fn unbind(_pdev: &pci::Device<Core<'_>>, bond: Pin<&Bond>) {
-        bond.admission.close();
-        eviction::empty(&bond.vram);
+    fn unbind(_pdev: &pci::Device<Core<'_>>, data: Pin<&DriverData>) {
+        data.vram.revoke_with(eviction::empty);
     }
 }
 
@@ -129,14 +128,10 @@ fn identify(pdev: &pci::Device<Core<'_>>, registers: &Registers) -> Result<Ident
 
 /// Opens the channel and listens to its interrupts, and to those of device errors.
 fn open_channel(pdev: &pci::Device<Core<'_>>, registers: Arc<Registers>) -> Result<Arc<Channel>> {
-    let dev: &Device<Bound> = pdev.as_ref();
-    let vectors = pdev.alloc_irq_vectors(VECTORS, VECTORS, pci::IrqTypes::default().with(pci::IrqType::MsiX))?;
-    let channel = Channel::new(pdev, registers, CHANNEL, CHANNEL_VECTOR)?;
-    for (vector, name) in [(*vectors.start(), c"ersatz-error"), (*vectors.end(), c"ersatz-channel")] {
-        let handler = ChannelInterrupt { channel: channel.clone() };
-        // On the resource list, not in driver data: faults wait for interrupts as long as there are pages.
-        let registration = pdev.request_irq(vector, irq::Flags::TRIGGER_NONE, name, Ok(handler));
-        devres::register(dev, registration, GFP_KERNEL)?;
+    let vectors = Vectors::allocate(pdev, VECTORS)?;
+    let channel = Channel::new(pdev, registers, CHANNEL, ENGINE, CHANNEL_VECTOR)?;
+    for (vector, name) in [(ERROR_VECTOR, c"ersatz-error"), (CHANNEL_VECTOR, c"ersatz-channel")] {
+        vectors.register(vector.into(), name, ChannelInterrupt { channel: channel.clone() })?;
     }
     Ok(channel)
 }

@@ -1,23 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 //! BAR0: the registers and the doorbells, by the ABI's register map.
 
-use crate::abi::{
-    pci::{BAR_REGISTERS, REGISTERS_BAR_SIZE},
-    regs::{self, Register},
+use crate::{
+    abi::{
+        pci::{BAR_REGISTERS, REGISTERS_BAR_SIZE},
+        regs::{self, Register},
+    },
+    kernel_ext::compat::DevresBar,
 };
-use kernel::{
-    device::Bound,
-    devres::Devres,
-    io::Io,
-    pci::{self, Bar},
-    prelude::*,
-};
+use kernel::{device::Bound, io::Io, pci, prelude::*};
 
 const SIZE: usize = REGISTERS_BAR_SIZE as usize;
 
 /// The register BAR, until the device is unbound.
 pub(crate) struct Registers {
-    bar: Devres<Bar<'static, SIZE>>,
+    bar: DevresBar<SIZE>,
 }
 
 impl Registers {
@@ -88,9 +85,18 @@ impl Registers {
         self.read_at(regs::COUNTER_BASE + 8 * u32::from(number), 8)
     }
 
-    /// Whether the device answers at all: all ones is what the bus reads where nothing is.
+    /// Whether the device answers. Where nothing does, reads are all ones or, on some machines, zero, and writes are lost.
     pub(crate) fn device_answers(&self) -> bool {
         self.read(regs::ID).is_ok_and(|id| id == u64::from(regs::DEVICE_MAGIC))
+    }
+
+    /// Confirms that the accesses before this call reached the device: that what was read is what the registers held.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the device does not answer: it is gone, sleeps, or does not decode its memory.
+    pub(crate) fn confirm(&self) -> Result {
+        self.device_answers().then_some(()).ok_or(ENODEV)
     }
 
     fn read_at(&self, offset: u32, width: u8) -> Result<u64> {

@@ -1,23 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Small abstractions that the `kernel` crate does not have (yet) and that have nothing to do with `ZONE_DEVICE`.
 //!
-//! - [`admission`]: lets threads in to a bound device's data, and keeps unbind waiting until they are out.
 //! - [`char_device`]: a misc device that keeps its module loaded while it is open.
+//! - [`compat`]: what differs between the series of kernels.
 //! - [`dma`]: single pages mapped for DMA.
+//! - [`interrupt`]: MSI-X vectors and their handlers.
 //! - [`mm`]: how much memory there is, and walking a process's VMAs.
 //! - [`module_parameters`]: string parameters.
 //! - [`pci_device`], [`pci_id`]: what the PCI abstractions lack.
 //! - [`raw`]: what the `kernel` crate keeps to itself.
+//! - [`revocable`]: access to a bound device's data that ends when the device is unbound.
+//! - [`shared_words`]: memory shared with a device.
 //! - [`uapi_bytes`]: the uapi structures as bytes.
 //! - [`wait`]: a wait queue with conditions and timeouts.
 
-pub(crate) mod admission;
 pub(crate) mod char_device;
+pub(crate) mod compat;
 pub(crate) mod dma;
+pub(crate) mod interrupt;
 pub(crate) mod mm;
 pub(crate) mod module_parameters;
 pub(crate) mod pci_device;
 pub(crate) mod pci_id;
 pub(crate) mod raw;
+pub(crate) mod revocable;
+pub(crate) mod shared_words;
 mod uapi_bytes;
 pub(crate) mod wait;

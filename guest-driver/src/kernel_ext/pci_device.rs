@@ -3,32 +3,65 @@
 
 use super::raw::device_ptr;
 use crate::bindings;
-use kernel::{device, pci, sync::aref::ARef};
+use kernel::{
+    device::{Bound, Core, Device},
+    devres, pci,
+    prelude::*,
+    sync::aref::ARef,
+};
 
-/// The device's PCI segment (domain).
-pub(crate) fn segment(pdev: &pci::Device<device::Bound>) -> u16 {
-    let dev: &device::Device<device::Bound> = pdev.as_ref();
+/// Returns the device's PCI segment (domain).
+pub(crate) fn segment(pdev: &pci::Device<Bound>) -> u16 {
+    let dev: &Device<Bound> = pdev.as_ref();
     // SAFETY: `dev` is the device inside a PCI device.
     let segment = unsafe { bindings::ersatz_pci_domain_nr(device_ptr(dev)) };
     u16::try_from(segment).unwrap_or(u16::MAX)
 }
 
-/// Can keep a PCI device from doing DMA.
+/// Enables the device's memory BARs, until it is unbound.
+///
+/// # Errors
+///
+/// `ENOMEM`; `EINVAL` if a BAR has no address; what the firmware says if it refuses to power the device up.
+pub(crate) fn enable_memory(pdev: &pci::Device<Core<'_>>) -> Result {
+    pdev.enable_device_mem()?;
+    let dev: &Device<Bound> = pdev.as_ref();
+    devres::register(dev, DisableOnUnbind { dev: dev.into() }, GFP_KERNEL)
+}
+
+/// Gives back an enabling of the device, which the PCI core counts.
+struct DisableOnUnbind {
+    dev: ARef<Device>,
+}
+
+impl Drop for DisableOnUnbind {
+    fn drop(&mut self) {
+        // SAFETY: `dev` is the device inside a PCI device, which was enabled once for this value.
+        unsafe { bindings::ersatz_pci_disable_device(device_ptr(&self.dev)) };
+    }
+}
+
+/// Whether a PCI device may master the bus, which is: do DMA and send message signalled interrupts.
 pub(crate) struct BusMaster {
-    pdev: ARef<pci::Device>,
+    dev: ARef<Device>,
 }
 
 impl BusMaster {
-    /// For `pdev`, whose bus mastering is on.
-    pub(crate) fn new(pdev: &pci::Device<device::Bound>) -> Self {
-        let pdev: &pci::Device = pdev;
-        Self { pdev: pdev.into() }
+    /// Controls bus mastering of `pdev`, and leaves it as it is.
+    pub(crate) fn new(pdev: &pci::Device<Bound>) -> Self {
+        let dev: &Device<Bound> = pdev.as_ref();
+        Self { dev: dev.into() }
     }
 
-    /// Forbids the device all DMA, its message signalled interrupts included.
-    pub(crate) fn forbid(&self) {
-        let dev: &device::Device = self.pdev.as_ref();
+    /// Permits DMA and interrupts.
+    pub(crate) fn permit(&self) {
         // SAFETY: `dev` is the device inside a PCI device.
-        unsafe { bindings::ersatz_pci_clear_master(device_ptr(dev)) };
+        unsafe { bindings::ersatz_pci_set_master(device_ptr(&self.dev)) };
+    }
+
+    /// Forbids DMA and interrupts.
+    pub(crate) fn forbid(&self) {
+        // SAFETY: As in `permit`.
+        unsafe { bindings::ersatz_pci_clear_master(device_ptr(&self.dev)) };
     }
 }

@@ -6,7 +6,6 @@
 //! - [`region`]: a range of physical addresses to give the pages their pfns.
 //! - [`pagemap`]: the range registered with the memory manager (`devm_memremap_pages`), and its callbacks.
 //! - [`frames`]: which frames of it are free.
-//! - [`users`]: what keeps the pages registered while somebody works on them.
 //! - [`fault`]: a CPU's touch of a private page.
 //! - [`stand_in`]: pages in the place of those whose content is lost.
 //! - [`folio`]: a locked folio, on either side.
@@ -30,4 +29,3 @@ pub(crate) mod mirror;
 pub(crate) mod pagemap;
 pub(crate) mod region;
 pub(crate) mod stand_in;
-mod users;

@@ -6,18 +6,20 @@
 //! When a Rust driver is unbound, its driver data is dropped *before* device-managed resources are released, and
 //! `memunmap_pages()`, which `devm_memremap_pages()` defers to that time, still uses the `dev_pagemap`, waits for pages in
 //! use, and answers CPU faults meanwhile. So a [`PageMap`] does not live in driver data: [`PageMap::register`] first
-//! hands one reference to the device's resource list, then registers the pages, then hands over what closes the map. The list is
-//! released last in, first out: the map closes and waits until nobody works on its pages, the pages go, then that reference.
-//! Whatever a fault needs must have been put on the list earlier still, or belong to the [`DeviceMemory`] inside the map.
+//! hands one reference to the device's resource list, then registers the pages, then makes the map accessible. The list is released
+//! last in, first out: access is revoked, which waits until nobody works on the pages, then they go, then that reference. Whatever
+//! a fault needs must have been put on the list earlier still, or belong to the [`DeviceMemory`] inside the map.
 
 use super::{
     fault::{CpuFault, FaultEnd},
     folio::{LockedFolio, Pfn, Side, HUGE_ORDER},
     frames::{Frames, BLOCK_PAGES},
     region::Region,
-    users::{Users, UsersGuard},
 };
-use crate::{bindings, kernel_ext::raw::device_ptr};
+use crate::{
+    bindings,
+    kernel_ext::{raw::device_ptr, revocable::SleepableRevocable},
+};
 use core::{marker::PhantomData, ops::Range, ptr::NonNull};
 use kernel::{
     device::{Bound, Device},
@@ -63,7 +65,8 @@ pub(crate) trait DeviceMemory: Send + Sync + Sized + 'static {
 /// # Invariants
 ///
 /// - `raw` is initialised, and `raw.owner` is its own address.
-/// - While `users` is open the pages are registered and `dev` is bound; the pages are no longer registered when the last reference goes.
+/// - The pages are registered and `dev` is bound while there is a [`Registered`], and while one of them is referenced: no other way leads to
+///   a reference to a map. They are no longer registered when the map is dropped.
 /// - A frame is marked free in `frames` exactly while its reference count is zero, nobody initialises it, and it is not poisoned.
 #[pin_data]
 pub(crate) struct PageMap<T: DeviceMemory> {
@@ -74,8 +77,6 @@ pub(crate) struct PageMap<T: DeviceMemory> {
     region: Region,
     frames: Frames,
     poisoned: Atomic<i64>,
-    #[pin]
-    users: Users,
     #[pin]
     memory: T,
 }
@@ -90,14 +91,16 @@ struct Keep<T: DeviceMemory> {
     _map: Arc<PageMap<T>>,
 }
 
-/// Closes a map, and waits for its users.
-struct Close<T: DeviceMemory> {
+/// A map whose pages are registered.
+pub(crate) struct Registered<T: DeviceMemory> {
     map: Arc<PageMap<T>>,
 }
 
-impl<T: DeviceMemory> Drop for Close<T> {
-    fn drop(&mut self) {
-        self.map.users.close();
+impl<T: DeviceMemory> Registered<T> {
+    /// The map, with that proof.
+    pub(crate) fn bound(&self) -> BoundMap<'_, T> {
+        // SAFETY: By the invariants of `PageMap` the pages are registered while `self` is borrowed.
+        unsafe { self.map.bound() }
     }
 }
 
@@ -109,7 +112,7 @@ impl<T: DeviceMemory> PageMap<T> {
         ..pin_init::zeroed()
     };
 
-    /// Registers the pages of `region` for as long as `dev` is bound.
+    /// Registers the pages of `region` for as long as `dev` is bound. Access to the map is revoked before the pages go.
     ///
     /// Takes 64 bytes of system memory per page, and some time.
     ///
@@ -122,7 +125,7 @@ impl<T: DeviceMemory> PageMap<T> {
         kind: Kind,
         region: Region,
         memory: impl PinInit<T, Error>,
-    ) -> Result<Arc<Self>> {
+    ) -> Result<Arc<SleepableRevocable<Registered<T>>>> {
         if !region.is_of(dev) {
             return Err(EINVAL);
         }
@@ -151,7 +154,6 @@ impl<T: DeviceMemory> PageMap<T> {
                 region,
                 frames,
                 poisoned: Atomic::new(0),
-                users <- Users::new(),
                 memory <- memory,
             }),
             GFP_KERNEL,
@@ -162,11 +164,8 @@ impl<T: DeviceMemory> PageMap<T> {
         // registered before this call are released, which is after this one's are.
         let address = unsafe { bindings::devm_memremap_pages(device_ptr(dev), map.raw.get()) };
         kernel::error::from_err_ptr(address)?;
-        // INVARIANT: The pages are registered until devres releases them, which it does after it has dropped this, and `dev` is bound
-        // until devres is done.
-        devres::register(dev, Close { map: map.clone() }, GFP_KERNEL)?;
-        map.users.open();
-        Ok(map)
+        // INVARIANT: Registered last, so released first: access ends, then the pages go, then the map. `dev` is bound until all have.
+        SleepableRevocable::new(dev, Registered { map })
     }
 
     /// What the driver keeps for this memory.
@@ -207,11 +206,6 @@ impl<T: DeviceMemory> PageMap<T> {
 
     fn index(&self, pfn: Pfn) -> Option<usize> {
         pfn.checked_sub(self.region.first_pfn()).filter(|&index| index < self.region.pages())
-    }
-
-    /// Keeps the pages registered; `None` once the device is being left.
-    pub(crate) fn access(&self) -> Option<MapGuard<'_, T>> {
-        Some(MapGuard { map: self, _user: self.users.enter()? })
     }
 
     /// # Safety
@@ -315,20 +309,6 @@ impl<T: DeviceMemory> PageMap<T> {
         let result = (pfn..pfn.saturating_add(pages)).try_for_each(|pfn| map.poison(pfn as Pfn));
         // Anything but success and EOPNOTSUPP, which would send the memory manager to a handler for files.
         result.map_or(EBUSY.to_errno(), |()| 0)
-    }
-}
-
-/// Proof that a map's pages stay registered while it is held.
-pub(crate) struct MapGuard<'a, T: DeviceMemory> {
-    map: &'a PageMap<T>,
-    _user: UsersGuard<'a>,
-}
-
-impl<T: DeviceMemory> MapGuard<'_, T> {
-    /// The map, with that proof.
-    pub(crate) fn bound(&self) -> BoundMap<'_, T> {
-        // SAFETY: By the invariants of `PageMap` and `UsersGuard` the map is open while `self` is borrowed.
-        unsafe { self.map.bound() }
     }
 }
 

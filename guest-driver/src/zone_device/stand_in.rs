@@ -9,9 +9,10 @@ use super::{
     fault::{CpuFault, FaultEnd},
     folio::Side,
     migrate,
-    pagemap::{BoundMap, DeviceMemory, Kind, PageMap},
+    pagemap::{BoundMap, DeviceMemory, Kind, PageMap, Registered},
     region::{Region, ALIGNMENT},
 };
+use crate::kernel_ext::revocable::SleepableRevocable;
 use kernel::{
     device::{Bound, Device},
     prelude::*,
@@ -38,7 +39,10 @@ impl DeviceMemory for StandIns {
 /// # Errors
 ///
 /// As for [`Region::free`] and [`PageMap::register`].
-pub(crate) fn register(dev: &Device<Bound>, name: &'static CStr) -> Result<Arc<PageMap<StandIns>>> {
+pub(crate) fn register(
+    dev: &Device<Bound>,
+    name: &'static CStr,
+) -> Result<Arc<SleepableRevocable<Registered<StandIns>>>> {
     let region = Region::free(dev, ALIGNMENT, name)?;
     PageMap::register(dev, Kind::Private, region, Ok(StandIns(())))
 }
@@ -48,8 +52,8 @@ pub(crate) fn register(dev: &Device<Bound>, name: &'static CStr) -> Result<Arc<P
 /// # Errors
 ///
 /// `EBUSY` if something else than page tables holds the page; `ENOMEM` if there is no stand-in left.
-pub(crate) fn replace<T: DeviceMemory>(map: BoundMap<'_, T>, index: usize, stand_ins: &PageMap<StandIns>) -> Result {
-    let guard = stand_ins.access().ok_or(ENODEV)?;
+pub(crate) fn replace<T: DeviceMemory>(map: BoundMap<'_, T>, index: usize, stand_ins: &SleepableRevocable<Registered<StandIns>>) -> Result {
+    let guard = stand_ins.try_access().ok_or(ENODEV)?;
     let folio = guard.bound().allocate(0).ok_or(ENOMEM)?;
     migrate::replace_lost(map, index, folio)
 }

@@ -292,10 +292,14 @@ impl Device {
 
     /// Puts a number into the trace log.
     pub fn mark(&self, value: u64) {
+        self.try_mark(value).unwrap_or_else(|error| panic!("ERSATZ_IOC_MARK: {error}"));
+    }
+
+    /// `ERSATZ_IOC_MARK`.
+    pub fn try_mark(&self, value: u64) -> Result<(), Errno> {
         let mut request = Mark { value };
         // SAFETY: the structure is the one the ioctl reads, and lives through the call.
-        unsafe { ioctls::mark(self.descriptor(), &mut request) }
-            .unwrap_or_else(|error| panic!("ERSATZ_IOC_MARK: {error}"));
+        unsafe { ioctls::mark(self.descriptor(), &mut request) }.map(|_| ())
     }
 }
 

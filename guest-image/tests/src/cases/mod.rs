@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The tests, a file a topic. Each asserts by the device's own counters that the device did the work, or that it had none.
 
+mod bring_up;
 mod counters;
 mod cpu;
 mod devices;
@@ -85,6 +86,7 @@ pub const TOPICS: &[&[Test]] = &[
     poison::TESTS,
     unbind::TESTS,
     waiting::TESTS,
+    bring_up::TESTS,
     direct::registers::TESTS,
     direct::copies::TESTS,
     direct::kernels::TESTS,
