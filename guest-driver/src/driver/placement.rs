@@ -57,6 +57,8 @@ pub(crate) fn migrate(
 ) -> Result<Outcome> {
     let began = map.newest_stamp();
     let mut moved = 0;
+    // Whether each page was looked at once: others may bring back what a piece moved before it was tried again.
+    let mut is_sure = true;
     let mut next = range.start;
     while next < range.end {
         if kernel::current!().signal_pending() {
@@ -69,13 +71,16 @@ pub(crate) fn migrate(
         moved += count;
         next = step.next;
         // Two pieces at least, so that a piece that has a little room is not all that is gained.
-        if step.is_short && eviction::make_room(map, 2 << HUGE_ORDER, began) == 0 {
-            break;
+        if step.is_short {
+            is_sure = false;
+            if eviction::make_room(map, 2 << HUGE_ORDER, began) == 0 {
+                break;
+            }
         }
     }
     let pages = range.len() >> PAGE_SHIFT;
-    let left = if moved == pages { 0 } else { pages - inspection::count(map, mm, range, direction)? };
-    Ok(Outcome { moved: moved as u64, left: left as u64 })
+    let left = if is_sure && moved == pages { 0 } else { pages - inspection::count(map, mm, range, direction)? };
+    Ok(Outcome { moved: moved.min(pages) as u64, left: left as u64 })
 }
 
 /// Moves some pieces from the start of a range, under one lock of the mm. Returns the number of pages that moved, and how to go on.

@@ -28,6 +28,8 @@ pub enum Need {
     ResizableBar,
     /// BARs that devices reach by bus address.
     BarsOnTheBus,
+    /// A kernel of at least this version: an older one has a fault of its own that the test shows.
+    Kernel(u32, u32),
     /// Huge pages set aside on demand, whose bus addresses a process can learn.
     HugetlbPages,
 }
@@ -49,6 +51,10 @@ impl Need {
             }
             Self::HugePages if !crate::proc_fs::huge_pages_on_request() => {
                 Some("this kernel has no transparent huge pages on request".into())
+            }
+            Self::Kernel(major, minor) if crate::proc_fs::kernel_version() < (major, minor) => {
+                let (own_major, own_minor) = crate::proc_fs::kernel_version();
+                Some(format!("kernels before {major}.{minor} have a fault here, and this is {own_major}.{own_minor}"))
             }
             Self::SecondDevice if !crate::device::Device::second_exists() => Some("there is one device".into()),
             Self::ResizableBar => {

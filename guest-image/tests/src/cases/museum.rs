@@ -32,7 +32,7 @@ test_list! { "museum":
     pages_in_limbo_drained_while_evicted.patience(2);
     half_of_a_coherent_hole_is_protected.needs(COHERENT);
     half_of_a_coherent_hole_is_advised.needs(COHERENT);
-    a_huge_page_behind_a_foreign_one_is_found.needs(NEEDS);
+    a_huge_page_behind_a_foreign_one_is_found.needs(&[Need::HugePages, Need::Kernel(7, 3)]);
     advice_for_coherent_huge_pages.needs(COHERENT);
     advice_for_private_huge_pages.needs(WHOLE);
     protection_by_userfaultfd_survives_mprotect.needs(NEEDS);
@@ -135,7 +135,7 @@ fn half_of_a_coherent_hole_is_advised() {
 }
 
 /// The search for all mappings of a folio ended at the first huge page that was another one: what lay behind it was never
-/// found, neither for a CPU's fault nor to unbind. Kernel 7.2 still does that.
+/// found, neither for a CPU's fault nor to unbind. Fixed in 7.3.
 fn a_huge_page_behind_a_foreign_one_is_found() {
     let (device, pattern) = (Device::open(), Pattern::new(1));
     let region = huge_on_device(&device, 2, pattern);
