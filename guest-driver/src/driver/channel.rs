@@ -384,18 +384,20 @@ impl PinnedDrop for Channel {
     }
 }
 
-/// The interrupt of a channel's fences and errors.
-pub(crate) struct ChannelInterrupt {
-    pub(crate) channel: Arc<Channel>,
+/// The interrupt of fences and errors of some channels.
+pub(crate) struct ChannelInterrupt<const N: usize> {
+    pub(crate) channels: [Arc<Channel>; N],
 }
 
-impl Handler for ChannelInterrupt {
+impl<const N: usize> Handler for ChannelInterrupt<N> {
     fn handle(&self) {
-        let fence = self.channel.fence();
-        // No progress: an error, or an interrupt whose fence was seen with an earlier one. The waiting threads ask the device.
-        if self.channel.fence_seen.xchg(fence, ordering::Relaxed) == fence {
-            self.channel.suspicious.store(true, ordering::Relaxed);
+        for channel in &self.channels {
+            let fence = channel.fence();
+            // No progress: an error, or an interrupt whose fence was seen with an earlier one. The waiting threads ask the device.
+            if channel.fence_seen.xchg(fence, ordering::Relaxed) == fence {
+                channel.suspicious.store(true, ordering::Relaxed);
+            }
+            channel.waiters.wake_all();
         }
-        self.channel.waiters.wake_all();
     }
 }

@@ -24,7 +24,7 @@ use kernel::{
 /// Most entries in one batch: one for each page of 2 MiB.
 pub(crate) const BATCH_PAGES: usize = 512;
 /// Number of channels that the work is spread over.
-pub(crate) const CHANNELS: usize = 1;
+pub(crate) const CHANNELS: usize = 2;
 /// The longest entry, by the ABI.
 const ENTRY_BYTES: usize = 2 << 20;
 /// Words of a list entry.

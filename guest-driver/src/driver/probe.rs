@@ -8,7 +8,7 @@
 
 use super::{
     channel::{Channel, ChannelInterrupt},
-    copy_engine::CopyEngine,
+    copy_engine::{CopyEngine, CHANNELS},
     device_index::DeviceIndex,
     eviction,
     gpu::{Gpu, Identity},
@@ -43,13 +43,8 @@ use kernel::{
     sync::Arc,
 };
 
-/// The channel that all work goes through, and its engine: the first copy engine.
-const CHANNEL: u32 = 0;
-const ENGINE: u32 = 0;
-/// The vector of device errors, by the ABI; the next one is the channel's.
-const VECTORS: u32 = 2;
+/// The vector of device errors, by the ABI; those behind it are the channels'.
 const ERROR_VECTOR: u16 = 0;
-const CHANNEL_VECTOR: u16 = 1;
 
 /// The driver, as the PCI bus knows it.
 pub(crate) struct Driver;
@@ -86,14 +81,14 @@ impl pci::Driver for Driver {
             // SAFETY: Nothing has been mapped or allocated for this device yet.
             unsafe { pdev.dma_set_mask_and_coherent(DmaMask::new::<64>())? };
             reset::bring_up(pdev, &registers)?;
-            let channel = open_channel(pdev, registers.clone())?;
+            let channels = open_channels(pdev, registers.clone())?;
             let region = reserve_pfns(pdev, &registers, kind, pfn_source)?;
             let (start, pages) = (region.start(), region.pages());
             let stand_ins = match kind {
                 Kind::Private => None,
                 Kind::Coherent => Some(stand_in::register(dev, c"ersatz poisoned pages")?),
             };
-            let gpu = Gpu::new(registers, CopyEngine::new(dev, [channel]), identity, stand_ins);
+            let gpu = Gpu::new(registers, CopyEngine::new(dev, channels), identity, stand_ins);
             let vram = PageMap::register(dev, kind, region, gpu)?;
             let name = CString::try_from_fmt(fmt!("ersatz{}", index.get()))?;
             dev_info!(dev, "{}: {} pages of {:?} memory at {:#x}\n", &*name, pages, kind, start);
@@ -126,14 +121,30 @@ fn identify(pdev: &pci::Device<Core<'_>>, registers: &Registers) -> Result<Ident
     Ok(Identity { abi_version, pci_address })
 }
 
-/// Opens the channel and listens to its interrupts, and to those of device errors.
-fn open_channel(pdev: &pci::Device<Core<'_>>, registers: Arc<Registers>) -> Result<Arc<Channel>> {
-    let vectors = Vectors::allocate(pdev, VECTORS)?;
-    let channel = Channel::new(pdev, registers, CHANNEL, ENGINE, CHANNEL_VECTOR)?;
-    for (vector, name) in [(ERROR_VECTOR, c"ersatz-error"), (CHANNEL_VECTOR, c"ersatz-channel")] {
-        vectors.register(vector.into(), name, ChannelInterrupt { channel: channel.clone() })?;
+/// Opens a channel for each of the first copy engines, and listens to their interrupts and to those of device errors. A device with fewer
+/// engines has several channels on one, and one with fewer vectors has the channels share them.
+fn open_channels(pdev: &pci::Device<Core<'_>>, registers: Arc<Registers>) -> Result<[Arc<Channel>; CHANNELS]> {
+    let configuration = regs::Configuration(registers.read(regs::CONFIGURATION)? as u32);
+    let engines = configuration.copy_engines();
+    let vectors = configuration.vectors().saturating_sub(1).clamp(1, CHANNELS as u32);
+    let open = |number: u32| {
+        let vector = ERROR_VECTOR + 1 + number.min(vectors - 1) as u16;
+        Channel::new(pdev, registers.clone(), number, number.min(engines.saturating_sub(1)), vector)
+    };
+    let allocated = Vectors::allocate(pdev, vectors + 1)?;
+    let first = open(0)?;
+    // A device with one channel gets all work through that.
+    let second = if configuration.channels() > 1 { open(1)? } else { first.clone() };
+    let channels = [first, second];
+    allocated.register(ERROR_VECTOR.into(), c"ersatz-error", ChannelInterrupt { channels: channels.clone() })?;
+    if vectors == 1 {
+        allocated.register(1, c"ersatz-channels", ChannelInterrupt { channels: channels.clone() })?;
+    } else {
+        for (vector, channel) in (1..).zip(&channels) {
+            allocated.register(vector, c"ersatz-channel", ChannelInterrupt { channels: [channel.clone()] })?;
+        }
     }
-    Ok(channel)
+    Ok(channels)
 }
 
 /// Finds pfns for as much of the VRAM as the BAR shows and the parameters permit.
