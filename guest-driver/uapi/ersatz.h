@@ -36,7 +36,10 @@ struct ersatz_info {
 #define ERSATZ_TO_DEVICE 0 /* to the device's VRAM */
 #define ERSATZ_TO_SYSTEM 1 /* back to system memory */
 
-/* Moves the pages of a range. A page that cannot move now stays where it is: that is counted, not an error. */
+/*
+ * Moves the pages of a range. A page that cannot move now stays where it is: that is counted, not an error. When VRAM runs out, memory
+ * that was used longest ago makes room, but nothing that this call has moved. A signal ends the call early.
+ */
 struct ersatz_migrate {
 	__u64 address; /* in: first byte of the range */
 	__u64 length; /* in: length in bytes */

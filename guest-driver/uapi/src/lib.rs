@@ -79,7 +79,8 @@ pub enum Direction {
 }
 
 /// Moves the pages of a range. A page that cannot move now (pinned, busy, no VRAM left, not anonymous) stays where it
-/// is with its content; that is counted, not an error.
+/// is with its content; that is counted, not an error. When VRAM runs out, memory that was used longest ago is moved off the device to
+/// make room, but nothing that this call has moved. A signal ends the call early: it is an error only if no page has moved.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Migrate {
