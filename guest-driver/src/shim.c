@@ -14,6 +14,9 @@
 
 #include "shim.h"
 
+#define CREATE_TRACE_POINTS
+#include "trace.h"
+
 struct page *ersatz_pfn_to_page(unsigned long pfn)
 {
 	return pfn_to_page(pfn);
@@ -300,6 +303,32 @@ void ersatz_pci_free_irq_vectors(struct device *dev)
 void ersatz_init_waitqueue_head(struct wait_queue_head *head)
 {
 	init_waitqueue_head(head);
+}
+
+void ersatz_trace_copy(struct device *dev, unsigned int channel, u64 fence, u64 address, const char *cause,
+		       size_t cause_length)
+{
+	trace_ersatz_copy(dev, channel, fence, address, cause, cause_length);
+}
+
+void ersatz_trace_migrate(struct device *dev, unsigned int channel, u64 fence, u64 address, u64 pages, u64 moved)
+{
+	trace_ersatz_migrate(dev, channel, fence, address, pages, moved);
+}
+
+void ersatz_trace_cpu_fault(struct device *dev, u64 address, u64 pages, unsigned int end)
+{
+	trace_ersatz_cpu_fault(dev, address, pages, end);
+}
+
+void ersatz_trace_evict(struct device *dev, u64 block, u64 pages)
+{
+	trace_ersatz_evict(dev, block, pages);
+}
+
+void ersatz_trace_free(struct device *dev, u64 page, u64 pages)
+{
+	trace_ersatz_free(dev, page, pages);
 }
 
 static char *memory = "private";

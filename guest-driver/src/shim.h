@@ -94,6 +94,14 @@ void ersatz_pci_free_irq_vectors(struct device *dev);
 /* Waiting. */
 void ersatz_init_waitqueue_head(struct wait_queue_head *head);
 
+/* Tracepoints (trace.h). */
+void ersatz_trace_copy(struct device *dev, unsigned int channel, u64 fence, u64 address, const char *cause,
+		       size_t cause_length);
+void ersatz_trace_migrate(struct device *dev, unsigned int channel, u64 fence, u64 address, u64 pages, u64 moved);
+void ersatz_trace_cpu_fault(struct device *dev, u64 address, u64 pages, unsigned int end);
+void ersatz_trace_evict(struct device *dev, u64 block, u64 pages);
+void ersatz_trace_free(struct device *dev, u64 page, u64 pages);
+
 /* Module parameters. */
 const char *ersatz_parameter_memory(void);
 const char *ersatz_parameter_region(void);

@@ -67,6 +67,13 @@ pub(crate) struct Ticket {
     fence: u64,
 }
 
+impl Ticket {
+    /// The fence value that says that the submission is done.
+    pub(crate) fn fence(&self) -> u64 {
+        self.fence
+    }
+}
+
 /// What is known of a ticket.
 #[derive(PartialEq, Eq)]
 enum Progress {
@@ -147,6 +154,16 @@ impl Channel {
         channel.reset()?;
         channel.enable(&mut channel.submission.lock())?;
         Ok(channel)
+    }
+
+    /// The device.
+    pub(crate) fn dev(&self) -> &Device {
+        &self.dev
+    }
+
+    /// The channel's number.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
     }
 
     /// Whether the device is beyond recovery: it does no more work and no more DMA.

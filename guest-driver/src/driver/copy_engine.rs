@@ -7,7 +7,10 @@
 use super::channel::{Channel, Ticket, Work, RING_LENGTH};
 use crate::{
     abi::command::{Cause, List, ListEntry, Location, Operation},
-    kernel_ext::shared_words::SharedWords,
+    kernel_ext::{
+        shared_words::SharedWords,
+        tracepoints::{self, BatchId},
+    },
     zone_device::migrate::{Copier, Endpoint, Transfer},
 };
 use kernel::{
@@ -118,6 +121,7 @@ impl CopyEngine {
             tag: None,
             last: None,
             ticket: None,
+            id: BatchId::default(),
         }
     }
 }
@@ -140,6 +144,7 @@ pub(crate) struct Batch<'a> {
     last: Option<Transfer>,
     /// The work that is under way.
     ticket: Option<Ticket>,
+    id: BatchId,
 }
 
 fn location(endpoint: Endpoint) -> Location {
@@ -192,6 +197,11 @@ impl Batch<'_> {
     pub(crate) fn run(&mut self) -> Result {
         self.start()?;
         self.finish()
+    }
+
+    /// What names the batch in the device's trace, once it has been started.
+    pub(crate) fn id(&self) -> BatchId {
+        self.id
     }
 
     /// The digest of the page added as number `index`, once the batch has been run.
@@ -276,7 +286,10 @@ impl Copier for Batch<'_> {
             (_, 0) => &works[..1],
             _ => &works[..],
         };
-        self.ticket = Some(self.channel.submit(works, self.cause)?);
+        let ticket = self.channel.submit(works, self.cause)?;
+        self.id = BatchId { channel: self.channel.number(), fence: ticket.fence(), address: tag };
+        self.ticket = Some(ticket);
+        tracepoints::copy(self.channel.dev(), self.id, self.cause.name());
         Ok(())
     }
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Pages that leave the device whoever they belong to: because VRAM is needed for others, or because the device is left.
 
-use super::{copy_engine::BATCH_PAGES, gpu::Gpu, transfer::Pipeline};
+use super::{copy_engine::BATCH_PAGES, gpu::Gpu, statistics::Stopwatch, transfer::Pipeline};
 use crate::{
     abi::command::Cause,
+    kernel_ext::tracepoints,
     zone_device::{
         drain::drain_cpu_lists,
         folio::LockedFolio,
@@ -25,7 +26,9 @@ const REPORT_ATTEMPTS: u32 = 500;
 
 /// Begins to move the folios of one block off the device. Those that are busy, or for which there is no memory, stay.
 fn evict_block<'a>(map: BoundMap<'a, Gpu>, block: usize, pipeline: &mut Pipeline<'a>) -> Result {
+    let mut watch = Stopwatch::start();
     let mut isolated = Isolated::of_device(map, map.mapped_pages_of_block(block), BATCH_PAGES)?;
+    let collect = watch.lap();
     let (mut at, mut is_empty) = (0, true);
     while let Some(run) = isolated.next_run(at) {
         at = run.end();
@@ -33,13 +36,14 @@ fn evict_block<'a>(map: BoundMap<'a, Gpu>, block: usize, pipeline: &mut Pipeline
         is_empty = false;
     }
     if !is_empty {
-        pipeline.push(isolated)?;
+        tracepoints::evict(map.dev(), block, isolated.len());
+        pipeline.push(isolated, collect)?;
     }
     Ok(())
 }
 
 fn evict_one(map: BoundMap<'_, Gpu>, block: usize, cause: Cause) -> Result<usize> {
-    let mut pipeline = Pipeline::new(&map.map().memory().engine, cause)?;
+    let mut pipeline = Pipeline::new(map, cause)?;
     evict_block(map, block, &mut pipeline)?;
     pipeline.finish()
 }
@@ -90,7 +94,7 @@ fn evict_all(map: BoundMap<'_, Gpu>, cause: Cause) -> Result<usize> {
 /// Moves the pages of some blocks, from `block` on, which is then the next. What fails ends the pass, and the next goes on behind it.
 fn evict_blocks(map: BoundMap<'_, Gpu>, block: &mut usize, cause: Cause) -> Result<usize> {
     const BLOCKS: usize = 8;
-    let mut pipeline = Pipeline::new(&map.map().memory().engine, cause)?;
+    let mut pipeline = Pipeline::new(map, cause)?;
     let last = map.blocks().min(*block + BLOCKS);
     while *block < last {
         let this = *block;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Pages that come back because a CPU touched them, and those around them.
 
-use super::{gpu::Gpu, parameters, placement::HUGE_SIZE};
+use super::{gpu::Gpu, parameters, placement::HUGE_SIZE, statistics::Stopwatch, transfer};
 use crate::{
-    abi::command::Cause,
+    kernel_ext::tracepoints,
     zone_device::{
         fault::{CpuFault, FaultEnd},
         folio::LockedFolio,
@@ -14,6 +14,7 @@ use crate::{
 };
 use core::ops::Range;
 use kernel::{
+    device::Device,
     page::{PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
     time::{delay::fsleep, Delta},
@@ -27,14 +28,20 @@ impl DeviceMemory for Gpu {
         if fault.is_poisoned() {
             return FaultEnd::Poisoned;
         }
-        let result = bring_back(map, fault);
+        let mut watch = Stopwatch::start();
+        let window = window(fault);
+        let pages = window.len() >> PAGE_SHIFT;
+        let result = bring_back(map, fault, window);
         if let Ok(false) = result {
             fsleep(Delta::from_micros(CONTENTION_PAUSE_US));
             return FaultEnd::Retry;
         }
         let result = result.map(|_| ());
         map.memory().faults.add(&result);
-        result.into()
+        map.memory().statistics.add_fault(pages, watch.lap());
+        let end = FaultEnd::from(result);
+        tracepoints::cpu_fault(map.dev(), fault.address(), pages, end.into_raw());
+        end
     }
 
     fn memory_failure(map: BoundMap<'_, Self>, index: usize) -> Result {
@@ -45,6 +52,10 @@ impl DeviceMemory for Gpu {
         };
         dev_err!(map.dev(), "page {index} of VRAM is poisoned{}\n", if result.is_err() { ", and still in use" } else { "" });
         result
+    }
+
+    fn freed(dev: &Device, pages: Range<usize>) {
+        tracepoints::free(dev, pages.start, pages.len());
     }
 }
 
@@ -64,10 +75,11 @@ fn window(fault: &CpuFault<'_>) -> Range<usize> {
 }
 
 /// Moves the page of a fault to system memory, with those around it. Returns `false` if it is not there to be moved.
-fn bring_back(map: BoundMap<'_, Gpu>, fault: &CpuFault<'_>) -> Result<bool> {
-    let window = window(fault);
+fn bring_back(map: BoundMap<'_, Gpu>, fault: &CpuFault<'_>, window: Range<usize>) -> Result<bool> {
     let touched = (fault.address() - window.start) >> PAGE_SHIFT;
+    let mut watch = Stopwatch::start();
     let mut isolated = Isolated::of_fault(map, fault, window.clone())?;
+    let collect = watch.lap();
     let mut is_there = false;
     let mut at = 0;
     while let Some(run) = isolated.next_run(at) {
@@ -90,8 +102,5 @@ fn bring_back(map: BoundMap<'_, Gpu>, fault: &CpuFault<'_>) -> Result<bool> {
     if !is_there {
         return Ok(false);
     }
-    let batch = map.map().memory().engine.batch(Cause::CpuFault);
-    // The process loses its memory if this fails, and it may have been another's command that went wrong.
-    let committed = isolated.fill(batch)?.finish(1)?.commit();
-    Ok(committed.has_moved(touched))
+    transfer::complete_fault(map, isolated, collect, touched)
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A bound device.
 
-use super::{copy_engine::CopyEngine, registers::Registers};
+use super::{copy_engine::CopyEngine, registers::Registers, statistics::Statistics};
 use crate::{
     kernel_ext::revocable::SleepableRevocable,
     zone_device::{
@@ -27,6 +27,7 @@ pub(crate) struct Gpu {
     #[pin]
     pub(crate) engine: CopyEngine,
     pub(crate) faults: FaultCounts,
+    pub(crate) statistics: Arc<Statistics>,
     pub(crate) identity: Identity,
     /// What takes the place of poisoned pages; private memory needs none.
     pub(crate) stand_ins: Option<Arc<SleepableRevocable<Registered<StandIns>>>>,
@@ -70,6 +71,7 @@ impl Gpu {
     pub(crate) fn new<'a>(
         registers: Arc<Registers>,
         engine: impl PinInit<CopyEngine, Error> + 'a,
+        statistics: Arc<Statistics>,
         identity: Identity,
         stand_ins: Option<Arc<SleepableRevocable<Registered<StandIns>>>>,
     ) -> impl PinInit<Self, Error> + 'a {
@@ -77,6 +79,7 @@ impl Gpu {
             registers,
             engine <- engine,
             faults: FaultCounts { answered: Atomic::new(0), failed: Atomic::new(0) },
+            statistics,
             identity,
             stand_ins,
         })

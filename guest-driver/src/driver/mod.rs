@@ -6,6 +6,7 @@
 //! - [`reset`]: the device's state before it is used and after.
 //! - [`registers`], [`channel`], [`copy_engine`]: the device, from the bottom up.
 //! - [`gpu`]: what a bound device consists of; [`Vram`](gpu::Vram) is it together with its pages.
+//! - [`statistics`]: where the time goes.
 //! - [`transfer`]: migrations whose content is being copied.
 //! - [`placement`], [`fault`], [`eviction`]: pages that move because user space, a CPU or the kernel wants it.
 //! - [`inspection`]: looking at pages where they are.
@@ -23,5 +24,6 @@ pub(crate) mod parameters;
 pub(crate) mod placement;
 pub(crate) mod probe;
 pub(crate) mod registers;
+pub(crate) mod statistics;
 pub(crate) mod transfer;
 pub(crate) mod reset;

@@ -4,7 +4,7 @@
 //! A range is moved in pieces that one entry of a PMD table covers, several of which are under way at a time. The mm stays locked
 //! for reading while they are, and is let go now and then.
 
-use super::{eviction, gpu::Gpu, inspection, transfer::Pipeline};
+use super::{eviction, gpu::Gpu, inspection, statistics::Stopwatch, transfer::Pipeline};
 use crate::{
     abi::command::Cause,
     kernel_ext::mm::{large_folio_rest, LockedVma, Vmas},
@@ -96,7 +96,7 @@ fn migrate_pieces(
     };
     let mut step = Step { next: range.start, is_short: false };
     let vmas = Vmas::lock(mm);
-    let mut pipeline = Pipeline::new(&map.map().memory().engine, cause)?;
+    let mut pipeline = Pipeline::new(map, cause)?;
     for _ in 0..PIECES_PER_LOCK {
         let Some((vma, part)) = vmas.first_in(step.next..range.end) else {
             step.next = range.end;
@@ -127,9 +127,11 @@ fn to_device<'a>(
     if vma.flags() & flags::SHARED != 0 {
         return Ok(step);
     }
+    let mut watch = Stopwatch::start();
     let Some(mut isolated) = isolate(map, vma, piece.clone(), Side::System)? else {
         return Ok(step);
     };
+    let collect = watch.lap();
     let (mut at, mut is_empty) = (0, true);
     while let Some(run) = isolated.next_run(at) {
         at = run.end();
@@ -143,7 +145,7 @@ fn to_device<'a>(
         step.next = behind_stuck_folio(&piece, at).unwrap_or(piece.end);
     }
     if !is_empty {
-        pipeline.push(isolated)?;
+        pipeline.push(isolated, collect)?;
     }
     Ok(step)
 }
@@ -164,9 +166,11 @@ fn to_system<'a>(
     pipeline: &mut Pipeline<'a>,
 ) -> Result<Step> {
     let step = Step { next: piece.end, is_short: false };
+    let mut watch = Stopwatch::start();
     let Some(mut isolated) = isolate(map, vma, piece.clone(), Side::Device)? else {
         return Ok(step);
     };
+    let collect = watch.lap();
     let (mut at, mut is_empty) = (0, true);
     while let Some(run) = isolated.next_run(at) {
         at = run.end();
@@ -182,7 +186,7 @@ fn to_system<'a>(
         )?;
     }
     if !is_empty {
-        pipeline.push(isolated)?;
+        pipeline.push(isolated, collect)?;
     }
     Ok(step)
 }

@@ -14,6 +14,7 @@ use super::{
     gpu::{Gpu, Identity},
     parameters::{self, PfnSource},
     registers::Registers,
+    statistics::Statistics,
     reset,
 };
 use crate::{
@@ -35,6 +36,7 @@ use crate::{
     },
 };
 use kernel::{
+    debugfs,
     device::{Bound, Core, Device},
     dma::{Device as _, DmaMask},
     pci,
@@ -52,6 +54,7 @@ pub(crate) struct Driver;
 /// The driver data of a bound device. All else is on the device's resource list.
 #[pin_data]
 pub(crate) struct DriverData {
+    statistics: Pin<KBox<debugfs::File<Arc<Statistics>>>>,
     #[pin]
     node: CharDevice<SleepableRevocable<Registered<Gpu>>>,
     vram: Arc<SleepableRevocable<Registered<Gpu>>>,
@@ -84,16 +87,19 @@ impl pci::Driver for Driver {
             let channels = open_channels(pdev, registers.clone())?;
             let region = reserve_pfns(pdev, &registers, kind, pfn_source)?;
             let (start, pages) = (region.start(), region.pages());
+            let statistics = Arc::new(Statistics::new(), GFP_KERNEL)?;
             let stand_ins = match kind {
                 Kind::Private => None,
                 Kind::Coherent => Some(stand_in::register(dev, c"ersatz poisoned pages")?),
             };
-            let gpu = Gpu::new(registers, CopyEngine::new(dev, channels), identity, stand_ins);
+            let gpu = Gpu::new(registers, CopyEngine::new(dev, channels), statistics.clone(), identity, stand_ins);
             let vram = PageMap::register(dev, kind, region, gpu)?;
             let name = CString::try_from_fmt(fmt!("ersatz{}", index.get()))?;
             dev_info!(dev, "{}: {} pages of {:?} memory at {:#x}\n", &*name, pages, kind, start);
 
+            let statistics = show(&name, statistics)?;
             Ok(try_pin_init!(DriverData {
+                statistics,
                 node <- CharDevice::register(dev, name, vram.clone()),
                 vram,
                 index,
@@ -104,6 +110,15 @@ impl pci::Driver for Driver {
     fn unbind(_pdev: &pci::Device<Core<'_>>, data: Pin<&DriverData>) {
         data.vram.revoke_with(eviction::empty);
     }
+}
+
+/// Shows the statistics in debugfs, in a folder of the device's name, while what this returns lives.
+fn show(name: &CStr, statistics: Arc<Statistics>) -> Result<Pin<KBox<debugfs::File<Arc<Statistics>>>>> {
+    let folder = debugfs::Dir::new(name);
+    let file = folder.read_callback_file::<_, Error, _>(c"stats", Ok(statistics), &|statistics: &Arc<Statistics>, out| {
+        statistics.write(out)
+    });
+    KBox::pin_init(file, GFP_KERNEL)
 }
 
 /// Checks that this is a device the driver knows how to drive.

@@ -2,23 +2,72 @@
 //! Migrations whose content is being copied, several at a time.
 
 use super::{
-    copy_engine::{Batch, CopyEngine},
+    copy_engine::Batch,
     gpu::Gpu,
+    statistics::{PieceTimes, Stopwatch},
 };
 use crate::{
     abi::command::Cause,
-    zone_device::migrate::{Filling, Isolated},
+    kernel_ext::tracepoints,
+    zone_device::{
+        migrate::{Filling, Isolated},
+        pagemap::BoundMap,
+    },
 };
-use kernel::prelude::*;
+use kernel::{prelude::*, time::Delta};
 
 /// Batches of one thread that are under way at once: enough to isolate pages while others are copied on each engine.
 const DEPTH: usize = 4;
 
+/// A migration under way, and how long its first steps took.
+struct InFlight<'a> {
+    filling: Filling<'a, Gpu, Batch<'a>>,
+    collect: Delta,
+    map: Delta,
+}
+
+/// Ends a migration. Returns the number of pages that moved, and whether page `watched` did. The work is done again, up to `repeats` times, if
+/// it fails.
+fn finish(map: BoundMap<'_, Gpu>, in_flight: InFlight<'_>, repeats: u32, watched: usize) -> Result<(usize, bool)> {
+    let InFlight { filling, collect, map: mapping } = in_flight;
+    let (pages, from, id) = (filling.len(), filling.from(), filling.copier().id());
+    let mut watch = Stopwatch::start();
+    let filled = filling.finish(repeats)?;
+    let copy = watch.lap();
+    let committed = filled.commit();
+    let commit = watch.lap();
+    let (moved, watched_moved) = (committed.count(), committed.has_moved(watched));
+    drop(committed);
+    let times = PieceTimes { collect, map: mapping, copy, commit, finalize: watch.lap() };
+    map.memory().statistics.add_piece(pages, moved, from, &times);
+    tracepoints::migrate(map.dev(), id, pages, moved);
+    Ok((moved, watched_moved))
+}
+
+/// Fills and commits what a CPU fault isolated, in `collect`. Returns whether page `touched` moved.
+///
+/// # Errors
+///
+/// `EIO` if the device failed twice; `ENOMEM`.
+pub(crate) fn complete_fault<'a>(
+    map: BoundMap<'a, Gpu>,
+    isolated: Isolated<'a, Gpu>,
+    collect: Delta,
+    touched: usize,
+) -> Result<bool> {
+    let mut watch = Stopwatch::start();
+    let batch = map.map().memory().engine.batch(Cause::CpuFault);
+    let filling = isolated.fill(batch)?;
+    let in_flight = InFlight { filling, collect, map: watch.lap() };
+    // The process loses its memory if this fails, and it may have been another's command that went wrong.
+    finish(map, in_flight, 1, touched).map(|(_, moved)| moved)
+}
+
 /// A thread's migrations under way, in order.
 pub(crate) struct Pipeline<'a> {
-    engine: &'a CopyEngine,
+    map: BoundMap<'a, Gpu>,
     cause: Cause,
-    queue: KVec<Filling<'a, Gpu, Batch<'a>>>,
+    queue: KVec<InFlight<'a>>,
     moved: usize,
 }
 
@@ -28,30 +77,34 @@ impl<'a> Pipeline<'a> {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new(engine: &'a CopyEngine, cause: Cause) -> Result<Self> {
-        Ok(Self { engine, cause, queue: KVec::with_capacity(DEPTH, GFP_KERNEL)?, moved: 0 })
+    pub(crate) fn new(map: BoundMap<'a, Gpu>, cause: Cause) -> Result<Self> {
+        Ok(Self { map, cause, queue: KVec::with_capacity(DEPTH, GFP_KERNEL)?, moved: 0 })
     }
 
-    /// Begins a migration, and ends the oldest if there are too many.
+    /// Begins a migration, and ends the oldest if there are too many. `collect` is how long it took to isolate its pages.
     ///
     /// # Errors
     ///
     /// `EIO` if the device failed; `ENOMEM`.
-    pub(crate) fn push(&mut self, isolated: Isolated<'a, Gpu>) -> Result {
+    pub(crate) fn push(&mut self, isolated: Isolated<'a, Gpu>, collect: Delta) -> Result {
         if self.queue.len() == DEPTH {
             self.finish_oldest()?;
         }
+        let engine = &self.map.map().memory().engine;
         let batch = loop {
             // Threads that held batches while they wait for one more could wait for each other.
             if self.queue.is_empty() {
-                break self.engine.batch(self.cause);
+                break engine.batch(self.cause);
             }
-            match self.engine.try_batch(self.cause) {
+            match engine.try_batch(self.cause) {
                 Some(batch) => break batch,
                 None => self.finish_oldest()?,
             }
         };
-        self.queue.push_within_capacity(isolated.fill(batch)?).map_err(|_| EINVAL)
+        let mut watch = Stopwatch::start();
+        let filling = isolated.fill(batch)?;
+        let in_flight = InFlight { filling, collect, map: watch.lap() };
+        self.queue.push_within_capacity(in_flight).map_err(|_| EINVAL)
     }
 
     /// Ends all migrations. Returns the number of pages that moved.
@@ -68,7 +121,7 @@ impl<'a> Pipeline<'a> {
 
     fn finish_oldest(&mut self) -> Result {
         let oldest = self.queue.remove(0).map_err(|_| EINVAL)?;
-        self.moved += oldest.finish(0)?.commit().count();
+        self.moved += finish(self.map, oldest, 0, 0)?.0;
         Ok(())
     }
 }

@@ -18,7 +18,8 @@ pub(crate) enum FaultEnd {
 }
 
 impl FaultEnd {
-    pub(super) fn into_raw(self) -> bindings::vm_fault_t {
+    /// The kernel's bits for it (`enum vm_fault_reason`); zero for a retry.
+    pub(crate) fn into_raw(self) -> bindings::vm_fault_t {
         match self {
             Self::Retry => 0,
             Self::OutOfMemory => bindings::vm_fault_reason_VM_FAULT_OOM,

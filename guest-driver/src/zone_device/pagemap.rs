@@ -58,6 +58,9 @@ pub(crate) trait DeviceMemory: Send + Sync + Sized + 'static {
     ///
     /// Any, if somebody still uses the page.
     fn memory_failure(map: BoundMap<'_, Self>, index: usize) -> Result;
+
+    /// Hears that nobody uses some pages any more. Called in any context, hard interrupts included.
+    fn freed(_dev: &Device, _pages: Range<usize>) {}
 }
 
 /// Device memory with `struct page`s.
@@ -266,6 +269,7 @@ impl<T: DeviceMemory> PageMap<T> {
                 dev_err!(map.dev, "frames {frames:?} were freed twice\n");
             }
         };
+        T::freed(&map.dev, first..first.saturating_add(pages));
         // INVARIANT: The reference count has just become zero.
         if map.poisoned.load(ordering::Relaxed) == 0 {
             put(first..first.saturating_add(pages));

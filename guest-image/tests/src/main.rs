@@ -4,7 +4,7 @@
 //!
 //! [`suite`] says what a test is and [`cases`] holds them, a file a topic; [`runner`] runs each in a process of its own and
 //! [`ktap`] reports. The rest is what tests are made of: [`device`] (the ioctls and the counters), [`region`] (memory),
-//! [`pattern`] (its content), [`mod@fault_chunk`] (a parameter of the driver), [`process`] (forks and events), [`proc_fs`] and [`bus`] (the kernel's view), and for those tests that
+//! [`pattern`] (its content), [`process`] (forks and events), [`proc_fs`] and [`bus`] (the kernel's view), and for those tests that
 //! take the driver off the device and program it themselves, [`direct`]. [`mod@bench`] measures instead of testing.
 
 mod bench;
@@ -13,7 +13,6 @@ mod cases;
 mod config_space;
 mod device;
 mod direct;
-mod fault_chunk;
 mod ktap;
 mod pattern;
 mod proc_fs;

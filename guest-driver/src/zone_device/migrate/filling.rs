@@ -139,6 +139,21 @@ impl<'a, T: DeviceMemory, C: Copier> Filling<'a, T, C> {
         Ok(())
     }
 
+    /// The work.
+    pub(crate) fn copier(&self) -> &C {
+        &self.copier
+    }
+
+    /// Number of pages looked at.
+    pub(crate) fn len(&self) -> usize {
+        self.isolated.len()
+    }
+
+    /// The side that the pages come from.
+    pub(crate) fn from(&self) -> Side {
+        self.isolated.from()
+    }
+
     /// Waits until the destinations are filled. The work is done again, up to `repeats` times, if it fails.
     ///
     /// # Errors

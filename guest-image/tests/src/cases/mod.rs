@@ -19,6 +19,7 @@ mod limbo;
 mod limited;
 mod module;
 mod museum;
+mod observability;
 mod orders;
 mod page_map;
 mod parts;
@@ -73,6 +74,7 @@ pub const TOPICS: &[&[Test]] = &[
     proc_view::TESTS,
     pressure::TESTS,
     eviction::TESTS,
+    observability::TESTS,
     ksm::TESTS,
     userfaultfd::TESTS,
     refused::TESTS,

@@ -8,9 +8,9 @@ use ersatz_uapi::Direction;
 use nix::sys::signal::Signal;
 
 use super::fixture::on_device;
+use super::setting;
 use crate::device::Device;
-use crate::fault_chunk::FaultChunk;
-use crate::pattern::{Pattern, dice};
+use crate::pattern::{PAGE, Pattern, dice};
 use crate::process::{Child, Event};
 use crate::region::Region;
 use crate::suite::test_list;
@@ -95,7 +95,7 @@ fn exec_frees_vram() {
 
 fn pages_outlive_the_file() {
     let pattern = Pattern::new(1);
-    let _chunk = FaultChunk::single_pages();
+    let _chunk = setting::fault_chunk(PAGE);
     let device = Device::open();
     let region = on_device(&device, 32, pattern);
     drop(device);

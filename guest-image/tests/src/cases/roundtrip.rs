@@ -7,8 +7,8 @@ use ersatz_abi::counter::Counter;
 use ersatz_uapi::{Direction, PageState};
 
 use super::fixture::{assert_touched, on_device, send, state_after_touch};
+use super::setting;
 use crate::device::Device;
-use crate::fault_chunk::FaultChunk;
 use crate::pattern::{PAGE, Pattern};
 use crate::region::Region;
 use crate::suite::{Need, test_list};
@@ -161,7 +161,7 @@ fn to_system_of_system_memory_is_idle() {
 
 fn a_private_page_comes_back_alone() {
     let (device, pattern) = (Device::open(), Pattern::new(1));
-    let _chunk = FaultChunk::single_pages();
+    let _chunk = setting::fault_chunk(PAGE);
     let region = on_device(&device, 32, pattern);
     let (free, faults) = (device.free_pages(), device.info().cpu_faults);
     let watch = device.watch();
@@ -175,7 +175,7 @@ fn a_private_page_comes_back_alone() {
 fn a_private_page_comes_back_with_its_chunk() {
     const CHUNK: usize = 16;
     let (device, pattern) = (Device::open(), Pattern::new(1));
-    let _chunk = FaultChunk::set(CHUNK * PAGE);
+    let _chunk = setting::fault_chunk(CHUNK * PAGE);
     let region = on_device(&device, 4 * CHUNK, pattern);
     // The first page of a chunk inside the region, however that is aligned.
     let first = (0..CHUNK).find(|index| (region.pointer(0).as_ptr().addr() / PAGE + index) % CHUNK == 0).unwrap();

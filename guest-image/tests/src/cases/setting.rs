@@ -43,6 +43,15 @@ impl Drop for Setting {
     }
 }
 
+/// Sets how much memory a CPU fault brings back.
+///
+/// # Panics
+///
+/// As [`Setting::set`].
+pub fn fault_chunk(bytes: usize) -> Setting {
+    Setting::set("/sys/module/ersatz/parameters/fault_chunk", &bytes.to_string())
+}
+
 /// A number in a file of sysfs or procfs.
 ///
 /// # Panics
