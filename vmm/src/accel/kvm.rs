@@ -9,7 +9,7 @@ use ersatz_device_model::fabric::{FABRIC_PORTS, Fabric};
 use thiserror::Error;
 
 use crate::console::output::ConsoleOutput;
-use crate::gpu::{self, Place};
+use crate::gpu::{self, GpuAddress};
 use crate::machine::{BusConnections, Console, FunctionFactory, Machine, MachineConfig, MachineError};
 use crate::outcome::Outcome;
 use crate::spec::{ArchiveError, GpuSpec, GuestSpec};
@@ -74,7 +74,7 @@ pub fn gpu_factories(devices: &[GpuSpec]) -> Result<Vec<FunctionFactory>, KvmRun
 /// What makes one GPU once its machine has memory and interrupts.
 fn factory(spec: GpuSpec, index: u8, fabric: Fabric) -> FunctionFactory {
     Box::new(move |BusConnections { dma, interrupts, requester_id }: BusConnections| {
-        let place = Place { index, fabric, requester_id };
-        Ok(gpu::build(&spec, &place, dma, interrupts).map(|gpu| gpu as Arc<_>)?)
+        let address = GpuAddress { index, fabric, requester_id };
+        Ok(gpu::build(&spec, &address, dma, interrupts).map(|gpu| gpu as Arc<_>)?)
     })
 }

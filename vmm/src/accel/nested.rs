@@ -51,9 +51,9 @@ const LITTLE_VRAM: u64 = 1 << 30;
 /// What the outer machine needs besides the guest: its kernel, the initramfs twice while it unpacks, the VMM.
 const OUTER_OVERHEAD: u64 = 640 << 20;
 
-/// What nested runs stand on.
+/// The files that nested runs need besides the guest's own.
 #[derive(Clone, Debug)]
-pub struct Ground {
+pub struct Artifacts {
     /// The QEMU to run the outer machine.
     pub qemu: Qemu,
     /// The outer machine's kernel, an ELF file: decompressing a bzImage takes an emulated processor seconds.
@@ -64,8 +64,8 @@ pub struct Ground {
     pub vmm: PathBuf,
 }
 
-impl Ground {
-    /// The built artifacts, with the QEMU that was chosen.
+impl Artifacts {
+    /// The built files, with the QEMU that was chosen.
     pub fn new(manifest: &Manifest, qemu: Qemu) -> Self {
         Self {
             qemu,
@@ -93,7 +93,7 @@ pub fn outer_memory(guest: u64, vram: u64) -> u64 {
 /// If the VMM could not be run, or it or the outer machine failed. How the guest ended is an [`Outcome`].
 pub fn run(
     spec: &GuestSpec,
-    ground: &Ground,
+    artifacts: &Artifacts,
     cold: bool,
     console: &mut Console,
     stop: &Event,
@@ -103,17 +103,17 @@ pub fn run(
     if !cold {
         // Runs with little VRAM start from one and the same snapshot.
         let memory = outer_memory(spec.machine.memory, vram.max(LITTLE_VRAM));
-        if let Some(outcome) = restore::run(spec, ground, memory, console, stop, progress)? {
+        if let Some(outcome) = restore::run(spec, artifacts, memory, console, stop, progress)? {
             return Ok(outcome);
         }
     }
     let outcome = tempfile::NamedTempFile::new().map_err(NestedError::Scratch)?;
-    let job = inside::job(spec, ground, console)?;
+    let job = inside::job(spec, artifacts, console)?;
     let traces = spec.run.devices.iter().map(|gpu| gpu.trace.clone());
     let targets = std::iter::once(Some(outcome.path().to_owned())).chain(traces).collect();
     let memory = outer_memory(spec.machine.memory, vram);
     let limit = spec.run.timeout.map(|limit| limit.saturating_add(GRACE));
-    match run_job(&job, targets, ground, memory, limit, console, stop, progress)? {
+    match run_job(&job, targets, artifacts, memory, limit, console, stop, progress)? {
         None => Ok(Outcome::Interrupted),
         Some(status) => inside::outcome(outcome.path(), status),
     }
@@ -129,7 +129,7 @@ pub fn run(
 pub fn run_job(
     job: &OuterJob,
     targets: Vec<Option<PathBuf>>,
-    ground: &Ground,
+    artifacts: &Artifacts,
     memory: u64,
     limit: Option<Duration>,
     console: &mut Console,
@@ -138,7 +138,7 @@ pub fn run_job(
 ) -> Result<Option<u8>, NestedError> {
     let mut attempt = |progress: &mut dyn FnMut(&str)| {
         progress("starting the outer machine (QEMU without hardware acceleration, with emulated SVM)");
-        let machine = OuterMachine::start(ground, Start::Boot(job), memory, &[])?;
+        let machine = OuterMachine::start(artifacts, Start::Boot(job), memory, &[])?;
         Session::new(machine, targets.clone(), limit)?.run(console, stop, progress)
     };
     match attempt(progress) {

@@ -11,7 +11,7 @@ use ersatz_guest_image::manifest::Manifest;
 use super::artifacts::{self, DEFAULT_SERIES};
 use super::report::say;
 use super::{CommandError, size};
-use crate::accel::nested::{Console, Ground, OuterJob, Source, outer_memory, run_job};
+use crate::accel::nested::{Artifacts, Console, OuterJob, Source, outer_memory, run_job};
 use crate::accel::probe::probe;
 use crate::bench::boot::{Places, plan};
 use crate::bench::{initramfs, read_plan, run as carry_out};
@@ -135,11 +135,11 @@ fn in_an_outer_machine(options: &BootOptions, manifest: &Manifest) -> Result<u8,
         folders: vec![(manifest.toolchain_root.clone(), ROOT_INSIDE.into())],
         collect: Vec::new(),
     };
-    let ground = Ground::new(manifest, Qemu::InRoot(manifest.toolchain_root.clone()));
+    let artifacts = Artifacts::new(manifest, Qemu::InRoot(manifest.toolchain_root.clone()));
     let memory = outer_memory(options.memory.saturating_add(QEMU_ROOM), 0);
     let mut console = Console { input: None, output: Box::new(io::stdout()), errors: Box::new(io::stderr()) };
     let stop = Event::new()?;
-    let status = run_job(&job, Vec::new(), &ground, memory, None, &mut console, &stop, &mut say)?;
+    let status = run_job(&job, Vec::new(), &artifacts, memory, None, &mut console, &stop, &mut say)?;
     Ok(status.unwrap_or(STATUS_INTERRUPTED))
 }
 

@@ -8,8 +8,9 @@ use clap::Args;
 
 use super::CommandError;
 use super::report::say;
+use crate::accel::accelerator::Accelerator;
 use crate::accel::nested::inside::{read_json, write_outcome};
-use crate::launch::{Carrier, Connection, launch};
+use crate::launch::{Connection, launch};
 use crate::spec::GuestSpec;
 
 /// Run a guest by its description, on KVM
@@ -40,7 +41,7 @@ pub fn run(options: &BootSpecOptions) -> Result<u8, CommandError> {
         cold: true,
         progress: Box::new(say),
     };
-    let (outcome, _) = launch(&spec, &Carrier::Kvm, connection)?;
+    let (outcome, _) = launch(&spec, &Accelerator::Kvm, connection)?;
     write_outcome(&options.outcome, &outcome)?;
     Ok(outcome.status())
 }

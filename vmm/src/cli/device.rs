@@ -10,10 +10,10 @@ use clap::Args;
 use ersatz_device_model::fabric::Fabric;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::caretaker::Caretaker;
 use super::guest::{bar_of, trace_path, vram_size};
+use super::socket_reaper::SocketReaper;
 use super::{CommandError, size};
-use crate::gpu::{self, Place};
+use crate::gpu::{self, GpuAddress};
 use crate::spec::GpuSpec;
 use crate::vfio_user::server::{self, Clients, ServeError, Until};
 use crate::vfio_user::socket::Socket;
@@ -58,14 +58,14 @@ pub fn run(options: &DeviceOptions) -> Result<u8, CommandError> {
     let bar = bar_of(options.vram, options.bar)?;
     let fabric = Fabric::new();
     // Dropped after the sockets, which are then gone already.
-    let mut caretaker = Caretaker::appoint(&options.sockets)?;
+    let mut reaper = SocketReaper::start(&options.sockets)?;
     let mut devices = Vec::new();
     for (index, path) in (0..).zip(&options.sockets) {
         let trace = options.trace.as_deref().map(|path| trace_path(path, index, options.sockets.len()));
-        let place = Place { index, fabric: fabric.clone(), requester_id: 0 };
-        let backend = gpu::build_backend(&GpuSpec { vram: options.vram, bar, trace }, &place, options.keep_vram)?;
+        let address = GpuAddress { index, fabric: fabric.clone(), requester_id: 0 };
+        let backend = gpu::build_backend(&GpuSpec { vram: options.vram, bar, trace }, &address, options.keep_vram)?;
         let socket = Socket::bind(path)?;
-        caretaker.take_over(&socket)?;
+        reaper.register(&socket)?;
         devices.push((socket, backend));
         eprintln!("ersatz: {} of VRAM at {}; Ctrl-C ends", size::format(options.vram), path.display());
     }

@@ -16,26 +16,13 @@ use thiserror::Error;
 use super::artifacts::{self, ArtifactError, DEFAULT_SERIES, KernelChoice};
 use super::limit::{self, Limit};
 use super::{report, size};
-use crate::launch::{Carrier, LaunchError, Wanted};
+use crate::accel::accelerator::{Accelerator, AcceleratorError, AcceleratorOption};
 use crate::spec::{GpuSpec, GuestSpec, MachineSpec, RunSpec};
 
 /// Smallest guest memory: below it a stock kernel cannot unpack itself and its initramfs.
 const MEMORY_MIN: u64 = 128 << 20;
 /// Largest guest memory: what the machine's address map has room for below the BAR windows.
 const MEMORY_MAX: u64 = 256 << 30;
-
-/// What carries the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Accel {
-    /// kvm if it works here, else nested; says which and why.
-    Auto,
-    /// Our VMM on this machine's KVM.
-    Kvm,
-    /// Our VMM on the KVM of an outer machine that QEMU emulates, SVM included.
-    Nested,
-    /// The device under QEMU's emulation, over vfio-user.
-    Tcg,
-}
 
 /// How the driver registers VRAM with the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -65,9 +52,9 @@ impl Mode {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Guest")]
 pub struct GuestOptions {
-    /// What carries the guest
+    /// What the guest runs on
     #[arg(long, value_name = "ACCEL", value_enum, default_value = "auto")]
-    pub accel: Accel,
+    pub accel: AcceleratorOption,
     /// Kernel: a series that was built (7.2), or a bzImage or ELF file
     #[arg(long, value_name = "SERIES|FILE", value_parser = artifacts::parse_kernel, default_value = DEFAULT_SERIES)]
     pub kernel: KernelChoice,
@@ -152,25 +139,14 @@ pub struct BarError {
     pub vram: u64,
 }
 
-impl From<Accel> for Wanted {
-    fn from(accel: Accel) -> Self {
-        match accel {
-            Accel::Auto => Self::Auto,
-            Accel::Kvm => Self::Kvm,
-            Accel::Nested => Self::Nested,
-            Accel::Tcg => Self::Tcg,
-        }
-    }
-}
-
 impl GuestOptions {
-    /// What carries the guest; says so if it had to choose.
+    /// Resolves what the guest runs on; prints the choice if it is left to this program.
     ///
     /// # Errors
     ///
-    /// If what it needs is not there.
-    pub fn carrier(&self, manifest: Option<&Manifest>) -> Result<Carrier, LaunchError> {
-        Carrier::choose(self.accel.into(), self.qemu.clone(), manifest, &mut report::say)
+    /// As [`Accelerator::resolve`].
+    pub fn accelerator(&self, manifest: Option<&Manifest>) -> Result<Accelerator, AcceleratorError> {
+        Accelerator::resolve(self.accel, self.qemu.clone(), manifest, &mut report::say)
     }
 
     /// What these options amount to, with a command to run in the guest, or a shell.
@@ -196,7 +172,8 @@ impl GuestOptions {
         let built = |path: fn(&Manifest) -> &PathBuf| manifest.as_ref().map(path).cloned().unwrap_or_default();
         // Our machine starts the ELF file as it is; a bzImage spends the first second, or several of an emulated
         // processor, on decompressing itself.
-        let image: fn(&Manifest) -> &PathBuf = if self.accel == Accel::Tcg { |m| &m.bz_image } else { |m| &m.vmlinux };
+        let image: fn(&Manifest) -> &PathBuf =
+            if self.accel == AcceleratorOption::Tcg { |m| &m.bz_image } else { |m| &m.vmlinux };
         let kernel = file.unwrap_or_else(|| built(image));
         let initramfs = self.initramfs.clone().unwrap_or_else(|| built(|m| &m.initramfs));
         const REBUILD: &str = "give another, or run `cargo xtask build` again";

@@ -8,13 +8,13 @@ pub mod artifacts;
 pub mod await_run;
 pub mod bench;
 pub mod boot_spec;
-pub mod caretaker;
 pub mod clean;
 pub mod device;
 pub mod guest;
 pub mod limit;
 pub mod report;
 pub mod run;
+pub mod socket_reaper;
 pub mod test;
 pub mod trace;
 pub mod usage;
@@ -66,8 +66,8 @@ enum Command {
     BootSpec(boot_spec::BootSpecOptions),
     #[command(name = crate::accel::nested::await_run::COMMAND, hide = true)]
     AwaitRun(await_run::AwaitRunOptions),
-    #[command(name = caretaker::COMMAND, hide = true)]
-    Caretaker(caretaker::CaretakerOptions),
+    #[command(name = socket_reaper::COMMAND, hide = true)]
+    SocketReaper(socket_reaper::SocketReaperOptions),
     Trace(trace::TraceArgs),
     Bench(bench::BenchOptions),
     Clean(clean::CleanOptions),
@@ -97,7 +97,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Device(options) => device::run(&options),
         Command::BootSpec(options) => boot_spec::run(&options),
         Command::AwaitRun(options) => await_run::run(&options),
-        Command::Caretaker(options) => caretaker::run(&options),
+        Command::SocketReaper(options) => socket_reaper::run(&options),
         Command::Trace(options) => trace::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Clean(options) => clean::run(&options),

@@ -52,7 +52,7 @@ pub fn run(options: &RunOptions) -> Result<u8, CommandError> {
     let is_shell = options.command.is_empty();
     let defaults = Defaults { limit: (!is_shell).then_some(COMMAND_LIMIT), vram: VRAM };
     let guest = options.guest.guest(&options.mode, (!is_shell).then_some(&options.command), defaults)?;
-    let carrier = options.guest.carrier(guest.manifest.as_ref())?;
+    let accelerator = options.guest.accelerator(guest.manifest.as_ref())?;
     let connection = Connection {
         sink: Some(Box::new(io::stdout())),
         interactive: is_shell || options.interactive,
@@ -61,7 +61,7 @@ pub fn run(options: &RunOptions) -> Result<u8, CommandError> {
         cold: options.guest.is_cold(),
         progress: Box::new(report::say),
     };
-    let (outcome, log) = launch(&guest.spec, &carrier, connection)?;
+    let (outcome, log) = launch(&guest.spec, &accelerator, connection)?;
     report::ending(&outcome, &log, Shown::Already);
     Ok(outcome.status())
 }

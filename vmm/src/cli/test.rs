@@ -146,7 +146,7 @@ fn run_in_one_guest(options: &TestOptions, mode: Mode, report: &Report) -> Resul
             gpu.trace = gpu.trace.take().map(|path| mode.beside(&path));
         }
     }
-    let carrier = options.guest.carrier(guest.manifest.as_ref())?;
+    let accelerator = options.guest.accelerator(guest.manifest.as_ref())?;
     let connection = Connection {
         sink: Some(Box::new(report.clone())),
         interactive: false,
@@ -155,7 +155,7 @@ fn run_in_one_guest(options: &TestOptions, mode: Mode, report: &Report) -> Resul
         cold: options.guest.is_cold(),
         progress: Box::new(say),
     };
-    let (outcome, log) = launch(&guest.spec, &carrier, connection)?;
+    let (outcome, log) = launch(&guest.spec, &accelerator, connection)?;
     ending::ending(&outcome, &log, Shown::Not);
     Ok(outcome)
 }

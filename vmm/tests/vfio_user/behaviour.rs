@@ -4,7 +4,7 @@
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
-use ersatz::gpu::Place;
+use ersatz::gpu::GpuAddress;
 use ersatz::spec::GpuSpec;
 use ersatz_abi::channel::ChannelState;
 use ersatz_abi::list::Location;
@@ -120,8 +120,8 @@ fn the_device_copies_both_ways_and_interrupts() {
 fn gpus_of_one_process_copy_into_each_other() {
     let fabric = Fabric::new();
     let [zero, one] = [0, 1].map(|index| {
-        let place = Place { index, fabric: fabric.clone(), requester_id: 0 };
-        Served::at(&GpuSpec::new(VRAM), &place, false)
+        let address = GpuAddress { index, fabric: fabric.clone(), requester_id: 0 };
+        Served::at(&GpuSpec::new(VRAM), &address, false)
     });
     let mut driver = Driver::new(zero.connect());
     driver.memory.write(DATA, b"over the fabric.");

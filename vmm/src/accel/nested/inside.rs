@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use super::{Console, Ground, NestedError, OuterJob, Source};
+use super::{Artifacts, Console, NestedError, OuterJob, Source};
 use crate::outcome::{Outcome, STATUS_FAILED};
 use crate::spec::{GpuSpec, GuestSpec, MachineSpec, RunSpec};
 
@@ -25,7 +25,7 @@ pub(super) const OUTCOME: &str = "/ersatz/outcome.json";
 
 /// What runs a guest in the outer machine and brings back its outcome, then its traces.
 /// `console` is what the guest is to be connected to.
-pub(super) fn job(spec: &GuestSpec, ground: &Ground, console: &Console) -> Result<OuterJob, NestedError> {
+pub(super) fn job(spec: &GuestSpec, artifacts: &Artifacts, console: &Console) -> Result<OuterJob, NestedError> {
     let mut collect = vec![PathBuf::from(OUTCOME)];
     let devices = spec.run.devices.iter().enumerate().map(|(index, gpu)| {
         collect.push(trace_path(index));
@@ -39,7 +39,7 @@ pub(super) fn job(spec: &GuestSpec, ground: &Ground, console: &Console) -> Resul
     let text = serde_json::to_vec(&inside).map_err(|error| NestedError::Scratch(error.into()))?;
     let words = [VMM, COMMAND].into_iter().chain(console.input.as_ref().map(|_| INPUT)).chain([SPEC, OUTCOME]);
     let mut files = vec![
-        (VMM.to_owned(), Source::File(ground.vmm.clone())),
+        (VMM.to_owned(), Source::File(artifacts.vmm.clone())),
         (KERNEL.to_owned(), Source::File(spec.machine.kernel.clone())),
         (INITRAMFS.to_owned(), Source::File(spec.machine.initramfs.clone())),
         (SPEC.to_owned(), Source::Bytes(text)),
@@ -151,8 +151,8 @@ mod tests {
         GuestSpec { machine, run }
     }
 
-    fn ground() -> Ground {
-        Ground { qemu: Qemu::Host("/qemu".into()), kernel: "/k".into(), initramfs: "/i".into(), vmm: "/v".into() }
+    fn artifacts() -> Artifacts {
+        Artifacts { qemu: Qemu::Host("/qemu".into()), kernel: "/k".into(), initramfs: "/i".into(), vmm: "/v".into() }
     }
 
     fn console(input: Option<File>) -> Console {
@@ -162,13 +162,13 @@ mod tests {
     #[test]
     fn a_guest_gets_input_only_if_there_is_some() {
         let input = File::open("/dev/null").unwrap();
-        let job = job(&spec(), &ground(), &console(Some(input))).unwrap();
+        let job = job(&spec(), &artifacts(), &console(Some(input))).unwrap();
         assert_eq!(job.command, [VMM, COMMAND, INPUT, SPEC, OUTCOME]);
     }
 
     #[test]
     fn a_guest_is_described_with_the_paths_of_the_outer_machine() {
-        let job = job(&spec(), &ground(), &console(None)).unwrap();
+        let job = job(&spec(), &artifacts(), &console(None)).unwrap();
         assert_eq!(job.command, [VMM, COMMAND, SPEC, OUTCOME]);
         let Some((_, Source::Bytes(text))) = job.files.iter().find(|(path, _)| path == SPEC) else { panic!() };
         let folder = tempfile::tempdir().unwrap();

@@ -11,7 +11,7 @@ use ersatz_guest_image::outer::PORT_NAME;
 use ersatz_guest_image::ports::READY_PORT;
 
 use super::image::assemble;
-use super::{Ground, NestedError, OuterJob, utf8};
+use super::{Artifacts, NestedError, OuterJob, utf8};
 use crate::qemu::migration::{self, MigrationError};
 use crate::qemu::{Monitor, QemuProcess, QmpError, mailbox, timestamp};
 use crate::snapshot::key::KeyBuilder;
@@ -72,7 +72,12 @@ struct OuterDescriptors {
 impl OuterMachine {
     /// Starts one with so much memory. QEMU inherits `shared`: files to save a state to or to load one from, and for
     /// devices to be plugged in.
-    pub(super) fn start(ground: &Ground, start: Start<'_>, memory: u64, shared: &[&File]) -> Result<Self, NestedError> {
+    pub(super) fn start(
+        artifacts: &Artifacts,
+        start: Start<'_>,
+        memory: u64,
+        shared: &[&File],
+    ) -> Result<Self, NestedError> {
         let size = memory;
         let new;
         let (ram, is_shared) = match start {
@@ -91,11 +96,15 @@ impl OuterMachine {
             ready: given[1].as_raw_fd(),
             monitor: given[2].as_raw_fd(),
         };
-        let mut command = ground.qemu.command();
-        command.args(hardware(&descriptors, size, is_shared)).arg("-kernel").arg(utf8(&ground.kernel)?).arg("-initrd");
+        let mut command = artifacts.qemu.command();
+        command
+            .args(hardware(&descriptors, size, is_shared))
+            .arg("-kernel")
+            .arg(utf8(&artifacts.kernel)?)
+            .arg("-initrd");
         match start {
             Start::Boot(job) => {
-                let initramfs = assemble(&ground.initramfs, job)?;
+                let initramfs = assemble(&artifacts.initramfs, job)?;
                 command.arg(format!("/proc/self/fd/{}", initramfs.as_raw_fd()));
                 command.args(["-append", &format!("{COMMAND_LINE} {}", timestamp::kernel_argument())]);
                 for (index, (folder, _)) in job.folders.iter().enumerate() {
@@ -104,11 +113,11 @@ impl OuterMachine {
                 given.push(initramfs);
             }
             Start::Restore(_) => {
-                command.arg(utf8(&ground.initramfs)?).args(["-incoming", "defer"]);
+                command.arg(utf8(&artifacts.initramfs)?).args(["-incoming", "defer"]);
             }
         }
         let files = [&[ram], shared].concat();
-        let process = QemuProcess::start(&ground.qemu, command, given, &files)?;
+        let process = QemuProcess::start(&artifacts.qemu, command, given, &files)?;
         let monitor = Monitor::new(monitor).map_err(NestedError::Socket)?;
         let memory = ram.try_clone().map_err(NestedError::Scratch)?;
         Ok(Self { process, port, ready, monitor, memory })

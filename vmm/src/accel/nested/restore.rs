@@ -21,7 +21,7 @@ use super::await_run::{self, AwaitedRun};
 use super::inside::{self, INITRAMFS, KERNEL, OUTCOME, VMM};
 use super::machine::{OuterMachine, Start, add_to_key};
 use super::session::{Console, Session, Talked};
-use super::{GRACE, Ground, NestedError, OuterJob, Source};
+use super::{Artifacts, GRACE, NestedError, OuterJob, Source};
 use crate::console::recorder::Recorder;
 use crate::outcome::Outcome;
 use crate::qemu::migration::{self, MigrationError};
@@ -44,22 +44,22 @@ const SETTLE: Duration = Duration::from_millis(400);
 /// Runs a guest from a snapshot; `None` if there can be none.
 pub(super) fn run(
     spec: &GuestSpec,
-    ground: &Ground,
+    artifacts: &Artifacts,
     memory: u64,
     console: &mut Console,
     stop: &Event,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Option<Outcome>, NestedError> {
-    let key = key(&spec.machine, ground, memory)?;
+    let key = key(&spec.machine, artifacts, memory)?;
     let mut tried = false;
     loop {
-        let make = |progress: &mut dyn FnMut(&str)| make(spec, ground, memory, console, stop, progress);
+        let make = |progress: &mut dyn FnMut(&str)| make(spec, artifacts, memory, console, stop, progress);
         let snapshot = match obtain(KIND, &key, stop, progress, make)? {
             Obtained::Snapshot(snapshot) => snapshot,
             Obtained::Ended(outcome) => return Ok(Some(outcome)),
             Obtained::Nothing => return Ok(None),
         };
-        match restore(spec, ground, &snapshot, console, stop, progress) {
+        match restore(spec, artifacts, &snapshot, console, stop, progress) {
             Err(NestedError::Migration(error @ MigrationError::Failed { .. })) if !tried => {
                 progress(&format!("the snapshot is of no use, and made again: {error}"));
                 discard(&key);
@@ -71,12 +71,12 @@ pub(super) fn run(
 }
 
 /// What the snapshot depends on.
-fn key(machine: &MachineSpec, ground: &Ground, memory: u64) -> Result<Key, KeyError> {
+fn key(machine: &MachineSpec, artifacts: &Artifacts, memory: u64) -> Result<Key, KeyError> {
     let mut key = KeyBuilder::new(KIND);
     add_to_key(&mut key, memory);
     key.text(&format!("{} {}", machine.vcpus, machine.memory));
     key.text(&machine.command_line);
-    for file in [&ground.qemu.program(), &ground.kernel, &ground.initramfs, &ground.vmm] {
+    for file in [&artifacts.qemu.program(), &artifacts.kernel, &artifacts.initramfs, &artifacts.vmm] {
         key.file(file)?;
     }
     key.file(&machine.kernel)?;
@@ -87,7 +87,7 @@ fn key(machine: &MachineSpec, ground: &Ground, memory: u64) -> Result<Key, KeyEr
 /// Boots outer machine and guest to where the guest waits for a run, and saves the outer machine.
 fn make(
     spec: &GuestSpec,
-    ground: &Ground,
+    artifacts: &Artifacts,
     memory: u64,
     console: &mut Console,
     stop: &Event,
@@ -98,7 +98,7 @@ fn make(
     let scratch = File::from(
         memfd_create("ersatz-state", MemfdFlags::CLOEXEC).map_err(|error| NestedError::Scratch(error.into()))?,
     );
-    let machine = OuterMachine::start(ground, Start::Boot(&job(&spec.machine, ground)?), memory, &[&scratch])?;
+    let machine = OuterMachine::start(artifacts, Start::Boot(&job(&spec.machine, artifacts)?), memory, &[&scratch])?;
     let limit = spec.run.timeout.map(|limit| limit.saturating_add(GRACE));
     let mut session = Session::new(machine, vec![Some(outcome.path().to_owned())], limit)?;
     // What the guest says is shown only if it does not come so far.
@@ -106,7 +106,7 @@ fn make(
     let errors = std::mem::replace(&mut console.errors, Box::new(io::sink()));
     let mut unseen = Console { input: None, output: Box::new(said.clone()), errors };
     let made = session.until_ready(&mut unseen, stop, &mut |_| ()).and_then(|talked| match talked {
-        Talked::Ready => save(&mut session, ground, &scratch, &mut unseen)
+        Talked::Ready => save(&mut session, artifacts, &scratch, &mut unseen)
             .map(|state| Made::Saved { memory: session.into_memory(), state }),
         Talked::Ended(status) => inside::outcome(outcome.path(), status).map(Made::Ended),
         Talked::Stopped => Ok(Made::Ended(Outcome::Interrupted)),
@@ -120,14 +120,14 @@ fn make(
 }
 
 /// What boots a guest in the outer machine.
-fn job(machine: &MachineSpec, ground: &Ground) -> Result<OuterJob, NestedError> {
+fn job(machine: &MachineSpec, artifacts: &Artifacts) -> Result<OuterJob, NestedError> {
     let inside = MachineSpec { kernel: KERNEL.into(), initramfs: INITRAMFS.into(), ..machine.clone() };
     let text = serde_json::to_vec(&inside).map_err(|error| NestedError::Scratch(error.into()))?;
     let traces = (0..FABRIC_PORTS).map(|index| inside::trace_path(index.into()));
     Ok(OuterJob {
         command: [VMM, await_run::COMMAND, MACHINE, OUTCOME].map(str::to_owned).to_vec(),
         files: vec![
-            (VMM.to_owned(), Source::File(ground.vmm.clone())),
+            (VMM.to_owned(), Source::File(artifacts.vmm.clone())),
             (KERNEL.to_owned(), Source::File(machine.kernel.clone())),
             (INITRAMFS.to_owned(), Source::File(machine.initramfs.clone())),
             (MACHINE.to_owned(), Source::Bytes(text)),
@@ -138,7 +138,12 @@ fn job(machine: &MachineSpec, ground: &Ground) -> Result<OuterJob, NestedError> 
 }
 
 /// Saves the machine, at a moment at which it can be loaded again; its state.
-fn save(session: &mut Session, ground: &Ground, scratch: &File, console: &mut Console) -> Result<Vec<u8>, NestedError> {
+fn save(
+    session: &mut Session,
+    artifacts: &Artifacts,
+    scratch: &File,
+    console: &mut Console,
+) -> Result<Vec<u8>, NestedError> {
     let mut attempt = 0;
     loop {
         sleep(SETTLE);
@@ -149,7 +154,7 @@ fn save(session: &mut Session, ground: &Ground, scratch: &File, console: &mut Co
                 what: "save",
                 reason: "the machine was in the middle of a message".to_owned(),
             })),
-            true => save_stopped(session, ground, scratch),
+            true => save_stopped(session, artifacts, scratch),
         };
         attempt += 1;
         match result {
@@ -161,7 +166,7 @@ fn save(session: &mut Session, ground: &Ground, scratch: &File, console: &mut Co
 }
 
 /// Saves the stopped machine, and tries whether that can be loaded.
-fn save_stopped(session: &mut Session, ground: &Ground, scratch: &File) -> Result<Vec<u8>, NestedError> {
+fn save_stopped(session: &mut Session, artifacts: &Artifacts, scratch: &File) -> Result<Vec<u8>, NestedError> {
     scratch.set_len(0).map_err(NestedError::Scratch)?;
     let machine = session.machine();
     let state = migration::save(&mut machine.monitor, scratch)?;
@@ -169,14 +174,14 @@ fn save_stopped(session: &mut Session, ground: &Ground, scratch: &File) -> Resul
     let file = new_memory("ersatz-state", state.len() as u64).map_err(NestedError::Scratch)?;
     file.write_all_at(&state, 0).map_err(NestedError::Scratch)?;
     // The trial writes nothing back: it sees the memory of the stopped machine, and what it writes is its own.
-    OuterMachine::start(ground, Start::Restore(&machine.memory), size, &[&file])?.load(&file)?;
+    OuterMachine::start(artifacts, Start::Restore(&machine.memory), size, &[&file])?.load(&file)?;
     Ok(state)
 }
 
 /// Restores the outer machine, gives the guest its run, and runs it to its end.
 fn restore(
     spec: &GuestSpec,
-    ground: &Ground,
+    artifacts: &Artifacts,
     snapshot: &Snapshot,
     console: &mut Console,
     stop: &Event,
@@ -186,7 +191,7 @@ fn restore(
     let state = snapshot.state().map_err(NestedError::Scratch)?;
     let mailbox = new_memory("ersatz-mailbox", mailbox::SIZE).map_err(NestedError::Scratch)?;
     let start = Start::Restore(snapshot.file());
-    let mut machine = OuterMachine::start(ground, start, snapshot.memory_size(), &[&state, &mailbox])?;
+    let mut machine = OuterMachine::start(artifacts, start, snapshot.memory_size(), &[&state, &mailbox])?;
     let archive = awaited(&spec.run, console.input.is_some())?;
     machine.load(&state)?;
     machine.plug_mailbox(&mailbox)?;

@@ -11,7 +11,7 @@ use ersatz_device_model::fabric::{FABRIC_PORTS, Fabric};
 use rustix::fs::{Mode, OFlags, open};
 use thiserror::Error;
 
-use crate::gpu::{self, BuildError, Place};
+use crate::gpu::{self, BuildError, GpuAddress};
 use crate::spec::GpuSpec;
 use crate::supervisor::Event;
 use crate::vfio_user::server::{self, Clients, ServeError, Until};
@@ -60,8 +60,8 @@ impl Devices {
         }
         let fabric = Fabric::new();
         for (index, spec) in (0..).zip(specs) {
-            let place = Place { index, fabric: fabric.clone(), requester_id: 0 };
-            let backend = gpu::build_backend(spec, &place, true)?;
+            let address = GpuAddress { index, fabric: fabric.clone(), requester_id: 0 };
+            let backend = gpu::build_backend(spec, &address, true)?;
             let started = listen(index).and_then(|(socket, listener)| {
                 let (ended, stop) = (Event::new()?, devices.stop.clone());
                 let at_end = ended.clone();

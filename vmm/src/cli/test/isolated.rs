@@ -15,12 +15,13 @@ use std::thread;
 use super::ktap::{Line, Verdict};
 use super::report::Report;
 use super::{DEFAULTS, PROGRAM, TestOptions};
+use crate::accel::accelerator::Accelerator;
 use crate::cli::guest::Mode;
 use crate::cli::report::{self, say};
 use crate::cli::{CommandError, guest};
 use crate::console::log::ConsoleLog;
 use crate::console::recorder::Recorder;
-use crate::launch::{Carrier, Connection, launch};
+use crate::launch::{Connection, launch};
 use crate::outcome::Outcome;
 
 /// Lines of a guest's console to show with a test that has no result.
@@ -30,7 +31,7 @@ const LAST_LINES: usize = 30;
 struct Runs<'a> {
     options: &'a TestOptions,
     mode: Mode,
-    carrier: &'a Carrier,
+    accelerator: &'a Accelerator,
     names: &'a [String],
     next: AtomicUsize,
     done: Mutex<(usize, Report)>,
@@ -45,8 +46,8 @@ pub(super) fn run(options: &TestOptions, mode: Mode, report: &Report) -> Result<
         })?;
     }
     let manifest = options.guest.guest(&[mode], None, DEFAULTS)?.manifest;
-    let carrier = options.guest.carrier(manifest.as_ref())?;
-    let names = match list(options, mode, &carrier)? {
+    let accelerator = options.guest.accelerator(manifest.as_ref())?;
+    let names = match list(options, mode, &accelerator)? {
         Ok(names) => names,
         Err(outcome) => return Ok(outcome),
     };
@@ -55,7 +56,7 @@ pub(super) fn run(options: &TestOptions, mode: Mode, report: &Report) -> Result<
     let runs = Runs {
         options,
         mode,
-        carrier: &carrier,
+        accelerator: &accelerator,
         names: &names,
         next: AtomicUsize::new(0),
         done: Mutex::new((0, out)),
@@ -81,10 +82,14 @@ pub(super) fn run(options: &TestOptions, mode: Mode, report: &Report) -> Result<
 }
 
 /// The names of the tests, as a guest has them; or how that guest ended, which is told then.
-fn list(options: &TestOptions, mode: Mode, carrier: &Carrier) -> Result<Result<Vec<String>, Outcome>, CommandError> {
+fn list(
+    options: &TestOptions,
+    mode: Mode,
+    accelerator: &Accelerator,
+) -> Result<Result<Vec<String>, Outcome>, CommandError> {
     let mut words = vec![PROGRAM.to_owned(), "--list".to_owned()];
     words.extend(options.filter.iter().cloned());
-    let (outcome, console, log) = guest_run(options, mode, carrier, &words, None)?;
+    let (outcome, console, log) = guest_run(options, mode, accelerator, &words, None)?;
     if outcome != Outcome::Exited(0) {
         report::ending(&outcome, &log, report::Shown::Not);
         return Ok(Err(outcome));
@@ -98,7 +103,7 @@ fn list(options: &TestOptions, mode: Mode, carrier: &Carrier) -> Result<Result<V
 fn guest_run(
     options: &TestOptions,
     mode: Mode,
-    carrier: &Carrier,
+    accelerator: &Accelerator,
     words: &[String],
     test: Option<&str>,
 ) -> Result<(Outcome, String, ConsoleLog), CommandError> {
@@ -118,7 +123,7 @@ fn guest_run(
         cold: options.guest.is_cold(),
         progress: Box::new(say),
     };
-    let (outcome, log) = launch(&spec, carrier, connection)?;
+    let (outcome, log) = launch(&spec, accelerator, connection)?;
     Ok((outcome, String::from_utf8_lossy(&console.take()).into_owned(), log))
 }
 
@@ -135,7 +140,7 @@ impl Runs<'_> {
                 return Ok(());
             }
             let words = [PROGRAM, "--exact", name].map(str::to_owned);
-            let run = guest_run(self.options, self.mode, self.carrier, &words, Some(name));
+            let run = guest_run(self.options, self.mode, self.accelerator, &words, Some(name));
             // A guest that could not be run is this test's failure: the others may fare better.
             let text = match run {
                 Ok((Outcome::Interrupted, ..)) => {
