@@ -10,6 +10,7 @@ pub mod cache;
 pub mod initramfs;
 pub mod kernel_command_line;
 pub mod kernel_module;
+pub mod kernel_release;
 pub mod mailbox;
 pub mod manifest;
 pub mod outer;

@@ -67,7 +67,7 @@ pub fn build(
     let GpuAddress { index, ref fabric, requester_id } = *address;
     let clock: Arc<dyn Clock> = Arc::new(HostClock::new());
     let mut config = GpuConfig::new(spec.vram);
-    config.bar_size = spec.bar;
+    config.bar_size = spec.bar_size();
     config.number = index;
     config.serial = u64::from(index) + 1;
     config.requester_id = requester_id;
@@ -80,7 +80,7 @@ pub fn build(
             copy_engines: config.copy_engines.into(),
         };
         config.tracer = Tracer::create(path, &TraceOptions::new(identity), clock.clone())
-            .map_err(|source| BuildError::Trace { path: path.clone(), source })?;
+            .map_err(|source| BuildError::Trace { path: path.to_path_buf(), source })?;
     }
     let gpu = Gpu::new(config, dma, interrupts, clock).map_err(|source| BuildError::Gpu { vram: spec.vram, source })?;
     Ok(Arc::new(gpu))

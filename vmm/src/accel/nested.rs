@@ -16,6 +16,7 @@ mod error;
 mod image;
 pub mod inside;
 mod machine;
+mod paths;
 mod received;
 mod restore;
 mod session;
@@ -102,16 +103,15 @@ pub fn run(
     let vram = spec.run.devices.iter().fold(0, |sum: u64, gpu| sum.saturating_add(gpu.vram));
     if !cold {
         // Runs with little VRAM start from one and the same snapshot.
-        let memory = outer_memory(spec.machine.memory, vram.max(LITTLE_VRAM));
+        let memory = outer_memory(spec.machine.resources.memory, vram.max(LITTLE_VRAM));
         if let Some(outcome) = restore::run(spec, artifacts, memory, console, stop, progress)? {
             return Ok(outcome);
         }
     }
     let outcome = tempfile::NamedTempFile::new().map_err(NestedError::Scratch)?;
-    let job = inside::job(spec, artifacts, console)?;
-    let traces = spec.run.devices.iter().map(|gpu| gpu.trace.clone());
-    let targets = std::iter::once(Some(outcome.path().to_owned())).chain(traces).collect();
-    let memory = outer_memory(spec.machine.memory, vram);
+    let (job, targets) = inside::job(spec, artifacts, console)?;
+    let targets = std::iter::once(outcome.path().to_owned()).chain(targets).map(Some).collect();
+    let memory = outer_memory(spec.machine.resources.memory, vram);
     let limit = spec.run.timeout.map(|limit| limit.saturating_add(GRACE));
     match run_job(&job, targets, artifacts, memory, limit, console, stop, progress)? {
         None => Ok(Outcome::Interrupted),

@@ -144,7 +144,7 @@ impl Guest {
 fn initramfs(spec: &GuestSpec) -> Result<File, TcgError> {
     let archive = spec.run.archive()?;
     let path = &spec.machine.initramfs;
-    let failed = |source| TcgError::Initramfs { path: path.clone(), source };
+    let failed = |source| TcgError::Initramfs { path: path.to_path_buf(), source };
     let mut memory = File::from(memfd_create("ersatz-initramfs", MemfdFlags::CLOEXEC).map_err(io::Error::from)?);
     let length = io::copy(&mut File::open(path).map_err(failed)?, &mut memory).map_err(failed)?;
     // The kernel looks for the next archive at a multiple of 4.

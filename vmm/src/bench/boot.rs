@@ -11,7 +11,7 @@ use super::Plan;
 use super::contender::Contender;
 use crate::accel::nested::inside;
 use crate::qemu::Qemu;
-use crate::spec::{GpuSpec, GuestSpec, MachineSpec, RunSpec};
+use crate::spec::{GpuSpec, GuestSpec, MachineSpec, Resources, RunSpec};
 
 /// What the kernel is told.
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1";
@@ -62,11 +62,10 @@ pub fn plan(places: &Places, qemu: &Qemu, memory: u64, rounds: u32) -> Option<(P
 /// Our guest.
 fn guest(places: &Places, kernel: &Path, memory: u64) -> GuestSpec {
     let machine = MachineSpec {
-        kernel: kernel.to_owned(),
-        initramfs: places.initramfs.clone(),
+        kernel: kernel.to_owned().into(),
+        initramfs: places.initramfs.clone().into(),
         command_line: COMMAND_LINE.to_owned(),
-        vcpus: 1,
-        memory,
+        resources: Resources { vcpus: 1, memory },
     };
     let run = RunSpec {
         archives: Vec::new(),
@@ -128,7 +127,7 @@ mod tests {
         for ((path, content), contender) in files.iter().zip([0, 2]) {
             assert!(plan.contenders[contender].command.contains(&path.to_str().unwrap().to_owned()));
             let spec: GuestSpec = serde_json::from_slice(content).unwrap();
-            assert_eq!((spec.machine.memory, spec.machine.command_line.as_str()), (512 << 20, COMMAND_LINE));
+            assert_eq!((spec.machine.resources.memory, spec.machine.command_line.as_str()), (512 << 20, COMMAND_LINE));
         }
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use ersatz_guest_image::manifest::Manifest;
 
-use super::artifacts::{self, DEFAULT_SERIES};
+use super::artifacts;
 use super::report::say;
 use super::{CommandError, size};
 use crate::accel::nested::{Artifacts, Console, OuterJob, Source, outer_memory, run_job};
@@ -58,9 +58,9 @@ struct BootOptions {
     /// Guest memory
     #[arg(long, value_name = "SIZE", value_parser = memory, default_value = "512M")]
     memory: u64,
-    /// Kernel series that was built
-    #[arg(long, value_name = "SERIES", default_value = DEFAULT_SERIES)]
-    kernel: String,
+    /// Kernel series that was built [default: the first in guest-image/kernels.toml]
+    #[arg(long, value_name = "SERIES")]
+    kernel: Option<String>,
 }
 
 /// Measures; returns the exit status.
@@ -75,7 +75,7 @@ pub fn run(options: &BenchOptions) -> Result<u8, CommandError> {
             Ok(0)
         }
         What::Boot(options) => {
-            let manifest = artifacts::manifest(&options.kernel)?;
+            let manifest = artifacts::manifest(options.kernel.as_deref())?;
             let verdict = probe();
             if verdict.works() {
                 say(&format!("measuring on this machine, since {verdict}"));

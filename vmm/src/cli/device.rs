@@ -10,7 +10,6 @@ use clap::Args;
 use ersatz_device_model::fabric::Fabric;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::guest::{bar_of, trace_path, vram_size};
 use super::socket_reaper::SocketReaper;
 use super::{CommandError, size};
 use crate::gpu::{self, GpuAddress};
@@ -31,15 +30,8 @@ pub struct DeviceOptions {
     /// Unix socket to listen on, one for each GPU; a stale one is replaced
     #[arg(long = "socket", value_name = "PATH", required = true)]
     sockets: Vec<PathBuf>,
-    /// VRAM: a power of two from 2M to 1T; only what is touched takes memory
-    #[arg(long, value_name = "SIZE", value_parser = vram_size, default_value = "1G")]
-    vram: u64,
-    /// VRAM that BAR2 shows: a power of two from 2M on [default: all]
-    #[arg(long, value_name = "SIZE", value_parser = vram_size)]
-    bar: Option<u64>,
-    /// Write what the device sees to FILE (or to gpu0.trace, gpu1.trace... in the folder DIR)
-    #[arg(long, value_name = "FILE|DIR")]
-    trace: Option<PathBuf>,
+    #[command(flatten)]
+    gpu: GpuSpec,
     /// Keep the content of VRAM from one client to the next
     #[arg(long)]
     keep_vram: bool,
@@ -55,19 +47,18 @@ pub struct DeviceOptions {
 /// If the device cannot be made or the socket cannot be listened on.
 pub fn run(options: &DeviceOptions) -> Result<u8, CommandError> {
     let stop = &interrupted()?;
-    let bar = bar_of(options.vram, options.bar)?;
     let fabric = Fabric::new();
     // Dropped after the sockets, which are then gone already.
     let mut reaper = SocketReaper::start(&options.sockets)?;
     let mut devices = Vec::new();
-    for (index, path) in (0..).zip(&options.sockets) {
-        let trace = options.trace.as_deref().map(|path| trace_path(path, index, options.sockets.len()));
+    let count = u8::try_from(options.sockets.len()).unwrap_or(u8::MAX);
+    for ((index, path), gpu) in (0..).zip(&options.sockets).zip(options.gpu.repeat(count)?) {
         let address = GpuAddress { index, fabric: fabric.clone(), requester_id: 0 };
-        let backend = gpu::build_backend(&GpuSpec { vram: options.vram, bar, trace }, &address, options.keep_vram)?;
+        let backend = gpu::build_backend(&gpu, &address, options.keep_vram)?;
         let socket = Socket::bind(path)?;
         reaper.register(&socket)?;
         devices.push((socket, backend));
-        eprintln!("ersatz: {} of VRAM at {}; Ctrl-C ends", size::format(options.vram), path.display());
+        eprintln!("ersatz: {} of VRAM at {}; Ctrl-C ends", size::format(gpu.vram), path.display());
     }
     let until = if options.once { Until::FirstClientLeft } else { Until::Stopped };
     let ends: Vec<Result<(), ServeError>> = thread::scope(|scope| {

@@ -23,7 +23,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use ersatz_device_model::size;
 
 use crate::outcome::{STATUS_FAILED, STATUS_USAGE};
@@ -79,7 +79,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         .format_timestamp(None)
         .format_target(false)
         .init();
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             // A closed pipe (`ersatz --help | head`) is no failure.
@@ -111,6 +111,18 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Reads the command line.
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// The command line that is accepted: the options as they are defined, with the defaults of each command.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommand("test", test::with_defaults)
+}
+
 /// An error and its causes, on one line. A cause that the error's own text ends with is not said twice.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -129,11 +141,25 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_options_are_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn tests_have_less_vram_unless_told_otherwise() {
+        let vram = |words: &[&str]| {
+            let arguments = std::iter::once(&"ersatz").chain(words).map(OsString::from);
+            match parse(arguments).unwrap().command {
+                Command::Run(options) => options.guest.gpu.vram,
+                Command::Test(options) => options.guest.gpu.vram,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(vram(&["run"]), 1 << 30);
+        assert_eq!(vram(&["test"]), 256 << 20);
+        assert_eq!(vram(&["test", "--vram", "2M"]), 2 << 20);
     }
 
     #[test]

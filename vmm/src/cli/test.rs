@@ -10,13 +10,13 @@ pub mod report;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Command, ValueEnum};
 use ersatz_guest_image::run::TESTS_PATH;
 
 use self::ktap::Counts;
 use self::report::{Report, Style};
 use super::CommandError;
-use super::guest::{Defaults, GuestOptions, Mode};
+use super::guest::{GuestOptions, Mode};
 use super::report::{self as ending, Shown, say};
 use crate::launch::{Connection, launch};
 use crate::outcome::{Outcome, STATUS_FAILED};
@@ -24,9 +24,12 @@ use crate::outcome::{Outcome, STATUS_FAILED};
 /// The tests, in the guest.
 const PROGRAM: &str = TESTS_PATH;
 
-/// Half an hour a boot: a full suite under emulation on a busy machine takes a third of that. VRAM that the tests can fill in
-/// bearable time; with more they skip those that do.
-const DEFAULTS: Defaults = Defaults { limit: Some(Duration::from_secs(1800)), vram: 256 << 20 };
+/// How long a guest may run: three times what the full suite takes under emulation on a busy machine.
+const LIMIT: Option<Duration> = Some(Duration::from_secs(1800));
+
+/// VRAM of each GPU, unless `--vram` says otherwise: the tests can fill it in acceptable time. With more VRAM they skip those that
+/// do.
+const VRAM: &str = "256M";
 
 /// Exit status when all tests passed.
 const PASS: u8 = 0;
@@ -41,7 +44,7 @@ const SKIP: u8 = 4;
 #[derive(Debug, Args)]
 pub struct TestOptions {
     #[command(flatten)]
-    guest: GuestOptions,
+    pub(super) guest: GuestOptions,
     /// Memory types to run the tests with, each in a guest of its own
     #[arg(
         long,
@@ -67,6 +70,11 @@ pub struct TestOptions {
     /// Run only tests whose name contains one of these
     #[arg(value_name = "FILTER")]
     filter: Vec<String>,
+}
+
+/// Changes the defaults of options that all guests have to those of tests.
+pub fn with_defaults(command: Command) -> Command {
+    command.mut_arg("vram", |vram| vram.default_value(VRAM))
 }
 
 /// How results are reported.
@@ -140,7 +148,7 @@ fn run_in_one_guest(options: &TestOptions, mode: Mode, report: &Report) -> Resul
         words.push("--list".to_owned());
     }
     words.extend(options.filter.iter().cloned());
-    let mut guest = options.guest.guest(&[mode], Some(&words), DEFAULTS)?;
+    let mut guest = options.guest.guest(&[mode], Some(&words), LIMIT)?;
     for gpu in &mut guest.spec.run.devices {
         if options.mode.len() > 1 {
             gpu.trace = gpu.trace.take().map(|path| mode.beside(&path));

@@ -71,7 +71,7 @@ fn vram_is_mapped_by_the_client_and_reached_through_the_socket_too() {
 #[test]
 fn the_bar_has_the_size_that_a_client_found_for_as_long_as_it_stays() {
     let shown = VRAM / 2;
-    let served = Served::with(&GpuSpec { bar: shown, ..GpuSpec::new(VRAM) }, false);
+    let served = Served::with(&GpuSpec { bar: Some(shown), ..GpuSpec::new(VRAM) }, false);
     let bar = u32::from(BAR_VRAM);
     {
         let mut driver = Driver::new(served.connect());

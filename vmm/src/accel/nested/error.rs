@@ -23,6 +23,9 @@ pub enum NestedError {
     /// A path that the outer machine cannot be told.
     #[error("the path {0:?} is not UTF-8, and nested runs need it to be; rename it")]
     Path(PathBuf),
+    /// A snapshot has no place for a file.
+    #[error("a guest that starts from a snapshot cannot use {0}; add --cold")]
+    NotInSnapshot(PathBuf),
     /// A file for the outer machine could not be read.
     #[error("cannot read {path} for the outer machine: {source}")]
     Read {

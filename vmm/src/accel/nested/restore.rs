@@ -12,14 +12,14 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
-use ersatz_device_model::fabric::FABRIC_PORTS;
 use ersatz_guest_image::mailbox;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::json;
 
 use super::await_run::{self, AwaitedRun};
-use super::inside::{self, INITRAMFS, KERNEL, OUTCOME, VMM};
+use super::inside::{self, OUTCOME, VMM};
 use super::machine::{OuterMachine, Start, add_to_key};
+use super::paths::{OuterPaths, RestoredPaths, snapshot_outputs};
 use super::session::{Console, Session, Talked};
 use super::{Artifacts, GRACE, NestedError, OuterJob, Source};
 use crate::console::recorder::Recorder;
@@ -29,7 +29,7 @@ use crate::snapshot::key::{KeyBuilder, KeyError};
 use crate::snapshot::obtain::{Made, Obtained, discard, obtain};
 use crate::snapshot::ram::new_memory;
 use crate::snapshot::{Key, Snapshot, header};
-use crate::spec::{GpuSpec, GuestSpec, MachineSpec, RunSpec};
+use crate::spec::{GuestSpec, MachineSpec, RunSpec};
 use crate::supervisor::Event;
 
 /// The kind of machine, where snapshots are kept.
@@ -74,7 +74,7 @@ pub(super) fn run(
 fn key(machine: &MachineSpec, artifacts: &Artifacts, memory: u64) -> Result<Key, KeyError> {
     let mut key = KeyBuilder::new(KIND);
     add_to_key(&mut key, memory);
-    key.text(&format!("{} {}", machine.vcpus, machine.memory));
+    key.text(&format!("{} {}", machine.resources.vcpus, machine.resources.memory));
     key.text(&machine.command_line);
     for file in [&artifacts.qemu.program(), &artifacts.kernel, &artifacts.initramfs, &artifacts.vmm] {
         key.file(file)?;
@@ -121,19 +121,17 @@ fn make(
 
 /// What boots a guest in the outer machine.
 fn job(machine: &MachineSpec, artifacts: &Artifacts) -> Result<OuterJob, NestedError> {
-    let inside = MachineSpec { kernel: KERNEL.into(), initramfs: INITRAMFS.into(), ..machine.clone() };
+    let mut paths = OuterPaths::default();
+    let inside = machine.map_paths(&mut paths)?;
     let text = serde_json::to_vec(&inside).map_err(|error| NestedError::Scratch(error.into()))?;
-    let traces = (0..FABRIC_PORTS).map(|index| inside::trace_path(index.into()));
+    let mut files = paths.inputs;
+    files.push((VMM.to_owned(), Source::File(artifacts.vmm.clone())));
+    files.push((MACHINE.to_owned(), Source::Bytes(text)));
     Ok(OuterJob {
         command: [VMM, await_run::COMMAND, MACHINE, OUTCOME].map(str::to_owned).to_vec(),
-        files: vec![
-            (VMM.to_owned(), Source::File(artifacts.vmm.clone())),
-            (KERNEL.to_owned(), Source::File(machine.kernel.clone())),
-            (INITRAMFS.to_owned(), Source::File(machine.initramfs.clone())),
-            (MACHINE.to_owned(), Source::Bytes(text)),
-        ],
+        files,
         folders: Vec::new(),
-        collect: std::iter::once(PathBuf::from(OUTCOME)).chain(traces).collect(),
+        collect: std::iter::once(PathBuf::from(OUTCOME)).chain(snapshot_outputs()).collect(),
     })
 }
 
@@ -192,16 +190,15 @@ fn restore(
     let mailbox = new_memory("ersatz-mailbox", mailbox::SIZE).map_err(NestedError::Scratch)?;
     let start = Start::Restore(snapshot.file());
     let mut machine = OuterMachine::start(artifacts, start, snapshot.memory_size(), &[&state, &mailbox])?;
-    let archive = awaited(&spec.run, console.input.is_some())?;
+    let mut paths = RestoredPaths::default();
+    let archive = awaited(&spec.run, console.input.is_some(), &mut paths)?;
     machine.load(&state)?;
     machine.plug_mailbox(&mailbox)?;
     let header = header::new(&archive, &spec.run).map_err(NestedError::Scratch)?;
     mailbox::fill(&mailbox, &header, &archive).map_err(NestedError::Scratch)?;
     machine.monitor.execute("cont", &json!({}))?;
 
-    let traces = spec.run.devices.iter().map(|gpu| gpu.trace.clone());
-    let mut targets: Vec<_> = std::iter::once(Some(outcome.path().to_owned())).chain(traces).collect();
-    targets.resize(usize::from(FABRIC_PORTS) + 1, None);
+    let targets = std::iter::once(Some(outcome.path().to_owned())).chain(paths.targets()).collect();
     let limit = spec.run.timeout.map(|limit| limit.saturating_add(GRACE));
     match Session::restored(machine, targets, limit)?.run(console, stop, progress)? {
         None => Ok(Outcome::Interrupted),
@@ -209,14 +206,10 @@ fn restore(
     }
 }
 
-/// What goes into the outer mailbox.
-fn awaited(run: &RunSpec, input: bool) -> Result<Vec<u8>, NestedError> {
-    let trace = |(index, gpu): (usize, &GpuSpec)| GpuSpec {
-        trace: gpu.trace.as_ref().map(|_| inside::trace_path(index)),
-        ..gpu.clone()
-    };
-    let devices = run.devices.iter().enumerate().map(trace).collect();
-    let inside = RunSpec { archives: Vec::new(), request: Vec::new(), devices, ..run.clone() };
-    let bytes = AwaitedRun { run: inside, input }.encode(&run.archive()?);
+/// What goes into the outer mailbox. The archives of the run are in it, not read by their paths.
+fn awaited(run: &RunSpec, input: bool, paths: &mut RestoredPaths) -> Result<Vec<u8>, NestedError> {
+    let archive = run.archive()?;
+    let inside = RunSpec { archives: Vec::new(), request: Vec::new(), ..run.clone() }.map_paths(paths)?;
+    let bytes = AwaitedRun { run: inside, input }.encode(&archive);
     bytes.map_err(|error| NestedError::Scratch(error.into()))
 }

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ersatz_device_model::fabric::FABRIC_PORTS;
 use ersatz_guest_image::ports::{EXIT_PORT, READY_PORT};
@@ -84,18 +84,18 @@ pub(super) fn arguments(machine: &MachineSpec, descriptors: &GuestDescriptors, s
             initramfs
         }
     };
-    arguments.extend(["-kernel".into(), machine.kernel.clone().into()]);
+    arguments.extend(["-kernel".into(), PathBuf::from(machine.kernel.clone()).into()]);
     arguments.extend(["-initrd".into(), (*initramfs).into()]);
     arguments
 }
 
 /// The machine without its GPUs: what must be the same where a state is saved and where it is loaded.
 fn hardware(machine: &MachineSpec, descriptors: &GuestDescriptors) -> Vec<OsString> {
-    let mebibytes = machine.memory.div_ceil(1 << 20);
+    let mebibytes = machine.resources.memory.div_ceil(1 << 20);
     let GuestDescriptors { memory, console, status, ready, monitor } = descriptors;
     let mut words = vec![
         "-accel tcg,thread=multi -display none -nodefaults -no-user-config -no-reboot".to_owned(),
-        format!("-cpu {PROCESSOR} -smp {}", machine.vcpus),
+        format!("-cpu {PROCESSOR} -smp {}", machine.resources.vcpus),
         format!("-object memory-backend-file,id=ram,size={mebibytes}M,mem-path=/proc/self/fd/{memory},share=on"),
         format!("-machine q35,memory-backend=ram -m {mebibytes}M"),
         // Tells the kernel of a restored guest that its random numbers are another guest's, too.
@@ -170,14 +170,14 @@ pub(super) fn summarize_registers(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::Resources;
 
     fn machine() -> MachineSpec {
         MachineSpec {
             kernel: "/proc/self/exe".into(),
             initramfs: "/proc/self/exe".into(),
             command_line: "console=ttyS0 panic=-1".to_owned(),
-            vcpus: 2,
-            memory: 1 << 30,
+            resources: Resources { vcpus: 2, memory: 1 << 30 },
         }
     }
 
@@ -217,8 +217,8 @@ mod tests {
         let first = key(&machine());
         assert_eq!(first, key(&machine()));
         for other in [
-            MachineSpec { vcpus: 1, ..machine() },
-            MachineSpec { memory: 2 << 30, ..machine() },
+            MachineSpec { resources: Resources { vcpus: 1, ..machine().resources }, ..machine() },
+            MachineSpec { resources: Resources { memory: 2 << 30, ..machine().resources }, ..machine() },
             MachineSpec { command_line: "quiet".to_owned(), ..machine() },
             MachineSpec { kernel: "/bin/sh".into(), ..machine() },
             MachineSpec { initramfs: "/bin/sh".into(), ..machine() },

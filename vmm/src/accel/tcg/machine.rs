@@ -52,7 +52,7 @@ impl Machine {
         gpus: Vec<OwnedFd>,
         state: Option<&File>,
     ) -> Result<Self, TcgError> {
-        let memory = new_memory("ersatz-guest", spec.memory)?;
+        let memory = new_memory("ersatz-guest", spec.resources.memory)?;
         let mailbox = new_memory("ersatz-mailbox", mailbox::SIZE)?;
         let (console, qemu_console) = UnixStream::pair()?;
         let (status, qemu_status) = UnixStream::pair()?;
@@ -68,7 +68,7 @@ impl Machine {
         let sockets: Vec<RawFd> = gpus.iter().map(AsRawFd::as_raw_fd).collect();
         let initramfs = match role {
             Role::Boot(Some(file)) => PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())),
-            Role::Boot(None) | Role::Restore => spec.initramfs.clone(),
+            Role::Boot(None) | Role::Restore => spec.initramfs.to_path_buf(),
         };
         let start = match role {
             Role::Boot(_) => Start::Boot { initramfs: &initramfs, gpus: &sockets },

@@ -14,15 +14,16 @@ use std::thread;
 
 use super::ktap::{Line, Verdict};
 use super::report::Report;
-use super::{DEFAULTS, PROGRAM, TestOptions};
+use super::{LIMIT, PROGRAM, TestOptions};
 use crate::accel::accelerator::Accelerator;
+use crate::cli::CommandError;
 use crate::cli::guest::Mode;
 use crate::cli::report::{self, say};
-use crate::cli::{CommandError, guest};
 use crate::console::log::ConsoleLog;
 use crate::console::recorder::Recorder;
 use crate::launch::{Connection, launch};
 use crate::outcome::Outcome;
+use crate::spec::WrittenPath;
 
 /// Lines of a guest's console to show with a test that has no result.
 const LAST_LINES: usize = 30;
@@ -40,12 +41,12 @@ struct Runs<'a> {
 
 /// Runs the tests that the options select; how it ended, but for what the report counts.
 pub(super) fn run(options: &TestOptions, mode: Mode, report: &Report) -> Result<Outcome, CommandError> {
-    if let Some(folder) = &options.guest.trace {
+    if let Some(folder) = &options.guest.gpu.trace {
         fs::create_dir_all(folder).map_err(|error| {
-            format!("with --isolated --trace names a folder, and {} is none: {error}", folder.display())
+            format!("with --isolated, --trace names a folder, and {} is not one: {error}", folder.display())
         })?;
     }
-    let manifest = options.guest.guest(&[mode], None, DEFAULTS)?.manifest;
+    let manifest = options.guest.guest(&[mode], None, LIMIT)?.manifest;
     let accelerator = options.guest.accelerator(manifest.as_ref())?;
     let names = match list(options, mode, &accelerator)? {
         Ok(names) => names,
@@ -107,9 +108,9 @@ fn guest_run(
     words: &[String],
     test: Option<&str>,
 ) -> Result<(Outcome, String, ConsoleLog), CommandError> {
-    let mut spec = options.guest.guest(&[mode], Some(words), DEFAULTS)?.spec;
+    let mut spec = options.guest.guest(&[mode], Some(words), LIMIT)?.spec;
     for (gpu, index) in spec.run.devices.iter_mut().zip(0u8..) {
-        gpu.trace = match (&options.guest.trace, test) {
+        gpu.trace = match (&options.guest.gpu.trace, test) {
             (Some(folder), Some(test)) => Some(trace_path(folder, test, mode, index)),
             _ => None,
         };
@@ -128,8 +129,9 @@ fn guest_run(
 }
 
 /// The trace of one GPU of one test.
-fn trace_path(folder: &Path, test: &str, mode: Mode, gpu: u8) -> std::path::PathBuf {
-    mode.beside(&guest::with_suffix(&folder.join(format!("{test}.trace")), &format!("gpu{gpu}")))
+fn trace_path(folder: &Path, test: &str, mode: Mode, gpu: u8) -> WrittenPath {
+    let path = WrittenPath::from(folder.join(format!("{test}.trace")));
+    mode.beside(&path.with_suffix(&format!("gpu{gpu}")))
 }
 
 impl Runs<'_> {
@@ -255,6 +257,6 @@ mod tests {
     #[test]
     fn each_test_has_traces_of_its_own() {
         let path = trace_path(Path::new("t"), "fork.child_first", Mode::Private, 1);
-        assert_eq!(path, Path::new("t/fork.child_first-gpu1-private.trace"));
+        assert_eq!(&*path, Path::new("t/fork.child_first-gpu1-private.trace"));
     }
 }
