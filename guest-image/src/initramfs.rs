@@ -38,7 +38,7 @@ pub enum ArchiveError {
     #[error("a guest command needs a program and words without NUL bytes, not {0:?}")]
     BadCommand(Vec<String>),
     /// A file to be added could not be read.
-    #[error("cannot read {path} for the initramfs: {source}")]
+    #[error("cannot read {path} for the initramfs")]
     Read {
         /// The file on this machine.
         path: PathBuf,
@@ -46,7 +46,7 @@ pub enum ArchiveError {
         source: io::Error,
     },
     /// The archive could not be written.
-    #[error("cannot write the initramfs: {0}")]
+    #[error("cannot write the initramfs")]
     Write(#[from] io::Error),
 }
 

@@ -7,6 +7,7 @@
 
 pub mod bzimage;
 pub mod cache;
+pub mod error_chain;
 pub mod initramfs;
 pub mod kernel_command_line;
 pub mod kernel_module;

@@ -36,7 +36,7 @@ pub struct Manifest {
 #[derive(Debug, Error)]
 pub enum ManifestError {
     /// The file could not be read.
-    #[error("no built guest in {path}: {source}; run `cargo xtask build` first")]
+    #[error("cannot read {path}, which lists a built guest (run `cargo xtask build` first)")]
     Read {
         /// The manifest's path.
         path: PathBuf,
@@ -44,7 +44,7 @@ pub enum ManifestError {
         source: io::Error,
     },
     /// The file was read but makes no sense.
-    #[error("{path} is not a manifest of this version: {source}; run `cargo xtask build` again")]
+    #[error("{path} is not a manifest of this version (run `cargo xtask build` again)")]
     Parse {
         /// The manifest's path.
         path: PathBuf,
@@ -52,7 +52,7 @@ pub enum ManifestError {
         source: serde_json::Error,
     },
     /// The file could not be written.
-    #[error("cannot write {path}: {source}")]
+    #[error("cannot write {path}")]
     Write {
         /// The manifest's path.
         path: PathBuf,

@@ -49,7 +49,7 @@ pub struct Kernel {
 #[derive(Debug, Error)]
 pub enum PinError {
     /// The file makes no sense.
-    #[error("guest-image/kernels.toml cannot be understood: {0}")]
+    #[error("guest-image/kernels.toml cannot be parsed")]
     Parse(#[from] toml::de::Error),
     /// The file pins nothing.
     #[error("guest-image/kernels.toml has no [[kernel]]: pin at least one")]

@@ -16,4 +16,5 @@ pub mod signals;
 pub mod snapshot;
 pub mod spec;
 pub mod supervisor;
+pub mod threads;
 pub mod vfio_user;

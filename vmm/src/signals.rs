@@ -3,11 +3,11 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::thread;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::supervisor::Event;
+use crate::threads::{Role, spawn};
 
 /// Turns the signals that mean "end" into an event, for as long as it lives.
 pub struct Signals {
@@ -29,7 +29,7 @@ impl Signals {
         }
         drop(writer);
         // Ends when the last signal is given back, which closes the other end.
-        thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        spawn(Role::Signals, move || {
             while matches!(io::Read::read(&mut reader, &mut [0; 16]), Ok(1..)) {
                 stop.set();
             }

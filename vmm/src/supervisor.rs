@@ -15,6 +15,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use crate::console::log::ConsoleLog;
 use crate::machine::{End, MachineHandle};
 use crate::outcome::Outcome;
+use crate::threads::{Role, spawn_scoped};
 
 /// How often the console is looked at for a panic.
 const TICK: Duration = Duration::from_millis(100);
@@ -145,9 +146,7 @@ pub fn supervise<E: From<io::Error>>(
 ) -> Result<Outcome, E> {
     let ended = Event::new()?;
     let (end, reason) = thread::scope(|scope| {
-        let supervisor = thread::Builder::new()
-            .name("supervisor".to_owned())
-            .spawn_scoped(scope, || oversee(watch, controls, &ended))?;
+        let supervisor = spawn_scoped(scope, Role::Supervisor, || oversee(watch, controls, &ended))?;
         let end = {
             let _set = SetOnDrop(&ended);
             body()

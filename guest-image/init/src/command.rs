@@ -35,16 +35,16 @@ const FAREWELL: Duration = Duration::from_secs(3);
 #[derive(Debug, Error)]
 pub enum CommandError {
     /// The file that says what to run is there but cannot be read.
-    #[error("cannot read {COMMAND_PATH}: {0}")]
+    #[error("cannot read {COMMAND_PATH}")]
     Read(#[source] io::Error),
     /// The file does not hold what it should.
     #[error("{COMMAND_PATH} is not a list of NUL-terminated words, the first one not empty")]
     Malformed,
     /// The console could not be opened for it.
-    #[error("cannot open the console as a terminal: {0}")]
+    #[error("cannot open the console as a terminal")]
     Console(#[source] io::Error),
     /// Waiting for it failed.
-    #[error("cannot wait for the command: {0}")]
+    #[error("cannot wait for the command")]
     Wait(#[source] Errno),
 }
 

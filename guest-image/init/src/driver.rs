@@ -18,7 +18,7 @@ pub const DRIVER_NAME: &str = "ersatz";
 #[derive(Debug, Error)]
 pub enum ModuleError {
     /// A file that is needed for it could not be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Read {
         /// The file.
         path: PathBuf,
@@ -30,8 +30,8 @@ pub enum ModuleError {
     Parameters(String),
     /// The kernel refused it.
     #[error(
-        "the kernel refused module {path} with parameters {parameters:?}: {source}; its log says why (built for another \
-         kernel, an unknown parameter?)"
+        "the kernel refused module {path} with parameters {parameters:?} (its log says why: built for another kernel, an unknown \
+         parameter?)"
     )]
     Refused {
         /// The module.

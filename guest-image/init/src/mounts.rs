@@ -11,7 +11,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum MountError {
     /// The mount point could not be made.
-    #[error("cannot make the mount point {target}: {source}")]
+    #[error("cannot make the mount point {target}")]
     MountPoint {
         /// The mount point.
         target: &'static str,
@@ -19,7 +19,7 @@ pub enum MountError {
         source: std::io::Error,
     },
     /// The file system could not be mounted.
-    #[error("cannot mount {kind} on {target}: {source}")]
+    #[error("cannot mount {kind} on {target}")]
     Mount {
         /// The type of file system.
         kind: &'static str,

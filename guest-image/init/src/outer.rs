@@ -15,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ersatz_guest_image::error_chain::chain;
 use ersatz_guest_image::kernel_module::{ModuleError, load_order};
 use ersatz_guest_image::outer::channel::Message;
 use ersatz_guest_image::outer::{JOB_PATH, Job, KVM_MODULES, MODULES_FOLDER, SHARE_MODULES, Share};
@@ -35,7 +36,7 @@ pub enum OuterError {
     #[error(transparent)]
     Port(#[from] port::PortError),
     /// The file that says what to do cannot be used.
-    #[error("cannot use {JOB_PATH}: {0}")]
+    #[error("cannot use {JOB_PATH}")]
     Job(#[source] io::Error),
     /// A module is missing or malformed.
     #[error(transparent)]
@@ -44,10 +45,10 @@ pub enum OuterError {
     #[error(transparent)]
     Load(#[from] driver::ModuleError),
     /// The modules are loaded, but the kernel made no KVM of them.
-    #[error("cannot open /dev/kvm in the outer machine: {0}; its processor has no usable SVM")]
+    #[error("cannot open /dev/kvm in the outer machine, whose processor has no usable SVM")]
     Kvm(#[source] io::Error),
     /// A folder of the host could not be mounted.
-    #[error("cannot mount the host's folder '{tag}' on {target}: {source}")]
+    #[error("cannot mount the host's folder '{tag}' on {target}")]
     Share {
         /// The mount tag.
         tag: String,
@@ -76,7 +77,7 @@ pub fn run() -> Result<u8, OuterError> {
     port.send(&Message::Heartbeat);
     port::beat(&port);
     let status = work(&port).unwrap_or_else(|error| {
-        port.send(&Message::Failed(error.to_string()));
+        port.send(&Message::Failed(chain(&error).to_string()));
         crate::STATUS_FAILED
     });
     port.send(&Message::Ended(status));

@@ -25,6 +25,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ersatz_guest_image::error_chain::chain;
 use ersatz_guest_image::manifest::Manifest;
 
 pub use self::error::NestedError;
@@ -143,7 +144,7 @@ pub fn run_job(
     };
     match attempt(progress) {
         Err(error) if error.is_before_the_vmm() => {
-            progress(&format!("{error}; the VMM did not run yet, so trying once more"));
+            progress(&format!("trying once more, since the VMM did not run yet: {}", chain(&error)));
             attempt(progress)
         }
         result => result,

@@ -11,7 +11,10 @@ use std::io;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+use ersatz_guest_image::error_chain::chain;
+
 use crate::machine::{CODE_ADDRESS, Console, End, Machine, MachineConfig, MachineError, Payload, VcpuError};
+use crate::threads::{Role, spawn};
 
 /// The KVM device.
 const KVM: &str = "/dev/kvm";
@@ -108,11 +111,12 @@ fn run_tiny_guest() -> Result<Option<End>, MachineError> {
     let machine = Machine::new(&config, Vec::new(), console)?;
     let handle = machine.handle();
     let (done, guest_ended) = channel::<()>();
-    let watchdog = std::thread::spawn(move || {
+    let watchdog = spawn(Role::ProbeWatchdog, move || {
         if guest_ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
             handle.stop();
         }
     });
+    let watchdog = watchdog.map_err(|source| MachineError::System { doing: "start the probe's watchdog", source })?;
     let end = machine.run();
     drop(done);
     // It did nothing that can panic.
@@ -130,13 +134,8 @@ fn judge(end: Result<Option<End>, MachineError>) -> Verdict {
         Err(MachineError::Vcpu { source: VcpuError::Emulation { bytes, state }, .. }) => {
             Verdict::OnlySimpleInstructions { instruction: bytes.0, offset: state.rip.wrapping_sub(CODE_ADDRESS) }
         }
-        Err(error) => Verdict::Fails(with_causes(&error)),
+        Err(error) => Verdict::Fails(chain(&error).to_string()),
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// The name of the instruction at an offset of the code, if it is one that is there to be tried.

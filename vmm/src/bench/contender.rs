@@ -13,6 +13,7 @@ use thiserror::Error;
 use super::footprint::{FootprintError, own_bytes};
 use super::init_program::GREETING;
 use crate::qemu::Tail;
+use crate::threads::{Role, spawn};
 
 /// How long a boot may take.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -60,6 +61,9 @@ pub enum ContenderError {
         #[source]
         source: io::Error,
     },
+    /// There is no thread left to read its output.
+    #[error("cannot follow what it prints")]
+    Follow(#[source] io::Error),
     /// Its output ended without init's greeting.
     #[error("it ended before init was up; the end of the console: {console}; its messages: {messages}")]
     Ended {
@@ -94,10 +98,12 @@ impl Contender {
         let start = Instant::now();
         let child = command.spawn();
         let mut child = Killed(child.map_err(|source| ContenderError::Spawn { program: program.clone(), source })?);
-        let messages = child.0.stderr.take().map(Tail::follow).unwrap_or_default();
+        let follow = child.0.stderr.take().map(Tail::follow).transpose();
+        let messages = follow.map_err(ContenderError::Follow)?.unwrap_or_default();
         let (sender, receiver) = channel();
         if let Some(console) = child.0.stdout.take() {
-            std::thread::spawn(move || watch(console, |result| drop(sender.send(result))));
+            let body = move || watch(console, |result| drop(sender.send(result)));
+            spawn(Role::BenchConsole, body).map_err(ContenderError::Follow)?;
         }
         let messages = |patience| {
             messages.wait_for_end(patience);

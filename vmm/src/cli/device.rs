@@ -4,7 +4,7 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 use clap::Args;
 use ersatz_device_model::fabric::Fabric;
@@ -14,6 +14,7 @@ use super::socket_reaper::SocketReaper;
 use super::{CommandError, size};
 use crate::gpu::{self, GpuAddress};
 use crate::spec::GpuSpec;
+use crate::threads::{Role, spawn_scoped};
 use crate::vfio_user::server::{self, Clients, ServeError, Until};
 use crate::vfio_user::socket::Socket;
 
@@ -62,11 +63,16 @@ pub fn run(options: &DeviceOptions) -> Result<u8, CommandError> {
     }
     let until = if options.once { Until::FirstClientLeft } else { Until::Stopped };
     let ends: Vec<Result<(), ServeError>> = thread::scope(|scope| {
-        let serve = |(socket, backend): (Socket, _)| {
-            scope.spawn(move || server::serve(socket.listener(), backend, until, Clients::Anyone, stop))
+        let serve = |(index, (socket, backend)): (u8, (Socket, _))| {
+            let body = move || server::serve(socket.listener(), backend, until, Clients::Anyone, stop);
+            spawn_scoped(scope, Role::VfioUserServer(index), body)
         };
-        let servers: Vec<_> = devices.into_iter().map(serve).collect();
-        servers.into_iter().map(|server| server.join().unwrap_or(Err(ServeError::Panicked))).collect()
+        let servers: Vec<_> = (0..).zip(devices).map(serve).collect();
+        let join = |server: io::Result<ScopedJoinHandle<'_, _>>| match server {
+            Ok(server) => server.join().unwrap_or(Err(ServeError::Panicked)),
+            Err(error) => Err(ServeError::Thread(error)),
+        };
+        servers.into_iter().map(join).collect()
     });
     Ok(ends.into_iter().collect::<Result<(), _>>().map(|()| 0)?)
 }

@@ -25,6 +25,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use ersatz_device_model::size;
+use ersatz_guest_image::error_chain::chain;
 
 use crate::outcome::{STATUS_FAILED, STATUS_USAGE};
 
@@ -105,7 +106,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match result {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("ersatz: {}", with_causes(error.as_ref()));
+            eprintln!("ersatz: {}", chain(error.as_ref()));
             ExitCode::from(STATUS_FAILED)
         }
     }
@@ -121,21 +122,6 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Err
 /// The command line that is accepted: the options as they are defined, with the defaults of each command.
 fn command() -> clap::Command {
     Cli::command().mut_subcommand("test", test::with_defaults)
-}
-
-/// An error and its causes, on one line. A cause that the error's own text ends with is not said twice.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text.replace('\n', "; ")
 }
 
 #[cfg(test)]
@@ -160,14 +146,5 @@ mod tests {
         assert_eq!(vram(&["run"]), 1 << 30);
         assert_eq!(vram(&["test"]), 256 << 20);
         assert_eq!(vram(&["test", "--vram", "2M"]), 2 << 20);
-    }
-
-    #[test]
-    fn causes_are_said_once() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("outer: {0}")]
-        struct Outer(#[source] std::num::ParseIntError);
-        let cause = "x".parse::<u8>().unwrap_err();
-        assert_eq!(with_causes(&Outer(cause)), "outer: invalid digit found in string");
     }
 }

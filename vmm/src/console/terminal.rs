@@ -5,11 +5,11 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::thread;
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::keys::Keys;
+use crate::threads::{Role, spawn};
 
 /// What ends a shell that reads from something else than a terminal: Ctrl-D.
 const END_OF_INPUT: u8 = 0x04;
@@ -82,6 +82,6 @@ pub fn follow_input(with_keys: bool, quit: impl FnOnce() + Send + 'static) -> io
         }
     };
     // Ends with the process: a read of standard input cannot be interrupted.
-    thread::Builder::new().name("input".to_owned()).spawn(pump)?;
+    spawn(Role::Input, pump)?;
     Ok(File::from(OwnedFd::from(guest)))
 }

@@ -81,8 +81,8 @@ pub enum MachineError {
         source: io::Error,
     },
     /// The event loop failed.
-    #[error("the event loop failed: {0}")]
-    Events(event_manager::Error),
+    #[error("the event loop failed")]
+    Events(#[source] event_manager::Error),
     /// A vCPU could not go on.
     #[error("vCPU {vcpu} cannot go on")]
     Vcpu {

@@ -16,15 +16,18 @@ use super::{Qemu, Tail};
 #[derive(Debug, Error)]
 pub enum QemuError {
     /// It could not be started.
-    #[error("cannot start QEMU at {program}: {source}; run `cargo xtask build` again, or name another with --qemu")]
+    #[error("cannot start QEMU at {program} (run `cargo xtask build` again, or name another with --qemu)")]
     Spawn {
         /// The program.
         program: PathBuf,
         /// What the system said.
         source: io::Error,
     },
+    /// There is no thread left to read its output.
+    #[error("cannot follow what QEMU prints")]
+    Follow(#[source] io::Error),
     /// Waiting for it failed.
-    #[error("cannot wait for QEMU: {0}")]
+    #[error("cannot wait for QEMU")]
     Wait(#[source] io::Error),
 }
 
@@ -62,9 +65,14 @@ impl QemuProcess {
         unsafe { command.pre_exec(in_child) };
         let spawned = command.spawn();
         let mut child = spawned.map_err(|source| QemuError::Spawn { program: qemu.program(), source })?;
-        let output = child.stdout.take().map(Tail::follow).unwrap_or_default();
-        let errors = child.stderr.take().map(Tail::follow).unwrap_or_default();
-        Ok(Self { child, output, errors })
+        let (output, errors) = (child.stdout.take(), child.stderr.take());
+        // From here on an error kills QEMU.
+        let mut process = Self { child, output: Tail::default(), errors: Tail::default() };
+        if let (Some(output), Some(errors)) = (output, errors) {
+            process.output = Tail::follow(output).map_err(QemuError::Follow)?;
+            process.errors = Tail::follow(errors).map_err(QemuError::Follow)?;
+        }
+        Ok(process)
     }
 
     /// The process id.

@@ -2,9 +2,11 @@
 //! The last of what a stream said, for the message when something went wrong.
 
 use std::collections::VecDeque;
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use crate::threads::{Role, spawn};
 
 /// Bytes kept.
 const LIMIT: usize = 64 << 10;
@@ -27,19 +29,23 @@ struct Kept {
 }
 
 impl Tail {
-    /// Reads a stream to its end; the thread ends with it.
-    pub fn follow(mut stream: impl Read + Send + 'static) -> Self {
+    /// Reads a stream to its end, on a thread that ends with it.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no thread left.
+    pub fn follow(mut stream: impl Read + Send + 'static) -> io::Result<Self> {
         let tail = Self::default();
         let writer = tail.clone();
-        std::thread::spawn(move || {
+        spawn(Role::Tail, move || {
             let mut buffer = [0; 4096];
             while let Ok(length @ 1..) = stream.read(&mut buffer) {
                 writer.push(&buffer[..length]);
             }
             writer.kept().ended = true;
             writer.0.ended.notify_all();
-        });
-        tail
+        })?;
+        Ok(tail)
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -91,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_ended_has_said_it_all() {
-        let tail = Tail::follow(&b"the last words\n"[..]);
+        let tail = Tail::follow(&b"the last words\n"[..]).unwrap();
         tail.wait_for_end(Duration::from_secs(60));
         assert_eq!(tail.last_lines(1), ["the last words"]);
     }

@@ -3,7 +3,9 @@
 
 use std::fs::File;
 
-use super::store::{Found, SnapshotStore};
+use ersatz_guest_image::error_chain::chain;
+
+use super::store::{Found, SnapshotStore, StoreError};
 use super::{Key, Snapshot};
 use crate::outcome::Outcome;
 use crate::supervisor::Event;
@@ -45,9 +47,8 @@ pub fn obtain<E>(
     said: &mut dyn FnMut(&str),
     make: impl FnOnce(&mut dyn FnMut(&str)) -> Result<Made, E>,
 ) -> Result<Obtained, E> {
-    let without = |said: &mut dyn FnMut(&str), error: &dyn std::error::Error| {
-        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-        said(&format!("{error}{cause}; booting without a snapshot"));
+    let without = |said: &mut dyn FnMut(&str), error: &StoreError| {
+        said(&format!("booting without a snapshot: {}", chain(error)));
         Ok(Obtained::Nothing)
     };
     let store = match SnapshotStore::open() {

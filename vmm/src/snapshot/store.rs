@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use ersatz_guest_image::cache::{self, CacheError};
+use ersatz_guest_image::error_chain::chain;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock, linkat, open};
 use rustix::io::Errno;
 use thiserror::Error;
@@ -102,12 +103,13 @@ impl SnapshotStore {
         let file = File::options().read(true).write(true).open(&path).ok()?;
         // The order in which snapshots are removed is no reason to go without one.
         let _ = file.set_modified(SystemTime::now());
-        Snapshot::open(file).inspect_err(|error| log::warn!("{}: {error}; it is removed", path.display())).ok().or_else(
-            || {
+        Snapshot::open(file)
+            .inspect_err(|error| log::warn!("{} is removed: {}", path.display(), chain(error)))
+            .ok()
+            .or_else(|| {
                 self.remove(key);
                 None
-            },
-        )
+            })
     }
 
     /// The snapshot with this key; if there is none, waits for other runs that make snapshots of this kind, and then

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use ersatz_guest_image::error_chain::chain;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, Stat, flock, fstat, lstat, open, openat};
 use thiserror::Error;
 
@@ -78,7 +79,7 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         if let Err(error) = self.file.remove() {
-            log::warn!("{error}");
+            log::warn!("{}", chain(&error));
         }
     }
 }

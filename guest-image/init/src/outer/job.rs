@@ -30,7 +30,7 @@ pub enum CommandError {
     #[error("the job names no program")]
     Empty,
     /// It could not be started.
-    #[error("cannot run {program} in the outer machine: {source}")]
+    #[error("cannot run {program} in the outer machine")]
     Spawn {
         /// What should have run.
         program: String,

@@ -21,10 +21,10 @@ const BEAT: Duration = Duration::from_secs(1);
 #[derive(Debug, Error)]
 pub enum PortError {
     /// The machine has no port of the right name.
-    #[error("no virtio-serial port named {PORT_NAME} in {PORTS}: {0}")]
+    #[error("no virtio-serial port named {PORT_NAME} in {PORTS}")]
     Absent(#[source] io::Error),
     /// It cannot be opened.
-    #[error("cannot open the virtio-serial port {path}: {source}")]
+    #[error("cannot open the virtio-serial port {path}")]
     Open {
         /// Its device node.
         path: PathBuf,

@@ -35,6 +35,7 @@ use crate::snapshot::header;
 use crate::snapshot::ram::new_memory;
 use crate::spec::{MachineSpec, RunSpec};
 use crate::supervisor::{Event, Watch, first_of, supervise};
+use crate::threads::{Role, spawn, spawn_scoped};
 
 /// The hidden command: `ersatz await-run MACHINE OUTCOME`.
 pub const COMMAND: &str = "await-run";
@@ -129,7 +130,7 @@ pub fn run(spec: &MachineSpec, said: &mut dyn FnMut(&str)) -> Result<Outcome, Aw
     let ended = Event::new()?;
     thread::scope(|scope| {
         let at_end = ended.clone();
-        let running = thread::Builder::new().name("machine".to_owned()).spawn_scoped(scope, move || {
+        let running = spawn_scoped(scope, Role::Machine, move || {
             let end = machine.run();
             at_end.set();
             end
@@ -177,7 +178,7 @@ fn start(
     if awaited.input {
         let mut input = follow_input(false, || ())?;
         // Ends with either side.
-        thread::Builder::new().name("typed".to_owned()).spawn(move || io::copy(&mut input, &mut typed))?;
+        spawn(Role::ForwardInput, move || io::copy(&mut input, &mut typed))?;
     }
     Ok(awaited)
 }

@@ -18,7 +18,7 @@ use crate::spec;
 #[derive(Debug, Error)]
 pub enum NestedError {
     /// A temporary file could not be made or used.
-    #[error("cannot use a temporary file: {0}; set TMPDIR to a folder with room")]
+    #[error("cannot use a temporary file (set TMPDIR to a folder with room)")]
     Scratch(#[source] io::Error),
     /// A path that the outer machine cannot be told.
     #[error("the path {0:?} is not UTF-8, and nested runs need it to be; rename it")]
@@ -27,7 +27,7 @@ pub enum NestedError {
     #[error("a guest that starts from a snapshot cannot use {0}; add --cold")]
     NotInSnapshot(PathBuf),
     /// A file for the outer machine could not be read.
-    #[error("cannot read {path} for the outer machine: {source}")]
+    #[error("cannot read {path} for the outer machine")]
     Read {
         /// The file.
         path: PathBuf,
@@ -35,7 +35,7 @@ pub enum NestedError {
         source: io::Error,
     },
     /// A file that comes out of the outer machine could not be written.
-    #[error("cannot write {path}: {source}")]
+    #[error("cannot write {path}")]
     Write {
         /// The file.
         path: PathBuf,
@@ -61,10 +61,10 @@ pub enum NestedError {
     #[error(transparent)]
     Qemu(#[from] QemuError),
     /// The socket to the outer machine failed.
-    #[error("the channel to the outer machine failed: {0}")]
+    #[error("the channel to the outer machine failed")]
     Socket(#[source] io::Error),
     /// Waiting for events failed.
-    #[error("cannot wait for the outer machine: {0}")]
+    #[error("cannot wait for the outer machine")]
     Poll(#[source] io::Error),
     /// What came out of the outer machine makes no sense.
     #[error(transparent)]
@@ -131,7 +131,7 @@ pub enum NestedError {
         hint: &'static str,
     },
     /// What the VMM said of the guest's end makes no sense.
-    #[error("the VMM in the outer machine reported nonsense: {0}; run `cargo xtask build` again")]
+    #[error("the report of the VMM in the outer machine cannot be parsed (run `cargo xtask build` again)")]
     Report(#[source] serde_json::Error),
 }
 

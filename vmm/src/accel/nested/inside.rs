@@ -58,7 +58,7 @@ pub(super) fn outcome(report: &Path, status: u8) -> Result<Outcome, NestedError>
 #[derive(Debug, thiserror::Error)]
 pub enum BootSpecError {
     /// The description cannot be read.
-    #[error("cannot read the guest's description {path}: {source}")]
+    #[error("cannot read the guest's description {path}")]
     Read {
         /// The file.
         path: PathBuf,
@@ -66,7 +66,7 @@ pub enum BootSpecError {
         source: std::io::Error,
     },
     /// The description makes no sense.
-    #[error("{path} is not the description of a guest: {source}; both ends must be of one build")]
+    #[error("{path} is not the description of a guest (both ends must be of one build)")]
     Parse {
         /// The file.
         path: PathBuf,
@@ -74,7 +74,7 @@ pub enum BootSpecError {
         source: serde_json::Error,
     },
     /// The outcome cannot be written.
-    #[error("cannot write the guest's outcome to {path}: {source}")]
+    #[error("cannot write the guest's outcome to {path}")]
     Write {
         /// The file.
         path: PathBuf,

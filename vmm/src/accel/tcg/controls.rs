@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
 
+use ersatz_guest_image::error_chain::chain;
 use serde_json::json;
 
 use super::arguments;
@@ -33,6 +34,7 @@ impl QemuControls {
         match self.ask(|monitor| monitor.port_byte(register)) {
             Ok(enabled) => listens(enabled),
             Err(error) => {
+                let error = chain(&error);
                 log::warn!("cannot see whether the guest listens ({error}): the first bytes of its input may be lost");
                 true
             }
@@ -49,13 +51,13 @@ impl Controls for QemuControls {
     fn vcpus(&self) -> Vec<String> {
         match self.ask(|monitor| monitor.human("info registers -a")) {
             Ok(registers) => arguments::summarize_registers(&registers),
-            Err(error) => vec![format!("QEMU does not say where its vCPUs are: {error}")],
+            Err(error) => vec![format!("QEMU does not say where its vCPUs are: {}", chain(&error))],
         }
     }
 
     fn inject_nmi(&self) {
         if let Err(error) = self.ask(|monitor| monitor.execute("inject-nmi", &json!({}))) {
-            log::warn!("cannot send the guest an NMI: {error}");
+            log::warn!("cannot send the guest an NMI: {}", chain(&error));
         }
     }
 

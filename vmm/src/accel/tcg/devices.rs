@@ -4,16 +4,18 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::{env, fs, io, process};
 
 use ersatz_device_model::fabric::{FABRIC_PORTS, Fabric};
+use ersatz_guest_image::error_chain::chain;
 use rustix::fs::{Mode, OFlags, open};
 use thiserror::Error;
 
 use crate::gpu::{self, BuildError, GpuAddress};
 use crate::spec::GpuSpec;
 use crate::supervisor::Event;
+use crate::threads::{Role, spawn};
 use crate::vfio_user::server::{self, Clients, ServeError, Until};
 
 /// Why there are no devices.
@@ -70,7 +72,7 @@ impl Devices {
                     at_end.set();
                     result
                 };
-                let thread = thread::Builder::new().name(format!("gpu{index}")).spawn(serve)?;
+                let thread = spawn(Role::VfioUserServer(index), serve)?;
                 Ok(Server { socket, ended, thread: Some(thread) })
             });
             devices.servers.push(started.map_err(|source| DeviceError::Serve { index, source })?);
@@ -93,7 +95,7 @@ impl Devices {
         let thread = self.servers.get_mut(index).and_then(|server| server.thread.take());
         match thread.map(JoinHandle::join) {
             Some(Ok(Ok(()))) => "the connection was closed".to_owned(),
-            Some(Ok(Err(error))) => error.to_string(),
+            Some(Ok(Err(error))) => chain(&error).to_string(),
             Some(Err(_)) => "the server panicked".to_owned(),
             None => "the server has ended".to_owned(),
         }
@@ -105,7 +107,7 @@ impl Drop for Devices {
         self.stop.set();
         for server in &mut self.servers {
             if let Some(Ok(Err(error))) = server.thread.take().map(JoinHandle::join) {
-                log::warn!("vfio-user: {error}");
+                log::warn!("vfio-user: {}", chain(&error));
             }
         }
     }

@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
+use ersatz_guest_image::error_chain::chain;
 use ersatz_guest_image::mailbox;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::json;
@@ -64,7 +65,7 @@ pub(super) fn start(
         };
         match restore(spec, qemu, &snapshot) {
             Err(TcgError::Migration(error @ MigrationError::Failed { .. })) if !tried => {
-                said(&format!("the snapshot is of no use, and made again: {error}"));
+                said(&format!("the snapshot cannot be used and is made again: {}", chain(&error)));
                 discard(&key);
                 tried = true;
             }

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use ersatz_guest_image::error_chain::chain;
+
 use super::ktap::{Line, Verdict};
 use super::report::Report;
 use super::{LIMIT, PROGRAM, TestOptions};
@@ -24,6 +26,7 @@ use crate::console::recorder::Recorder;
 use crate::launch::{Connection, launch};
 use crate::outcome::Outcome;
 use crate::spec::WrittenPath;
+use crate::threads::{Role, spawn_scoped};
 
 /// Lines of a guest's console to show with a test that has no result.
 const LAST_LINES: usize = 30;
@@ -65,7 +68,9 @@ pub(super) fn run(options: &TestOptions, mode: Mode, report: &Report) -> Result<
     };
     let workers = options.jobs.map_or_else(|| thread::available_parallelism().map_or(1, NonZero::get), usize::from);
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers.min(names.len())).map(|_| scope.spawn(|| runs.work())).collect();
+        let count = u8::try_from(workers.min(names.len())).unwrap_or(u8::MAX);
+        let spawned = (0..count).map(|number| spawn_scoped(scope, Role::TestWorker(number), || runs.work()));
+        let workers = spawned.collect::<io::Result<Vec<_>>>()?;
         workers
             .into_iter()
             .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -150,7 +155,7 @@ impl Runs<'_> {
                     return Ok(());
                 }
                 Ok((outcome, console, log)) => result(name, &outcome, &console, &log),
-                Err(error) => failure(name, &[error.to_string()]),
+                Err(error) => failure(name, &[chain(error.as_ref()).to_string()]),
             };
             self.report(&text)?;
         }

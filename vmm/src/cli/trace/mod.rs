@@ -21,8 +21,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use ersatz_device_model::trace::{ReadError, TraceFile};
+use ersatz_guest_image::error_chain::chain;
 
-use super::{CommandError, with_causes};
+use super::CommandError;
 use crate::outcome::STATUS_USAGE;
 
 /// Show, filter, check and export the trace logs that devices write
@@ -74,7 +75,7 @@ pub fn run(args: &TraceArgs) -> Result<u8, CommandError> {
             } else {
                 ""
             };
-            eprintln!("ersatz: {}{hint}", with_causes(&error));
+            eprintln!("ersatz: {}{hint}", chain(&error));
             Ok(STATUS_USAGE)
         }
         Err(error) => Err(error.into()),
