@@ -12,7 +12,7 @@ mod qmp;
 mod tail;
 pub mod timestamp;
 
-pub use capability::{UnfitError, check_vfio_user};
+pub use capability::{MAILBOX, RequiredDevice, UnfitError, VFIO_USER, check_devices};
 pub use locate::Qemu;
 pub use process::{QemuError, QemuProcess};
 pub use qmp::{Monitor, QmpError};

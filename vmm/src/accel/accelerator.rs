@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::nested::Artifacts;
 use super::probe::probe;
-use crate::qemu::{Qemu, UnfitError, check_vfio_user};
+use crate::qemu::{MAILBOX, Qemu, UnfitError, VFIO_USER, check_devices};
 
 /// What `--accel` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -47,8 +47,8 @@ pub enum AcceleratorError {
 }
 
 impl Accelerator {
-    /// Resolves `--accel` and `--qemu`. Without `qemu` the toolchain root's QEMU is taken. Calls `progress` with the choice and its
-    /// reason if `option` is [`AcceleratorOption::Auto`].
+    /// Resolves `--accel` and `--qemu`. Without `qemu` the toolchain root's QEMU is taken. With `cold` the guest boots and QEMU needs
+    /// no mailbox. Calls `progress` with the choice and its reason if `option` is [`AcceleratorOption::Auto`].
     ///
     /// # Errors
     ///
@@ -56,13 +56,14 @@ impl Accelerator {
     pub fn resolve(
         option: AcceleratorOption,
         qemu: Option<PathBuf>,
+        cold: bool,
         manifest: Option<&Manifest>,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Self, AcceleratorError> {
         match option {
             AcceleratorOption::Kvm => Ok(Self::Kvm),
-            AcceleratorOption::Nested => Self::nested(qemu, manifest),
-            AcceleratorOption::Tcg => Self::tcg(qemu, manifest),
+            AcceleratorOption::Nested => Self::nested(qemu, cold, manifest),
+            AcceleratorOption::Tcg => Self::tcg(qemu, cold, manifest),
             AcceleratorOption::Auto => {
                 let verdict = probe();
                 if verdict.works() {
@@ -70,23 +71,27 @@ impl Accelerator {
                     Ok(Self::Kvm)
                 } else {
                     progress(&format!("--accel nested, since {verdict}"));
-                    Self::nested(qemu, manifest)
+                    Self::nested(qemu, cold, manifest)
                 }
             }
         }
     }
 
-    fn nested(qemu: Option<PathBuf>, manifest: Option<&Manifest>) -> Result<Self, AcceleratorError> {
+    fn nested(qemu: Option<PathBuf>, cold: bool, manifest: Option<&Manifest>) -> Result<Self, AcceleratorError> {
         let manifest = manifest.ok_or(AcceleratorError::NotBuilt("nested"))?;
+        let is_named = qemu.is_some();
         let qemu = Qemu::choose(qemu.as_deref(), &manifest.toolchain_root);
+        if is_named && !cold {
+            check_devices(&qemu, &[MAILBOX])?;
+        }
         Ok(Self::Nested(Artifacts::new(manifest, qemu)))
     }
 
-    fn tcg(qemu: Option<PathBuf>, manifest: Option<&Manifest>) -> Result<Self, AcceleratorError> {
+    fn tcg(qemu: Option<PathBuf>, cold: bool, manifest: Option<&Manifest>) -> Result<Self, AcceleratorError> {
         match (qemu, manifest) {
             (Some(named), _) => {
                 let qemu = Qemu::Host(named);
-                check_vfio_user(&qemu)?;
+                check_devices(&qemu, if cold { &[VFIO_USER] } else { &[VFIO_USER, MAILBOX] })?;
                 Ok(Self::Tcg(qemu))
             }
             (None, Some(manifest)) => Ok(Self::Tcg(Qemu::InRoot(manifest.toolchain_root.clone()))),
@@ -102,15 +107,18 @@ mod tests {
     #[test]
     fn an_accelerator_without_its_files_is_refused() {
         for (option, name) in [(AcceleratorOption::Nested, "nested"), (AcceleratorOption::Tcg, "tcg")] {
-            let error = Accelerator::resolve(option, None, None, &mut |_| ()).unwrap_err();
+            let error = Accelerator::resolve(option, None, false, None, &mut |_| ()).unwrap_err();
             assert!(matches!(error, AcceleratorError::NotBuilt(asked) if asked == name), "{error}");
         }
-        assert!(matches!(Accelerator::resolve(AcceleratorOption::Kvm, None, None, &mut |_| ()), Ok(Accelerator::Kvm)));
+        assert!(matches!(
+            Accelerator::resolve(AcceleratorOption::Kvm, None, false, None, &mut |_| ()),
+            Ok(Accelerator::Kvm)
+        ));
     }
 
     #[test]
     fn a_qemu_that_cannot_reach_the_gpu_is_refused() {
-        let error = Accelerator::resolve(AcceleratorOption::Tcg, Some("/bin/true".into()), None, &mut |_| ());
+        let error = Accelerator::resolve(AcceleratorOption::Tcg, Some("/bin/true".into()), true, None, &mut |_| ());
         assert!(matches!(error, Err(AcceleratorError::Unfit(_))));
     }
 }

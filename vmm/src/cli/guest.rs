@@ -111,7 +111,7 @@ impl GuestOptions {
     ///
     /// As [`Accelerator::resolve`].
     pub fn accelerator(&self, manifest: Option<&Manifest>) -> Result<Accelerator, AcceleratorError> {
-        Accelerator::resolve(self.accel, self.qemu.clone(), manifest, &mut report::say)
+        Accelerator::resolve(self.accel, self.qemu.clone(), self.is_cold(), manifest, &mut report::say)
     }
 
     /// Returns the guest that these options describe, with a command to run in it, or a shell.

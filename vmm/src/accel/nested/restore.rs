@@ -9,9 +9,9 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::thread::sleep;
 use std::time::Duration;
 
+use ersatz_guest_image::error_chain::chain;
 use ersatz_guest_image::mailbox;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::json;
@@ -59,9 +59,13 @@ pub(super) fn run(
             Obtained::Ended(outcome) => return Ok(Some(outcome)),
             Obtained::Nothing => return Ok(None),
         };
+        // Making the snapshot, or waiting for another run that makes it, takes long.
+        if stop.wait(Duration::ZERO) {
+            return Ok(Some(Outcome::Interrupted));
+        }
         match restore(spec, artifacts, &snapshot, console, stop, progress) {
             Err(NestedError::Migration(error @ MigrationError::Failed { .. })) if !tried => {
-                progress(&format!("the snapshot is of no use, and made again: {error}"));
+                progress(&format!("the snapshot cannot be used and is made again: {}", chain(&error)));
                 discard(&key);
                 tried = true;
             }
@@ -106,8 +110,10 @@ fn make(
     let errors = std::mem::replace(&mut console.errors, Box::new(io::sink()));
     let mut unseen = Console { input: None, output: Box::new(said.clone()), errors };
     let made = session.until_ready(&mut unseen, stop, &mut |_| ()).and_then(|talked| match talked {
-        Talked::Ready => save(&mut session, artifacts, &scratch, &mut unseen)
-            .map(|state| Made::Saved { memory: session.into_memory(), state }),
+        Talked::Ready => Ok(match save(&mut session, artifacts, &scratch, &mut unseen, stop)? {
+            Some(state) => Made::Saved { memory: session.into_memory(), state },
+            None => Made::Ended(Outcome::Interrupted),
+        }),
         Talked::Ended(status) => inside::outcome(outcome.path(), status).map(Made::Ended),
         Talked::Stopped => Ok(Made::Ended(Outcome::Interrupted)),
     });
@@ -135,16 +141,19 @@ fn job(machine: &MachineSpec, artifacts: &Artifacts) -> Result<OuterJob, NestedE
     })
 }
 
-/// Saves the machine, at a moment at which it can be loaded again; its state.
+/// Saves the machine, at a moment at which it can be loaded again. Returns its state, or `None` if `stop` happened before.
 fn save(
     session: &mut Session,
     artifacts: &Artifacts,
     scratch: &File,
     console: &mut Console,
-) -> Result<Vec<u8>, NestedError> {
+    stop: &Event,
+) -> Result<Option<Vec<u8>>, NestedError> {
     let mut attempt = 0;
     loop {
-        sleep(SETTLE);
+        if stop.wait(SETTLE) {
+            return Ok(None);
+        }
         session.machine().monitor.execute("stop", &json!({}))?;
         let result = match session.drain(console)? {
             // Half a message would be missing in front of what a restored machine sends.
@@ -156,8 +165,8 @@ fn save(
         };
         attempt += 1;
         match result {
-            Err(NestedError::Migration(error)) if attempt < ATTEMPTS => log::info!("once more: {error}"),
-            result => return result,
+            Err(NestedError::Migration(error)) if attempt < ATTEMPTS => log::info!("once more: {}", chain(&error)),
+            result => return result.map(Some),
         }
         session.machine().monitor.execute("cont", &json!({}))?;
     }

@@ -177,7 +177,8 @@ impl Session {
         loop {
             let ready = self.wait(input.as_ref(), stop)?;
             if ready.stop && self.ending.is_none() {
-                if self.phase != Phase::Running {
+                // A guest that has no run yet leaves nothing to be collected.
+                if self.phase != Phase::Running || until_ready {
                     return Ok(Talked::Stopped);
                 }
                 self.end_command(libc::SIGTERM, true);
