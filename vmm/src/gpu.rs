@@ -16,7 +16,7 @@ use crate::spec::GpuSpec;
 use crate::vfio_user::backend::FunctionBackend;
 use crate::vfio_user::interrupts::ClientInterrupts;
 
-/// Why there is no GPU.
+/// Why a GPU could not be made.
 #[derive(Debug, Error)]
 pub enum BuildError {
     /// The trace log could not be made.
@@ -57,7 +57,7 @@ pub struct GpuAddress {
 ///
 /// # Errors
 ///
-/// If the log or the device cannot be made, or the fabric has no such port or a GPU there.
+/// Fails if the log or the device cannot be made, or the fabric has no such port or a GPU there.
 pub fn build(
     spec: &GpuSpec,
     address: &GpuAddress,
@@ -86,7 +86,7 @@ pub fn build(
     Ok(Arc::new(gpu))
 }
 
-/// Makes a GPU for vfio-user clients, which do not say what its requester id is.
+/// Makes a GPU for vfio-user clients, which do not pass its requester id.
 ///
 /// # Errors
 ///

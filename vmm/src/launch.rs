@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One guest from its description to its [`Outcome`], on whichever accelerator.
+//! Running one guest, from its description to its [`Outcome`], on any accelerator.
 //!
-//! Between the command line, which knows what is wanted, and [`accel`](crate::accel), which knows how to run it: this
-//! takes the terminal and the signals, and gives them back.
+//! Stands between the command line, which has the description, and [`accel`](crate::accel), which runs it: takes the terminal and
+//! the signals, and gives them back.
 
 use std::io::{self, Write};
 
@@ -23,8 +23,8 @@ use crate::supervisor::{Event, Watch};
 /// Why a guest was not run, or not to its end.
 #[derive(Debug, Error)]
 pub enum LaunchError {
-    /// Exits were to be counted where there are none.
-    #[error("--exit-counts counts exits to our VMM, and under --accel tcg the guest has none; use nested or kvm")]
+    /// Exits cannot be counted under TCG.
+    #[error("--exit-counts counts exits to the VMM, and under --accel tcg the guest has none; use nested or kvm")]
     NoExits,
     /// On KVM.
     #[error(transparent)]
@@ -42,25 +42,25 @@ pub enum LaunchError {
 
 /// How a guest is connected to the user.
 pub struct Connection {
-    /// Gets the guest's console, besides the log.
+    /// Receives the guest's console output, as the log does.
     pub sink: Option<Box<dyn Write + Send>>,
-    /// Whether the guest gets what is typed, and the terminal in raw mode if there is one.
+    /// Whether standard input goes to the guest, in raw mode if it is a terminal.
     pub interactive: bool,
     /// Whether Ctrl-A x ends the guest; only if interactive.
     pub keys: bool,
-    /// Whether the console is passed on as it is, for somebody else to show.
+    /// Whether the console is passed on unchanged, for another process to show.
     pub verbatim: bool,
     /// Whether the guest boots though it could start from a snapshot.
     pub cold: bool,
-    /// Hears of the steps of a long start, and of exit counts.
+    /// Called with the steps of a long start, and with exit counts.
     pub progress: Box<dyn FnMut(&str)>,
 }
 
-/// Runs a guest; how it ended, and what its console said last.
+/// Runs a guest. Returns how it ended, and the end of its console output.
 ///
 /// # Errors
 ///
-/// If it could not be run.
+/// Fails if it could not be run.
 pub fn launch(
     spec: &GuestSpec,
     accelerator: &Accelerator,

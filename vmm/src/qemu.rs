@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! QEMU as a child process: where it is, and how it ends with us.
+//! QEMU as a child process: finding it, running it, ending it with this process.
 //!
 //! `--accel nested` runs its outer machine on it, `--accel tcg` its guest. [`migration`] saves and loads the state of either.
 

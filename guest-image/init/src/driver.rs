@@ -22,7 +22,7 @@ pub enum ModuleError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The parameters cannot be handed to the kernel.
@@ -38,7 +38,7 @@ pub enum ModuleError {
         path: PathBuf,
         /// Its parameters.
         parameters: String,
-        /// What the system said.
+        /// The system's error.
         source: Errno,
     },
 }
@@ -47,7 +47,7 @@ pub enum ModuleError {
 ///
 /// # Errors
 ///
-/// If the file cannot be opened, or the kernel refuses it. A driver whose probe fails is loaded all the same: look at the
+/// Fails if the file cannot be opened, or the kernel refuses it. A driver whose probe fails is loaded all the same: look at the
 /// device.
 pub fn load(path: &Path, parameters: &str) -> Result<(), ModuleError> {
     let file = File::open(path).map_err(|source| ModuleError::Read { path: path.into(), source })?;

@@ -2,8 +2,8 @@
 //! PID 1 of the guest.
 //!
 //! Mounts what programs expect, waits for its run if it is to be restored from a snapshot ([`restored`]), loads the driver, runs
-//! the one command the host asked for, and reports its exit status to the host. Whatever goes wrong on the way is said on the console and ends the machine with [`STATUS_FAILED`], never
-//! with the kernel panic that a PID 1 which simply exits would cause.
+//! the command that the host asked for, and reports its exit status to the host. A failure on the way is printed on the console
+//! and ends the machine with [`STATUS_FAILED`], never with the kernel panic that a PID 1 which simply exits would cause.
 
 mod command;
 mod console;

@@ -15,7 +15,7 @@ pub enum MountError {
     MountPoint {
         /// The mount point.
         target: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file system could not be mounted.
@@ -25,7 +25,7 @@ pub enum MountError {
         kind: &'static str,
         /// The mount point.
         target: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: Errno,
     },
 }
@@ -63,7 +63,7 @@ const FILE_SYSTEMS: &[FileSystem] = &[
 ///
 /// # Errors
 ///
-/// If one that is needed cannot be mounted. One that is mounted already is fine.
+/// Fails if one that is needed cannot be mounted. One that is mounted already is fine.
 pub fn mount_all() -> Result<Vec<MountError>, MountError> {
     let mut missing = Vec::new();
     for file_system in FILE_SYSTEMS {

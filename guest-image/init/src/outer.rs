@@ -2,7 +2,7 @@
 //! PID 1's other life: in the outer machine of `--accel nested`, where it makes KVM ready and runs the VMM.
 //!
 //! The host side is the VMM crate's `accel::nested`; what passes between the two is in `ersatz_guest_image::outer`. The
-//! console of the outer machine carries the kernel's log alone. All else, trouble of PID 1 included, goes by the
+//! console of the outer machine carries the kernel's log alone. All else, failures of PID 1 included, goes by the
 //! [`port`].
 
 mod collect;
@@ -26,7 +26,7 @@ use thiserror::Error;
 
 use self::port::Port;
 
-/// How long the host may take to end the machine once it has been told that all is done.
+/// How long the host may take to end the machine once the job is reported as done.
 const FAREWELL: Duration = Duration::from_secs(30);
 
 /// Why the job could not be done.
@@ -35,7 +35,7 @@ pub enum OuterError {
     /// The port to the host could not be found or opened.
     #[error(transparent)]
     Port(#[from] port::PortError),
-    /// The file that says what to do cannot be used.
+    /// The file with the job cannot be used.
     #[error("cannot use {JOB_PATH}")]
     Job(#[source] io::Error),
     /// A module is missing or malformed.
@@ -44,7 +44,7 @@ pub enum OuterError {
     /// The kernel refused a module.
     #[error(transparent)]
     Load(#[from] driver::ModuleError),
-    /// The modules are loaded, but the kernel made no KVM of them.
+    /// The modules are loaded, but KVM cannot be opened.
     #[error("cannot open /dev/kvm in the outer machine, whose processor has no usable SVM")]
     Kvm(#[source] io::Error),
     /// A folder of the host could not be mounted.
@@ -54,7 +54,7 @@ pub enum OuterError {
         tag: String,
         /// The mount point.
         target: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The command could not be started or waited for.
@@ -71,7 +71,7 @@ pub fn requested() -> bool {
 ///
 /// # Errors
 ///
-/// If there is no way to talk to the host. All other trouble is told to the host.
+/// Fails if the port to the host cannot be used. All other failures are reported to the host.
 pub fn run() -> Result<u8, OuterError> {
     let port = Port::open()?;
     port.send(&Message::Heartbeat);

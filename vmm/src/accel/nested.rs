@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `--accel nested`: our VMM, real KVM, no virtualization hardware.
+//! `--accel nested`: this VMM on real KVM, without virtualization hardware.
 //!
-//! QEMU TCG emulates an *outer machine* with SVM ([`machine`]), in which the stock kernel's kvm-amd works. PID 1 there
-//! runs the very VMM that this is, linked statically, on KVM ([`inside`]). What the guest is made of goes in with the
-//! outer machine's initramfs ([`image`]): measured against virtio-blk and 9p that is fastest, and needs no module.
-//! Console, exit status and trace files come out over one virtio-serial port ([`session`]). Most runs do not boot at all but start
-//! from a snapshot of the outer machine with a booted guest in it ([`restore`], [`await_run`]).
+//! QEMU TCG emulates an *outer machine* with SVM ([`machine`]), in which the stock kernel's kvm-amd works. PID 1 there runs this
+//! same VMM, linked statically, on KVM ([`inside`]). What the guest is made of goes in with the outer machine's initramfs
+//! ([`image`]): measured against virtio-blk and 9p that is fastest, and needs no module. Console, exit status and trace files
+//! come out over one virtio-serial port ([`session`]). Most runs do not boot at all but start from a snapshot of the outer
+//! machine with a booted guest in it ([`restore`], [`await_run`]).
 //!
-//! Trouble is told apart by who stops talking. PID 1 of the outer machine beats: when it falls silent, the outer machine
-//! hangs. When it beats but the VMM overruns the guest's time limit, which it enforces itself, the VMM hangs. All else
-//! is the guest's own and comes out as its [`Outcome`].
+//! Failures are told apart by what stops. PID 1 of the outer machine sends heartbeats: without them the outer machine hangs. With
+//! heartbeats but a VMM that overruns the guest's time limit, which it enforces itself, the VMM hangs. All else is the guest's
+//! own and comes out as its [`Outcome`].
 
 pub mod await_run;
 mod error;
@@ -39,7 +39,7 @@ use crate::qemu::Qemu;
 use crate::spec::GuestSpec;
 use crate::supervisor::Event;
 
-/// How much longer than its guest's time limit the VMM may take to end, and PID 1 to say so: the VMM stops the guest
+/// How much longer than its guest's time limit the VMM may take to end, and PID 1 to report that: the VMM stops the guest
 /// and writes the trace out, all of it emulated.
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -47,7 +47,7 @@ const GRACE: Duration = Duration::from_secs(60);
 /// in use, runs the outer machine out of memory.
 const VRAM_ALLOWANCE: u64 = 4 << 30;
 
-/// VRAM up to which the outer machine is the same for all runs.
+/// VRAM in bytes up to which the outer machine is the same for all runs.
 const LITTLE_VRAM: u64 = 1 << 30;
 
 /// What the outer machine needs besides the guest: its kernel, the initramfs twice while it unpacks, the VMM.
@@ -78,7 +78,7 @@ impl Artifacts {
     }
 }
 
-/// Memory for the outer machine, in bytes, for a guest with so much memory and VRAM.
+/// Returns the memory of the outer machine, in bytes, for a guest with `guest` bytes of memory and `vram` bytes of VRAM.
 pub fn outer_memory(guest: u64, vram: u64) -> u64 {
     let sum = guest.saturating_add(vram.min(VRAM_ALLOWANCE)).saturating_add(OUTER_OVERHEAD);
     sum.checked_next_multiple_of(2 << 20).unwrap_or(u64::MAX)
@@ -87,12 +87,12 @@ pub fn outer_memory(guest: u64, vram: u64) -> u64 {
 /// Runs a guest in an outer machine. With `cold` that boots; without, it starts from a snapshot ([`restore`]), which is made if
 /// there is none.
 ///
-/// `progress` hears of each step, for people to see. When `stop` happens the VMM is told to end the guest.
-/// If the outer machine fails before the VMM ran, it is started once more, and `progress` hears of that.
+/// `progress` is called with each step. When `stop` happens the VMM is told to end the guest.
+/// If the outer machine fails before the VMM ran, it is started once more.
 ///
 /// # Errors
 ///
-/// If the VMM could not be run, or it or the outer machine failed. How the guest ended is an [`Outcome`].
+/// Fails if the VMM could not be run, or it or the outer machine failed. How the guest ended is an [`Outcome`].
 pub fn run(
     spec: &GuestSpec,
     artifacts: &Artifacts,
@@ -125,7 +125,7 @@ pub fn run(
 ///
 /// # Errors
 ///
-/// As [`run`]; the command's exit status is no error.
+/// As [`run`]; the command's exit status is not an error.
 #[expect(clippy::too_many_arguments, reason = "they have nothing in common but this call")]
 pub fn run_job(
     job: &OuterJob,
@@ -151,12 +151,12 @@ pub fn run_job(
     }
 }
 
-/// Writes a path so that PID 1 of the outer machine can read it.
+/// Returns a path as text, as PID 1 of the outer machine needs it.
 fn utf8(path: &Path) -> Result<&str, NestedError> {
     path.to_str().ok_or_else(|| NestedError::Path(path.to_owned()))
 }
 
-/// Where bytes for people go; what cannot be shown is lost, as on a terminal that is closed.
+/// Where output for the user goes; what cannot be written is lost, as on a terminal that is closed.
 type Sink = Box<dyn Write + Send>;
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ pub struct Contender {
 /// What one boot took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// From exec to init's first word.
+    /// From exec to init's first output.
     pub boot: Duration,
     /// Resident bytes besides guest memory and VRAM.
     pub own_bytes: u64,
@@ -57,7 +57,7 @@ pub enum ContenderError {
     Spawn {
         /// The program.
         program: String,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -88,7 +88,7 @@ impl Contender {
     ///
     /// # Errors
     ///
-    /// If init does not come up.
+    /// Fails if init does not come up.
     pub fn boot(&self) -> Result<Sample, ContenderError> {
         let [program, arguments @ ..] = &self.command[..] else { return Err(ContenderError::Empty) };
         let mut command = Command::new(program);
@@ -124,7 +124,7 @@ impl Contender {
     }
 }
 
-/// Reads a console to its end; reports when the greeting was there, or all it said instead.
+/// Reads a console to its end; reports when the greeting arrived, or the end of the output without it.
 fn watch(mut console: ChildStdout, report: impl FnOnce(Result<Instant, String>)) {
     let mut said = Vec::new();
     let mut buffer = [0; 4096];

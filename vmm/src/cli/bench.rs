@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `ersatz bench`: figures of the VMM next to QEMU's.
+//! `ersatz bench`: measurements of the VMM beside QEMU's.
 
 use std::fs;
 use std::io;
@@ -67,7 +67,7 @@ struct BootOptions {
 ///
 /// # Errors
 ///
-/// If something did not boot.
+/// Fails if something did not boot.
 pub fn run(options: &BenchOptions) -> Result<u8, CommandError> {
     match &options.what {
         What::CarryOut { plan } => {
@@ -143,7 +143,7 @@ fn in_an_outer_machine(options: &BootOptions, manifest: &Manifest) -> Result<u8,
     Ok(status.unwrap_or(STATUS_INTERRUPTED))
 }
 
-/// Why there is no plan.
+/// The error of a path that cannot be in a plan.
 const NOT_UTF8: &str = "a path of the built guest is not UTF-8; build it in another folder";
 
 /// Reads `--memory`.

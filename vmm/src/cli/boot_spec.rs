@@ -29,13 +29,13 @@ pub struct BootSpecOptions {
 ///
 /// # Errors
 ///
-/// If the guest cannot be run at all, or the files cannot be used.
+/// Fails if the guest cannot be run at all, or the files cannot be used.
 pub fn run(options: &BootSpecOptions) -> Result<u8, CommandError> {
     let spec: GuestSpec = read_json(&options.spec)?;
     let connection = Connection {
         sink: Some(Box::new(io::stdout())),
         interactive: options.input,
-        // The host's end has taken what is meant for us.
+        // The host's end handles the escape keys.
         keys: false,
         verbatim: true,
         cold: true,

@@ -45,7 +45,7 @@ pub struct DeviceOptions {
 ///
 /// # Errors
 ///
-/// If the device cannot be made or the socket cannot be listened on.
+/// Fails if the device cannot be made or the socket cannot be listened on.
 pub fn run(options: &DeviceOptions) -> Result<u8, CommandError> {
     let stop = &interrupted()?;
     let fabric = Fabric::new();

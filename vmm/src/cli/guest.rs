@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The options that describe a guest, the same for `run` and `test` and for every accelerator, and the
-//! [`GuestSpec`] they amount to.
+//! The options that describe a guest, the same for `run` and `test` and for every accelerator, and the [`GuestSpec`] that they
+//! result in.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -90,7 +90,7 @@ pub struct Guest {
     pub manifest: Option<Manifest>,
 }
 
-/// Why options do not amount to a guest.
+/// Why options do not describe a guest.
 #[derive(Debug, Error)]
 pub enum GuestError {
     /// Something to boot is missing.
@@ -116,8 +116,8 @@ impl GuestOptions {
 
     /// Returns the guest that these options describe, with a command to run in it, or a shell.
     ///
-    /// `modes` are the memory types of the GPUs in order, the last for all that follow. `limit` is the time limit unless `--timeout`
-    /// is given.
+    /// `modes` are the memory types of the GPUs in order, the last for all that follow. `limit` is the time limit unless
+    /// `--timeout` is given.
     ///
     /// # Errors
     ///
@@ -159,8 +159,8 @@ impl GuestOptions {
         Ok(Guest { spec: GuestSpec { machine, run }, manifest })
     }
 
-    /// Whether the guest boots though it could start from a snapshot. PID 1 of an initramfs given by hand may know nothing of
-    /// those.
+    /// Whether the guest boots though it could start from a snapshot. PID 1 of an initramfs given by hand may not support
+    /// snapshots.
     pub fn is_cold(&self) -> bool {
         self.cold || self.initramfs.is_some()
     }
@@ -182,8 +182,8 @@ fn command_line(words: &[&str]) -> String {
     [&[LINE], words].concat().join(" ")
 }
 
-/// Tells words for the kernel from parameters of the driver (`ersatz.NAME=VALUE`, without the prefix), which are not part of what
-/// a guest boots with.
+/// Separates words for the kernel from parameters of the driver (`ersatz.NAME=VALUE`, without the prefix), which are not part of
+/// what a guest boots with.
 fn split_words(text: &str) -> (Vec<&str>, Vec<&str>) {
     let mut kernel = Vec::new();
     let mut driver = Vec::new();

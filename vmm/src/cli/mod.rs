@@ -2,7 +2,7 @@
 //! The command line: `ersatz run`, `test`, `device`, `trace`, `bench`, `clean`.
 //!
 //! Each command has a module with its options and what it does. Options that several share are in [`guest`]; how values are
-//! read is in [`size`], [`limit`] and [`artifacts`]; [`usage`] says in one line what is wrong with bad ones.
+//! read is in [`size`], [`limit`] and [`artifacts`]; [`usage`] reports bad ones in one line.
 
 pub mod artifacts;
 pub mod await_run;
@@ -53,7 +53,7 @@ Examples:
   ersatz trace summary gpu0.trace           what a device saw and did
 
 Exit status: the guest command's own, or
-    2  arguments that make no sense         121  the guest kernel panicked
+    2  bad arguments                        121  the guest kernel panicked
   122  a WARN, BUG or Oops in the guest     123  the guest ended without saying how
   124  the time limit was reached           125  ersatz itself or QEMU failed
   130  interrupted";
@@ -83,7 +83,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            // A closed pipe (`ersatz --help | head`) is no failure.
+            // A closed pipe (`ersatz --help | head`) is not a failure.
             let _ = error.print();
             return ExitCode::SUCCESS;
         }

@@ -44,7 +44,7 @@ pub struct RunOptions {
 ///
 /// # Errors
 ///
-/// If the guest cannot be run at all. How it ended, however badly, is a status.
+/// Fails if the guest cannot be run at all. How it ended, however badly, is a status.
 pub fn run(options: &RunOptions) -> Result<u8, CommandError> {
     let is_shell = options.command.is_empty();
     let limit = (!is_shell).then_some(COMMAND_LIMIT);

@@ -27,8 +27,8 @@ const PROGRAM: &str = TESTS_PATH;
 /// How long a guest may run: three times what the full suite takes under emulation on a busy machine.
 const LIMIT: Option<Duration> = Some(Duration::from_secs(1800));
 
-/// VRAM of each GPU, unless `--vram` says otherwise: the tests can fill it in acceptable time. With more VRAM they skip those that
-/// do.
+/// VRAM of each GPU, unless `--vram` says otherwise: the tests can fill it in acceptable time. With more VRAM they skip those
+/// that do.
 const VRAM: &str = "256M";
 
 /// Exit status when all tests passed.
@@ -80,9 +80,9 @@ pub fn with_defaults(command: Command) -> Command {
 /// How results are reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// A line a test, and a summary.
+    /// A line per test, and a summary.
     Human,
-    /// KTAP version 1; with several memory types one subtest each.
+    /// KTAP version 1; with several memory types one subtest for each.
     Ktap,
 }
 
@@ -90,7 +90,7 @@ pub enum Format {
 ///
 /// # Errors
 ///
-/// If a guest cannot be run at all.
+/// Fails if a guest cannot be run at all.
 pub fn run(options: &TestOptions) -> Result<u8, CommandError> {
     // A list does not depend on the memory type.
     let modes = if options.list { &options.mode[..1] } else { &options.mode[..] };
@@ -111,7 +111,7 @@ pub fn run(options: &TestOptions) -> Result<u8, CommandError> {
             writeln!(io::stdout(), "{verdict} {number} {}{note}", mode.name())?;
         }
         statuses.push(status);
-        // An end that is no test's result says something about the machine, not about the memory type.
+        // Any other end is a failure of the machine, not of the memory type.
         if !matches!(status, PASS | FAIL | SKIP) {
             break;
         }
@@ -119,7 +119,7 @@ pub fn run(options: &TestOptions) -> Result<u8, CommandError> {
     Ok(combined(&statuses))
 }
 
-/// Runs the tests in one guest, or in one each.
+/// Runs the tests in one guest, or each in a guest of its own.
 fn run_in_mode(options: &TestOptions, mode: Mode, style: Style) -> Result<u8, CommandError> {
     let report = Report::new(Box::new(io::stdout()), style);
     let started = Instant::now();
@@ -168,23 +168,23 @@ fn run_in_one_guest(options: &TestOptions, mode: Mode, report: &Report) -> Resul
     Ok(outcome)
 }
 
-/// The status of one guest: what it says, if what it reported bears that out.
+/// Returns the status of one guest: its own, unless its report contradicts that.
 fn status(outcome: &Outcome, counts: Counts) -> u8 {
     match outcome {
-        // `ersatz-guest-tests` says so itself when a filter fits nothing; there is no report then.
+        // `ersatz-guest-tests` reports a filter that fits no test itself; there is no report then.
         Outcome::Exited(PASS | FAIL | SKIP) if counts.planned.is_some() && !counts.is_complete() => {
             say(&format!("{} of {:?} planned tests have a result", counts.results(), counts.planned));
             STATUS_FAILED
         }
         Outcome::Exited(PASS) if counts.failed > 0 || counts.passed == 0 => {
-            say("the tests' exit status says that they passed, their report does not");
+            say("the tests' exit status is that of success, but their report has failures or no passes");
             STATUS_FAILED
         }
         outcome => outcome.status(),
     }
 }
 
-/// One status for several guests: the first that is no result of tests, else failed, else passed, else skipped.
+/// Returns one status for several guests: the first that is not a result of tests, else failed, else passed, else skipped.
 fn combined(statuses: &[u8]) -> u8 {
     let other = statuses.iter().find(|status| !matches!(**status, PASS | FAIL | SKIP));
     let rank = [FAIL, PASS, SKIP].into_iter().find(|status| statuses.contains(status));

@@ -76,7 +76,7 @@ pub enum MachineError {
     System {
         /// What was to be done.
         doing: &'static str,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The last of what a stream said, for the message when something went wrong.
+//! The end of a stream, for the message when something went wrong.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -59,21 +59,20 @@ impl Tail {
         kept.drain(..surplus);
     }
 
-    /// Waits until a followed stream has ended, for the time given at most: whoever has it open may not be the one that is
-    /// known to have ended.
+    /// Waits until a followed stream has ended, for the time given at most: another process may still have it open.
     pub fn wait_for_end(&self, limit: Duration) {
         let waited = self.0.ended.wait_timeout_while(self.kept(), limit, |kept| !kept.ended);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// All that is kept, as lines without control characters.
+    /// Returns all that is kept, as lines without control characters.
     pub fn lines(&self) -> Vec<String> {
         let bytes: Vec<u8> = self.kept().bytes.iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
         text.lines().map(|line| line.chars().filter(|c| !c.is_control()).collect()).collect()
     }
 
-    /// The last `count` lines that are not empty.
+    /// Returns the last `count` lines that are not empty.
     pub fn last_lines(&self, count: usize) -> Vec<String> {
         let mut lines = self.lines();
         lines.retain(|line| !line.trim().is_empty());
@@ -96,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_ended_has_said_it_all() {
+    fn a_stream_that_ended_is_complete() {
         let tail = Tail::follow(&b"the last words\n"[..]).unwrap();
         tail.wait_for_end(Duration::from_secs(60));
         assert_eq!(tail.last_lines(1), ["the last words"]);

@@ -55,7 +55,7 @@ pub enum Clients {
 ///
 /// # Errors
 ///
-/// If it cannot go on. What single clients do wrong is logged and is no error.
+/// Fails if it cannot go on. What single clients do wrong is logged and is no error.
 pub fn serve(
     listener: &UnixListener,
     backend: FunctionBackend,

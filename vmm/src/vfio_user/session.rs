@@ -80,7 +80,7 @@ pub trait Backend: ServerBackend {
 ///
 /// # Errors
 ///
-/// If the session ended in another way; the connection is of no use then. A request that is refused is no such error.
+/// Fails if the session ended in another way; the connection is of no use then. A request that is refused is no such error.
 pub fn serve(stream: UnixStream, description: &Description, backend: &mut dyn Backend) -> Result<(), SessionError> {
     let setup = |error| SessionError::io("setting it up", error);
     stream.set_read_timeout(Some(PATIENCE)).map_err(setup)?;

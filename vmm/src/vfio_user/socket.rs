@@ -26,7 +26,7 @@ pub enum SocketError {
     Bind {
         /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -35,7 +35,7 @@ pub enum SocketError {
     Remove {
         /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -53,7 +53,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// If something else is there, or the system refuses.
+    /// Fails if something else is there, or the system refuses.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         let failed = |source| SocketError::Bind { path: path.to_owned(), source };
         let _locked = lock_folder(path);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The two ends of one call: `ersatz run` on the host has a guest run by `ersatz` in the outer machine.
+//! The two ends of one call: `ersatz run` on the host makes `ersatz` in the outer machine run a guest.
 //!
 //! The guest's description goes in as JSON, its paths replaced by those of the copies there; how the guest ended comes out
 //! as JSON. Both ends are this program, built at the same time.
@@ -16,7 +16,7 @@ use crate::spec::GuestSpec;
 /// The hidden command that runs a guest by its description: `ersatz boot-spec [--input] SPEC OUTCOME`.
 pub const COMMAND: &str = "boot-spec";
 
-/// Its option for a guest that gets what is said to it.
+/// Its option for a guest that gets standard input.
 const INPUT: &str = "--input";
 pub(super) const VMM: &str = "/ersatz/vmm";
 const SPEC: &str = "/ersatz/spec.json";
@@ -45,7 +45,7 @@ pub(super) fn outcome(report: &Path, status: u8) -> Result<Outcome, NestedError>
     let text = std::fs::read(report).map_err(NestedError::Scratch)?;
     if text.is_empty() {
         let hint = match status {
-            137 => ": it was killed, most likely for want of memory; give less --memory or touch less VRAM",
+            137 => ": it was killed, most likely because memory ran out; give less --memory or touch less VRAM",
             STATUS_FAILED => "; its message is above",
             _ => "",
         };
@@ -62,15 +62,15 @@ pub enum BootSpecError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The description makes no sense.
+    /// The description cannot be parsed.
     #[error("{path} is not the description of a guest (both ends must be of one build)")]
     Parse {
         /// The file.
         path: PathBuf,
-        /// What the parser said.
+        /// The parser's error.
         source: serde_json::Error,
     },
     /// The outcome cannot be written.
@@ -78,7 +78,7 @@ pub enum BootSpecError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }
@@ -87,7 +87,7 @@ pub enum BootSpecError {
 ///
 /// # Errors
 ///
-/// If there is none, or it makes no sense.
+/// Fails if the file cannot be read or parsed.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, BootSpecError> {
     let text = std::fs::read(path).map_err(|source| BootSpecError::Read { path: path.to_owned(), source })?;
     serde_json::from_slice(&text).map_err(|source| BootSpecError::Parse { path: path.to_owned(), source })
@@ -97,7 +97,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, BootSpecError> {
 ///
 /// # Errors
 ///
-/// If the file cannot be written.
+/// Fails if the file cannot be written.
 pub fn write_outcome(path: &Path, outcome: &Outcome) -> Result<(), BootSpecError> {
     serde_json::to_vec(outcome)
         .map_err(std::io::Error::from)

@@ -22,12 +22,12 @@ use crate::snapshot::ram::new_memory;
 const PROCESSOR: &str = "max,+svm,vmx=off,la57=off,phys-bits=46";
 
 /// The outer kernel's command line. The outer machine is a means, not the thing under test, so it spares what costs
-/// boot time and protects nobody here: mitigations, checks of timers (which are late on a busy host) and of its own
+/// boot time without protecting anything here: mitigations, checks of timers (which are late on a busy host) and of its own
 /// mappings. A panic resets, which ends QEMU.
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off tsc=reliable no_timer_check \
                             nokaslr rodata=off random.trust_cpu=on";
 
-/// How many lines of each of its voices to show when the machine failed.
+/// How many lines of each output to show when the machine failed.
 const LAST_LINES: usize = 15;
 
 /// The root port that the mailbox is plugged into.
@@ -41,7 +41,8 @@ const MAILBOX_PORT: &str =
 pub(super) enum Start<'a> {
     /// It boots and does a job.
     Boot(&'a OuterJob),
-    /// It waits for the state of one that has booted, whose memory is at the beginning of this file. What it writes stays its own.
+    /// It waits for the state of one that has booted, whose memory is at the beginning of this file. Its writes do not go to the
+    /// file.
     Restore(&'a File),
 }
 
@@ -52,7 +53,7 @@ pub(super) struct OuterMachine {
     pub(super) process: QemuProcess,
     /// The host's end of the virtio-serial port.
     pub(super) port: UnixStream,
-    /// Says that the guest in the outer machine is ready for its run.
+    /// Becomes readable when the guest in the outer machine is ready for its run.
     pub(super) ready: UnixStream,
     /// QEMU's monitor.
     pub(super) monitor: Monitor,
@@ -70,8 +71,8 @@ struct OuterDescriptors {
 }
 
 impl OuterMachine {
-    /// Starts one with so much memory. QEMU inherits `shared`: files to save a state to or to load one from, and for
-    /// devices to be plugged in.
+    /// Starts a machine with `memory` bytes of memory. QEMU inherits `shared`: files to save a state to or to load one from, and
+    /// for devices to be plugged in.
     pub(super) fn start(
         artifacts: &Artifacts,
         start: Start<'_>,
@@ -126,7 +127,7 @@ impl OuterMachine {
     /// Loads a state, which is one of the files that QEMU has inherited. The machine stays stopped.
     pub(super) fn load(&mut self, state: &File) -> Result<(), NestedError> {
         migration::load(&mut self.monitor, state).map_err(|error| match self.process.try_wait() {
-            // QEMU ends when it does not like a state.
+            // QEMU ends when it rejects a state.
             Ok(Some(_)) | Err(_) if !matches!(error, MigrationError::Failed { .. }) => {
                 NestedError::Migration(MigrationError::Failed { what: "load", reason: self.last_words() })
             }
@@ -142,7 +143,7 @@ impl OuterMachine {
         Ok(())
     }
 
-    /// The end of what QEMU and the outer kernel said.
+    /// Returns the end of the messages of QEMU and of the outer kernel.
     pub(super) fn last_words(&self) -> String {
         let mut lines = self.process.errors.last_lines(LAST_LINES);
         lines.extend(self.process.output.last_lines(LAST_LINES));
@@ -177,8 +178,8 @@ fn hardware(descriptors: &OuterDescriptors, memory: u64, is_shared: bool) -> Vec
     words.iter().flat_map(|text| text.split(' ')).map(OsString::from).collect()
 }
 
-/// Adds to a key all that QEMU is told of the machine, but for the numbers of descriptors and how fast the clock was measured to
-/// run.
+/// Adds to a key all of QEMU's arguments that describe the machine, except the numbers of descriptors and the measured frequency
+/// of the clock.
 pub(super) fn add_to_key(key: &mut KeyBuilder, memory: u64) {
     let nowhere = OuterDescriptors { memory: 0, port: 0, ready: 0, monitor: 0 };
     hardware(&nowhere, memory, true).iter().for_each(|word| key.text(&word.to_string_lossy()));

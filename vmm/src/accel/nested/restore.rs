@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Starting a guest from a snapshot of the whole outer machine, and making the snapshot.
 //!
-//! The snapshot has our VMM in it, running, and the guest that it booted, which waits for its run ([`await_run`]). QEMU does not
+//! The snapshot contains the running VMM and the guest that it booted, which waits for its run ([`await_run`]). QEMU does not
 //! load what it saved while the emulated processor was in guest mode, so each snapshot is tried before it is kept, and taken
 //! again if need be: most of the time the guest is idle, and the processor is not in guest mode then.
 
@@ -20,7 +20,7 @@ use super::await_run::{self, AwaitedRun};
 use super::inside::{self, OUTCOME, VMM};
 use super::machine::{OuterMachine, Start, add_to_key};
 use super::paths::{OuterPaths, RestoredPaths, snapshot_outputs};
-use super::session::{Console, Session, Talked};
+use super::session::{Console, Session, SessionEnd};
 use super::{Artifacts, GRACE, NestedError, OuterJob, Source};
 use crate::console::recorder::Recorder;
 use crate::outcome::Outcome;
@@ -41,7 +41,7 @@ const ATTEMPTS: u32 = 12;
 /// How long the machine is left alone before each: the guest and the outer kernel finish what they do after a boot.
 const SETTLE: Duration = Duration::from_millis(400);
 
-/// Runs a guest from a snapshot; `None` if there can be none.
+/// Runs a guest from a snapshot; returns `None` if snapshots cannot be kept.
 pub(super) fn run(
     spec: &GuestSpec,
     artifacts: &Artifacts,
@@ -105,22 +105,22 @@ fn make(
     let machine = OuterMachine::start(artifacts, Start::Boot(&job(&spec.machine, artifacts)?), memory, &[&scratch])?;
     let limit = spec.run.timeout.map(|limit| limit.saturating_add(GRACE));
     let mut session = Session::new(machine, vec![Some(outcome.path().to_owned())], limit)?;
-    // What the guest says is shown only if it does not come so far.
-    let said = Recorder::default();
+    // The guest's console output is shown only if it does not get that far.
+    let recorded = Recorder::default();
     let errors = std::mem::replace(&mut console.errors, Box::new(io::sink()));
-    let mut unseen = Console { input: None, output: Box::new(said.clone()), errors };
-    let made = session.until_ready(&mut unseen, stop, &mut |_| ()).and_then(|talked| match talked {
-        Talked::Ready => Ok(match save(&mut session, artifacts, &scratch, &mut unseen, stop)? {
+    let mut unseen = Console { input: None, output: Box::new(recorded.clone()), errors };
+    let made = session.until_ready(&mut unseen, stop, &mut |_| ()).and_then(|end| match end {
+        SessionEnd::Ready => Ok(match save(&mut session, artifacts, &scratch, &mut unseen, stop)? {
             Some(state) => Made::Saved { memory: session.into_memory(), state },
             None => Made::Ended(Outcome::Interrupted),
         }),
-        Talked::Ended(status) => inside::outcome(outcome.path(), status).map(Made::Ended),
-        Talked::Stopped => Ok(Made::Ended(Outcome::Interrupted)),
+        SessionEnd::Ended(status) => inside::outcome(outcome.path(), status).map(Made::Ended),
+        SessionEnd::Stopped => Ok(Made::Ended(Outcome::Interrupted)),
     });
     console.errors = unseen.errors;
     if !matches!(made, Ok(Made::Saved { .. })) {
         // A console that is closed shows nothing.
-        let _ = console.output.write_all(&said.take());
+        let _ = console.output.write_all(&recorded.take());
     }
     made
 }
@@ -180,7 +180,7 @@ fn save_stopped(session: &mut Session, artifacts: &Artifacts, scratch: &File) ->
     let size = machine.memory.metadata().map_err(NestedError::Scratch)?.len();
     let file = new_memory("ersatz-state", state.len() as u64).map_err(NestedError::Scratch)?;
     file.write_all_at(&state, 0).map_err(NestedError::Scratch)?;
-    // The trial writes nothing back: it sees the memory of the stopped machine, and what it writes is its own.
+    // The trial maps the memory of the stopped machine copy-on-write and changes nothing.
     OuterMachine::start(artifacts, Start::Restore(&machine.memory), size, &[&file])?.load(&file)?;
     Ok(state)
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which machine QEMU is to emulate, and what its monitor says of it.
+//! The machine that QEMU emulates, as its arguments, and what its monitor prints about it.
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
@@ -26,9 +26,9 @@ const TIMERS: &str = "no_timer_check tsc=reliable";
 /// How long QEMU waits for a reply of the device, in milliseconds; afterwards the link is dead.
 const MESSAGE_TIMEOUT: u32 = 60_000;
 
-/// What each root port has room for below it: the largest BAR2 of a GPU, and the other BARs. The windows stand from the boot on,
-/// when nobody knows yet what will be plugged in. All are of one size, so each is where a BAR of its size may be: the firmware puts
-/// one behind the other and knows nothing of alignment.
+/// Windows of each root port: the largest BAR2 of a GPU, and the other BARs. They are fixed at boot, before anything is plugged
+/// in. All are of one size, which aligns each for a BAR of that size: the firmware places one behind the other and does not align
+/// them.
 const PORT_WINDOWS: &str = "pref64-reserve=1T,mem-reserve=2M";
 
 /// The root port that the mailbox is plugged into.
@@ -41,9 +41,9 @@ pub(super) struct GuestDescriptors {
     pub(super) memory: RawFd,
     /// What the serial port reads and writes.
     pub(super) console: RawFd,
-    /// Gets what the guest writes to [`EXIT_PORT`].
+    /// Receives what the guest writes to [`EXIT_PORT`].
     pub(super) status: RawFd,
-    /// Gets what the guest writes to [`READY_PORT`].
+    /// Receives what the guest writes to [`READY_PORT`].
     pub(super) ready: RawFd,
     /// The monitor.
     pub(super) monitor: RawFd,
@@ -98,7 +98,7 @@ fn hardware(machine: &MachineSpec, descriptors: &GuestDescriptors) -> Vec<OsStri
         format!("-cpu {PROCESSOR} -smp {}", machine.resources.vcpus),
         format!("-object memory-backend-file,id=ram,size={mebibytes}M,mem-path=/proc/self/fd/{memory},share=on"),
         format!("-machine q35,memory-backend=ram -m {mebibytes}M"),
-        // Tells the kernel of a restored guest that its random numbers are another guest's, too.
+        // Makes the kernel of a restored guest reseed its random numbers, which other guests have, too.
         "-device vmgenid,guid=auto".to_owned(),
         format!("-chardev socket,id=console,fd={console} -serial chardev:console"),
         format!("-chardev socket,id=status,fd={status}"),
@@ -135,10 +135,10 @@ pub(super) fn gpu(socket: RawFd, number: u8) -> Value {
 ///
 /// # Errors
 ///
-/// If a file that the guest boots with is not there.
+/// Fails if a file that the guest boots with is not there.
 pub(super) fn snapshot_key(machine: &MachineSpec, qemu: &Qemu) -> Result<Key, KeyError> {
     let mut key = KeyBuilder::new(KIND);
-    // All that QEMU is told, but for the numbers of descriptors and how fast the clock was measured to run.
+    // All of QEMU's arguments except the numbers of descriptors and the measured frequency of the clock.
     let nowhere = GuestDescriptors { memory: 0, console: 0, status: 0, ready: 0, monitor: 0 };
     hardware(machine, &nowhere).iter().for_each(|word| key.text(&word.to_string_lossy()));
     key.text(TIMERS);
@@ -149,7 +149,7 @@ pub(super) fn snapshot_key(machine: &MachineSpec, qemu: &Qemu) -> Result<Key, Ke
     Ok(key.finish())
 }
 
-/// A line a vCPU out of what the monitor prints of their registers.
+/// Returns a line per vCPU, from what the monitor prints of their registers.
 pub(super) fn summarize_registers(text: &str) -> Vec<String> {
     let mut lines = Vec::new();
     let mut vcpu = "vCPU ?".to_owned();
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn registers_become_a_line_a_vcpu() {
+    fn registers_become_a_line_per_vcpu() {
         let text = "\nCPU#0\r\nRAX=0 RBX=1\nRIP=ffffffff81000010 RFL=00000246 [---Z-P-] CPL=0 II=0 A20=1 SMM=0 HLT=1\n\
                     CPU#1\nRIP=0000000000401000 RFL=00000202 [-------] CPL=3 II=0 A20=1 SMM=0 HLT=0\n";
         assert_eq!(

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a supervisor, and the guest's own thread, can ask of QEMU while the guest runs.
+//! Requests to QEMU while the guest runs, from the supervisor and from the thread that runs the guest.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -41,7 +41,7 @@ impl QemuControls {
         }
     }
 
-    /// Asks the monitor, when nobody else does.
+    /// Asks the monitor; waits while another thread does.
     pub(super) fn ask<T, E>(&self, question: impl FnOnce(&mut Monitor) -> Result<T, E>) -> Result<T, E> {
         question(&mut self.monitor.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -51,7 +51,7 @@ impl Controls for QemuControls {
     fn vcpus(&self) -> Vec<String> {
         match self.ask(|monitor| monitor.human("info registers -a")) {
             Ok(registers) => arguments::summarize_registers(&registers),
-            Err(error) => vec![format!("QEMU does not say where its vCPUs are: {}", chain(&error))],
+            Err(error) => vec![format!("cannot read the registers of QEMU's vCPUs: {}", chain(&error))],
         }
     }
 

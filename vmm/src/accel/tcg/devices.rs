@@ -18,7 +18,7 @@ use crate::supervisor::Event;
 use crate::threads::{Role, spawn};
 use crate::vfio_user::server::{self, Clients, ServeError, Until};
 
-/// Why there are no devices.
+/// Why devices could not be made.
 #[derive(Debug, Error)]
 pub enum DeviceError {
     /// There are more than a fabric links.
@@ -53,7 +53,7 @@ struct Server {
 }
 
 impl Devices {
-    /// Makes the devices and has them listen.
+    /// Makes the devices; each listens when this returns.
     pub(super) fn start(specs: &[GpuSpec]) -> Result<Self, DeviceError> {
         let stop = Event::new().map_err(|source| DeviceError::Serve { index: 0, source })?;
         let mut devices = Self { stop, servers: Vec::new() };
@@ -80,12 +80,12 @@ impl Devices {
         Ok(devices)
     }
 
-    /// Copies of the descriptors that QEMU is to inherit, one a device: each leads to the inode of the device's socket.
+    /// Copies of the descriptors that QEMU is to inherit, one per device: each leads to the inode of the device's socket.
     pub(super) fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
         self.servers.iter().map(|server| server.socket.try_clone()).collect()
     }
 
-    /// For each device an event that happens when its server has ended.
+    /// Returns for each device an event that happens when its server has ended.
     pub(super) fn ends(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.servers.iter().map(|server| server.ended.as_fd())
     }
@@ -114,8 +114,8 @@ impl Drop for Devices {
 }
 
 /// Listens on a socket that QEMU finds by a descriptor it inherits: vfio-user-pci takes nothing but the path of a socket file,
-/// and a file that is there only for the blink between bind and unlink cannot be left over. The way to its inode stays,
-/// through `/proc/self/fd`.
+/// and a file that exists only between bind and unlink is unlikely to be left over. Its inode stays reachable through
+/// `/proc/self/fd`.
 fn listen(index: u8) -> io::Result<(OwnedFd, UnixListener)> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
@@ -123,7 +123,7 @@ fn listen(index: u8) -> io::Result<(OwnedFd, UnixListener)> {
         let path = env::temp_dir().join(name);
         let listener = match UnixListener::bind(&path) {
             Ok(listener) => listener,
-            // Left over by a process that was killed in that blink and had our number.
+            // Left over by a process with the same id that was killed between the two.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => continue,
             Err(error) => return Err(error),
         };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A machine that QEMU emulates: the process, and all that connects it to us.
+//! A machine that QEMU emulates: the process, and its connections to this one.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -34,7 +34,7 @@ pub(super) struct Machine {
     pub(super) console: UnixStream,
     /// Brings the exit status.
     pub(super) status: UnixStream,
-    /// Says that the guest is ready for its run.
+    /// Becomes readable when the guest is ready for its run.
     pub(super) ready: UnixStream,
     /// Guest memory.
     pub(super) memory: File,

@@ -42,7 +42,7 @@ struct Runs<'a> {
     interrupted: AtomicBool,
 }
 
-/// Runs the tests that the options select; how it ended, but for what the report counts.
+/// Runs the tests that the options select. Returns how that ended, apart from what the report counts.
 pub(super) fn run(options: &TestOptions, mode: Mode, report: &Report) -> Result<Outcome, CommandError> {
     if let Some(folder) = &options.guest.gpu.trace {
         fs::create_dir_all(folder).map_err(|error| {
@@ -87,7 +87,7 @@ pub(super) fn run(options: &TestOptions, mode: Mode, report: &Report) -> Result<
     }))
 }
 
-/// The names of the tests, as a guest has them; or how that guest ended, which is told then.
+/// Returns the names of the tests, as a guest has them; or how that guest ended, which is then reported.
 fn list(
     options: &TestOptions,
     mode: Mode,
@@ -100,12 +100,12 @@ fn list(
         report::ending(&outcome, &log, report::Shown::Not);
         return Ok(Err(outcome));
     }
-    // A name has no blanks, and what the kernel says in between has.
+    // A name has no blanks; messages of the kernel in between have.
     let is_name = |line: &&str| line.contains('.') && !line.contains(char::is_whitespace);
     Ok(Ok(console.lines().map(str::trim).filter(is_name).map(str::to_owned).collect()))
 }
 
-/// Runs a guest, and returns all that its console said.
+/// Runs a guest, and returns the whole output of its console.
 fn guest_run(
     options: &TestOptions,
     mode: Mode,
@@ -140,7 +140,7 @@ fn trace_path(folder: &Path, test: &str, mode: Mode, gpu: u8) -> WrittenPath {
 }
 
 impl Runs<'_> {
-    /// Runs one test after the other until none is left.
+    /// Runs tests one after the other until there are no more.
     fn work(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         while let Some(name) = self.names.get(self.next.fetch_add(1, Ordering::Relaxed)) {
             if self.interrupted.load(Ordering::Relaxed) {
@@ -148,7 +148,7 @@ impl Runs<'_> {
             }
             let words = [PROGRAM, "--exact", name].map(str::to_owned);
             let run = guest_run(self.options, self.mode, self.accelerator, &words, Some(name));
-            // A guest that could not be run is this test's failure: the others may fare better.
+            // A guest that could not be run fails this test only.
             let text = match run {
                 Ok((Outcome::Interrupted, ..)) => {
                     self.interrupted.store(true, Ordering::Relaxed);
@@ -184,13 +184,13 @@ const NUMBER: &str = "\u{1}";
 fn result(name: &str, outcome: &Outcome, console: &str, log: &ConsoleLog) -> String {
     let mut text = String::new();
     let mut found = false;
-    // What comes before the report is the way of the guest to the test.
+    // Before the report are messages of the boot.
     for line in console.lines().skip_while(|line| Line::parse(line) != Line::Version) {
         match Line::parse(line) {
             Line::Result { verdict, .. } if !found => {
                 found = true;
                 let (word, note) = match verdict {
-                    // The guest's own status says more: its kernel may have complained, or not have come to its end.
+                    // The guest's own status takes precedence: its kernel may have complained, or the guest not have ended.
                     Verdict::Passed if *outcome != Outcome::Exited(0) => {
                         return text + &failure(name, &[describe(outcome, log)]);
                     }
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_in_a_guest_that_ended_badly_is_none() {
+    fn a_pass_in_a_guest_that_ended_badly_does_not_count() {
         let log = ConsoleLog::new();
         let splat = Outcome::Splat("[ 2.0] WARNING: x".to_owned());
         let text = result("a.b", &splat, PASSED, &log);
