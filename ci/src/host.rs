@@ -60,7 +60,7 @@ fn on_path(program: &str) -> bool {
 enum Way {
     Root,
     Sudo,
-    /// Only by somebody else.
+    /// Only by another user.
     Ask,
 }
 
@@ -94,7 +94,7 @@ pub fn install_packages(progress: &Progress, log: &Path) -> Result<()> {
         command
     };
     let arguments = [&["install", "--no-install-recommends"], packages.as_slice()].concat();
-    // A fresh machine knows no packages at all, and one that slept long knows wrong versions.
+    // A fresh machine has no package lists, and one that slept long has outdated ones.
     let installed = log.run("apt-get install", &mut apt_get(&arguments)).or_else(|_| {
         log.run("apt-get update", &mut apt_get(&["update"]))?;
         log.run("apt-get install", &mut apt_get(&arguments))
@@ -113,7 +113,7 @@ fn way(root: bool, has_sudo: bool, can_sudo: impl Fn() -> bool) -> Way {
     }
 }
 
-/// Whether sudo would work: without a password, or with one that there is somebody to type.
+/// Whether sudo would work: without a password, or with a terminal to type it on.
 fn can_sudo() -> bool {
     let silent = Command::new("sudo").args(["-n", "true"]).stdin(Stdio::null()).stderr(Stdio::null()).status();
     if silent.is_ok_and(|status| status.success()) {

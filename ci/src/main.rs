@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `cargo xtask`: set-up, builds and the pipeline.
 //!
-//! Everything is made by [`step`]s, which put their results into [`store`]s; [`kernel`] and [`guest`] say what is made,
+//! Everything is made by [`step`]s, which put their results into [`store`]s; [`kernel`] and [`guest`] define what is made,
 //! [`toolchain`] and [`namespace`] where the commands for it run, [`commands`] what the user can ask for.
 
 mod cargo;
@@ -49,7 +49,7 @@ enum Command {
     Test(KernelOption),
     /// Remove what was built in this clone
     Clean(clean::CleanOptions),
-    /// Look at this machine and say what is missing, changing nothing
+    /// Check this machine and report what is missing, changing nothing
     Doctor,
 }
 

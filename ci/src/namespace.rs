@@ -46,7 +46,7 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-/// What the user can do about namespaces that cannot be made; `said` is why.
+/// Returns what the user can do about namespaces that cannot be made; `said` is the reason.
 fn refused(said: &str) -> Error {
     if is_root() {
         return anyhow!(
@@ -61,7 +61,7 @@ fn refused(said: &str) -> Error {
     )
 }
 
-/// Removes a folder and all that is in it, whoever of the mapped users owns it. None being there is fine.
+/// Removes a folder and all that is in it, whichever of the mapped users owns it, if it exists.
 pub fn remove_tree(path: &Path) -> Result<()> {
     let failed = || format!("cannot remove {}", path.display());
     match fs::remove_dir_all(path) {

@@ -200,7 +200,7 @@ mod tests {
     /// Set for the copy of the test program that is to be killed: the store it works in.
     const VICTIM: &str = "ERSATZ_TEST_STORE";
 
-    /// Not a test by itself: makes half a result, says so, and waits to be killed.
+    /// Not a test by itself: makes half a result, reports that, and waits to be killed.
     #[test]
     fn victim() {
         let Some(folder) = std::env::var_os(VICTIM) else { return };

@@ -6,7 +6,7 @@
 //! ```text
 //! RESULT/             a whole result; it came here by one rename
 //! .work/RESULT/       a result in the making, or what an interruption left of one
-//! .lock/RESULT        flock: whoever makes RESULT holds it
+//! .lock/RESULT        flock: held by the process that makes RESULT
 //! .lock/in-use        flock: shared by all who use the store, exclusive to clear it
 //! .log/RESULT.log     what the commands of the step printed
 //! ```
@@ -55,7 +55,7 @@ impl Store {
         let in_use = Lock::open(&path)?;
         in_use.wait_shared()?;
         if !in_use.is_at(&path)? {
-            // The store was cleared while we waited.
+            // The store was cleared during the wait.
             return Self::open(root);
         }
         Ok(Self { root: root.to_owned(), in_use })
@@ -66,7 +66,7 @@ impl Store {
         &self.root
     }
 
-    /// Where a result stands when it is whole.
+    /// The path of a result when it is whole.
     pub fn result(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
@@ -107,7 +107,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the store and all that is in it, if nobody else uses it.
+    /// Removes the store and all that is in it, unless another process uses it.
     pub fn clear(self) -> Result<()> {
         if !self.in_use.try_exclusive()? {
             bail!("{} is in use by another run: wait for its end, then try again", self.root.display());

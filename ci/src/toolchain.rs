@@ -48,7 +48,7 @@ const BACKPORTED_PACKAGES: &[&str] = &["qemu-system-common", "qemu-system-data",
 const ADD_BACKPORTS: &str =
     r#"sed -n "s/ SUITE / BACKPORTS /p" "$1/etc/apt/sources.list" > "$1/etc/apt/sources.list.d/backports.list""#;
 
-/// Enters the root `$1` (read-only where the system lets us: nothing may change it once it is made), with the folders
+/// Enters the root `$1` (read-only where the system permits: nothing may change it once it is made), with the folders
 /// given as triples of name, `ro` or `rw`, and source below `/mnt`; `--` ends them, and the command follows.
 const ENTER: &str = r#"
 PATH=$PATH:/usr/sbin:/sbin

@@ -22,14 +22,14 @@ mod field {
     pub const PAYLOAD_LENGTH: usize = 0x24c;
 }
 
-/// Why a file has no payload to take out.
+/// Why no payload can be taken out of a file.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum BzImageError {
     /// No set-up header.
     #[error("not a bzImage: the boot protocol's 'HdrS' is not at offset {:#x}", field::MAGIC)]
     NotBzImage,
     /// The header is too old.
-    #[error("a bzImage of boot protocol {0:#06x}, which says not where its payload is (2.08 does)")]
+    #[error("a bzImage of boot protocol {0:#06x}, which does not give the place of its payload (2.08 does)")]
     TooOld(u16),
     /// The header points out of the file.
     #[error("the payload of the bzImage ({length} bytes at {offset:#x}) lies outside the file of {file} bytes")]
@@ -79,7 +79,7 @@ impl Compression {
 ///
 /// # Errors
 ///
-/// If the file is no bzImage of boot protocol 2.08 or later, or its header makes no sense.
+/// Fails if the file is not a bzImage of boot protocol 2.08 or later, or its header is not valid.
 pub fn payload(image: &[u8]) -> Result<(&[u8], Compression), BzImageError> {
     if image.get(field::MAGIC..field::MAGIC + 4) != Some(b"HdrS") {
         return Err(BzImageError::NotBzImage);

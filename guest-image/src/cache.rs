@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Why there is no place for the cache.
+/// Why the cache has no folder.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CacheError {
     /// A variable names a folder that depends on where one is.
@@ -23,7 +23,7 @@ pub enum CacheError {
 ///
 /// # Errors
 ///
-/// If none of these is set, or the one that counts is not absolute.
+/// Fails if none of these is set, or the one that counts is not absolute.
 pub fn folder() -> Result<PathBuf, CacheError> {
     folder_by(|name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from))
 }

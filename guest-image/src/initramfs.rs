@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use cpio::newc::{Builder, ModeFileType, trailer};
 use thiserror::Error;
 
-/// Archives are padded to this many bytes, so that another one can follow: the kernel wants an uncompressed archive to
+/// Archives are padded to this many bytes, so that another one can follow: the kernel requires an uncompressed archive to
 /// start at a multiple of 4, and boot loaders like whole sectors.
 const BLOCK: usize = 512;
 
@@ -38,19 +38,19 @@ pub enum ArchiveError {
     #[error("a guest command needs a program and words without NUL bytes, not {0:?}")]
     BadCommand(Vec<String>),
     /// A file to be added could not be read.
-    #[error("cannot read {path} for the initramfs: {source}")]
+    #[error("cannot read {path} for the initramfs")]
     Read {
         /// The file on this machine.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The archive could not be written.
-    #[error("cannot write the initramfs: {0}")]
+    #[error("cannot write the initramfs")]
     Write(#[from] io::Error),
 }
 
-/// What stands at a path.
+/// What is at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Node {
     Directory,
@@ -83,7 +83,7 @@ impl Archive {
     ///
     /// # Errors
     ///
-    /// If the path cannot be one, or something else is there.
+    /// Fails if the path cannot be one, or something else is there.
     pub fn directory(&mut self, path: &str) -> Result<&mut Self, ArchiveError> {
         let name = normalized(path)?;
         self.add_directories(&name)?;
@@ -94,7 +94,7 @@ impl Archive {
     ///
     /// # Errors
     ///
-    /// If the path cannot be one or is taken, or the content has 4 GiB or more.
+    /// Fails if the path cannot be one or is taken, or the content has 4 GiB or more.
     pub fn file(&mut self, path: &str, mode: u32, content: impl Into<Vec<u8>>) -> Result<&mut Self, ArchiveError> {
         let content = content.into();
         if u32::try_from(content.len()).is_err() {
@@ -118,7 +118,7 @@ impl Archive {
     ///
     /// # Errors
     ///
-    /// If the path cannot be one or is taken.
+    /// Fails if the path cannot be one or is taken.
     pub fn symlink(&mut self, path: &str, target: &str) -> Result<&mut Self, ArchiveError> {
         self.add(path, Entry { mode: 0o777, node: Node::Symlink(target.to_owned()) })
     }
@@ -127,7 +127,7 @@ impl Archive {
     ///
     /// # Errors
     ///
-    /// If the path cannot be one or is taken.
+    /// Fails if the path cannot be one or is taken.
     pub fn char_device(&mut self, path: &str, mode: u32, major: u32, minor: u32) -> Result<&mut Self, ArchiveError> {
         self.add(path, Entry { mode, node: Node::CharDevice { major, minor } })
     }
@@ -162,7 +162,7 @@ impl Archive {
     ///
     /// # Errors
     ///
-    /// If the writer fails.
+    /// Fails if the writer fails.
     pub fn write_to(&self, mut writer: impl Write) -> Result<(), ArchiveError> {
         let mut counted = Counted { inner: &mut writer, written: 0 };
         for (inode, (name, entry)) in (1..).zip(&self.entries) {

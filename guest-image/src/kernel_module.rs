@@ -23,11 +23,11 @@ pub enum ModuleError<E: std::error::Error + 'static> {
     Read {
         /// The module's file name without `.ko`.
         name: String,
-        /// What the reader said.
+        /// The reader's error.
         source: E,
     },
     /// The file has no `.modinfo` that names its dependencies.
-    #[error("'{0}' is not a kernel module (uncompressed .ko), or says nothing of what it depends on")]
+    #[error("'{0}' is not a kernel module (uncompressed .ko), or does not list its dependencies")]
     NotAModule(String),
     /// A chain of dependencies with no end in sight.
     #[error("kernel module '{0}' is at the end of a chain of more than {MAX_DEPTH} dependencies")]
@@ -50,13 +50,13 @@ pub fn depends(content: &[u8]) -> Option<Vec<String>> {
     Some(value.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
 
-/// All modules that `wanted` needs, itself included, each after those it depends on, with their content.
+/// Returns all modules that `wanted` needs, itself included, each after those it depends on, with their content.
 ///
 /// `read` returns the uncompressed content of the module file with the given name (without `.ko`).
 ///
 /// # Errors
 ///
-/// If `read` fails, or a file is no module, or the dependencies have no end.
+/// Fails if `read` fails, or a file is not a module, or the chain of dependencies has no end.
 pub fn load_order<E: std::error::Error + 'static>(
     wanted: &[&str],
     mut read: impl FnMut(&str) -> Result<Vec<u8>, E>,

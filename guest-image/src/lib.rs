@@ -7,9 +7,11 @@
 
 pub mod bzimage;
 pub mod cache;
+pub mod error_chain;
 pub mod initramfs;
 pub mod kernel_command_line;
 pub mod kernel_module;
+pub mod kernel_release;
 pub mod mailbox;
 pub mod manifest;
 pub mod outer;

@@ -47,7 +47,7 @@ const SEED: usize = 0x40;
 /// Number of random bytes.
 pub const SEED_SIZE: usize = 64;
 
-/// What stands in front of the archives.
+/// What is in front of the archives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Length of the archives in bytes.
@@ -60,7 +60,7 @@ pub struct Header {
     pub seed: [u8; SEED_SIZE],
 }
 
-/// Why a mailbox that is full makes no sense.
+/// Why the content of a full mailbox is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum MailboxError {
     /// Written by another version.
@@ -75,7 +75,7 @@ pub enum MailboxError {
 ///
 /// # Errors
 ///
-/// If the archives do not fit, or the memory cannot be written.
+/// Fails if the archives do not fit, or the memory cannot be written.
 pub fn fill(memory: &File, header: &Header, archives: &[u8]) -> io::Result<()> {
     if archives.len() as u64 != header.length || header.length > SIZE - ARCHIVES {
         return Err(io::Error::new(
@@ -111,7 +111,7 @@ impl Header {
     ///
     /// # Errors
     ///
-    /// If it is full and makes no sense.
+    /// Fails if it is full and its content is not valid.
     pub fn decode(bytes: &[u8; HEADER_SIZE]) -> Result<Option<Self>, MailboxError> {
         if !Self::is_full(bytes) {
             return Ok(None);

@@ -32,31 +32,31 @@ pub struct Manifest {
     pub toolchain_root: PathBuf,
 }
 
-/// Why there is no manifest to be had.
+/// Why a manifest cannot be read or written.
 #[derive(Debug, Error)]
 pub enum ManifestError {
     /// The file could not be read.
-    #[error("no built guest in {path}: {source}; run `cargo xtask build` first")]
+    #[error("cannot read {path}, which lists a built guest (run `cargo xtask build` first)")]
     Read {
         /// The manifest's path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The file was read but makes no sense.
-    #[error("{path} is not a manifest of this version: {source}; run `cargo xtask build` again")]
+    /// The file was read but cannot be parsed.
+    #[error("{path} is not a manifest of this version (run `cargo xtask build` again)")]
     Parse {
         /// The manifest's path.
         path: PathBuf,
-        /// What the parser said.
+        /// The parser's error.
         source: serde_json::Error,
     },
     /// The file could not be written.
-    #[error("cannot write {path}: {source}")]
+    #[error("cannot write {path}")]
     Write {
         /// The manifest's path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -66,7 +66,7 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// If there is none, or it is not one.
+    /// Fails if there is none, or it cannot be parsed.
     pub fn load(folder: &Path) -> Result<Self, ManifestError> {
         let path = folder.join(FILE_NAME);
         let text = fs::read(&path).map_err(|source| ManifestError::Read { path: path.clone(), source })?;
@@ -77,7 +77,7 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// If it cannot be written.
+    /// Fails if it cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), ManifestError> {
         let path = folder.join(FILE_NAME);
         let beside = folder.join(format!(".{FILE_NAME}.{}", std::process::id()));

@@ -4,7 +4,7 @@
 //! Three parties meet here. `cargo xtask` packs the outer initramfs: PID 1 as `/init` and the modules [`MODULES`] names,
 //! with all they depend on, uncompressed, in [`MODULES_FOLDER`]. The host side of `ersatz run` appends an archive that
 //! holds a [`Job`] at [`JOB_PATH`] and the files the job needs, and starts QEMU. PID 1 finds the job, which puts it into
-//! its outer mode, makes KVM ready, runs the command, and talks to the host over a virtio-serial port all the while
+//! its outer mode, loads KVM, runs the command, and exchanges messages with the host over a virtio-serial port meanwhile
 //! ([`channel`]).
 
 pub mod channel;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 /// Where the outer initramfs keeps kernel modules, each as `NAME.ko`.
 pub const MODULES_FOLDER: &str = "/lib/modules";
 
-/// The modules without which there is no KVM in the outer machine.
+/// The modules that provide KVM in the outer machine.
 pub const KVM_MODULES: &[&str] = &["kvm-amd"];
 
 /// The modules a job with a [`Share`] needs besides.
@@ -28,7 +28,7 @@ pub const MODULES: &[&str] = &["kvm-amd", "9p", "9pnet_virtio"];
 /// Where PID 1 looks for its [`Job`], as JSON. It is in outer mode if and only if this file is there.
 pub const JOB_PATH: &str = "/ersatz/job.json";
 
-/// The name of the virtio-serial port that PID 1 and the host talk over.
+/// The name of the virtio-serial port between PID 1 and the host.
 pub const PORT_NAME: &str = "ersatz.outer";
 
 /// A folder of the host, seen read-only in the outer machine.

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// The pins, as they stand in the repository.
+/// The pins of the repository.
 const PINS: &str = include_str!("../kernels.toml");
 
-/// The packages a stock kernel comes in, by the part of their names that stands before the release.
+/// The packages of a stock kernel, by the part of their names before the release.
 pub const PARTS: [&str; 4] = ["linux-binary-", "linux-modules-", "linux-base-", "linux-headers-"];
 
 /// The content of `kernels.toml`.
@@ -45,11 +45,11 @@ pub struct Kernel {
     pub version: String,
 }
 
-/// Why no kernel can be named.
+/// Why no kernel can be chosen.
 #[derive(Debug, Error)]
 pub enum PinError {
-    /// The file makes no sense.
-    #[error("guest-image/kernels.toml cannot be understood: {0}")]
+    /// The file cannot be parsed.
+    #[error("guest-image/kernels.toml cannot be parsed")]
     Parse(#[from] toml::de::Error),
     /// The file pins nothing.
     #[error("guest-image/kernels.toml has no [[kernel]]: pin at least one")]
@@ -99,7 +99,7 @@ impl Pins {
     ///
     /// # Errors
     ///
-    /// If the file is wrong.
+    /// Fails if the file is wrong.
     pub fn load() -> Result<Self, PinError> {
         Self::parse(PINS)
     }
@@ -108,7 +108,7 @@ impl Pins {
     ///
     /// # Errors
     ///
-    /// If it cannot be understood, pins nothing, or a release does not belong to its series.
+    /// Fails if it cannot be understood, pins nothing, or a release does not belong to its series.
     pub fn parse(text: &str) -> Result<Self, PinError> {
         let pins: Self = toml::from_str(text)?;
         if pins.kernels.is_empty() {
@@ -131,7 +131,7 @@ impl Pins {
     ///
     /// # Errors
     ///
-    /// If no such series is pinned.
+    /// Fails if no such series is pinned.
     pub fn kernel(&self, series: Option<&str>) -> Result<&Kernel, PinError> {
         let mut kernels = self.kernels.iter();
         match series {
@@ -145,7 +145,7 @@ impl Pins {
 }
 
 impl Kernel {
-    /// The flavour: what stands behind the last `-` of the release.
+    /// The flavour: the part after the last `-` of the release.
     pub fn flavour(&self) -> &str {
         self.release.rsplit_once('-').map_or("", |(_, flavour)| flavour)
     }
@@ -166,7 +166,7 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// If no build of the series is complete.
+    /// Fails if no build of the series is complete.
     pub fn choose(&self, index: &str) -> Result<Choice, PinError> {
         let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for line in index.lines() {

@@ -33,10 +33,10 @@ pub const DRIVER_PATH: &str = "/lib/modules/ersatz.ko";
 /// Where the guest-side tests are.
 pub const TESTS_PATH: &str = "/bin/ersatz-guest-tests";
 
-/// Archives start at a multiple of this many bytes; the kernel wants it so.
+/// Archives start at a multiple of this many bytes; the kernel requires it.
 const ALIGNMENT: usize = 4;
 
-/// The bits of a mode that say what kind of file it is.
+/// The bits of a mode with the kind of file.
 const FILE_TYPE: u32 = 0o170_000;
 
 /// Every entry of a `newc` archive begins with this.
@@ -46,7 +46,7 @@ const MAGIC: &[u8] = b"070701";
 ///
 /// # Errors
 ///
-/// If there is no program, or a word has a NUL byte in it.
+/// Fails if there is no program, or a word has a NUL byte in it.
 pub fn request_archive<S: AsRef<OsStr>>(
     command: Option<&[S]>,
     driver_parameters: &str,
@@ -88,7 +88,7 @@ pub enum UnpackError {
     Malformed {
         /// Where.
         offset: usize,
-        /// What the reader of the format said.
+        /// The error of the reader of the format.
         #[source]
         source: io::Error,
     },
@@ -103,7 +103,7 @@ pub enum UnpackError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -114,7 +114,7 @@ pub enum UnpackError {
 ///
 /// # Errors
 ///
-/// If the bytes make no sense, or a file cannot be written.
+/// Fails if the bytes are not valid archives, or a file cannot be written.
 pub fn unpack(archives: &[u8], root: &Path) -> Result<(), UnpackError> {
     let mut rest = archives;
     loop {
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_make_no_sense_are_refused() {
+    fn malformed_archives_are_refused() {
         let root = tempfile::tempdir().unwrap();
         let good = request(&["x"]);
         assert!(unpack(b"hello", root.path()).is_err());

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use ersatz::gpu::{self, Place};
+use ersatz::gpu::{self, GpuAddress};
 use ersatz::spec::GpuSpec;
 use ersatz::supervisor::Event;
 use ersatz::vfio_user::server::{self, Clients, Until};
@@ -154,7 +154,7 @@ fn in_process() -> Driver<InProcess> {
     let mapped = memory.try_clone().expect("a descriptor");
     space.map_file(0, MEMORY, mapped, 0, MapAccess::ReadWrite).expect("a map");
     let sink = OneEvent(event.try_clone().expect("a descriptor"));
-    let gpu = gpu::build(&SPEC, &Place::default(), Arc::new(space), Arc::new(sink)).expect("a GPU");
+    let gpu = gpu::build(&SPEC, &GpuAddress::default(), Arc::new(space), Arc::new(sink)).expect("a GPU");
     Driver::new(InProcess(gpu), memory, event)
 }
 
@@ -163,7 +163,7 @@ fn over_socket() -> Driver<OverSocket> {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("gpu");
     let socket = Socket::bind(&path).expect("a socket");
-    let backend = gpu::build_backend(&SPEC, &Place::default(), false).expect("a GPU");
+    let backend = gpu::build_backend(&SPEC, &GpuAddress::default(), false).expect("a GPU");
     let stop = Event::new().expect("an event");
     let stopped = stop.clone();
     let server = thread::spawn(move || {

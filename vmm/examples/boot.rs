@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use ersatz::gpu::{self, Place};
+use ersatz::gpu::{self, GpuAddress};
 use ersatz::machine::{BusConnections, Console, End, FunctionFactory, Machine, MachineConfig, MachineHandle, Payload};
 use ersatz::spec::GpuSpec;
 
@@ -53,8 +53,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 fn gpu_factory(vram: u64) -> FunctionFactory {
     let spec = GpuSpec::new(vram);
     Box::new(move |BusConnections { dma, interrupts, requester_id }| {
-        let place = Place { requester_id, ..Place::default() };
-        Ok(gpu::build(&spec, &place, dma, interrupts)?)
+        let address = GpuAddress { requester_id, ..GpuAddress::default() };
+        Ok(gpu::build(&spec, &address, dma, interrupts)?)
     })
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Two VMMs boot the same kernel with the same trivial init ([`init_program`]) by turns, on one machine and under the same
 //! load, so that what disturbs one disturbs the other. A [`contender`] is started, timed from exec to init's first
-//! word, and its memory looked at ([`footprint`]) while the guest sleeps. [`report`] sums up.
+//! output, and its memory measured ([`footprint`]) while the guest sleeps. [`report`] sums up.
 //!
 //! Where KVM does not work, all of it happens inside one outer machine (see [`nested`](crate::accel::nested)): the host
 //! side makes a [`Plan`], the program runs itself in there to carry it out.
@@ -32,7 +32,7 @@ pub struct Plan {
     pub rounds: u32,
 }
 
-/// Why there is no result.
+/// Why a benchmark has no result.
 #[derive(Debug, Error)]
 pub enum BenchError {
     /// The plan could not be read.
@@ -40,7 +40,7 @@ pub enum BenchError {
     Plan {
         /// The file.
         path: PathBuf,
-        /// What the system or the parser said.
+        /// The error of the system or of the parser.
         #[source]
         source: std::io::Error,
     },
@@ -64,18 +64,18 @@ pub enum BenchError {
 ///
 /// # Errors
 ///
-/// If there is none, or it makes no sense.
+/// Fails if it cannot be read or parsed.
 pub fn read_plan(path: &Path) -> Result<Plan, BenchError> {
     let failed = |source| BenchError::Plan { path: path.to_owned(), source };
     let text = std::fs::read(path).map_err(failed)?;
     serde_json::from_slice(&text).map_err(|error| failed(error.into()))
 }
 
-/// Carries out a plan, on this machine. `progress` hears of each boot.
+/// Carries out a plan, on this machine. `progress` is called after each boot.
 ///
 /// # Errors
 ///
-/// If a contender does not boot: a result without it would mean nothing.
+/// Fails if a contender does not boot: a result without it would mean nothing.
 pub fn run(plan: &Plan, progress: &mut dyn FnMut(&str)) -> Result<Report, BenchError> {
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); plan.contenders.len()];
     for round in 0..=plan.rounds {

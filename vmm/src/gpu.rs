@@ -16,7 +16,7 @@ use crate::spec::GpuSpec;
 use crate::vfio_user::backend::FunctionBackend;
 use crate::vfio_user::interrupts::ClientInterrupts;
 
-/// Why there is no GPU.
+/// Why a GPU could not be made.
 #[derive(Debug, Error)]
 pub enum BuildError {
     /// The trace log could not be made.
@@ -42,14 +42,14 @@ pub enum BuildError {
     },
 }
 
-/// Which GPU of its machine one is.
+/// Where a GPU is attached: its port on the fabric and its function on the bus.
 #[derive(Clone, Debug, Default)]
-pub struct Place {
-    /// Its number, from 0; also that of its port on the fabric.
+pub struct GpuAddress {
+    /// Number of the GPU in its machine, from 0; also that of its port on the fabric.
     pub index: u8,
-    /// What links the GPUs of the machine.
+    /// The fabric that links the GPUs of the machine.
     pub fabric: Fabric,
-    /// Its bus, device and function number; 0 if nobody knows.
+    /// Bus, device and function number; 0 if they are not known.
     pub requester_id: u16,
 }
 
@@ -57,17 +57,17 @@ pub struct Place {
 ///
 /// # Errors
 ///
-/// If the log or the device cannot be made, or the fabric has no such port or a GPU there.
+/// Fails if the log or the device cannot be made, or the fabric has no such port or a GPU there.
 pub fn build(
     spec: &GpuSpec,
-    place: &Place,
+    address: &GpuAddress,
     dma: Arc<dyn DmaSpace>,
     interrupts: Arc<dyn InterruptSink>,
 ) -> Result<Arc<Gpu>, BuildError> {
-    let Place { index, ref fabric, requester_id } = *place;
+    let GpuAddress { index, ref fabric, requester_id } = *address;
     let clock: Arc<dyn Clock> = Arc::new(HostClock::new());
     let mut config = GpuConfig::new(spec.vram);
-    config.bar_size = spec.bar;
+    config.bar_size = spec.bar_size();
     config.number = index;
     config.serial = u64::from(index) + 1;
     config.requester_id = requester_id;
@@ -80,21 +80,21 @@ pub fn build(
             copy_engines: config.copy_engines.into(),
         };
         config.tracer = Tracer::create(path, &TraceOptions::new(identity), clock.clone())
-            .map_err(|source| BuildError::Trace { path: path.clone(), source })?;
+            .map_err(|source| BuildError::Trace { path: path.to_path_buf(), source })?;
     }
     let gpu = Gpu::new(config, dma, interrupts, clock).map_err(|source| BuildError::Gpu { vram: spec.vram, source })?;
     Ok(Arc::new(gpu))
 }
 
-/// Makes a GPU for vfio-user clients, which do not say what its requester id is.
+/// Makes a GPU for vfio-user clients, which do not pass its requester id.
 ///
 /// # Errors
 ///
 /// As [`build`].
-pub fn build_backend(spec: &GpuSpec, place: &Place, keep_vram: bool) -> Result<FunctionBackend, BuildError> {
+pub fn build_backend(spec: &GpuSpec, address: &GpuAddress, keep_vram: bool) -> Result<FunctionBackend, BuildError> {
     let memory = Arc::new(MappedSpace::new());
     let interrupts = Arc::new(ClientInterrupts::new(ersatz_abi::pci::MSIX_VECTORS));
-    let gpu = build(spec, place, memory.clone(), interrupts.clone())?;
+    let gpu = build(spec, address, memory.clone(), interrupts.clone())?;
     let vram = gpu.clone();
     let clear = (!keep_vram).then(|| Box::new(move || vram.clear_vram()) as _);
     Ok(FunctionBackend::new(gpu, memory, interrupts, clear))

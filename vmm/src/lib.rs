@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The Ersatz VMM and the one command line tool.
 //!
-//! [`spec`] says what to run, [`outcome`] how it ended; everything between is a way to run it.
+//! [`spec`] describes what to run, [`outcome`] how it ended; the other modules are the ways to run it.
 
 pub mod accel;
 pub mod bench;
@@ -16,4 +16,5 @@ pub mod signals;
 pub mod snapshot;
 pub mod spec;
 pub mod supervisor;
+pub mod threads;
 pub mod vfio_user;

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How a run ended, and the exit status that says so.
+//! How a run ended, and the exit status that stands for it.
 //!
 //! The guest's own exit status is the tool's. The statuses below stand for ends that are not the guest's choice; they
 //! lie where `timeout(1)` and shells put theirs, out of the way of what tests use (0 pass, 1 fail, 4 skip).
 
 use serde::{Deserialize, Serialize};
 
-/// Exit status for arguments that make no sense.
+/// Exit status for bad arguments.
 pub const STATUS_USAGE: u8 = 2;
 /// Exit status when the guest kernel panicked.
 pub const STATUS_PANIC: u8 = 121;
 /// Exit status when the command succeeded but the guest's log has a WARN, BUG or Oops.
 pub const STATUS_SPLAT: u8 = 122;
-/// Exit status when the guest powered off or reset without saying how its command ended.
+/// Exit status when the guest powered off or reset without reporting how its command ended.
 pub const STATUS_NO_STATUS: u8 = 123;
 /// Exit status when the time limit was reached.
 pub const STATUS_TIMEOUT: u8 = 124;

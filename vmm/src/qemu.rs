@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! QEMU as a child process: where it is, and how it ends with us.
+//! QEMU as a child process: finding it, running it, ending it with this process.
 //!
 //! `--accel nested` runs its outer machine on it, `--accel tcg` its guest. [`migration`] saves and loads the state of either.
 
@@ -12,7 +12,7 @@ mod qmp;
 mod tail;
 pub mod timestamp;
 
-pub use capability::{UnfitError, check_vfio_user};
+pub use capability::{MAILBOX, RequiredDevice, UnfitError, VFIO_USER, check_devices};
 pub use locate::Qemu;
 pub use process::{QemuError, QemuProcess};
 pub use qmp::{Monitor, QmpError};

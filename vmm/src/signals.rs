@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The signals that mean "end", as an event.
+//! The signals that end a run, as an event.
 
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::thread;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::supervisor::Event;
+use crate::threads::{Role, spawn};
 
-/// Turns the signals that mean "end" into an event, for as long as it lives.
+/// Turns the signals that end a run into an event while it lives.
 pub struct Signals {
     ids: Vec<signal_hook::SigId>,
 }
 
 impl Signals {
-    /// Has the signals set an event.
+    /// Makes the signals set an event.
     ///
     /// # Errors
     ///
-    /// If there are no descriptors or threads to be had.
+    /// Fails if there is no descriptor or thread left.
     pub fn follow(stop: &Event) -> io::Result<Self> {
         let stop = stop.clone();
         let (mut reader, writer) = UnixStream::pair()?;
@@ -28,8 +28,8 @@ impl Signals {
             ids.push(signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?);
         }
         drop(writer);
-        // Ends when the last signal is given back, which closes the other end.
-        thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        // Ends when the last signal is unregistered, which closes the other end.
+        spawn(Role::Signals, move || {
             while matches!(io::Read::read(&mut reader, &mut [0; 16]), Ok(1..)) {
                 stop.set();
             }

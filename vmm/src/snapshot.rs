@@ -2,12 +2,13 @@
 //! Snapshots of booted guests, from which runs start.
 //!
 //! A guest boots once, up to PID 1 waiting at its mailbox; its machine is then saved, and every later run with an equal machine
-//! ([`MachineSpec`](crate::spec::MachineSpec)) is restored from that, in a fraction of a second. What a run brings comes in afterwards.
+//! ([`MachineSpec`](crate::spec::MachineSpec)) is restored from that, in a fraction of a second. What a run brings comes in
+//! afterwards.
 //!
-//! [`key`] says which runs may start from one and the same snapshot, [`store`] keeps snapshots in the cache, [`file`](mod@file) is one
-//! of them on disk, [`ram`] copies the memory of a guest in and out; [`obtain`](mod@obtain) puts these together, and [`header`] says what a
-//! restored guest is told. How a machine is saved and loaded is its accelerator's
-//! business: QEMU's part is in [`qemu::migration`](crate::qemu::migration).
+//! [`key`] determines which runs may start from the same snapshot, [`store`] keeps snapshots in the cache, [`file`](mod@file) is
+//! one of them on disk, [`ram`] copies the memory of a guest in and out; [`obtain`](mod@obtain) puts these together, and
+//! [`header`] is what a restored guest receives. Saving and loading a machine is left to its accelerator; QEMU's part is in
+//! [`qemu::migration`](crate::qemu::migration).
 
 pub mod file;
 pub mod header;

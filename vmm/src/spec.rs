@@ -1,17 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What to run, whatever the accelerator: the one description that the KVM, nested and TCG paths all start from.
 //!
-//! It has two halves. A [`MachineSpec`] is what a guest boots with; guests of equal machines can start from one and the same
-//! snapshot. A [`RunSpec`] is what comes in afterwards: programs, command, driver, GPUs.
+//! It has two halves. A [`MachineSpec`] is what a guest boots with; guests of equal machines can start from the same snapshot. A
+//! [`RunSpec`] is what comes in afterwards: programs, command, driver, GPUs. Options of the command line that go into a description
+//! unchanged are defined here, on the fields that they fill.
+
+mod gpu;
+mod machine;
+mod path;
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use ersatz_guest_image::run;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use gpu::{BarError, GpuSpec};
+pub use machine::{MachineSpec, Resources};
+pub use path::{PathMapping, ReadPath, WrittenPath};
 
 /// A guest and its devices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,64 +30,50 @@ pub struct GuestSpec {
     pub run: RunSpec,
 }
 
-/// What a guest boots with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MachineSpec {
-    /// bzImage or ELF kernel.
-    pub kernel: PathBuf,
-    /// The initramfs file.
-    pub initramfs: PathBuf,
-    /// The kernel's command line.
-    pub command_line: String,
-    /// Number of vCPUs.
-    pub vcpus: u8,
-    /// Guest memory in bytes.
-    pub memory: u64,
-}
-
 /// What one run brings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunSpec {
     /// Cpio archives with programs and the driver.
-    pub archives: Vec<PathBuf>,
-    /// A further one, with the command and the driver's parameters ([`run::request_archive`]).
+    pub archives: Vec<ReadPath>,
+    /// A further archive, with the command and the driver's parameters ([`run::request_archive`]).
     pub request: Vec<u8>,
     /// The GPUs, in PCI order.
     pub devices: Vec<GpuSpec>,
-    /// How long the guest may run.
+    /// How long the guest may run; `None` for no limit.
     pub timeout: Option<Duration>,
-    /// Whether to say at the end how often its processors exited to the VMM.
+    /// Whether to report at the end how often its vCPUs exited to the VMM.
     pub exit_counts: bool,
-}
-
-/// One GPU.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GpuSpec {
-    /// VRAM in bytes.
-    pub vram: u64,
-    /// How much of it BAR2 shows until the guest resizes that, in bytes.
-    pub bar: u64,
-    /// Where its trace goes.
-    pub trace: Option<PathBuf>,
 }
 
 /// An archive that a run brings cannot be read.
 #[derive(Debug, Error)]
-#[error("cannot read {path}, which the run brings into the guest")]
+#[error("cannot read {}, which the run brings into the guest", path.display())]
 pub struct ArchiveError {
     /// The file.
-    path: PathBuf,
-    /// What the system said.
+    path: ReadPath,
+    /// The system's error.
     #[source]
     source: io::Error,
 }
 
-impl RunSpec {
-    /// All archives in one: what is appended to the initramfs, or unpacked by a restored guest.
+impl GuestSpec {
+    /// Returns the same guest with its paths mapped.
     ///
     /// # Errors
     ///
-    /// If a file cannot be read.
+    /// Those of `mapping`.
+    pub fn map_paths<M: PathMapping>(&self, mapping: &mut M) -> Result<Self, M::Error> {
+        let Self { machine, run } = self;
+        Ok(Self { machine: machine.map_paths(mapping)?, run: run.map_paths(mapping)? })
+    }
+}
+
+impl RunSpec {
+    /// Reads all archives into one: what is appended to the initramfs, or unpacked by a restored guest.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a file cannot be read.
     pub fn archive(&self) -> Result<Vec<u8>, ArchiveError> {
         let mut all = Vec::new();
         for path in &self.archives {
@@ -89,12 +83,21 @@ impl RunSpec {
         run::append(&mut all, &self.request);
         Ok(all)
     }
-}
 
-impl GpuSpec {
-    /// All of VRAM in BAR2, no trace.
-    pub const fn new(vram: u64) -> Self {
-        Self { vram, bar: vram, trace: None }
+    /// Returns the same run with its paths mapped.
+    ///
+    /// # Errors
+    ///
+    /// Those of `mapping`.
+    pub fn map_paths<M: PathMapping>(&self, mapping: &mut M) -> Result<Self, M::Error> {
+        let Self { archives, request, devices, timeout, exit_counts } = self;
+        Ok(Self {
+            archives: archives.iter().map(|path| mapping.read(path)).collect::<Result<_, _>>()?,
+            request: request.clone(),
+            devices: devices.iter().map(|gpu| gpu.map_paths(mapping)).collect::<Result<_, _>>()?,
+            timeout: *timeout,
+            exit_counts: *exit_counts,
+        })
     }
 }
 
@@ -108,7 +111,7 @@ mod tests {
         let path = folder.path().join("programs");
         fs::write(&path, b"12345").unwrap();
         let mut run = RunSpec {
-            archives: vec![path],
+            archives: vec![path.into()],
             request: b"abc".to_vec(),
             devices: Vec::new(),
             timeout: None,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Watching over a running guest: time limits, panics, the user's wish to end. The same for KVM and for QEMU.
+//! Watching over a running guest: time limit, panics, interruption by the user. The same for KVM and for QEMU.
 //!
 //! The machine runs on the calling thread; the supervisor watches from one of its own and ends the machine when it must.
-//! Afterwards the machine's end, the supervisor's reason and what the console said together make the [`Outcome`].
+//! Afterwards the machine's end, the supervisor's reason and the console's log together make the [`Outcome`].
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,16 +15,17 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use crate::console::log::ConsoleLog;
 use crate::machine::{End, MachineHandle};
 use crate::outcome::Outcome;
+use crate::threads::{Role, spawn_scoped};
 
 /// How often the console is looked at for a panic.
 const TICK: Duration = Duration::from_millis(100);
-/// How long a panicking kernel may take to print what it has to say and to reset the machine.
+/// How long a panicking kernel may take to print its messages and to reset the machine.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long a kernel that hangs may take to answer an NMI with backtraces of all CPUs and a reset.
 const BACKTRACE: Duration = Duration::from_secs(8);
 /// Most lines of backtraces to show.
 const BACKTRACE_LINES: usize = 60;
-/// What lines of a backtrace begin with that do not say where a kernel was: registers, bytes of code, the machine's name.
+/// Starts of lines of a backtrace that do not contain a place in the kernel: registers, bytes of code, the machine's name.
 const NOT_A_PLACE: [&str; 17] = [
     "RSP:",
     "RAX:",
@@ -47,7 +48,7 @@ const NOT_A_PLACE: [&str; 17] = [
 
 /// What a supervisor can do with a machine, from any thread.
 pub trait Controls: Sync {
-    /// Where each vCPU is, a line each.
+    /// Returns where each vCPU is, in one line per vCPU.
     fn vcpus(&self) -> Vec<String>;
     /// Sends an NMI to all vCPUs.
     fn inject_nmi(&self);
@@ -69,27 +70,27 @@ impl Controls for MachineHandle {
     }
 }
 
-/// An event that stays once it has happened; clones share it.
+/// An event that stays set once it has happened; clones share it.
 #[derive(Clone, Debug)]
 pub struct Event(Arc<OwnedFd>);
 
 impl Event {
-    /// One that has not happened.
+    /// Returns an event that has not happened.
     ///
     /// # Errors
     ///
-    /// If there is no descriptor to be had.
+    /// Fails if there is no descriptor left.
     pub fn new() -> io::Result<Self> {
         Ok(Self(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
     }
 
-    /// Makes it happen.
+    /// Sets the event.
     pub fn set(&self) {
         // It fails only if it was set 2^64 times before.
         let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
     }
 
-    /// Waits until it happens or the time is over; whether it has.
+    /// Waits until it happens or the time is over. Returns whether it has happened.
     pub fn wait(&self, limit: Duration) -> bool {
         first_of([self], limit).is_some()
     }
@@ -101,7 +102,7 @@ impl AsFd for Event {
     }
 }
 
-/// Waits for the first of some events; its index, or `None` when the time is over.
+/// Waits for the first of some events. Returns its index, or `None` when the time is over.
 pub fn first_of<const N: usize>(events: [&Event; N], limit: Duration) -> Option<usize> {
     let deadline = Instant::now() + limit;
     loop {
@@ -114,14 +115,14 @@ pub fn first_of<const N: usize>(events: [&Event; N], limit: Duration) -> Option<
     }
 }
 
-/// What a supervisor goes by.
+/// What a supervisor watches.
 #[derive(Clone, Debug)]
 pub struct Watch {
-    /// What the guest's console says.
+    /// The guest's console log.
     pub log: ConsoleLog,
     /// How long the guest may run.
     pub limit: Option<Duration>,
-    /// Set when the user wants it to end.
+    /// Set when the user interrupts the run.
     pub stop: Event,
 }
 
@@ -145,9 +146,7 @@ pub fn supervise<E: From<io::Error>>(
 ) -> Result<Outcome, E> {
     let ended = Event::new()?;
     let (end, reason) = thread::scope(|scope| {
-        let supervisor = thread::Builder::new()
-            .name("supervisor".to_owned())
-            .spawn_scoped(scope, || oversee(watch, controls, &ended))?;
+        let supervisor = spawn_scoped(scope, Role::Supervisor, || oversee(watch, controls, &ended))?;
         let end = {
             let _set = SetOnDrop(&ended);
             body()
@@ -156,7 +155,7 @@ pub fn supervise<E: From<io::Error>>(
         Ok::<_, io::Error>((end, reason))
     })?;
     match (end, reason) {
-        // The machine's own end may come together with ours; a status is worth more than a reason.
+        // The machine may end while the supervisor ends it; a status takes precedence over a reason.
         (Ok(End::Exited(status)), _) => Ok(exited(status, &watch.log)),
         (_, Some(Reason::Interrupted)) => Ok(Outcome::Interrupted),
         (_, Some(Reason::TimedOut(lines))) => Ok(Outcome::TimedOut(lines)),
@@ -184,7 +183,7 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// Watches until the machine has ended; says why it ended the machine, if it did.
+/// Watches until the machine has ended. Returns why the supervisor ended it, if it did.
 fn oversee(watch: &Watch, controls: &dyn Controls, ended: &Event) -> Option<Reason> {
     let started = Instant::now();
     let reason = loop {
@@ -194,7 +193,7 @@ fn oversee(watch: &Watch, controls: &dyn Controls, ended: &Event) -> Option<Reas
             None => {}
         }
         if watch.log.panic().is_some() {
-            // The kernel resets the machine by itself when it is done; if it cannot, that is no reason to wait.
+            // The kernel resets the machine by itself when it is done.
             if ended.wait(LAST_WORDS) {
                 return None;
             }
@@ -208,7 +207,7 @@ fn oversee(watch: &Watch, controls: &dyn Controls, ended: &Event) -> Option<Reas
     Some(reason)
 }
 
-/// Where a guest hangs: its vCPUs as they are, then what its kernel says to an NMI.
+/// Returns where a guest hangs: its vCPUs as they are, then its kernel's answer to an NMI.
 fn whereabouts(log: &ConsoleLog, controls: &dyn Controls, ended: &Event) -> Vec<String> {
     let mut lines = controls.vcpus();
     let mark = log.mark();
@@ -223,7 +222,7 @@ fn whereabouts(log: &ConsoleLog, controls: &dyn Controls, ended: &Event) -> Vec<
     lines
 }
 
-/// Whether a line of a backtrace says where a kernel was.
+/// Whether a line of a backtrace contains a place in the kernel.
 fn is_place(line: &str) -> bool {
     let text = line.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or(line, |(_, text)| text).trim_start();
     !text.is_empty() && !NOT_A_PLACE.iter().any(|start| text.starts_with(start))
@@ -275,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn success_with_a_complaint_is_none_but_failure_stays_what_it_is() {
+    fn success_with_a_complaint_does_not_count_and_failure_stays_failure() {
         let complain = |_: &Fake, watch: &Watch, status| {
             watch.log.push(b"[ 1.0] WARNING: CPU: 0\n");
             End::Exited(status)

@@ -15,7 +15,7 @@ use crate::store::cache_folder;
 /// Bytes the cache takes for one kernel series, with room to work in.
 const CACHE_SPACE: u64 = 8 << 30;
 
-/// Looks at one thing, and says what it found.
+/// Checks one thing, and reports the result.
 type Check = fn() -> Result<String>;
 
 /// Runs the command: fails if the set-up would.
@@ -70,14 +70,14 @@ fn mirror() -> Result<String> {
     Ok(host::mirror()?.unwrap_or_else(|| "mmdebstrap's own choice".into()))
 }
 
-/// No KVM is no failure: guests then run nested or emulated.
+/// A missing KVM is not a failure: guests then run nested or emulated.
 fn kvm() -> Result<String> {
     match OpenOptions::new().read(true).write(true).open("/dev/kvm") {
         Ok(_) => Ok("the node opens; `ersatz run` finds out whether it runs a kernel".into()),
         Err(error) => {
             let machine = Command::new("uname").arg("-m").output().map(|output| output.stdout).unwrap_or_default();
             if String::from_utf8_lossy(&machine).trim() != "x86_64" {
-                bail!("/dev/kvm: {error}, and this is no x86-64 machine");
+                bail!("/dev/kvm: {error}, and this is not an x86-64 machine");
             }
             Ok(format!("not usable ({error}): guests will run in an emulated machine"))
         }

@@ -52,7 +52,7 @@ pub fn run(option: &KernelOption) -> Result<ExitCode> {
         (host.join(), guests)
     });
     let mut sum = sources.map_err(|_| anyhow!("the thread that runs cargo panicked"))??;
-    // With no guests to count the tests of, what was counted is said all the same.
+    // Without guests, the checks that were counted are reported all the same.
     sum += guests.unwrap_or_else(|_| Tally::check(false));
     println!("{sum}");
     Ok(if sum.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

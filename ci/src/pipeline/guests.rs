@@ -21,7 +21,7 @@ use crate::store::Store;
 const ACCELERATORS: &[&str] = &["nested", "tcg"];
 /// The accelerator whose logs the protocol oracle looks at: of the two, the one that writes them straight to a file.
 const TRACED: &str = "tcg";
-/// The accelerator under which it is our VMM that the guest's processors exit to.
+/// The accelerator under which the guest's vCPUs exit to this VMM.
 const COUNTED: &str = "nested";
 /// VRAM enough for every test, and soon filled by those that fill it, even where a processor is emulated twice.
 const SMALL: &str = "16M";
@@ -70,7 +70,7 @@ struct Suite {
     gpus: usize,
     /// VRAM of each.
     vram: &'static str,
-    /// Parts of the names of the tests; all, if there are none.
+    /// Parts of the names of the tests; empty for all.
     filters: &'static [&'static str],
     /// How its guests start.
     start: Start,

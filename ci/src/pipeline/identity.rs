@@ -17,7 +17,7 @@ const SCRIPT: &str = "cat /proc/sys/kernel/random/boot_id /etc/machine-id; \
                       cat /proc/sys/kernel/random/uuid; head -c 16 /dev/urandom | od -An -tx1 | tr -d ' '; date +%s";
 /// Number of lines that no two guests share.
 const IDENTITIES: usize = 4;
-/// How far a guest's clock may be from ours: a guest takes its time to say what it is.
+/// How far a guest's clock may be from the host's: printing it takes a guest some time.
 const TOLERANCE: Duration = Duration::from_secs(60);
 
 /// Looks at two guests of each accelerator.
@@ -57,12 +57,13 @@ fn compare(ersatz: &Path, series: &str, accelerator: &str, store: &Store) -> Res
         // What the kernel says has blanks.
         let lines: Vec<&str> =
             text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.contains(' ')).collect();
-        let [identities @ .., time] = &lines[..] else { bail!("a guest said nothing") };
-        ensure!(identities.len() == IDENTITIES, "a guest said {lines:?}");
+        let [identities @ .., time] = &lines[..] else { bail!("a guest printed nothing") };
+        ensure!(identities.len() == IDENTITIES, "a guest printed {lines:?}");
         for identity in identities {
             ensure!(seen.insert((*identity).to_owned()), "two guests have {identity} in common");
         }
-        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(time.parse().context("a guest's time is no number")?);
+        let time =
+            SystemTime::UNIX_EPOCH + Duration::from_secs(time.parse().context("a guest's time is not a number")?);
         let now = SystemTime::now();
         let off = now.duration_since(time).or_else(|_| time.duration_since(now))?;
         ensure!(off < TOLERANCE, "a guest's clock is off by {off:?}");

@@ -66,7 +66,7 @@ impl Tally {
         self.failed == 0 && self.passed > 0
     }
 
-    /// Makes a check that ended badly count as failed even if none of its parts does: it broke before it could say so.
+    /// Makes a check that ended badly count as failed even if none of its parts does: it broke before it could report that.
     pub fn with_end(mut self, well: bool) -> Self {
         if !well && self.failed == 0 {
             self.failed = 1;

@@ -39,7 +39,7 @@ pub enum ReadError {
         length: u64,
     },
     /// Its header is not that of a trace log.
-    #[error("cannot read the trace log {}: {source}", path.display())]
+    #[error("cannot read the trace log {}", path.display())]
     Header {
         /// Where.
         path: PathBuf,

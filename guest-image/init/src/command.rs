@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The one command a guest runs, in the foreground of the console.
+//! The command that a guest runs, in the foreground of the console.
 
 use std::ffi::OsString;
 use std::io;
@@ -22,7 +22,7 @@ const SHELL: [&str; 2] = ["/bin/busybox", "sh"];
 
 /// Exit status, as shells have it, of a command that is not there.
 const STATUS_NOT_FOUND: u8 = 127;
-/// Exit status, as shells have it, of a command that is no program.
+/// Exit status, as shells have it, of a command that is not a program.
 const STATUS_NOT_EXECUTABLE: u8 = 126;
 
 /// Exit statuses from here on stand for signals, counted from here.
@@ -34,17 +34,17 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// Why no command was run.
 #[derive(Debug, Error)]
 pub enum CommandError {
-    /// The file that says what to run is there but cannot be read.
-    #[error("cannot read {COMMAND_PATH}: {0}")]
+    /// The file with the command exists but cannot be read.
+    #[error("cannot read {COMMAND_PATH}")]
     Read(#[source] io::Error),
     /// The file does not hold what it should.
     #[error("{COMMAND_PATH} is not a list of NUL-terminated words, the first one not empty")]
     Malformed,
     /// The console could not be opened for it.
-    #[error("cannot open the console as a terminal: {0}")]
+    #[error("cannot open the console as a terminal")]
     Console(#[source] io::Error),
     /// Waiting for it failed.
-    #[error("cannot wait for the command: {0}")]
+    #[error("cannot wait for the command")]
     Wait(#[source] Errno),
 }
 
@@ -52,7 +52,7 @@ pub enum CommandError {
 ///
 /// # Errors
 ///
-/// If the host's file is there and cannot be used.
+/// Fails if the host's file is there and cannot be used.
 pub fn requested() -> Result<Vec<OsString>, CommandError> {
     match std::fs::read(COMMAND_PATH) {
         Ok(bytes) => parse(&bytes).ok_or(CommandError::Malformed),
@@ -72,8 +72,8 @@ fn parse(bytes: &[u8]) -> Option<Vec<OsString>> {
 ///
 /// # Errors
 ///
-/// If there is no console, or waiting fails. A command that cannot be started is no error here: it is said on the console
-/// and has the status shells give it.
+/// Fails if there is no console, or waiting fails. A command that cannot be started is not an error here: that is printed on the
+/// console, and the status is the one that shells give.
 pub fn run(words: &[OsString]) -> Result<u8, CommandError> {
     let [program, arguments @ ..] = words else { return Err(CommandError::Malformed) };
     let terminal = console::open().map_err(CommandError::Console)?;
@@ -121,7 +121,7 @@ fn reap_until(child: u32) -> Result<u8, CommandError> {
     }
 }
 
-/// The exit status that stands for an end; `None` if it is not one.
+/// Returns the exit status for a wait status; `None` if the process has not ended.
 fn exit_status(status: WaitStatus) -> Option<u8> {
     match status {
         // The kernel keeps the low byte of an exit status alone.
@@ -133,7 +133,7 @@ fn exit_status(status: WaitStatus) -> Option<u8> {
 
 /// Kills what the command left behind, so that its pages are off the device before the kernel log is read.
 fn end_leftovers() {
-    // ESRCH, nobody there, is the usual case.
+    // ESRCH, no process left, is the usual case.
     let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
     let deadline = Instant::now() + FAREWELL;
     loop {

@@ -17,7 +17,7 @@ const ACTIVE: &str = "/sys/class/tty/console/active";
 ///
 /// # Errors
 ///
-/// If the kernel names none, or it cannot be opened.
+/// Fails if the kernel names none, or it cannot be opened.
 pub fn open() -> io::Result<File> {
     let active = std::fs::read_to_string(ACTIVE)?;
     let name = active

@@ -18,11 +18,11 @@ pub const DRIVER_NAME: &str = "ersatz";
 #[derive(Debug, Error)]
 pub enum ModuleError {
     /// A file that is needed for it could not be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The parameters cannot be handed to the kernel.
@@ -30,15 +30,15 @@ pub enum ModuleError {
     Parameters(String),
     /// The kernel refused it.
     #[error(
-        "the kernel refused module {path} with parameters {parameters:?}: {source}; its log says why (built for another \
-         kernel, an unknown parameter?)"
+        "the kernel refused module {path} with parameters {parameters:?} (its log says why: built for another kernel, an unknown \
+         parameter?)"
     )]
     Refused {
         /// The module.
         path: PathBuf,
         /// Its parameters.
         parameters: String,
-        /// What the system said.
+        /// The system's error.
         source: Errno,
     },
 }
@@ -47,7 +47,7 @@ pub enum ModuleError {
 ///
 /// # Errors
 ///
-/// If the file cannot be opened, or the kernel refuses it. A driver whose probe fails is loaded all the same: look at the
+/// Fails if the file cannot be opened, or the kernel refuses it. A driver whose probe fails is loaded all the same: look at the
 /// device.
 pub fn load(path: &Path, parameters: &str) -> Result<(), ModuleError> {
     let file = File::open(path).map_err(|source| ModuleError::Read { path: path.into(), source })?;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Looks through the kernel log for signs of trouble: WARN, BUG, Oops, hung tasks, lockdep and the sanitizers.
+//! Finds complaints in the kernel log: WARN, BUG, Oops, hung tasks, lockdep and the sanitizers.
 //!
-//! The host judges a run by what the console shows, and the console shows only what the log level lets through: PID 1 says
-//! again what it finds here once the command has ended. The guest-side tests look after each test, to name the culprit.
+//! The host judges a run by what the console shows, and the console shows only what the log level lets through: PID 1 prints
+//! what it finds here again once the command has ended. The guest-side tests look after each test, to name the culprit.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -50,17 +50,17 @@ impl KernelLog {
     ///
     /// # Errors
     ///
-    /// If the system refuses.
+    /// Fails if the system refuses.
     pub fn open() -> io::Result<Self> {
         let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open("/dev/kmsg")?;
         Ok(Self { file })
     }
 
-    /// The messages since the last call that tell of trouble, oldest first, with their time stamps.
+    /// Returns the complaints since the last call, oldest first, with their time stamps.
     ///
     /// # Errors
     ///
-    /// If the log cannot be read.
+    /// Fails if the log cannot be read.
     pub fn complaints(&mut self) -> io::Result<Vec<String>> {
         let mut record = vec![0; RECORD_BYTES];
         let mut found = Vec::new();
@@ -80,7 +80,7 @@ impl KernelLog {
     }
 }
 
-/// What to say about one record (`priority,sequence,microseconds,flags;message`), if anything.
+/// Returns the complaint in one record (`priority,sequence,microseconds,flags;message`), if anything.
 fn complaint(record: &str) -> Option<String> {
     let (header, body) = record.split_once(';')?;
     let mut fields = header.split(',');

@@ -35,7 +35,7 @@ pub fn end(status: u8) -> ! {
 ///
 /// # Errors
 ///
-/// If the kernel does not let us.
+/// Fails if the kernel refuses.
 pub fn write_port(port: u16, value: u8) -> io::Result<()> {
     OpenOptions::new().write(true).open(PORTS)?.write_all_at(&[value], port.into())
 }

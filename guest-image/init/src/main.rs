@@ -2,8 +2,8 @@
 //! PID 1 of the guest.
 //!
 //! Mounts what programs expect, waits for its run if it is to be restored from a snapshot ([`restored`]), loads the driver, runs
-//! the one command the host asked for, and reports its exit status to the host. Whatever goes wrong on the way is said on the console and ends the machine with [`STATUS_FAILED`], never
-//! with the kernel panic that a PID 1 which simply exits would cause.
+//! the command that the host asked for, and reports its exit status to the host. A failure on the way is printed on the console
+//! and ends the machine with [`STATUS_FAILED`], never with the kernel panic that a PID 1 which simply exits would cause.
 
 mod command;
 mod console;
@@ -17,6 +17,7 @@ mod session;
 use std::panic::catch_unwind;
 use std::path::Path;
 
+use ersatz_guest_image::error_chain::chain;
 use ersatz_guest_image::run::DRIVER_PATH;
 use ersatz_init::driver;
 use ersatz_init::kernel_log::KernelLog;
@@ -50,7 +51,7 @@ fn main() {
     let status = match catch_unwind(run) {
         Ok(Ok(status)) => status,
         Ok(Err(error)) => {
-            eprintln!("ersatz-init: {}", with_causes(&error));
+            eprintln!("ersatz-init: {}", chain(&error));
             STATUS_FAILED
         }
         // The panic's message is on the console already.
@@ -79,14 +80,6 @@ fn run() -> Result<u8, InitError> {
     Ok(status)
 }
 
-/// An error and its causes, on one line. A cause that the error's own text ends with is not said twice.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes
-        .map(ToString::to_string)
-        .fold(error.to_string(), |text, cause| if text.ends_with(&cause) { text } else { format!("{text}: {cause}") })
-}
-
 /// Shows on the console what the kernel complained about since boot.
 fn repeat_complaints() {
     match KernelLog::open().and_then(|mut log| log.complaints()) {
@@ -95,6 +88,6 @@ fn repeat_complaints() {
                 eprintln!("ersatz-init: kernel log: {complaint}");
             }
         }
-        Err(error) => eprintln!("ersatz-init: cannot read the kernel log: {error}"),
+        Err(error) => eprintln!("ersatz-init: cannot read the kernel log: {}", chain(&error)),
     }
 }

@@ -11,21 +11,21 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum MountError {
     /// The mount point could not be made.
-    #[error("cannot make the mount point {target}: {source}")]
+    #[error("cannot make the mount point {target}")]
     MountPoint {
         /// The mount point.
         target: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file system could not be mounted.
-    #[error("cannot mount {kind} on {target}: {source}")]
+    #[error("cannot mount {kind} on {target}")]
     Mount {
         /// The type of file system.
         kind: &'static str,
         /// The mount point.
         target: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: Errno,
     },
 }
@@ -63,7 +63,7 @@ const FILE_SYSTEMS: &[FileSystem] = &[
 ///
 /// # Errors
 ///
-/// If one that is needed cannot be mounted. One that is mounted already is fine.
+/// Fails if one that is needed cannot be mounted. One that is mounted already is fine.
 pub fn mount_all() -> Result<Vec<MountError>, MountError> {
     let mut missing = Vec::new();
     for file_system in FILE_SYSTEMS {

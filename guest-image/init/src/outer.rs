@@ -2,7 +2,7 @@
 //! PID 1's other life: in the outer machine of `--accel nested`, where it makes KVM ready and runs the VMM.
 //!
 //! The host side is the VMM crate's `accel::nested`; what passes between the two is in `ersatz_guest_image::outer`. The
-//! console of the outer machine carries the kernel's log alone. All else, trouble of PID 1 included, goes by the
+//! console of the outer machine carries the kernel's log alone. All else, failures of PID 1 included, goes by the
 //! [`port`].
 
 mod collect;
@@ -15,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ersatz_guest_image::error_chain::chain;
 use ersatz_guest_image::kernel_module::{ModuleError, load_order};
 use ersatz_guest_image::outer::channel::Message;
 use ersatz_guest_image::outer::{JOB_PATH, Job, KVM_MODULES, MODULES_FOLDER, SHARE_MODULES, Share};
@@ -25,7 +26,7 @@ use thiserror::Error;
 
 use self::port::Port;
 
-/// How long the host may take to end the machine once it has been told that all is done.
+/// How long the host may take to end the machine once the job is reported as done.
 const FAREWELL: Duration = Duration::from_secs(30);
 
 /// Why the job could not be done.
@@ -34,8 +35,8 @@ pub enum OuterError {
     /// The port to the host could not be found or opened.
     #[error(transparent)]
     Port(#[from] port::PortError),
-    /// The file that says what to do cannot be used.
-    #[error("cannot use {JOB_PATH}: {0}")]
+    /// The file with the job cannot be used.
+    #[error("cannot use {JOB_PATH}")]
     Job(#[source] io::Error),
     /// A module is missing or malformed.
     #[error(transparent)]
@@ -43,17 +44,17 @@ pub enum OuterError {
     /// The kernel refused a module.
     #[error(transparent)]
     Load(#[from] driver::ModuleError),
-    /// The modules are loaded, but the kernel made no KVM of them.
-    #[error("cannot open /dev/kvm in the outer machine: {0}; its processor has no usable SVM")]
+    /// The modules are loaded, but KVM cannot be opened.
+    #[error("cannot open /dev/kvm in the outer machine, whose processor has no usable SVM")]
     Kvm(#[source] io::Error),
     /// A folder of the host could not be mounted.
-    #[error("cannot mount the host's folder '{tag}' on {target}: {source}")]
+    #[error("cannot mount the host's folder '{tag}' on {target}")]
     Share {
         /// The mount tag.
         tag: String,
         /// The mount point.
         target: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The command could not be started or waited for.
@@ -70,13 +71,13 @@ pub fn requested() -> bool {
 ///
 /// # Errors
 ///
-/// If there is no way to talk to the host. All other trouble is told to the host.
+/// Fails if the port to the host cannot be used. All other failures are reported to the host.
 pub fn run() -> Result<u8, OuterError> {
     let port = Port::open()?;
     port.send(&Message::Heartbeat);
     port::beat(&port);
     let status = work(&port).unwrap_or_else(|error| {
-        port.send(&Message::Failed(error.to_string()));
+        port.send(&Message::Failed(chain(&error).to_string()));
         crate::STATUS_FAILED
     });
     port.send(&Message::Ended(status));

@@ -39,7 +39,7 @@ mod ioctl {
 ///
 /// # Errors
 ///
-/// If the kernel refuses.
+/// Fails if the kernel refuses.
 pub fn reseed(seed: &[u8; SEED_SIZE]) -> io::Result<()> {
     let device = File::options().write(true).open("/dev/urandom")?;
     let size = i32::try_from(seed.len()).map_err(io::Error::other)?;
@@ -55,7 +55,7 @@ pub fn reseed(seed: &[u8; SEED_SIZE]) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// If the file cannot be written.
+/// Fails if the file cannot be written.
 pub fn give_machine_id() -> io::Result<()> {
     if fs::exists(MACHINE_ID)? {
         return Ok(());

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The way from a booted guest to one that has its run, by way of a snapshot.
+//! Turning a booted guest into one that has its run, by way of a snapshot.
 //!
-//! A guest that was told to wait for its run, and finds none in its initramfs, tells the host that it is ready and looks at its
-//! mailbox until there is a run in it. The host takes its snapshot meanwhile, so every guest that is restored from it wakes up here, with the
-//! clock and the random numbers of the snapshot. Both become the run's own before anything of the run starts.
+//! A guest that is to wait for its run, and finds none in its initramfs, reports to the host that it is ready and looks at its
+//! mailbox until there is a run in it. The host takes its snapshot meanwhile, so every guest that is restored from it wakes up
+//! here, with the clock and the random numbers of the snapshot. Both become the run's own before anything of the run starts.
 
 use std::fs;
 use std::io;
@@ -27,23 +27,23 @@ const BUS_LOOK: Duration = Duration::from_millis(2);
 /// How long they may take to be there.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What the kernel was told.
+/// The kernel's command line.
 const COMMAND_LINE: &str = "/proc/cmdline";
 /// Makes the kernel look for functions that were not there before.
 const RESCAN: &str = "/sys/bus/pci/rescan";
 /// One folder per PCI function.
 const FUNCTIONS: &str = "/sys/bus/pci/devices";
 
-/// Why there is no run.
+/// Why the run cannot be received.
 #[derive(Debug, Error)]
 pub enum RestoreError {
-    /// There is no telling whether there is a run to wait for.
+    /// The kernel's command line cannot be read.
     #[error("cannot read {COMMAND_LINE}")]
     CommandLine(#[source] io::Error),
     /// The mailbox cannot be used.
     #[error(transparent)]
     Mailbox(#[from] ReadError),
-    /// The host cannot be told.
+    /// The host cannot be notified.
     #[error("cannot tell the host that the guest is ready")]
     Ready(#[source] io::Error),
     /// The clock could not be set.
@@ -76,7 +76,7 @@ pub enum RestoreError {
 ///
 /// # Errors
 ///
-/// If there is no run to be had.
+/// Fails if the run cannot be received.
 pub fn receive_run() -> Result<(), RestoreError> {
     let line = fs::read_to_string(COMMAND_LINE).map_err(RestoreError::CommandLine)?;
     let is_waited_for = words(&line).any(|word| word == run::WAIT_FOR_RUN);
@@ -137,8 +137,8 @@ fn wait_for_gpus(header: &Header) -> Result<(), RestoreError> {
     }
 }
 
-/// Makes the kernel look for functions that it does not know yet. Those that it was about to make known by itself are known to drivers
-/// when this returns, since it is one at a time who adds functions.
+/// Makes the kernel look for functions that it does not know yet. Those that it was about to make known by itself are known to
+/// drivers when this returns, since the kernel adds functions one at a time.
 fn rescan() -> Result<(), RestoreError> {
     fs::write(RESCAN, "1").map_err(RestoreError::Rescan)
 }

@@ -23,7 +23,7 @@ nix::ioctl_write_int_bad!(
 ///
 /// # Errors
 ///
-/// If the terminal is another session's.
+/// Fails if the terminal is another session's.
 pub fn lead(terminal: &File) -> io::Result<()> {
     match setsid() {
         // A process that leads its group leads its session already, or never can.

@@ -15,7 +15,7 @@ use super::{ARCHIVES, BAR, DEVICE, HEADER_SIZE, Header, MailboxError, SIZE, VEND
 /// One folder per PCI function.
 const FUNCTIONS: &str = "/sys/bus/pci/devices";
 
-/// Why there is no run to be had from a mailbox.
+/// Why no run can be taken from a mailbox.
 #[derive(Debug, Error)]
 pub enum ReadError {
     /// The device is there and cannot be used.
@@ -23,11 +23,11 @@ pub enum ReadError {
     Map {
         /// Its folder in sysfs.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// What it holds makes no sense.
+    /// Its content is not valid.
     #[error(transparent)]
     Content(#[from] MailboxError),
 }
@@ -55,7 +55,7 @@ impl Mailbox {
     ///
     /// # Errors
     ///
-    /// If the device is there and cannot be mapped.
+    /// Fails if the device is there and cannot be mapped.
     pub fn find() -> Result<Option<Self>, ReadError> {
         let Some(path) = find(Path::new(FUNCTIONS)) else { return Ok(None) };
         Self::map(&path).map(Some).map_err(|source| ReadError::Map { path, source })
@@ -79,16 +79,16 @@ impl Mailbox {
     ///
     /// # Errors
     ///
-    /// If it is full and makes no sense.
+    /// Fails if it is full and its content is not valid.
     pub fn header(&self) -> Result<Option<Header>, ReadError> {
         Ok(read_header(|bytes| self.header.copy_to(bytes))?)
     }
 
-    /// The archives that a header stands in front of.
+    /// The archives behind a header.
     ///
     /// # Errors
     ///
-    /// If they cannot be mapped.
+    /// Fails if they cannot be mapped.
     pub fn archives(&self, header: &Header) -> io::Result<Vec<u8>> {
         let end = ARCHIVES.saturating_add(header.length).min(SIZE);
         let mut bytes = vec![0; usize::try_from(end).map_err(io::Error::other)?];

@@ -3,8 +3,8 @@
 //!
 //! One byte stream each way, cut into frames: kind (1 byte), length of the body (4 bytes, little-endian), body. That a
 //! single stream carries console, files and exit status keeps them in order: when [`Message::Ended`] arrives, all
-//! output has arrived before it. The host takes nothing on trust that comes out of the machine: frames are bounded, and
-//! what makes no sense is a [`ChannelError`].
+//! output has arrived before it. The host trusts nothing that comes out of the machine: frames are bounded, and
+//! a malformed one is a [`ChannelError`].
 
 use thiserror::Error;
 
@@ -51,14 +51,14 @@ pub enum Message {
     Ended(u8),
 }
 
-/// Why a stream makes no sense.
+/// Why a stream is malformed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ChannelError {
     /// A frame is longer than any sender makes one.
     #[error("a frame of {0} bytes on the outer machine's channel, where at most {MAX_BODY} are allowed")]
     TooLong(u32),
     /// A frame of no known kind, or of the wrong length or content for its kind.
-    #[error("a frame of kind {kind:#04x} with {length} bytes on the outer machine's channel makes no sense")]
+    #[error("a frame of kind {kind:#04x} with {length} bytes on the outer machine's channel is malformed")]
     Malformed {
         /// The kind.
         kind: u8,
@@ -154,11 +154,11 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Takes bytes as they come and hands every message that is complete to `sink`.
+    /// Takes bytes as they arrive and passes every complete message to `sink`.
     ///
     /// # Errors
     ///
-    /// If they make no sense. The stream is of no use from there on.
+    /// Fails if they are malformed. The stream cannot be used from there on.
     pub fn push(&mut self, bytes: &[u8], mut sink: impl FnMut(Message)) -> Result<(), ChannelError> {
         self.pending.extend_from_slice(bytes);
         let mut rest = &self.pending[..];
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_make_no_sense_are_refused() {
+    fn malformed_frames_are_refused() {
         for (kind, body) in
             [(0, &b""[..]), (0xff, b"x"), (0x10, b"x"), (0x18, b""), (0x18, b"ab"), (2, b"abc"), (0x15, b"")]
         {

@@ -12,7 +12,7 @@ use std::sync::{LazyLock, Mutex};
 use std::thread;
 
 use arbitrary::Arbitrary;
-use ersatz::gpu::{self, Place};
+use ersatz::gpu::{self, GpuAddress};
 use ersatz::spec::GpuSpec;
 use ersatz::vfio_user::backend::FunctionBackend;
 use ersatz::vfio_user::session;
@@ -94,7 +94,7 @@ static FILES: LazyLock<Files> = LazyLock::new(|| {
 });
 
 static BACKEND: LazyLock<Mutex<FunctionBackend>> =
-    LazyLock::new(|| Mutex::new(gpu::build_backend(&GpuSpec::new(VRAM), &Place::default(), false).unwrap()));
+    LazyLock::new(|| Mutex::new(gpu::build_backend(&GpuSpec::new(VRAM), &GpuAddress::default(), false).unwrap()));
 
 fn message(command: u8, flags: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![1, 0, command, 0];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `--accel kvm`: our own machine, with the GPUs on its bus.
+//! `--accel kvm`: the machine of this VMM, with the GPUs on its bus.
 
 use std::fs::File;
 use std::io;
@@ -9,16 +9,16 @@ use ersatz_device_model::fabric::{FABRIC_PORTS, Fabric};
 use thiserror::Error;
 
 use crate::console::output::ConsoleOutput;
-use crate::gpu::{self, Place};
+use crate::gpu::{self, GpuAddress};
 use crate::machine::{BusConnections, Console, FunctionFactory, Machine, MachineConfig, MachineError};
 use crate::outcome::Outcome;
 use crate::spec::{ArchiveError, GpuSpec, GuestSpec};
 use crate::supervisor::{Watch, supervise};
 
-/// Why there is no outcome.
+/// Why a guest has no outcome.
 #[derive(Debug, Error)]
 pub enum KvmRunError {
-    /// The machine could not be built, or not go on.
+    /// The machine could not be built, or could not continue.
     #[error(transparent)]
     Machine(#[from] MachineError),
     /// What the run brings could not be read.
@@ -34,18 +34,18 @@ pub enum KvmRunError {
 
 /// Runs a guest.
 ///
-/// Its console goes to `output`; `input` is read whenever it is readable, to its end. `said` hears of its exit counts, if
-/// they are wanted.
+/// Its console goes to `output`; `input` is read whenever it is readable, to its end. `progress` is called with the exit counts,
+/// if the run asks for them.
 ///
 /// # Errors
 ///
-/// If it could not be run. How the guest ended is an [`Outcome`].
+/// Fails if it could not be run. How the guest ended is an [`Outcome`].
 pub fn run(
     spec: &GuestSpec,
     output: ConsoleOutput,
     input: Option<File>,
     watch: &Watch,
-    said: &mut dyn FnMut(&str),
+    progress: &mut dyn FnMut(&str),
 ) -> Result<Outcome, KvmRunError> {
     let config = MachineConfig::linux(&spec.machine, spec.run.archive()?);
     let machine =
@@ -53,7 +53,7 @@ pub fn run(
     let handle = machine.handle();
     let outcome = supervise::<KvmRunError>(watch, &handle, || Ok(machine.run()?))?;
     if spec.run.exit_counts {
-        said(&format!("exits to the VMM: {}", handle.exits()));
+        progress(&format!("exits to the VMM: {}", handle.exits()));
     }
     Ok(outcome)
 }
@@ -62,7 +62,7 @@ pub fn run(
 ///
 /// # Errors
 ///
-/// If there are more than a fabric links.
+/// Fails if there are more than a fabric links.
 pub fn gpu_factories(devices: &[GpuSpec]) -> Result<Vec<FunctionFactory>, KvmRunError> {
     if devices.len() > usize::from(FABRIC_PORTS) {
         return Err(KvmRunError::TooMany(devices.len()));
@@ -74,7 +74,7 @@ pub fn gpu_factories(devices: &[GpuSpec]) -> Result<Vec<FunctionFactory>, KvmRun
 /// What makes one GPU once its machine has memory and interrupts.
 fn factory(spec: GpuSpec, index: u8, fabric: Fabric) -> FunctionFactory {
     Box::new(move |BusConnections { dma, interrupts, requester_id }: BusConnections| {
-        let place = Place { index, fabric, requester_id };
-        Ok(gpu::build(&spec, &place, dma, interrupts).map(|gpu| gpu as Arc<_>)?)
+        let address = GpuAddress { index, fabric, requester_id };
+        Ok(gpu::build(&spec, &address, dma, interrupts).map(|gpu| gpu as Arc<_>)?)
     })
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Does KVM really run a kernel here?
+//! Whether KVM really runs a kernel here.
 //!
 //! That `/dev/kvm` opens proves nothing: a KVM that runs in software may know simple instructions only, and stops in the
-//! middle of a kernel's boot. So a tiny guest, run by our own machine, does what every kernel does sooner or later: SSE2
+//! middle of a kernel's boot. So a tiny guest, run by this VMM's machine, does what every kernel does sooner or later: SSE2
 //! moves, a switch of page tables in 64-bit mode, and BMI2 shifts where the processor has them.
 
 use std::fmt;
@@ -11,7 +11,10 @@ use std::io;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+use ersatz_guest_image::error_chain::chain;
+
 use crate::machine::{CODE_ADDRESS, Console, End, Machine, MachineConfig, MachineError, Payload, VcpuError};
+use crate::threads::{Role, spawn};
 
 /// The KVM device.
 const KVM: &str = "/dev/kvm";
@@ -28,7 +31,7 @@ const ALL_GOOD: u8 = 42;
 /// How long the tiny guest may run; it takes a millisecond.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What this machine's KVM is good for.
+/// Whether this machine's KVM runs kernels, or why it does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It runs kernels.
@@ -88,7 +91,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Tries KVM out. Takes some milliseconds.
+/// Probes KVM. Takes some milliseconds.
 pub fn probe() -> Verdict {
     if let Err(error) = File::options().read(true).write(true).open(KVM) {
         return match error.kind() {
@@ -108,19 +111,20 @@ fn run_tiny_guest() -> Result<Option<End>, MachineError> {
     let machine = Machine::new(&config, Vec::new(), console)?;
     let handle = machine.handle();
     let (done, guest_ended) = channel::<()>();
-    let watchdog = std::thread::spawn(move || {
+    let watchdog = spawn(Role::ProbeWatchdog, move || {
         if guest_ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
             handle.stop();
         }
     });
+    let watchdog = watchdog.map_err(|source| MachineError::System { doing: "start the probe's watchdog", source })?;
     let end = machine.run();
     drop(done);
-    // It did nothing that can panic.
+    // The watchdog does nothing that can panic.
     let _ = watchdog.join();
     Ok(Some(end?).filter(|end| *end != End::Stopped))
 }
 
-/// What it means that the probe's code ended like this.
+/// Returns the verdict on how the probe's code ended.
 fn judge(end: Result<Option<End>, MachineError>) -> Verdict {
     match end {
         Ok(Some(End::Exited(ALL_GOOD))) => Verdict::Works,
@@ -130,13 +134,8 @@ fn judge(end: Result<Option<End>, MachineError>) -> Verdict {
         Err(MachineError::Vcpu { source: VcpuError::Emulation { bytes, state }, .. }) => {
             Verdict::OnlySimpleInstructions { instruction: bytes.0, offset: state.rip.wrapping_sub(CODE_ADDRESS) }
         }
-        Err(error) => Verdict::Fails(with_causes(&error)),
+        Err(error) => Verdict::Fails(chain(&error).to_string()),
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// The name of the instruction at an offset of the code, if it is one that is there to be tried.

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `--accel tcg`: the guest under QEMU's emulation, the GPU in this process, vfio-user between them.
 //!
-//! The [`devices`] are served first. QEMU ([`machine`]) is connected to us by descriptors that it inherits and nothing else: guest
-//! memory, the way to the devices' sockets, console, exit status, monitor; so there is no file to be left over. The kernel
-//! kills it when this process ends, however that comes about.
+//! The [`devices`] are served first. QEMU ([`machine`]) is connected to this process only by descriptors that it inherits: guest
+//! memory, the devices' sockets, console, exit status, monitor; so no file can be left over. The kernel kills it when this
+//! process ends for whatever reason.
 //!
-//! A guest either boots with its run in its initramfs, or is restored from a snapshot ([`restore`]), gets its run by the mailbox, and
-//! its GPUs plugged in.
+//! A guest either boots with its run in its initramfs, or is restored from a snapshot ([`restore`]), gets its run by the mailbox,
+//! and its GPUs plugged in.
 
 mod arguments;
 mod controls;
@@ -23,7 +23,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use thiserror::Error;
 
 use self::devices::{DeviceError, Devices};
-use self::guest::{Guest, Said, Talk};
+use self::guest::{ConsoleRelay, Guest, RelayEnd};
 use self::machine::{Machine, Role};
 use crate::console::output::ConsoleOutput;
 use crate::outcome::Outcome;
@@ -36,7 +36,7 @@ use crate::supervisor::{Watch, supervise};
 /// The kind of machine, where snapshots are kept.
 const KIND: &str = "tcg";
 
-/// Why there is no outcome.
+/// Why a guest has no outcome.
 #[derive(Debug, Error)]
 pub enum TcgError {
     /// A GPU could not be made or served.
@@ -50,14 +50,14 @@ pub enum TcgError {
     Initramfs {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
     /// QEMU could not be started or waited for.
     #[error(transparent)]
     Qemu(#[from] QemuError),
-    /// QEMU did not do what it was asked.
+    /// QEMU refused a request.
     #[error(transparent)]
     Monitor(#[from] QmpError),
     /// The machine could not be saved or loaded.
@@ -71,32 +71,34 @@ pub enum TcgError {
     Ended {
         /// How, as the system puts it.
         status: String,
-        /// The end of what it said.
+        /// The end of its messages.
         words: String,
     },
     /// The link between QEMU and a GPU broke.
-    #[error("GPU {index} and QEMU lost each other while the guest ran: {reason}; QEMU's last words: {words}")]
+    #[error(
+        "the connection between GPU {index} and QEMU broke while the guest ran: {reason}; QEMU's last words: {words}"
+    )]
     Lost {
         /// Number of the GPU.
         index: usize,
-        /// What the server said.
+        /// The server's error.
         reason: String,
-        /// The end of what QEMU said.
+        /// The end of QEMU's messages.
         words: String,
     },
     /// A descriptor could not be made or used.
-    #[error("cannot talk to QEMU")]
+    #[error("the connection to QEMU failed")]
     Io(#[from] io::Error),
 }
 
 /// Runs a guest.
 ///
-/// Its console goes to `talk.output`; `talk.input` is read whenever it is readable, to its end. With `cold` it boots; without, it
-/// starts from a snapshot, which is made if there is none.
+/// Its console goes to `relay.output`; `relay.input` is read whenever it is readable, to its end. With `cold` it boots; without,
+/// it starts from a snapshot, which is made if there is none.
 ///
 /// # Errors
 ///
-/// If it could not be run, or QEMU or a device failed. How the guest ended is an [`Outcome`].
+/// Fails if it could not be run, or QEMU or a device failed. How the guest ended is an [`Outcome`].
 pub fn run(
     spec: &GuestSpec,
     qemu: &Qemu,
@@ -104,17 +106,17 @@ pub fn run(
     output: ConsoleOutput,
     input: Option<File>,
     watch: &Watch,
-    said: &mut dyn FnMut(&str),
+    progress: &mut dyn FnMut(&str),
 ) -> Result<Outcome, TcgError> {
-    let mut talk = Talk::new(output, input);
+    let mut relay = ConsoleRelay::new(output, input);
     if !cold {
-        match restore::start(spec, qemu, talk.output(), watch, said)? {
-            restore::Started::Guest(guest) => return guest.run(&mut talk, watch),
+        match restore::start(spec, qemu, relay.output(), watch, progress)? {
+            restore::Started::Guest(guest) => return guest.run(&mut relay, watch),
             restore::Started::Ended(outcome) => return Ok(outcome),
             restore::Started::NoSnapshot => {}
         }
     }
-    boot(spec, qemu)?.run(&mut talk, watch)
+    boot(spec, qemu)?.run(&mut relay, watch)
 }
 
 /// Starts a guest that boots with its run.
@@ -127,12 +129,12 @@ fn boot(spec: &GuestSpec, qemu: &Qemu) -> Result<Guest, TcgError> {
 
 impl Guest {
     /// Runs until the guest ends, under supervision.
-    fn run(mut self, talk: &mut Talk, watch: &Watch) -> Result<Outcome, TcgError> {
+    fn run(mut self, relay: &mut ConsoleRelay, watch: &Watch) -> Result<Outcome, TcgError> {
         let controls = self.controls();
         supervise(watch, &*controls, || {
             loop {
-                // One that has its run says nothing new by being ready.
-                if let Said::Ended(end) = self.talk(talk)? {
+                // A guest that has its run is ready already.
+                if let RelayEnd::Ended(end) = self.relay(relay)? {
                     return Ok(end);
                 }
             }
@@ -144,7 +146,7 @@ impl Guest {
 fn initramfs(spec: &GuestSpec) -> Result<File, TcgError> {
     let archive = spec.run.archive()?;
     let path = &spec.machine.initramfs;
-    let failed = |source| TcgError::Initramfs { path: path.clone(), source };
+    let failed = |source| TcgError::Initramfs { path: path.to_path_buf(), source };
     let mut memory = File::from(memfd_create("ersatz-initramfs", MemfdFlags::CLOEXEC).map_err(io::Error::from)?);
     let length = io::copy(&mut File::open(path).map_err(failed)?, &mut memory).map_err(failed)?;
     // The kernel looks for the next archive at a multiple of 4.

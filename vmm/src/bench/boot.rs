@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The plan of `ersatz bench boot`: our machine with a GPU against QEMU's q35, with the kernel in both of its forms.
+//! The plan of `ersatz bench boot`: this VMM's machine with a GPU against QEMU's q35, with the kernel in both of its forms.
 //!
 //! Each VMM boots the kernel as an ELF file (QEMU by its PVH entry) and as a bzImage, which decompresses itself. All
 //! have the same memory, one vCPU and the same kernel command line.
@@ -11,12 +11,12 @@ use super::Plan;
 use super::contender::Contender;
 use crate::accel::nested::inside;
 use crate::qemu::Qemu;
-use crate::spec::{GpuSpec, GuestSpec, MachineSpec, RunSpec};
+use crate::spec::{GpuSpec, GuestSpec, MachineSpec, Resources, RunSpec};
 
-/// What the kernel is told.
+/// The kernel's command line.
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1";
 
-/// VRAM of the GPU that our machine has, and QEMU's has not.
+/// VRAM of the GPU in this VMM's machine, in bytes; QEMU's has no GPU.
 const VRAM: u64 = 1 << 30;
 
 /// The files of a comparison, by their paths where it is carried out.
@@ -59,14 +59,13 @@ pub fn plan(places: &Places, qemu: &Qemu, memory: u64, rounds: u32) -> Option<(P
     Some((Plan { contenders, rounds }, files))
 }
 
-/// Our guest.
+/// The guest of this VMM.
 fn guest(places: &Places, kernel: &Path, memory: u64) -> GuestSpec {
     let machine = MachineSpec {
-        kernel: kernel.to_owned(),
-        initramfs: places.initramfs.clone(),
+        kernel: kernel.to_owned().into(),
+        initramfs: places.initramfs.clone().into(),
         command_line: COMMAND_LINE.to_owned(),
-        vcpus: 1,
-        memory,
+        resources: Resources { vcpus: 1, memory },
     };
     let run = RunSpec {
         archives: Vec::new(),
@@ -78,7 +77,7 @@ fn guest(places: &Places, kernel: &Path, memory: u64) -> GuestSpec {
     GuestSpec { machine, run }
 }
 
-/// QEMU's guest.
+/// The guest of QEMU.
 fn q35(form: &str, kernel: &Path, places: &Places, qemu: &Qemu, memory: u64) -> Option<Contender> {
     let command = qemu.command();
     let mut words = strings(std::iter::once(command.get_program()).chain(command.get_args()))?;
@@ -128,7 +127,7 @@ mod tests {
         for ((path, content), contender) in files.iter().zip([0, 2]) {
             assert!(plan.contenders[contender].command.contains(&path.to_str().unwrap().to_owned()));
             let spec: GuestSpec = serde_json::from_slice(content).unwrap();
-            assert_eq!((spec.machine.memory, spec.machine.command_line.as_str()), (512 << 20, COMMAND_LINE));
+            assert_eq!((spec.machine.resources.memory, spec.machine.command_line.as_str()), (512 << 20, COMMAND_LINE));
         }
     }
 

@@ -13,6 +13,7 @@ use thiserror::Error;
 use super::footprint::{FootprintError, own_bytes};
 use super::init_program::GREETING;
 use crate::qemu::Tail;
+use crate::threads::{Role, spawn};
 
 /// How long a boot may take.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -39,7 +40,7 @@ pub struct Contender {
 /// What one boot took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// From exec to init's first word.
+    /// From exec to init's first output.
     pub boot: Duration,
     /// Resident bytes besides guest memory and VRAM.
     pub own_bytes: u64,
@@ -56,10 +57,13 @@ pub enum ContenderError {
     Spawn {
         /// The program.
         program: String,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
+    /// There is no thread left to read its output.
+    #[error("cannot follow what it prints")]
+    Follow(#[source] io::Error),
     /// Its output ended without init's greeting.
     #[error("it ended before init was up; the end of the console: {console}; its messages: {messages}")]
     Ended {
@@ -84,7 +88,7 @@ impl Contender {
     ///
     /// # Errors
     ///
-    /// If init does not come up.
+    /// Fails if init does not come up.
     pub fn boot(&self) -> Result<Sample, ContenderError> {
         let [program, arguments @ ..] = &self.command[..] else { return Err(ContenderError::Empty) };
         let mut command = Command::new(program);
@@ -94,10 +98,12 @@ impl Contender {
         let start = Instant::now();
         let child = command.spawn();
         let mut child = Killed(child.map_err(|source| ContenderError::Spawn { program: program.clone(), source })?);
-        let messages = child.0.stderr.take().map(Tail::follow).unwrap_or_default();
+        let follow = child.0.stderr.take().map(Tail::follow).transpose();
+        let messages = follow.map_err(ContenderError::Follow)?.unwrap_or_default();
         let (sender, receiver) = channel();
         if let Some(console) = child.0.stdout.take() {
-            std::thread::spawn(move || watch(console, |result| drop(sender.send(result))));
+            let body = move || watch(console, |result| drop(sender.send(result)));
+            spawn(Role::BenchConsole, body).map_err(ContenderError::Follow)?;
         }
         let messages = |patience| {
             messages.wait_for_end(patience);
@@ -118,7 +124,7 @@ impl Contender {
     }
 }
 
-/// Reads a console to its end; reports when the greeting was there, or all it said instead.
+/// Reads a console to its end; reports when the greeting arrived, or the end of the output without it.
 fn watch(mut console: ChildStdout, report: impl FnOnce(Result<Instant, String>)) {
     let mut said = Vec::new();
     let mut buffer = [0; 4096];

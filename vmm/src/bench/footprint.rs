@@ -20,7 +20,7 @@ pub enum FootprintError {
     Read {
         /// The process.
         pid: u32,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -46,7 +46,7 @@ struct Mapping {
 ///
 /// # Errors
 ///
-/// If the process is gone, or guest memory is not found in it.
+/// Fails if the process is gone, or guest memory is not found in it.
 pub fn own_bytes(pid: u32, guest: u64) -> Result<u64, FootprintError> {
     let text =
         std::fs::read_to_string(format!("/proc/{pid}/smaps")).map_err(|source| FootprintError::Read { pid, source })?;

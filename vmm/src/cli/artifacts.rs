@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Finding what to boot: the manifest that `cargo xtask build` left, or files given by hand.
+//! Finding the built files that a guest boots from: the manifest that `cargo xtask build` left, by series or by kernel.
 
 use std::path::{Path, PathBuf};
-use std::{env, io};
+use std::{env, fs, io};
 
+use ersatz_guest_image::kernel_release::release;
 use ersatz_guest_image::manifest::{FILE_NAME, Manifest, ManifestError};
+use ersatz_guest_image::pins::{PinError, Pins};
 use thiserror::Error;
 
-/// The kernel series taken when none is named.
-pub const DEFAULT_SERIES: &str = "7.2";
-
-/// Where built guests are, from the top of a clone: one folder a kernel series.
+/// Where built guests are, from the top of a clone: one folder per kernel series.
 const GUEST_FOLDER: &str = "target/guest";
 
 /// The variable that names the folder of the manifest to use.
@@ -28,38 +27,64 @@ pub enum KernelChoice {
 /// Why there is nothing to boot.
 #[derive(Debug, Error)]
 pub enum ArtifactError {
-    /// There is no manifest for the series anywhere that was searched.
+    /// No series was named, and the default is not known.
+    #[error(transparent)]
+    Pins(#[from] PinError),
+    /// No folder that was searched has a manifest for the series.
     #[error(
-        "no built guest for kernel {series} (searched {searched}); run `cargo xtask build` in the clone, or set ERSATZ_GUEST"
+        "no built guest for kernel {series} (searched {GUEST_FOLDER}/{series} from here up); run `cargo xtask build --kernel \
+         {series}` in the clone, or set {GUEST_VARIABLE}"
     )]
     NotBuilt {
         /// The series.
         series: String,
-        /// The folders that were searched.
-        searched: String,
     },
-    /// The manifest that was found is of another series.
-    #[error("ERSATZ_GUEST holds kernel {found}, not the {wanted} that --kernel asks for; unset ERSATZ_GUEST")]
+    /// The manifest that `$ERSATZ_GUEST` names is of another series.
+    #[error("{GUEST_VARIABLE} holds kernel {found}, not the {wanted} that --kernel asks for; unset {GUEST_VARIABLE}")]
     OtherSeries {
         /// The series asked for.
         wanted: String,
         /// The release found.
         found: String,
     },
+    /// A kernel was given as a file that does not contain its release.
+    #[error(
+        "{} does not say which kernel it is, so no driver can be found for it; give an initramfs that has one with --initramfs",
+        path.display()
+    )]
+    NoRelease {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A kernel was given as a file, and no driver was built for it.
+    #[error(
+        "{} is kernel {release}, for which no driver was built; give an initramfs that has one with --initramfs, or a series that \
+         was built with --kernel (there is {built})",
+        path.display()
+    )]
+    NoDriver {
+        /// The file.
+        path: PathBuf,
+        /// Its release.
+        release: String,
+        /// The releases that have a driver.
+        built: String,
+    },
     /// The manifest cannot be used.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     /// A file to boot from cannot be read.
-    #[error("cannot read the {what} {path}: {source}; {advice}")]
+    #[error("cannot read the {what} {}; {advice}", path.display())]
     Unreadable {
         /// What the file is.
         what: &'static str,
         /// Its path.
         path: PathBuf,
-        /// What the system said.
-        source: io::Error,
         /// What to do.
         advice: &'static str,
+        /// The system's error.
+        #[source]
+        source: io::Error,
     },
 }
 
@@ -67,7 +92,7 @@ pub enum ArtifactError {
 ///
 /// # Errors
 ///
-/// If it names a file and there is none.
+/// Fails if it is neither.
 pub fn parse_kernel(text: &str) -> Result<KernelChoice, String> {
     let is_series = text.split_once('.').is_some_and(|(major, minor)| {
         [major, minor].iter().all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
@@ -83,47 +108,101 @@ pub fn parse_kernel(text: &str) -> Result<KernelChoice, String> {
     }
 }
 
-/// The manifest for a series: in `$ERSATZ_GUEST`; else in the clone that the executable, then the current folder is in.
+/// Returns the manifest with the built files for `kernel`, or for the default series. For a kernel that is a file this is the
+/// manifest of the same release, since the driver must fit the kernel. With `own_initramfs` it need not, and there may be none.
 ///
 /// # Errors
 ///
-/// If there is none, or it cannot be used.
-pub fn manifest(series: &str) -> Result<Manifest, ArtifactError> {
+/// Fails if nothing was built for the kernel, or the manifest cannot be used.
+pub fn find(kernel: Option<&KernelChoice>, own_initramfs: bool) -> Result<Option<Manifest>, ArtifactError> {
+    match kernel {
+        None => manifest(None).map(Some),
+        Some(KernelChoice::Series(series)) => manifest(Some(series)).map(Some),
+        Some(KernelChoice::File(_)) if own_initramfs => Ok(manifest(None).ok()),
+        Some(KernelChoice::File(path)) => manifest_of_kernel(path).map(Some),
+    }
+}
+
+/// Returns the manifest of a series, or of the default one: in `$ERSATZ_GUEST`; else in the clone that contains the executable or
+/// the current folder.
+///
+/// # Errors
+///
+/// Fails if there is none, or it cannot be used.
+pub fn manifest(series: Option<&str>) -> Result<Manifest, ArtifactError> {
+    let series = match series {
+        Some(series) => series.to_owned(),
+        None => Pins::load()?.kernel(None)?.series.clone(),
+    };
     if let Some(folder) = env::var_os(GUEST_VARIABLE) {
         let manifest = Manifest::load(Path::new(&folder))?;
-        return if is_of_series(&manifest.release, series) {
+        return if is_of_series(&manifest.release, &series) {
             Ok(manifest)
         } else {
-            Err(ArtifactError::OtherSeries { wanted: series.to_owned(), found: manifest.release })
+            Err(ArtifactError::OtherSeries { wanted: series, found: manifest.release })
         };
     }
-    let starts = [env::current_exe().ok(), env::current_dir().ok()];
-    let folders: Vec<PathBuf> = starts
-        .iter()
-        .flatten()
-        .flat_map(|start| start.ancestors())
-        .map(|top| top.join(GUEST_FOLDER).join(series))
-        .collect();
-    match folders.iter().find(|folder| folder.join(FILE_NAME).is_file()) {
-        Some(folder) => Ok(Manifest::load(folder)?),
-        None => Err(ArtifactError::NotBuilt {
-            series: series.to_owned(),
-            searched: format!("{GUEST_FOLDER}/{series} from here up"),
-        }),
+    match guest_folders().map(|folder| folder.join(&series)).find(|folder| folder.join(FILE_NAME).is_file()) {
+        Some(folder) => Ok(Manifest::load(&folder)?),
+        None => Err(ArtifactError::NotBuilt { series }),
     }
+}
+
+/// Returns the manifest of the kernel in a file.
+fn manifest_of_kernel(path: &Path) -> Result<Manifest, ArtifactError> {
+    let image = fs::read(path).map_err(|source| ArtifactError::Unreadable {
+        what: "kernel",
+        path: path.to_owned(),
+        advice: "give another with --kernel",
+        source,
+    })?;
+    let release = release(&image).ok_or_else(|| ArtifactError::NoRelease { path: path.to_owned() })?;
+    let mut built = all_manifests();
+    match built.iter().position(|manifest| manifest.release == release) {
+        Some(fitting) => Ok(built.swap_remove(fitting)),
+        None => {
+            let mut releases: Vec<_> = built.into_iter().map(|manifest| manifest.release).collect();
+            releases.sort();
+            releases.dedup();
+            let built = if releases.is_empty() { "none".to_owned() } else { releases.join(", ") };
+            Err(ArtifactError::NoDriver { path: path.to_owned(), release: release.to_owned(), built })
+        }
+    }
+}
+
+/// Every manifest that can be loaded, of whatever series.
+fn all_manifests() -> Vec<Manifest> {
+    let folders: Vec<PathBuf> = match env::var_os(GUEST_VARIABLE) {
+        Some(folder) => vec![folder.into()],
+        None => {
+            let entries = guest_folders().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
+            entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
+        }
+    };
+    folders.iter().filter_map(|folder| Manifest::load(folder).ok()).collect()
+}
+
+/// The folders that may have built guests in them: that of the clone that the executable is in, then that of the current folder's.
+fn guest_folders() -> impl Iterator<Item = PathBuf> {
+    let starts = [env::current_exe().ok(), env::current_dir().ok()];
+    let folders = starts
+        .into_iter()
+        .flatten()
+        .map(|start| start.ancestors().map(|top| top.join(GUEST_FOLDER)).collect::<Vec<_>>());
+    folders.flatten()
 }
 
 /// Checks that a file can be opened, so that the error names the option and not the loader's step.
 ///
 /// # Errors
 ///
-/// If it cannot.
+/// Fails if it cannot.
 pub fn readable(what: &'static str, path: &Path, advice: &'static str) -> Result<(), ArtifactError> {
-    std::fs::File::open(path).map(drop).map_err(|source| ArtifactError::Unreadable {
+    fs::File::open(path).map(drop).map_err(|source| ArtifactError::Unreadable {
         what,
         path: path.to_owned(),
-        source,
         advice,
+        source,
     })
 }
 
@@ -153,5 +232,18 @@ mod tests {
         assert!(is_of_series("7.2-rc1", "7.2"));
         assert!(!is_of_series("7.20.1", "7.2"));
         assert!(!is_of_series("7.3.4", "7.2"));
+    }
+
+    #[test]
+    fn a_kernel_for_which_no_driver_was_built_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vmlinux");
+        fs::write(&path, b"\x7fELF..Linux version 1.2.3-mine (gcc)").unwrap();
+        let error = find(Some(&KernelChoice::File(path.clone())), false).unwrap_err();
+        assert!(matches!(&error, ArtifactError::NoDriver { release, .. } if release == "1.2.3-mine"), "{error}");
+        fs::write(&path, b"no kernel").unwrap();
+        let error = find(Some(&KernelChoice::File(path.clone())), false).unwrap_err();
+        assert!(error.to_string().contains("--initramfs"), "{error}");
+        assert!(find(Some(&KernelChoice::File(path)), true).is_ok());
     }
 }

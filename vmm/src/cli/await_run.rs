@@ -23,7 +23,7 @@ pub struct AwaitRunOptions {
 ///
 /// # Errors
 ///
-/// If the guest cannot be run at all, or the files cannot be used.
+/// Fails if the guest cannot be run at all, or the files cannot be used.
 pub fn run(options: &AwaitRunOptions) -> Result<u8, CommandError> {
     let outcome = await_run::run(&read_json(&options.machine)?, &mut say)?;
     write_outcome(&options.outcome, &outcome)?;

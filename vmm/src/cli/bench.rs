@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `ersatz bench`: figures of the VMM next to QEMU's.
+//! `ersatz bench`: measurements of the VMM beside QEMU's.
 
 use std::fs;
 use std::io;
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use ersatz_guest_image::manifest::Manifest;
 
-use super::artifacts::{self, DEFAULT_SERIES};
+use super::artifacts;
 use super::report::say;
 use super::{CommandError, size};
-use crate::accel::nested::{Console, Ground, OuterJob, Source, outer_memory, run_job};
+use crate::accel::nested::{Artifacts, Console, OuterJob, Source, outer_memory, run_job};
 use crate::accel::probe::probe;
 use crate::bench::boot::{Places, plan};
 use crate::bench::{initramfs, read_plan, run as carry_out};
@@ -58,16 +58,16 @@ struct BootOptions {
     /// Guest memory
     #[arg(long, value_name = "SIZE", value_parser = memory, default_value = "512M")]
     memory: u64,
-    /// Kernel series that was built
-    #[arg(long, value_name = "SERIES", default_value = DEFAULT_SERIES)]
-    kernel: String,
+    /// Kernel series that was built [default: the first in guest-image/kernels.toml]
+    #[arg(long, value_name = "SERIES")]
+    kernel: Option<String>,
 }
 
 /// Measures; returns the exit status.
 ///
 /// # Errors
 ///
-/// If something did not boot.
+/// Fails if something did not boot.
 pub fn run(options: &BenchOptions) -> Result<u8, CommandError> {
     match &options.what {
         What::CarryOut { plan } => {
@@ -75,7 +75,7 @@ pub fn run(options: &BenchOptions) -> Result<u8, CommandError> {
             Ok(0)
         }
         What::Boot(options) => {
-            let manifest = artifacts::manifest(&options.kernel)?;
+            let manifest = artifacts::manifest(options.kernel.as_deref())?;
             let verdict = probe();
             if verdict.works() {
                 say(&format!("measuring on this machine, since {verdict}"));
@@ -135,15 +135,15 @@ fn in_an_outer_machine(options: &BootOptions, manifest: &Manifest) -> Result<u8,
         folders: vec![(manifest.toolchain_root.clone(), ROOT_INSIDE.into())],
         collect: Vec::new(),
     };
-    let ground = Ground::new(manifest, Qemu::InRoot(manifest.toolchain_root.clone()));
+    let artifacts = Artifacts::new(manifest, Qemu::InRoot(manifest.toolchain_root.clone()));
     let memory = outer_memory(options.memory.saturating_add(QEMU_ROOM), 0);
     let mut console = Console { input: None, output: Box::new(io::stdout()), errors: Box::new(io::stderr()) };
     let stop = Event::new()?;
-    let status = run_job(&job, Vec::new(), &ground, memory, None, &mut console, &stop, &mut say)?;
+    let status = run_job(&job, Vec::new(), &artifacts, memory, None, &mut console, &stop, &mut say)?;
     Ok(status.unwrap_or(STATUS_INTERRUPTED))
 }
 
-/// Why there is no plan.
+/// The error of a path that cannot be in a plan.
 const NOT_UTF8: &str = "a path of the built guest is not UTF-8; build it in another folder";
 
 /// Reads `--memory`.

@@ -8,8 +8,9 @@ use clap::Args;
 
 use super::CommandError;
 use super::report::say;
+use crate::accel::accelerator::Accelerator;
 use crate::accel::nested::inside::{read_json, write_outcome};
-use crate::launch::{Carrier, Connection, launch};
+use crate::launch::{Connection, launch};
 use crate::spec::GuestSpec;
 
 /// Run a guest by its description, on KVM
@@ -28,19 +29,19 @@ pub struct BootSpecOptions {
 ///
 /// # Errors
 ///
-/// If the guest cannot be run at all, or the files cannot be used.
+/// Fails if the guest cannot be run at all, or the files cannot be used.
 pub fn run(options: &BootSpecOptions) -> Result<u8, CommandError> {
     let spec: GuestSpec = read_json(&options.spec)?;
     let connection = Connection {
         sink: Some(Box::new(io::stdout())),
         interactive: options.input,
-        // The host's end has taken what is meant for us.
+        // The host's end handles the escape keys.
         keys: false,
         verbatim: true,
         cold: true,
         progress: Box::new(say),
     };
-    let (outcome, _) = launch(&spec, &Carrier::Kvm, connection)?;
+    let (outcome, _) = launch(&spec, &Accelerator::Kvm, connection)?;
     write_outcome(&options.outcome, &outcome)?;
     Ok(outcome.status())
 }

@@ -16,7 +16,7 @@ pub struct CleanOptions {}
 ///
 /// # Errors
 ///
-/// If the cache cannot be found, or a file in it not be removed.
+/// Fails if the cache cannot be found, or a file in it not be removed.
 pub fn run(_: &CleanOptions) -> Result<u8, CommandError> {
     let store = SnapshotStore::open()?;
     let (count, bytes) = store.clear()?;

@@ -4,17 +4,17 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 use clap::Args;
 use ersatz_device_model::fabric::Fabric;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::caretaker::Caretaker;
-use super::guest::{bar_of, trace_path, vram_size};
+use super::socket_reaper::SocketReaper;
 use super::{CommandError, size};
-use crate::gpu::{self, Place};
+use crate::gpu::{self, GpuAddress};
 use crate::spec::GpuSpec;
+use crate::threads::{Role, spawn_scoped};
 use crate::vfio_user::server::{self, Clients, ServeError, Until};
 use crate::vfio_user::socket::Socket;
 
@@ -31,15 +31,8 @@ pub struct DeviceOptions {
     /// Unix socket to listen on, one for each GPU; a stale one is replaced
     #[arg(long = "socket", value_name = "PATH", required = true)]
     sockets: Vec<PathBuf>,
-    /// VRAM: a power of two from 2M to 1T; only what is touched takes memory
-    #[arg(long, value_name = "SIZE", value_parser = vram_size, default_value = "1G")]
-    vram: u64,
-    /// VRAM that BAR2 shows: a power of two from 2M on [default: all]
-    #[arg(long, value_name = "SIZE", value_parser = vram_size)]
-    bar: Option<u64>,
-    /// Write what the device sees to FILE (or to gpu0.trace, gpu1.trace... in the folder DIR)
-    #[arg(long, value_name = "FILE|DIR")]
-    trace: Option<PathBuf>,
+    #[command(flatten)]
+    gpu: GpuSpec,
     /// Keep the content of VRAM from one client to the next
     #[arg(long)]
     keep_vram: bool,
@@ -52,30 +45,34 @@ pub struct DeviceOptions {
 ///
 /// # Errors
 ///
-/// If the device cannot be made or the socket cannot be listened on.
+/// Fails if the device cannot be made or the socket cannot be listened on.
 pub fn run(options: &DeviceOptions) -> Result<u8, CommandError> {
     let stop = &interrupted()?;
-    let bar = bar_of(options.vram, options.bar)?;
     let fabric = Fabric::new();
     // Dropped after the sockets, which are then gone already.
-    let mut caretaker = Caretaker::appoint(&options.sockets)?;
+    let mut reaper = SocketReaper::start(&options.sockets)?;
     let mut devices = Vec::new();
-    for (index, path) in (0..).zip(&options.sockets) {
-        let trace = options.trace.as_deref().map(|path| trace_path(path, index, options.sockets.len()));
-        let place = Place { index, fabric: fabric.clone(), requester_id: 0 };
-        let backend = gpu::build_backend(&GpuSpec { vram: options.vram, bar, trace }, &place, options.keep_vram)?;
+    let count = u8::try_from(options.sockets.len()).unwrap_or(u8::MAX);
+    for ((index, path), gpu) in (0..).zip(&options.sockets).zip(options.gpu.repeat(count)?) {
+        let address = GpuAddress { index, fabric: fabric.clone(), requester_id: 0 };
+        let backend = gpu::build_backend(&gpu, &address, options.keep_vram)?;
         let socket = Socket::bind(path)?;
-        caretaker.take_over(&socket)?;
+        reaper.register(&socket)?;
         devices.push((socket, backend));
-        eprintln!("ersatz: {} of VRAM at {}; Ctrl-C ends", size::format(options.vram), path.display());
+        eprintln!("ersatz: {} of VRAM at {}; Ctrl-C ends", size::format(gpu.vram), path.display());
     }
     let until = if options.once { Until::FirstClientLeft } else { Until::Stopped };
     let ends: Vec<Result<(), ServeError>> = thread::scope(|scope| {
-        let serve = |(socket, backend): (Socket, _)| {
-            scope.spawn(move || server::serve(socket.listener(), backend, until, Clients::Anyone, stop))
+        let serve = |(index, (socket, backend)): (u8, (Socket, _))| {
+            let body = move || server::serve(socket.listener(), backend, until, Clients::Anyone, stop);
+            spawn_scoped(scope, Role::VfioUserServer(index), body)
         };
-        let servers: Vec<_> = devices.into_iter().map(serve).collect();
-        servers.into_iter().map(|server| server.join().unwrap_or(Err(ServeError::Panicked))).collect()
+        let servers: Vec<_> = (0..).zip(devices).map(serve).collect();
+        let join = |server: io::Result<ScopedJoinHandle<'_, _>>| match server {
+            Ok(server) => server.join().unwrap_or(Err(ServeError::Panicked)),
+            Err(error) => Err(ServeError::Thread(error)),
+        };
+        servers.into_iter().map(join).collect()
     });
     Ok(ends.into_iter().collect::<Result<(), _>>().map(|()| 0)?)
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Time limits as people type them: `90`, `90s`, `5m`, `none`.
+//! Time limits as users type them: `90`, `90s`, `5m`, `none`.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub struct Limit(pub Option<Duration>);
 ///
 /// # Errors
 ///
-/// If the text is not of that form, or is zero, or over a year.
+/// Fails if the text is not of that form, or is zero, or over a year.
 pub fn parse(text: &str) -> Result<Limit, LimitError> {
     const YEAR: u64 = 365 * 24 * 3600;
     if text == "none" {

@@ -2,19 +2,19 @@
 //! The command line: `ersatz run`, `test`, `device`, `trace`, `bench`, `clean`.
 //!
 //! Each command has a module with its options and what it does. Options that several share are in [`guest`]; how values are
-//! read is in [`size`], [`limit`] and [`artifacts`]; [`usage`] says in one line what is wrong with bad ones.
+//! read is in [`size`], [`limit`] and [`artifacts`]; [`usage`] reports bad ones in one line.
 
 pub mod artifacts;
 pub mod await_run;
 pub mod bench;
 pub mod boot_spec;
-pub mod caretaker;
 pub mod clean;
 pub mod device;
 pub mod guest;
 pub mod limit;
 pub mod report;
 pub mod run;
+pub mod socket_reaper;
 pub mod test;
 pub mod trace;
 pub mod usage;
@@ -23,8 +23,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use ersatz_device_model::size;
+use ersatz_guest_image::error_chain::chain;
 
 use crate::outcome::{STATUS_FAILED, STATUS_USAGE};
 
@@ -52,7 +53,7 @@ Examples:
   ersatz trace summary gpu0.trace           what a device saw and did
 
 Exit status: the guest command's own, or
-    2  arguments that make no sense         121  the guest kernel panicked
+    2  bad arguments                        121  the guest kernel panicked
   122  a WARN, BUG or Oops in the guest     123  the guest ended without saying how
   124  the time limit was reached           125  ersatz itself or QEMU failed
   130  interrupted";
@@ -66,8 +67,8 @@ enum Command {
     BootSpec(boot_spec::BootSpecOptions),
     #[command(name = crate::accel::nested::await_run::COMMAND, hide = true)]
     AwaitRun(await_run::AwaitRunOptions),
-    #[command(name = caretaker::COMMAND, hide = true)]
-    Caretaker(caretaker::CaretakerOptions),
+    #[command(name = socket_reaper::COMMAND, hide = true)]
+    SocketReaper(socket_reaper::SocketReaperOptions),
     Trace(trace::TraceArgs),
     Bench(bench::BenchOptions),
     Clean(clean::CleanOptions),
@@ -79,10 +80,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         .format_timestamp(None)
         .format_target(false)
         .init();
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            // A closed pipe (`ersatz --help | head`) is no failure.
+            // A closed pipe (`ersatz --help | head`) is not a failure.
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
@@ -97,7 +98,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Device(options) => device::run(&options),
         Command::BootSpec(options) => boot_spec::run(&options),
         Command::AwaitRun(options) => await_run::run(&options),
-        Command::Caretaker(options) => caretaker::run(&options),
+        Command::SocketReaper(options) => socket_reaper::run(&options),
         Command::Trace(options) => trace::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Clean(options) => clean::run(&options),
@@ -105,43 +106,45 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match result {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("ersatz: {}", with_causes(error.as_ref()));
+            eprintln!("ersatz: {}", chain(error.as_ref()));
             ExitCode::from(STATUS_FAILED)
         }
     }
 }
 
-/// An error and its causes, on one line. A cause that the error's own text ends with is not said twice.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text.replace('\n', "; ")
+/// Reads the command line.
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// The command line that is accepted: the options as they are defined, with the defaults of each command.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommand("test", test::with_defaults)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_options_are_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
-    fn causes_are_said_once() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("outer: {0}")]
-        struct Outer(#[source] std::num::ParseIntError);
-        let cause = "x".parse::<u8>().unwrap_err();
-        assert_eq!(with_causes(&Outer(cause)), "outer: invalid digit found in string");
+    fn tests_have_less_vram_unless_told_otherwise() {
+        let vram = |words: &[&str]| {
+            let arguments = std::iter::once(&"ersatz").chain(words).map(OsString::from);
+            match parse(arguments).unwrap().command {
+                Command::Run(options) => options.guest.gpu.vram,
+                Command::Test(options) => options.guest.gpu.vram,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(vram(&["run"]), 1 << 30);
+        assert_eq!(vram(&["test"]), 256 << 20);
+        assert_eq!(vram(&["test", "--vram", "2M"]), 2 << 20);
     }
 }

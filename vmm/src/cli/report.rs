@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What is said about a run on standard error: what was chosen, and how it ended if that was not well.
+//! Messages about a run on standard error: what was chosen, and how the run ended unless it succeeded.
 
 use std::io::{self, Write};
 
@@ -18,13 +18,13 @@ pub enum Shown {
     Not,
 }
 
-/// Says one thing.
+/// Prints a message.
 pub fn say(text: &str) {
-    // Standard error that is closed is no reason to end.
+    // The run goes on without standard error.
     let _ = writeln!(io::stderr(), "ersatz: {text}");
 }
 
-/// Says how a run ended, unless its exit status says it all.
+/// Prints how a run ended, unless its exit status is the guest command's.
 pub fn ending(outcome: &Outcome, log: &ConsoleLog, shown: Shown) {
     let Some(text) = text(outcome, log) else { return };
     if shown == Shown::Not {
@@ -35,11 +35,11 @@ pub fn ending(outcome: &Outcome, log: &ConsoleLog, shown: Shown) {
     say(&text);
 }
 
-/// How a run ended, in words, unless its exit status says it all.
+/// Returns how a run ended, in words, unless its exit status is the guest command's.
 pub fn text(outcome: &Outcome, log: &ConsoleLog) -> Option<String> {
     Some(match outcome {
         Outcome::Exited(_) => return None,
-        Outcome::Stopped => "the guest ended without saying how its command did".to_owned(),
+        Outcome::Stopped => "the guest ended without reporting how its command ended".to_owned(),
         Outcome::Panicked => match log.panic() {
             Some(line) => format!("the guest kernel panicked: {line}"),
             None => "the guest kernel panicked".to_owned(),

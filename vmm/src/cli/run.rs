@@ -7,15 +7,12 @@ use std::time::Duration;
 use clap::Args;
 
 use super::CommandError;
-use super::guest::{Defaults, GuestOptions, Mode};
+use super::guest::{GuestOptions, Mode};
 use super::report::{self, Shown};
 use crate::launch::{Connection, launch};
 
 /// The time limit of a command, unless `--timeout` says otherwise. A shell has none.
 const COMMAND_LIMIT: Duration = Duration::from_secs(600);
-
-/// VRAM of each GPU in bytes, unless `--vram` says otherwise.
-const VRAM: u64 = 1 << 30;
 
 /// Boot a guest with its GPUs; run a command in it, or a shell
 ///
@@ -24,7 +21,7 @@ const VRAM: u64 = 1 << 30;
 #[derive(Debug, Args)]
 pub struct RunOptions {
     #[command(flatten)]
-    guest: GuestOptions,
+    pub(super) guest: GuestOptions,
     /// How the driver registers VRAM: one for all GPUs, or one each
     #[arg(
         long,
@@ -47,12 +44,12 @@ pub struct RunOptions {
 ///
 /// # Errors
 ///
-/// If the guest cannot be run at all. How it ended, however badly, is a status.
+/// Fails if the guest cannot be run at all. How it ended, however badly, is a status.
 pub fn run(options: &RunOptions) -> Result<u8, CommandError> {
     let is_shell = options.command.is_empty();
-    let defaults = Defaults { limit: (!is_shell).then_some(COMMAND_LIMIT), vram: VRAM };
-    let guest = options.guest.guest(&options.mode, (!is_shell).then_some(&options.command), defaults)?;
-    let carrier = options.guest.carrier(guest.manifest.as_ref())?;
+    let limit = (!is_shell).then_some(COMMAND_LIMIT);
+    let guest = options.guest.guest(&options.mode, (!is_shell).then_some(&options.command), limit)?;
+    let accelerator = options.guest.accelerator(guest.manifest.as_ref())?;
     let connection = Connection {
         sink: Some(Box::new(io::stdout())),
         interactive: is_shell || options.interactive,
@@ -61,7 +58,7 @@ pub fn run(options: &RunOptions) -> Result<u8, CommandError> {
         cold: options.guest.is_cold(),
         progress: Box::new(report::say),
     };
-    let (outcome, log) = launch(&guest.spec, &carrier, connection)?;
+    let (outcome, log) = launch(&guest.spec, &accelerator, connection)?;
     report::ending(&outcome, &log, Shown::Already);
     Ok(outcome.status())
 }

@@ -10,13 +10,13 @@ pub mod report;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Command, ValueEnum};
 use ersatz_guest_image::run::TESTS_PATH;
 
 use self::ktap::Counts;
 use self::report::{Report, Style};
 use super::CommandError;
-use super::guest::{Defaults, GuestOptions, Mode};
+use super::guest::{GuestOptions, Mode};
 use super::report::{self as ending, Shown, say};
 use crate::launch::{Connection, launch};
 use crate::outcome::{Outcome, STATUS_FAILED};
@@ -24,9 +24,12 @@ use crate::outcome::{Outcome, STATUS_FAILED};
 /// The tests, in the guest.
 const PROGRAM: &str = TESTS_PATH;
 
-/// Half an hour a boot: a full suite under emulation on a busy machine takes a third of that. VRAM that the tests can fill in
-/// bearable time; with more they skip those that do.
-const DEFAULTS: Defaults = Defaults { limit: Some(Duration::from_secs(1800)), vram: 256 << 20 };
+/// How long a guest may run: three times what the full suite takes under emulation on a busy machine.
+const LIMIT: Option<Duration> = Some(Duration::from_secs(1800));
+
+/// VRAM of each GPU, unless `--vram` says otherwise: the tests can fill it in acceptable time. With more VRAM they skip those
+/// that do.
+const VRAM: &str = "256M";
 
 /// Exit status when all tests passed.
 const PASS: u8 = 0;
@@ -41,7 +44,7 @@ const SKIP: u8 = 4;
 #[derive(Debug, Args)]
 pub struct TestOptions {
     #[command(flatten)]
-    guest: GuestOptions,
+    pub(super) guest: GuestOptions,
     /// Memory types to run the tests with, each in a guest of its own
     #[arg(
         long,
@@ -69,12 +72,17 @@ pub struct TestOptions {
     filter: Vec<String>,
 }
 
+/// Changes the defaults of options that all guests have to those of tests.
+pub fn with_defaults(command: Command) -> Command {
+    command.mut_arg("vram", |vram| vram.default_value(VRAM))
+}
+
 /// How results are reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// A line a test, and a summary.
+    /// A line per test, and a summary.
     Human,
-    /// KTAP version 1; with several memory types one subtest each.
+    /// KTAP version 1; with several memory types one subtest for each.
     Ktap,
 }
 
@@ -82,7 +90,7 @@ pub enum Format {
 ///
 /// # Errors
 ///
-/// If a guest cannot be run at all.
+/// Fails if a guest cannot be run at all.
 pub fn run(options: &TestOptions) -> Result<u8, CommandError> {
     // A list does not depend on the memory type.
     let modes = if options.list { &options.mode[..1] } else { &options.mode[..] };
@@ -103,7 +111,7 @@ pub fn run(options: &TestOptions) -> Result<u8, CommandError> {
             writeln!(io::stdout(), "{verdict} {number} {}{note}", mode.name())?;
         }
         statuses.push(status);
-        // An end that is no test's result says something about the machine, not about the memory type.
+        // Any other end is a failure of the machine, not of the memory type.
         if !matches!(status, PASS | FAIL | SKIP) {
             break;
         }
@@ -111,7 +119,7 @@ pub fn run(options: &TestOptions) -> Result<u8, CommandError> {
     Ok(combined(&statuses))
 }
 
-/// Runs the tests in one guest, or in one each.
+/// Runs the tests in one guest, or each in a guest of its own.
 fn run_in_mode(options: &TestOptions, mode: Mode, style: Style) -> Result<u8, CommandError> {
     let report = Report::new(Box::new(io::stdout()), style);
     let started = Instant::now();
@@ -140,13 +148,13 @@ fn run_in_one_guest(options: &TestOptions, mode: Mode, report: &Report) -> Resul
         words.push("--list".to_owned());
     }
     words.extend(options.filter.iter().cloned());
-    let mut guest = options.guest.guest(&[mode], Some(&words), DEFAULTS)?;
+    let mut guest = options.guest.guest(&[mode], Some(&words), LIMIT)?;
     for gpu in &mut guest.spec.run.devices {
         if options.mode.len() > 1 {
             gpu.trace = gpu.trace.take().map(|path| mode.beside(&path));
         }
     }
-    let carrier = options.guest.carrier(guest.manifest.as_ref())?;
+    let accelerator = options.guest.accelerator(guest.manifest.as_ref())?;
     let connection = Connection {
         sink: Some(Box::new(report.clone())),
         interactive: false,
@@ -155,28 +163,28 @@ fn run_in_one_guest(options: &TestOptions, mode: Mode, report: &Report) -> Resul
         cold: options.guest.is_cold(),
         progress: Box::new(say),
     };
-    let (outcome, log) = launch(&guest.spec, &carrier, connection)?;
+    let (outcome, log) = launch(&guest.spec, &accelerator, connection)?;
     ending::ending(&outcome, &log, Shown::Not);
     Ok(outcome)
 }
 
-/// The status of one guest: what it says, if what it reported bears that out.
+/// Returns the status of one guest: its own, unless its report contradicts that.
 fn status(outcome: &Outcome, counts: Counts) -> u8 {
     match outcome {
-        // `ersatz-guest-tests` says so itself when a filter fits nothing; there is no report then.
+        // `ersatz-guest-tests` reports a filter that fits no test itself; there is no report then.
         Outcome::Exited(PASS | FAIL | SKIP) if counts.planned.is_some() && !counts.is_complete() => {
             say(&format!("{} of {:?} planned tests have a result", counts.results(), counts.planned));
             STATUS_FAILED
         }
         Outcome::Exited(PASS) if counts.failed > 0 || counts.passed == 0 => {
-            say("the tests' exit status says that they passed, their report does not");
+            say("the tests' exit status is that of success, but their report has failures or no passes");
             STATUS_FAILED
         }
         outcome => outcome.status(),
     }
 }
 
-/// One status for several guests: the first that is no result of tests, else failed, else passed, else skipped.
+/// Returns one status for several guests: the first that is not a result of tests, else failed, else passed, else skipped.
 fn combined(statuses: &[u8]) -> u8 {
     let other = statuses.iter().find(|status| !matches!(**status, PASS | FAIL | SKIP));
     let rank = [FAIL, PASS, SKIP].into_iter().find(|status| statuses.contains(status));

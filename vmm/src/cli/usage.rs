@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Bad arguments, said in one line: what is wrong, why, what to type instead.
+//! Bad arguments, reported in one line: what is wrong, why, what to type instead.
 //!
 //! clap explains an error in a paragraph with blank lines and a usage summary; in a log or a script that is noise. Its
 //! text is kept, its layout is not.
 
 use clap::error::{Error, ErrorKind};
 
-/// The one line for an error of clap's; not for those that display help or the version.
+/// Returns the one line for an error of clap's that does not display help or the version.
 pub fn one_line(error: &Error) -> String {
     let text = error.to_string();
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
@@ -22,7 +22,7 @@ pub fn one_line(error: &Error) -> String {
         }
         line.push_str(part.strip_prefix("error: ").unwrap_or(part));
     }
-    // Errors about a value already say what to type; the others name where to look.
+    // Errors about a value already contain what to type; the others get a reference to the help.
     if !matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
         line.push_str(&format!("; type `{} --help` for what there is", command_of(&text)));
     }

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Keys that are meant for us and not for the guest: those behind Ctrl-A, as in QEMU.
+//! Keys that are commands and not input for the guest: those after Ctrl-A, as in QEMU.
 
 /// Ctrl-A.
 const PREFIX: u8 = 0x01;
 
-/// Tells the keys apart.
+/// Separates commands from input for the guest.
 #[derive(Debug, Default)]
 pub struct Keys {
     after_prefix: bool,
 }
 
 impl Keys {
-    /// Takes what was typed: appends to `guest` what is for the guest. True once Ctrl-A x was typed; what follows is dropped.
+    /// Takes what was typed and appends to `guest` what is for the guest. Returns true once Ctrl-A x was typed; what follows is
+    /// dropped.
     pub fn take(&mut self, typed: &[u8], guest: &mut Vec<u8>) -> bool {
         for &byte in typed {
             if !std::mem::take(&mut self.after_prefix) {

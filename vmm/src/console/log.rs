@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a guest's console said, as far as anyone wants to know later: the last lines, and whether the kernel complained.
+//! What is kept of a guest's console output: the last lines, and whether the kernel complained.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ const LINES: usize = 400;
 /// Bytes kept of a line; the rest of a longer one is dropped.
 const LINE_BYTES: usize = 1024;
 
-/// Starts of messages with which a kernel says that something is wrong with itself or with a module.
+/// Starts of messages by which a kernel reports that something is wrong with itself or with a module.
 const COMPLAINTS: [&str; 16] = [
     "WARNING: ",
     "BUG: ",
@@ -29,7 +29,7 @@ const COMPLAINTS: [&str; 16] = [
     "list_del corruption",
 ];
 
-/// In front of what PID 1 found in the kernel's log and the console may not have shown.
+/// Before a message of the kernel's log that PID 1 repeats, since the console may not have shown it.
 const REPEATED: &str = "ersatz-init: kernel log: ";
 
 /// The line that ends a kernel.
@@ -49,7 +49,7 @@ struct State {
 }
 
 impl ConsoleLog {
-    /// An empty log.
+    /// Returns an empty log.
     pub fn new() -> Self {
         Self::default()
     }
@@ -58,7 +58,7 @@ impl ConsoleLog {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what the console said next; lines may come in any pieces.
+    /// Takes the next output of the console; lines may come in any pieces.
     pub fn push(&self, bytes: &[u8]) {
         let mut state = self.state();
         for &byte in bytes {
@@ -70,19 +70,19 @@ impl ConsoleLog {
         }
     }
 
-    /// The line by which the kernel said that it panicked.
+    /// Returns the line that reports the kernel's panic.
     pub fn panic(&self) -> Option<String> {
         let state = self.state();
         // The machine may be gone before the line was ended.
         state.panic.clone().or_else(|| Some(clean(&state.partial)).filter(|line| kernel_text(line).starts_with(PANIC)))
     }
 
-    /// The first line by which the kernel complained.
+    /// Returns the first complaint of the kernel.
     pub fn complaint(&self) -> Option<String> {
         self.state().complaint.clone()
     }
 
-    /// Forgets all so far, but for the number of lines.
+    /// Drops everything so far except the number of lines.
     pub fn clear(&self) {
         let mut state = self.state();
         *state = State { total: state.total, ..State::default() };
@@ -129,7 +129,7 @@ impl State {
     }
 }
 
-/// What a kernel message says, without the time and, where there is one, the task or CPU in front.
+/// Returns the text of a kernel message, without the time and, where there is one, the task or CPU in front.
 ///
 /// Programs in the guest print to the same console: one that prints "WARNING: " at the start of a line is taken for the
 /// kernel only if a time stands in front.
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_a_complaint_is_none() {
+    fn what_only_looks_like_a_complaint_does_not_count() {
         for text in [
             "WARNING: said by a program",
             "[note] WARNING: said by a program",

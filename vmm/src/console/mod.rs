@@ -2,7 +2,7 @@
 //! Between the guest's serial port and the user: the same for every accelerator.
 //!
 //! What the guest sends goes through [`log`] (which notices panics and other complaints of its kernel, and keeps the last
-//! lines) to wherever the command wants it; what the user types goes through [`keys`] to the guest; [`terminal`] takes
+//! lines) to the sink of the command; what the user types goes through [`keys`] to the guest; [`terminal`] takes
 //! the user's terminal and gives it back.
 
 pub mod keys;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Where a guest's console goes: to the log, and to whoever reads along.
+//! Where a guest's console output goes: to the log, and to a sink.
 
 use std::io::{self, Write};
 
@@ -22,7 +22,7 @@ pub struct ConsoleOutput {
 }
 
 impl ConsoleOutput {
-    /// To `log`, and to `sink` in this style.
+    /// Returns an output to `log`, and to `sink` in this style.
     pub fn new(log: ConsoleLog, sink: Option<Box<dyn Write + Send>>, style: Style) -> Self {
         Self { log, sink, style }
     }
@@ -39,7 +39,7 @@ impl Write for ConsoleOutput {
                     sink.write_all(&kept)
                 }
             };
-            // `ersatz run | head` is no reason to end the guest: its exit status is wanted still.
+            // `ersatz run | head` does not end the guest: the exit status still counts.
             if shown.is_err() {
                 self.sink = None;
             }

@@ -5,16 +5,16 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::thread;
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::keys::Keys;
+use crate::threads::{Role, spawn};
 
 /// What ends a shell that reads from something else than a terminal: Ctrl-D.
 const END_OF_INPUT: u8 = 0x04;
 
-/// Standard input in raw mode; dropping this gives it back as it was, also when we panic. Signals must not end the process
+/// Standard input in raw mode; dropping this restores it, also in a panic. Signals must not end the process
 /// meanwhile but lead to a return from `main`.
 #[derive(Debug)]
 pub struct RawTerminal {
@@ -26,7 +26,7 @@ impl RawTerminal {
     ///
     /// # Errors
     ///
-    /// If it is one and cannot be set up.
+    /// Fails if it is one and cannot be set up.
     pub fn take() -> io::Result<Option<Self>> {
         let stdin = io::stdin();
         if !stdin.is_terminal() {
@@ -42,17 +42,17 @@ impl RawTerminal {
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
-        // A terminal that is gone needs nothing back.
+        // A terminal that is gone cannot be restored.
         let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &self.before);
     }
 }
 
 /// Passes what is typed on to the guest, on a thread of its own; the returned file is the guest's end of it. When Ctrl-A x is
-/// typed on a terminal and `with_keys` is set, calls `quit`. At the end of input that is no terminal, sends what ends a shell.
+/// typed on a terminal and `with_keys` is set, calls `quit`. At the end of input from a file or pipe, sends what ends a shell.
 ///
 /// # Errors
 ///
-/// If there are no descriptors or threads to be had.
+/// Fails if there is no descriptor or thread left.
 pub fn follow_input(with_keys: bool, quit: impl FnOnce() + Send + 'static) -> io::Result<File> {
     let (guest, mut ours) = UnixStream::pair()?;
     let from_terminal = io::stdin().is_terminal();
@@ -70,7 +70,7 @@ pub fn follow_input(with_keys: bool, quit: impl FnOnce() + Send + 'static) -> io
                     bytes.push(END_OF_INPUT);
                 }
             } else if !(from_terminal && with_keys) {
-                // What a program or file says is for the guest, whatever it looks like.
+                // Input from a program or file is for the guest, even bytes that are keys.
                 bytes.extend_from_slice(&typed[..count]);
             } else if keys.take(&typed[..count], &mut bytes) {
                 quit();
@@ -82,6 +82,6 @@ pub fn follow_input(with_keys: bool, quit: impl FnOnce() + Send + 'static) -> io
         }
     };
     // Ends with the process: a read of standard input cannot be interrupted.
-    thread::Builder::new().name("input".to_owned()).spawn(pump)?;
+    spawn(Role::Input, pump)?;
     Ok(File::from(OwnedFd::from(guest)))
 }

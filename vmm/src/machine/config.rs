@@ -65,11 +65,11 @@ impl MachineConfig {
     /// A machine that boots Linux, with an archive behind its initramfs; that may be empty.
     pub fn linux(spec: &MachineSpec, initramfs_tail: Vec<u8>) -> Self {
         Self {
-            vcpus: spec.vcpus,
-            memory: spec.memory,
+            vcpus: spec.resources.vcpus,
+            memory: spec.resources.memory,
             payload: Payload::Linux {
-                kernel: spec.kernel.clone(),
-                initramfs: spec.initramfs.clone(),
+                kernel: spec.kernel.clone().into(),
+                initramfs: spec.initramfs.clone().into(),
                 initramfs_tail,
                 command_line: spec.command_line.clone(),
             },

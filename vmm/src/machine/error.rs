@@ -76,13 +76,13 @@ pub enum MachineError {
     System {
         /// What was to be done.
         doing: &'static str,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
     /// The event loop failed.
-    #[error("the event loop failed: {0}")]
-    Events(event_manager::Error),
+    #[error("the event loop failed")]
+    Events(#[source] event_manager::Error),
     /// A vCPU could not go on.
     #[error("vCPU {vcpu} cannot go on")]
     Vcpu {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The machine's event loop: console input and what PCI functions report, until the machine ends. It runs on the thread that called
-//! [`Machine::run`](super::Machine::run).
+//! The machine's event loop: console input and what PCI functions report, until the machine ends. It runs on the thread that
+//! called [`Machine::run`](super::Machine::run).
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -26,7 +26,7 @@ impl Ending {
     ///
     /// # Errors
     ///
-    /// If no eventfd can be had.
+    /// Fails if no eventfd can be had.
     pub fn new() -> io::Result<Self> {
         Ok(Self { result: Mutex::default(), event: EventFd::new(EFD_NONBLOCK)? })
     }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ersatz_device_model::bus::MsixMessage;
 use ersatz_device_model::interrupt::InterruptSink;
+use ersatz_guest_image::error_chain::chain;
 use kvm_bindings::{
     KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KvmIrqRouting, kvm_irq_routing_entry,
     kvm_irq_routing_irqchip, kvm_irq_routing_msi,
@@ -19,7 +20,6 @@ use kvm_ioctls::VmFd;
 use thiserror::Error;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::error_chain::chain;
 use super::kvm_error::KvmError;
 
 /// Pins of the I/O APIC: GSIs 0 to 23.

@@ -22,7 +22,7 @@ pub enum MemoryError {
     Map {
         /// Length of the range in bytes.
         size: u64,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: MmapRegionError,
     },

@@ -31,7 +31,6 @@ mod boot;
 mod build;
 mod config;
 mod error;
-mod error_chain;
 mod events;
 mod exits;
 mod handle;
@@ -63,8 +62,7 @@ use self::pci::PciBus;
 use serial::SerialPort;
 use vcpu::Vcpu;
 
-/// Stack of a vCPU's thread. What it needs is bounded: exits are served without recursion.
-const VCPU_STACK: usize = 256 << 10;
+use crate::threads::{self, Role};
 
 /// A built machine that has not run yet.
 pub struct Machine {
@@ -148,18 +146,12 @@ impl Machine {
 fn spawn(vcpu: Vcpu, handle: &MachineHandle) -> Result<JoinHandle<()>, MachineError> {
     let number = vcpu.number;
     let report = ReportPanic { vcpu: number, handle: handle.clone() };
-    thread::Builder::new()
-        .name(format!("vcpu{number}"))
-        .stack_size(VCPU_STACK)
-        .spawn(move || {
-            let end = vcpu.run();
-            match end {
-                Ok(None) => {}
-                Ok(Some(end)) => report.handle.ending.set(Ok(end)),
-                Err(source) => report.handle.ending.set(Err(MachineError::Vcpu { vcpu: number, source })),
-            }
-        })
-        .map_err(MachineError::system("start a vCPU's thread"))
+    let body = move || match vcpu.run() {
+        Ok(None) => {}
+        Ok(Some(end)) => report.handle.ending.set(Ok(end)),
+        Err(source) => report.handle.ending.set(Err(MachineError::Vcpu { vcpu: number, source })),
+    };
+    threads::spawn(Role::Vcpu(number), body).map_err(MachineError::system("start a vCPU's thread"))
 }
 
 /// Ends the machine if the thread that owns this panics, which otherwise would hang it.

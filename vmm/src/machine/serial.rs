@@ -64,7 +64,7 @@ impl SerialPort {
     ///
     /// # Errors
     ///
-    /// If no eventfd can be had.
+    /// Fails if no eventfd can be had.
     pub fn new(interrupt: EventFd, output: Box<dyn Write + Send>) -> io::Result<Self> {
         let room = EventFd::new(EFD_NONBLOCK)?;
         let events = RoomForInput(room.try_clone()?);

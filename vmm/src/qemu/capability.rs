@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Whether a QEMU that the user named can do what it is wanted for.
+//! Whether a QEMU that the user named has the devices that it is needed for.
 
 use std::process::Stdio;
 
@@ -7,48 +7,98 @@ use thiserror::Error;
 
 use super::Qemu;
 
-/// Why a QEMU will not do.
+/// Why a QEMU cannot be used.
 #[derive(Debug, Error)]
 pub enum UnfitError {
     /// It cannot be run.
-    #[error("cannot run {program}: {source}; give the path of a qemu-system-x86_64 with --qemu, or leave --qemu out")]
+    #[error("cannot run {program} (give the path of a qemu-system-x86_64 with --qemu, or leave --qemu out)")]
     Run {
         /// The program.
         program: String,
-        /// What the system said.
+        /// The system's error.
+        #[source]
         source: std::io::Error,
     },
-    /// It has no vfio-user client.
-    #[error(
-        "{0} has no device vfio-user-pci, by which it would reach the GPU; give a QEMU of version 10.1 or later with --qemu, \
-         or leave --qemu out to take the one of the toolchain root"
-    )]
-    NoVfioUser(String),
+    /// It lacks a device.
+    #[error("{program} has no device {}, {}; {}, or leave --qemu out to take the one of the toolchain root", device.name, device.purpose, device.advice)]
+    Lacks {
+        /// The program.
+        program: String,
+        /// The device.
+        device: RequiredDevice,
+    },
 }
 
-/// Checks that a QEMU has the vfio-user client.
+/// A device that QEMU must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequiredDevice {
+    name: &'static str,
+    /// What it is needed for, as a relative clause.
+    purpose: &'static str,
+    /// What to do about a QEMU without it.
+    advice: &'static str,
+}
+
+/// The client by which QEMU reaches the GPU.
+pub const VFIO_USER: RequiredDevice = RequiredDevice {
+    name: "vfio-user-pci",
+    purpose: "by which it would reach the GPU",
+    advice: "give a QEMU of version 10.1 or later with --qemu",
+};
+
+/// The mailbox of a guest that is restored from a snapshot.
+pub const MAILBOX: RequiredDevice = RequiredDevice {
+    name: "ivshmem-plain",
+    purpose: "by which a guest that starts from a snapshot gets its run",
+    advice: "add --cold to boot instead",
+};
+
+/// Checks that a QEMU has some devices.
 ///
 /// # Errors
 ///
-/// If it has not, or is none.
-pub fn check_vfio_user(qemu: &Qemu) -> Result<(), UnfitError> {
+/// Fails if it lacks one of them, or cannot be run.
+pub fn check_devices(qemu: &Qemu, devices: &[RequiredDevice]) -> Result<(), UnfitError> {
     let program = qemu.program().display().to_string();
     let mut command = qemu.command();
     command.args(["-machine", "none", "-device", "help"]).stdin(Stdio::null());
     let output = command.output().map_err(|source| UnfitError::Run { program: program.clone(), source })?;
     let list = String::from_utf8_lossy(&output.stdout);
-    if list.contains("\"vfio-user-pci\"") { Ok(()) } else { Err(UnfitError::NoVfioUser(program)) }
+    match devices.iter().find(|device| !list.contains(&format!("\"{}\"", device.name))) {
+        Some(device) => Err(UnfitError::Lacks { program, device: *device }),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
+    /// A program that lists these devices.
+    fn qemu(folder: &std::path::Path, devices: &str) -> Qemu {
+        let path = folder.join("qemu");
+        fs::write(&path, format!("#!/bin/sh\necho '{devices}'\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        Qemu::Host(path)
+    }
+
     #[test]
-    fn what_is_no_qemu_is_refused_by_name() {
-        let error = check_vfio_user(&Qemu::Host("/bin/true".into())).unwrap_err();
-        assert!(matches!(error, UnfitError::NoVfioUser(_)), "{error}");
-        let error = check_vfio_user(&Qemu::Host("/nowhere/qemu".into())).unwrap_err();
+    fn a_device_that_is_missing_is_named_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = qemu(folder.path(), "name \"vfio-user-pci\", bus PCI");
+        assert!(check_devices(&old, &[VFIO_USER]).is_ok());
+        let error = check_devices(&old, &[VFIO_USER, MAILBOX]).unwrap_err().to_string();
+        assert!(error.contains("ivshmem-plain") && error.contains("--cold") && !error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_is_not_qemu_is_refused_by_name() {
+        let error = check_devices(&Qemu::Host("/bin/true".into()), &[VFIO_USER]).unwrap_err();
+        assert!(matches!(error, UnfitError::Lacks { .. }), "{error}");
+        let error = check_devices(&Qemu::Host("/nowhere/qemu".into()), &[]).unwrap_err();
         assert!(error.to_string().contains("/nowhere/qemu"), "{error}");
     }
 }

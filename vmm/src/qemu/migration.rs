@@ -30,7 +30,7 @@ pub enum MigrationError {
     Failed {
         /// Save or load.
         what: &'static str,
-        /// What QEMU said.
+        /// QEMU's reason.
         reason: String,
     },
     /// The state could not be read back.
@@ -42,7 +42,7 @@ pub enum MigrationError {
 ///
 /// # Errors
 ///
-/// If QEMU cannot.
+/// Fails if QEMU cannot.
 pub fn save(monitor: &mut Monitor, scratch: &File) -> Result<Vec<u8>, MigrationError> {
     leave_memory_out(monitor)?;
     monitor.execute("migrate", &json!({ "uri": uri(scratch) }))?;
@@ -57,7 +57,7 @@ pub fn save(monitor: &mut Monitor, scratch: &File) -> Result<Vec<u8>, MigrationE
 ///
 /// # Errors
 ///
-/// If QEMU cannot.
+/// Fails if QEMU cannot.
 pub fn load(monitor: &mut Monitor, state: &File) -> Result<(), MigrationError> {
     leave_memory_out(monitor)?;
     monitor.execute("migrate-incoming", &json!({ "uri": uri(state) }))?;

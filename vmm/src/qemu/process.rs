@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A running QEMU. It never outlives us, however we end.
+//! A running QEMU. It never outlives this process, for whatever reason that ends.
 
 use std::fs::File;
 use std::io;
@@ -12,19 +12,22 @@ use thiserror::Error;
 
 use super::{Qemu, Tail};
 
-/// Why QEMU is not running.
+/// Why QEMU could not be run.
 #[derive(Debug, Error)]
 pub enum QemuError {
     /// It could not be started.
-    #[error("cannot start QEMU at {program}: {source}; run `cargo xtask build` again, or name another with --qemu")]
+    #[error("cannot start QEMU at {program} (run `cargo xtask build` again, or name another with --qemu)")]
     Spawn {
         /// The program.
         program: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
+    /// There is no thread left to read its output.
+    #[error("cannot follow what QEMU prints")]
+    Follow(#[source] io::Error),
     /// Waiting for it failed.
-    #[error("cannot wait for QEMU: {0}")]
+    #[error("cannot wait for QEMU")]
     Wait(#[source] io::Error),
 }
 
@@ -46,12 +49,12 @@ impl QemuProcess {
     ///
     /// # Errors
     ///
-    /// If it cannot be started. Arguments it does not like are no error here: it ends, and says why on standard error.
+    /// Fails if it cannot be started. Bad arguments are not an error here: QEMU ends with a message on standard error.
     pub fn start(qemu: &Qemu, mut command: Command, given: Vec<OwnedFd>, shared: &[&File]) -> Result<Self, QemuError> {
         let shared = shared.iter().map(|file| file.as_raw_fd());
         let numbers: Vec<RawFd> = given.iter().map(AsRawFd::as_raw_fd).chain(shared).collect();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A Ctrl-C on our terminal is for us: we end the guest first, and QEMU after that.
+        // A Ctrl-C on the terminal is for this process, which ends the guest first and QEMU after that.
         command.process_group(0);
         let parent = process::id();
         let in_child = move || {
@@ -62,9 +65,14 @@ impl QemuProcess {
         unsafe { command.pre_exec(in_child) };
         let spawned = command.spawn();
         let mut child = spawned.map_err(|source| QemuError::Spawn { program: qemu.program(), source })?;
-        let output = child.stdout.take().map(Tail::follow).unwrap_or_default();
-        let errors = child.stderr.take().map(Tail::follow).unwrap_or_default();
-        Ok(Self { child, output, errors })
+        let (output, errors) = (child.stdout.take(), child.stderr.take());
+        // From here on an error kills QEMU.
+        let mut process = Self { child, output: Tail::default(), errors: Tail::default() };
+        if let (Some(output), Some(errors)) = (output, errors) {
+            process.output = Tail::follow(output).map_err(QemuError::Follow)?;
+            process.errors = Tail::follow(errors).map_err(QemuError::Follow)?;
+        }
+        Ok(process)
     }
 
     /// The process id.
@@ -76,7 +84,7 @@ impl QemuProcess {
     ///
     /// # Errors
     ///
-    /// If the system cannot say.
+    /// Fails if the system cannot say.
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>, QemuError> {
         self.child.try_wait().map_err(QemuError::Wait)
     }
@@ -85,7 +93,7 @@ impl QemuProcess {
     ///
     /// # Errors
     ///
-    /// If the system cannot say.
+    /// Fails if the system cannot say.
     pub fn wait(&mut self) -> Result<ExitStatus, QemuError> {
         self.child.wait().map_err(QemuError::Wait)
     }
@@ -93,13 +101,13 @@ impl QemuProcess {
 
 impl Drop for QemuProcess {
     fn drop(&mut self) {
-        // It may have ended by itself, which is what is wanted.
+        // It may have ended by itself already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Has the kernel kill this process when the thread that forked it ends; fails if the parent has ended already.
+/// Makes the kernel kill this process when the thread that forked it ends; fails if the parent has ended already.
 fn die_with_parent(parent: u32) -> io::Result<()> {
     // SAFETY: a system call with integer arguments.
     match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Asking a running QEMU things, over its monitor protocol.
+//! Commands to a running QEMU, over its monitor protocol.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -22,9 +22,9 @@ pub enum QmpError {
     #[error("the connection to QEMU's monitor failed")]
     Connection(#[from] io::Error),
     /// What came is not the protocol.
-    #[error("QEMU's monitor said something that makes no sense")]
+    #[error("QEMU's monitor sent something that is not JSON")]
     Protocol(#[from] serde_json::Error),
-    /// There is no answer among what came.
+    /// There is no answer among its messages.
     #[error("QEMU's monitor did not answer {0}")]
     Unanswered(String),
     /// QEMU refused.
@@ -32,7 +32,7 @@ pub enum QmpError {
     Refused {
         /// The command.
         command: String,
-        /// What QEMU said.
+        /// QEMU's reason.
         reason: String,
     },
 }
@@ -45,22 +45,22 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// On a connected socket whose other end QEMU was started with.
+    /// Returns a monitor on a connected socket whose other end QEMU was started with.
     ///
     /// # Errors
     ///
-    /// If the socket cannot be set up.
+    /// Fails if the socket cannot be set up.
     pub fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self { reader: BufReader::new(stream), ready: false })
     }
 
-    /// Has a command executed; returns what it returns.
+    /// Executes a command; returns its result.
     ///
     /// # Errors
     ///
-    /// If QEMU does not answer, or refuses.
+    /// Fails if QEMU does not answer, or refuses.
     pub fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value, QmpError> {
         if !self.ready {
             self.read()?; // the greeting
@@ -70,7 +70,7 @@ impl Monitor {
         self.command(command, arguments)
     }
 
-    /// Has a command of the human monitor executed; returns what it prints.
+    /// Executes a command of the human monitor; returns what it prints.
     ///
     /// # Errors
     ///
@@ -84,7 +84,7 @@ impl Monitor {
     ///
     /// # Errors
     ///
-    /// As [`Self::execute`], or if what QEMU prints is no such byte.
+    /// As [`Self::execute`], or if QEMU does not print a byte.
     pub fn port_byte(&mut self, port: u16) -> Result<u8, QmpError> {
         let line = format!("i /b {port:#x}");
         let printed = self.human(&line)?;
@@ -127,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    /// A monitor whose other end says these lines.
+    /// A monitor whose other end sends these lines.
     fn monitor(lines: &'static str) -> Monitor {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         thread::spawn(move || {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The last of what a stream said, for the message when something went wrong.
+//! The end of a stream, for the message when something went wrong.
 
 use std::collections::VecDeque;
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use crate::threads::{Role, spawn};
 
 /// Bytes kept.
 const LIMIT: usize = 64 << 10;
@@ -27,19 +29,23 @@ struct Kept {
 }
 
 impl Tail {
-    /// Reads a stream to its end; the thread ends with it.
-    pub fn follow(mut stream: impl Read + Send + 'static) -> Self {
+    /// Reads a stream to its end, on a thread that ends with it.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no thread left.
+    pub fn follow(mut stream: impl Read + Send + 'static) -> io::Result<Self> {
         let tail = Self::default();
         let writer = tail.clone();
-        std::thread::spawn(move || {
+        spawn(Role::Tail, move || {
             let mut buffer = [0; 4096];
             while let Ok(length @ 1..) = stream.read(&mut buffer) {
                 writer.push(&buffer[..length]);
             }
             writer.kept().ended = true;
             writer.0.ended.notify_all();
-        });
-        tail
+        })?;
+        Ok(tail)
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -53,21 +59,20 @@ impl Tail {
         kept.drain(..surplus);
     }
 
-    /// Waits until a followed stream has ended, for the time given at most: whoever has it open may not be the one that is
-    /// known to have ended.
+    /// Waits until a followed stream has ended, for the time given at most: another process may still have it open.
     pub fn wait_for_end(&self, limit: Duration) {
         let waited = self.0.ended.wait_timeout_while(self.kept(), limit, |kept| !kept.ended);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// All that is kept, as lines without control characters.
+    /// Returns all that is kept, as lines without control characters.
     pub fn lines(&self) -> Vec<String> {
         let bytes: Vec<u8> = self.kept().bytes.iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
         text.lines().map(|line| line.chars().filter(|c| !c.is_control()).collect()).collect()
     }
 
-    /// The last `count` lines that are not empty.
+    /// Returns the last `count` lines that are not empty.
     pub fn last_lines(&self, count: usize) -> Vec<String> {
         let mut lines = self.lines();
         lines.retain(|line| !line.trim().is_empty());
@@ -90,8 +95,8 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_ended_has_said_it_all() {
-        let tail = Tail::follow(&b"the last words\n"[..]);
+    fn a_stream_that_ended_is_complete() {
+        let tail = Tail::follow(&b"the last words\n"[..]).unwrap();
         tail.wait_for_end(Duration::from_secs(60));
         assert_eq!(tail.last_lines(1), ["the last words"]);
     }

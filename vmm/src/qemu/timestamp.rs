@@ -3,7 +3,7 @@
 //!
 //! A kernel measures it against emulated timers, which are late on a busy host: it has been seen wrong by a factor of
 //! three, and with it everything that counts seconds, down to the clock that a nested KVM hands to its guests. So it is
-//! measured here, and the kernel told.
+//! measured here, and passed to the kernel.
 
 use std::arch::x86_64::_rdtsc;
 use std::sync::OnceLock;
@@ -16,7 +16,7 @@ const SPAN: Duration = Duration::from_millis(30);
 /// Readings to take the best of: one between whose clock readings the host did something else is worth nothing.
 const READINGS: u32 = 16;
 
-/// A word for a kernel's command line that says how fast the time-stamp counter runs.
+/// Returns the word for a kernel's command line that gives the frequency of the time-stamp counter.
 pub fn kernel_argument() -> String {
     static FREQUENCY: OnceLock<u128> = OnceLock::new();
     format!("tsc_early_khz={}", FREQUENCY.get_or_init(measure))

@@ -34,7 +34,7 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// If reading or writing fails.
+    /// Fails if reading or writing fails.
     pub fn write(file: &File, memory: &File, state: &[u8]) -> io::Result<()> {
         let length = memory.metadata()?.len();
         ram::save(memory, length, file)?;
@@ -48,7 +48,7 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// If it cannot be read, or is not one.
+    /// Fails if it cannot be read, or is not one.
     pub fn open(file: File) -> io::Result<Self> {
         let invalid = || io::Error::new(io::ErrorKind::InvalidData, "this is not a snapshot, or not all of one");
         let length = file.metadata()?.len();
@@ -81,7 +81,7 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// If reading or writing fails.
+    /// Fails if reading or writing fails.
     pub fn load_memory(&self, memory: &File) -> io::Result<()> {
         ram::load(&self.file, self.memory, memory)
     }
@@ -90,7 +90,7 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// If reading or writing fails.
+    /// Fails if reading or writing fails.
     pub fn state(&self) -> io::Result<File> {
         let mut bytes = vec![0; usize::try_from(self.state).map_err(io::Error::other)?];
         self.file.read_exact_at(&mut bytes, self.memory)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What stands in front of a run in the mailbox: above all what makes a restored guest another one than all those restored before.
+//! The header of a run in the mailbox, above all what makes a restored guest different from those restored before.
 
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -9,11 +9,11 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::spec::RunSpec;
 
-/// The header for a run that begins now, with random numbers that no other gets.
+/// Returns the header for a run that begins now, with random numbers of its own.
 ///
 /// # Errors
 ///
-/// If there are no random numbers to be had.
+/// Fails if the kernel gives no random numbers.
 pub fn new(archive: &[u8], run: &RunSpec) -> io::Result<Header> {
     let mut seed = [0; SEED_SIZE];
     // Up to 256 bytes come whole.

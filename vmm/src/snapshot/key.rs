@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which runs may start from one snapshot: those with equal keys.
+//! Which runs may start from the same snapshot: those with equal keys.
 //!
 //! A key covers all that the saved machine depends on. Files count by what the file system says of them (device, inode, size and
-//! change time, which no program can set), so that a key costs nothing to make; a file that is written again with the same content
-//! costs one boot.
+//! change time, which no program can set), so that a key costs nothing to make; a file that is written again with the same
+//! content costs one boot.
 
 use std::fmt;
 use std::fs;
@@ -25,7 +25,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub struct KeyError {
     /// The file.
     path: PathBuf,
-    /// What the system said.
+    /// The system's error.
     #[source]
     source: io::Error,
 }
@@ -64,7 +64,7 @@ impl KeyBuilder {
     ///
     /// # Errors
     ///
-    /// If it is not there.
+    /// Fails if it is not there.
     pub fn file(&mut self, path: &Path) -> Result<(), KeyError> {
         let metadata = fs::metadata(path).map_err(|source| KeyError { path: path.to_owned(), source })?;
         let (device, inode, size) = (metadata.dev(), metadata.ino(), metadata.size());

@@ -3,12 +3,14 @@
 
 use std::fs::File;
 
-use super::store::{Found, SnapshotStore};
+use ersatz_guest_image::error_chain::chain;
+
+use super::store::{Found, SnapshotStore, StoreError};
 use super::{Key, Snapshot};
 use crate::outcome::Outcome;
 use crate::supervisor::Event;
 
-/// What booting a guest for a snapshot came to.
+/// The result of booting a guest for a snapshot.
 #[derive(Debug)]
 pub enum Made {
     /// The machine was saved.
@@ -18,7 +20,7 @@ pub enum Made {
         /// Its state.
         state: Vec<u8>,
     },
-    /// The guest did not come so far: this is how it ended.
+    /// The guest ended before that.
     Ended(Outcome),
 }
 
@@ -29,11 +31,12 @@ pub enum Obtained {
     Snapshot(Snapshot),
     /// Nothing: the guest ended while it booted, or the user stopped waiting.
     Ended(Outcome),
-    /// Snapshots cannot be kept here, which was said: boot without.
+    /// Snapshots cannot be kept here, which was reported: boot without.
     Nothing,
 }
 
-/// Finds the snapshot with a key, or has it made by `make` and keeps it. `said` hears of what takes long, and of what went wrong.
+/// Finds the snapshot with a key, or calls `make` and keeps the result. `progress` is called with what takes long and what
+/// failed.
 ///
 /// # Errors
 ///
@@ -42,35 +45,34 @@ pub fn obtain<E>(
     kind: &str,
     key: &Key,
     stop: &Event,
-    said: &mut dyn FnMut(&str),
+    progress: &mut dyn FnMut(&str),
     make: impl FnOnce(&mut dyn FnMut(&str)) -> Result<Made, E>,
 ) -> Result<Obtained, E> {
-    let without = |said: &mut dyn FnMut(&str), error: &dyn std::error::Error| {
-        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-        said(&format!("{error}{cause}; booting without a snapshot"));
+    let without = |progress: &mut dyn FnMut(&str), error: &StoreError| {
+        progress(&format!("booting without a snapshot: {}", chain(error)));
         Ok(Obtained::Nothing)
     };
     let store = match SnapshotStore::open() {
         Ok(store) => store,
-        Err(error) => return without(said, &error),
+        Err(error) => return without(progress, &error),
     };
-    let waiting = || said("waiting for another run that makes the snapshot");
+    let waiting = || progress("waiting for another run that makes the snapshot");
     let turn = match store.find_or_take_turn(kind, key, stop, waiting) {
         Ok(Found::Snapshot(snapshot)) => return Ok(Obtained::Snapshot(snapshot)),
         Ok(Found::Stopped) => return Ok(Obtained::Ended(Outcome::Interrupted)),
         Ok(Found::Turn(turn)) => turn,
-        Err(error) => return without(said, &error),
+        Err(error) => return without(progress, &error),
     };
-    match make(said)? {
+    match make(progress)? {
         Made::Ended(outcome) => Ok(Obtained::Ended(outcome)),
         Made::Saved { memory, state } => match store.publish(key, &turn, &memory, &state) {
             Ok(snapshot) => Ok(Obtained::Snapshot(snapshot)),
-            Err(error) => without(said, &error),
+            Err(error) => without(progress, &error),
         },
     }
 }
 
-/// Removes a snapshot that turned out to be of no use.
+/// Removes a snapshot that turned out to be unusable.
 pub fn discard(key: &Key) {
     if let Ok(store) = SnapshotStore::open() {
         store.remove(key);

@@ -21,7 +21,7 @@ const PAGE: usize = 4096;
 ///
 /// # Errors
 ///
-/// If the system has no room.
+/// Fails if the system has no room.
 pub fn new_memory(name: &str, size: u64) -> io::Result<File> {
     let memory = File::from(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
     memory.set_len(size)?;
@@ -33,7 +33,7 @@ pub fn new_memory(name: &str, size: u64) -> io::Result<File> {
 ///
 /// # Errors
 ///
-/// If reading or writing fails.
+/// Fails if reading or writing fails.
 pub fn save(memory: &File, length: u64, target: &File) -> io::Result<()> {
     let mut buffer = vec![0; PIECE];
     for_each_piece(memory, length, |offset, size| {
@@ -47,7 +47,7 @@ pub fn save(memory: &File, length: u64, target: &File) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// If reading or writing fails.
+/// Fails if reading or writing fails.
 pub fn load(source: &File, length: u64, memory: &File) -> io::Result<()> {
     let (mut from, mut to) = (source.try_clone()?, memory.try_clone()?);
     for_each_extent(source, length, |start, end| {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! snapshots/KEY.snapshot   one snapshot, whole: it got its name when all of it was written
-//! snapshots/KIND.lock      flock: whoever makes a snapshot of this kind of machine holds it
+//! snapshots/KIND.lock      flock: held by the run that makes a snapshot of this kind of machine
 //! ```
 //!
 //! A snapshot in the making has no name, so nothing is left of it when its maker is killed. Those used longest ago make room for
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use ersatz_guest_image::cache::{self, CacheError};
+use ersatz_guest_image::error_chain::chain;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock, linkat, open};
 use rustix::io::Errno;
 use thiserror::Error;
@@ -44,7 +45,7 @@ pub enum StoreError {
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -60,7 +61,7 @@ pub struct SnapshotStore {
 #[derive(Debug)]
 pub struct Turn(#[expect(dead_code, reason = "it is the open file that holds the lock")] File);
 
-/// What a call of [`SnapshotStore::find_or_take_turn`] came to.
+/// The result of [`SnapshotStore::find_or_take_turn`].
 #[derive(Debug)]
 pub enum Found {
     /// The snapshot.
@@ -76,7 +77,7 @@ impl SnapshotStore {
     ///
     /// # Errors
     ///
-    /// If there is no cache or it cannot be written to.
+    /// Fails if there is no cache or it cannot be written to.
     pub fn open() -> Result<Self, StoreError> {
         Self::in_folder(cache::folder()?.join(FOLDER))
     }
@@ -100,22 +101,23 @@ impl SnapshotStore {
     pub fn find(&self, key: &Key) -> Option<Snapshot> {
         let path = self.path(key);
         let file = File::options().read(true).write(true).open(&path).ok()?;
-        // The order in which snapshots are removed is no reason to go without one.
+        // The time only orders removals.
         let _ = file.set_modified(SystemTime::now());
-        Snapshot::open(file).inspect_err(|error| log::warn!("{}: {error}; it is removed", path.display())).ok().or_else(
-            || {
+        Snapshot::open(file)
+            .inspect_err(|error| log::warn!("{} is removed: {}", path.display(), chain(error)))
+            .ok()
+            .or_else(|| {
                 self.remove(key);
                 None
-            },
-        )
+            })
     }
 
     /// The snapshot with this key; if there is none, waits for other runs that make snapshots of this kind, and then
-    /// gives the caller the turn. `waiting` is called once if there is somebody to wait for.
+    /// gives the caller the turn. `waiting` is called once if it has to wait.
     ///
     /// # Errors
     ///
-    /// If the folder cannot be used.
+    /// Fails if the folder cannot be used.
     pub fn find_or_take_turn(
         &self,
         kind: &str,
@@ -151,7 +153,7 @@ impl SnapshotStore {
     ///
     /// # Errors
     ///
-    /// If it cannot be written.
+    /// Fails if it cannot be written.
     pub fn publish(&self, key: &Key, _turn: &Turn, memory: &File, state: &[u8]) -> Result<Snapshot, StoreError> {
         let publish = || -> io::Result<Snapshot> {
             let file = File::from(open(
@@ -172,7 +174,7 @@ impl SnapshotStore {
 
     /// Removes a snapshot, if it is there.
     pub fn remove(&self, key: &Key) {
-        // One that is gone, or stays because the folder is not ours to write, is found out by whoever makes the next.
+        // If it stays because the folder cannot be written, making the next one fails.
         let _ = fs::remove_file(self.path(key));
     }
 
@@ -180,7 +182,7 @@ impl SnapshotStore {
     ///
     /// # Errors
     ///
-    /// If one cannot be removed.
+    /// Fails if one cannot be removed.
     pub fn clear(&self) -> Result<(usize, u64), StoreError> {
         let all = self.all().map_err(|source| self.error(source))?;
         for kept in &all {
@@ -260,7 +262,7 @@ mod tests {
                 true
             }
             Found::Snapshot(_) => false,
-            Found::Stopped => panic!("nobody stopped"),
+            Found::Stopped => panic!("stopped"),
         }
     }
 

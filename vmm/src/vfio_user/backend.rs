@@ -10,6 +10,7 @@ use std::sync::Arc;
 use ersatz_device_model::bus::{BarMapping, Effect, PciFunction};
 use ersatz_device_model::dma::{MapAccess, MapError, MappedSpace};
 use ersatz_device_model::interrupt::InterruptSink;
+use ersatz_guest_image::error_chain::chain;
 use thiserror::Error;
 use vfio_bindings::bindings::vfio::{
     VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_ACTION_TYPE_MASK, VFIO_IRQ_SET_DATA_BOOL, VFIO_IRQ_SET_DATA_EVENTFD,
@@ -83,7 +84,7 @@ impl FunctionBackend {
         self.memory.clear();
         self.function.reset();
         if let Some(Err(error)) = self.clear.as_mut().map(|clear| clear()) {
-            log::warn!("vfio-user: the next client finds the device's memory as it is: {error}");
+            log::warn!("vfio-user: the next client finds the device's memory as it is: {}", chain(&error));
         }
     }
 

@@ -45,7 +45,7 @@ impl Notifier {
     ///
     /// # Errors
     ///
-    /// If the system refuses.
+    /// Fails if the system refuses.
     pub fn raise(&self, event: &EventFd) -> io::Result<()> {
         match &self.reads {
             Some(reads) => reads.raise(event.as_raw_fd()),

@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The listening end: one client at a time, each of which finds the device as new.
 
-use std::error::Error;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
+use ersatz_guest_image::error_chain::chain;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use thiserror::Error;
 
 use super::backend::FunctionBackend;
 use super::peer::Peer;
-use super::session::{self, SessionError};
+use super::session;
+
+use crate::threads::{Role, spawn};
 
 /// Why serving came to an end that nobody asked for.
 #[derive(Debug, Error)]
@@ -53,7 +55,7 @@ pub enum Clients {
 ///
 /// # Errors
 ///
-/// If it cannot go on. What single clients do wrong is logged and is no error.
+/// Fails if it cannot go on. What single clients do wrong is logged and is no error.
 pub fn serve(
     listener: &UnixListener,
     backend: FunctionBackend,
@@ -124,12 +126,12 @@ impl Client {
             let description = backend.meet_client(peer);
             match session::serve(stream, &description, &mut backend) {
                 Ok(()) => log::info!("vfio-user: the client left"),
-                Err(error) => log::error!("vfio-user: {}", with_cause(&error)),
+                Err(error) => log::error!("vfio-user: {}", chain(&error)),
             }
             backend.forget_client();
             backend
         };
-        let thread = thread::Builder::new().name("vfio-user".to_owned()).spawn(serve).map_err(ServeError::Thread)?;
+        let thread = spawn(Role::VfioUserClient, serve).map_err(ServeError::Thread)?;
         Ok(Self { stream: other, thread })
     }
 
@@ -153,12 +155,5 @@ impl Drop for Left {
     fn drop(&mut self) {
         // Adding one to a counter that nobody else adds to cannot fail.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
-    }
-}
-
-fn with_cause(error: &SessionError) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
     }
 }

@@ -17,6 +17,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ersatz_guest_image::error_chain::chain;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -79,7 +80,7 @@ pub trait Backend: ServerBackend {
 ///
 /// # Errors
 ///
-/// If the session ended in another way; the connection is of no use then. A request that is refused is no such error.
+/// Fails if the session ended in another way; the connection is of no use then. A request that is refused is no such error.
 pub fn serve(stream: UnixStream, description: &Description, backend: &mut dyn Backend) -> Result<(), SessionError> {
     let setup = |error| SessionError::io("setting it up", error);
     stream.set_read_timeout(Some(PATIENCE)).map_err(setup)?;
@@ -229,7 +230,7 @@ impl Session<'_> {
                 Err(libc::EINVAL.into())
             }
             Err(error) => {
-                log::warn!("vfio-user: {error}");
+                log::warn!("vfio-user: {}", chain(&error));
                 Err(if matches!(error, WireError::UnknownCommand(_)) { libc::ENOSYS } else { libc::EINVAL }.into())
             }
         };
@@ -246,7 +247,7 @@ impl Session<'_> {
             self.transmit(&bytes, file)?;
         }
         if let Some(error) = last {
-            log::error!("vfio-user: the client cannot be served: {error}");
+            log::error!("vfio-user: the client cannot be served: {}", chain(&error));
             self.refused = true;
         }
         Ok(())

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The file of a listening socket: made, and removed again, without touching anybody else's.
+//! Creating and removing the file of a listening socket, without touching those of other servers.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,6 +8,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use ersatz_guest_image::error_chain::chain;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, Stat, flock, fstat, lstat, open, openat};
 use thiserror::Error;
 
@@ -25,7 +26,7 @@ pub enum SocketError {
     Bind {
         /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -34,7 +35,7 @@ pub enum SocketError {
     Remove {
         /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -44,15 +45,15 @@ pub enum SocketError {
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
-    trace: Trace,
+    file: SocketFile,
 }
 
 impl Socket {
-    /// Listens on a path. A socket that nobody listens on any more is replaced.
+    /// Listens on a path. A socket that no server listens on any more is replaced.
     ///
     /// # Errors
     ///
-    /// If something else is there, or the system refuses.
+    /// Fails if something else is there, or the system refuses.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         let failed = |source| SocketError::Bind { path: path.to_owned(), source };
         let _locked = lock_folder(path);
@@ -66,7 +67,7 @@ impl Socket {
             fs::remove_file(path).map_err(failed)?;
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
-        Ok(Self { listener, trace: Trace::of(path)? })
+        Ok(Self { listener, file: SocketFile::open(path)? })
     }
 
     /// The listener.
@@ -77,36 +78,36 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if let Err(error) = self.trace.remove() {
-            log::warn!("{error}");
+        if let Err(error) = self.file.remove() {
+            log::warn!("{}", chain(&error));
         }
     }
 }
 
-/// The file of a socket, known again whatever becomes of the socket: its inode is held, so that no other file has its number.
+/// The file of a socket. Holds its inode, so that no other file gets the inode's number while this lives.
 #[derive(Debug)]
-pub struct Trace {
+pub struct SocketFile {
     path: PathBuf,
     inode: OwnedFd,
 }
 
-impl Trace {
-    /// The file that is there now.
+impl SocketFile {
+    /// Opens the file that is at the path now.
     ///
     /// # Errors
     ///
-    /// If there is none.
-    pub fn of(path: &Path) -> Result<Self, SocketError> {
+    /// Fails if there is none.
+    pub fn open(path: &Path) -> Result<Self, SocketError> {
         let inode = open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
             .map_err(|source| SocketError::Remove { path: path.to_owned(), source: source.into() })?;
         Ok(Self { path: path.to_owned(), inode })
     }
 
-    /// Removes it, unless it is gone or another server has put its own in its place.
+    /// Removes the file, unless it is gone or another server has put its own in its place.
     ///
     /// # Errors
     ///
-    /// If the system refuses.
+    /// Fails if the system refuses.
     pub fn remove(&self) -> Result<(), SocketError> {
         let _locked = lock_folder(&self.path);
         let same = |file: &Stat, held: &Stat| (file.st_dev, file.st_ino) == (held.st_dev, held.st_ino);
@@ -154,11 +155,11 @@ mod tests {
     }
 
     #[test]
-    fn the_socket_of_whoever_came_next_stays() {
+    fn the_socket_of_the_next_server_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gpu");
         drop(UnixListener::bind(&path).unwrap());
-        let old = Trace::of(&path).unwrap();
+        let old = SocketFile::open(&path).unwrap();
         let _next = Socket::bind(&path).unwrap();
         old.remove().unwrap();
         assert!(path.exists());

@@ -4,7 +4,7 @@
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
-use ersatz::gpu::Place;
+use ersatz::gpu::GpuAddress;
 use ersatz::spec::GpuSpec;
 use ersatz_abi::channel::ChannelState;
 use ersatz_abi::list::Location;
@@ -71,7 +71,7 @@ fn vram_is_mapped_by_the_client_and_reached_through_the_socket_too() {
 #[test]
 fn the_bar_has_the_size_that_a_client_found_for_as_long_as_it_stays() {
     let shown = VRAM / 2;
-    let served = Served::with(&GpuSpec { bar: shown, ..GpuSpec::new(VRAM) }, false);
+    let served = Served::with(&GpuSpec { bar: Some(shown), ..GpuSpec::new(VRAM) }, false);
     let bar = u32::from(BAR_VRAM);
     {
         let mut driver = Driver::new(served.connect());
@@ -120,8 +120,8 @@ fn the_device_copies_both_ways_and_interrupts() {
 fn gpus_of_one_process_copy_into_each_other() {
     let fabric = Fabric::new();
     let [zero, one] = [0, 1].map(|index| {
-        let place = Place { index, fabric: fabric.clone(), requester_id: 0 };
-        Served::at(&GpuSpec::new(VRAM), &place, false)
+        let address = GpuAddress { index, fabric: fabric.clone(), requester_id: 0 };
+        Served::at(&GpuSpec::new(VRAM), &address, false)
     });
     let mut driver = Driver::new(zero.connect());
     driver.memory.write(DATA, b"over the fabric.");

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ersatz::gpu::{self, Place};
+use ersatz::gpu::{self, GpuAddress};
 use ersatz::spec::GpuSpec;
 use ersatz::supervisor::Event;
 use ersatz::vfio_user::server::{self, Clients, Until};
@@ -44,14 +44,14 @@ impl Served {
     }
 
     pub fn with(spec: &GpuSpec, keep_vram: bool) -> Self {
-        Self::at(spec, &Place::default(), keep_vram)
+        Self::at(spec, &GpuAddress::default(), keep_vram)
     }
 
-    pub fn at(spec: &GpuSpec, place: &Place, keep_vram: bool) -> Self {
+    pub fn at(spec: &GpuSpec, address: &GpuAddress, keep_vram: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let stop = Event::new().unwrap();
         let socket = Socket::bind(&folder.path().join("gpu")).unwrap();
-        let backend = gpu::build_backend(spec, place, keep_vram).unwrap();
+        let backend = gpu::build_backend(spec, address, keep_vram).unwrap();
         let stopped = stop.clone();
         let thread = thread::spawn(move || {
             server::serve(socket.listener(), backend, Until::Stopped, Clients::Anyone, &stopped).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Sends the files a job leaves behind to the host, holes as holes.
+//! Sends the files of a job to the host, holes as holes.
 
 use std::fs::File;
 use std::io;

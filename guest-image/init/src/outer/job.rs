@@ -26,24 +26,24 @@ const STATUS_KILLED: u8 = 128 + Signal::SIGKILL as u8;
 /// Why the command was not run.
 #[derive(Debug, Error)]
 pub enum CommandError {
-    /// The job names none.
+    /// The job has no command.
     #[error("the job names no program")]
     Empty,
     /// It could not be started.
-    #[error("cannot run {program} in the outer machine: {source}")]
+    #[error("cannot run {program} in the outer machine")]
     Spawn {
         /// What should have run.
         program: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// What the waiting thread learns of.
+/// What the waiting thread receives.
 enum Event {
     /// The command ended.
     Ended(io::Result<ExitStatus>),
-    /// The host had the command killed.
+    /// The host asked to kill the command.
     Killed,
 }
 
@@ -51,7 +51,7 @@ enum Event {
 ///
 /// # Errors
 ///
-/// If it could not be started.
+/// Fails if it could not be started.
 pub fn run(job: &Job, port: &Port) -> Result<u8, CommandError> {
     let [program, arguments @ ..] = &job.command[..] else { return Err(CommandError::Empty) };
     let mut command = Command::new(program);
@@ -73,7 +73,7 @@ fn wait(mut child: Child, target: Option<ChildStdin>, relays: Vec<JoinHandle<()>
     let (sender, receiver) = channel();
     let ended: Sender<Event> = sender.clone();
     std::thread::spawn(move || {
-        // Nobody listens any more if the command was given up.
+        // There is no receiver any more if the command was given up.
         let _ = ended.send(Event::Ended(child.wait()));
     });
     let signals = port.clone();
@@ -96,7 +96,7 @@ fn wait(mut child: Child, target: Option<ChildStdin>, relays: Vec<JoinHandle<()>
     // What it left behind would hold its pipes open.
     let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
     for relay in relays {
-        // A relay that panicked has said so on the console, and there is no more to come of it.
+        // A relay that panicked has reported that on the console.
         let _ = relay.join();
     }
     status
@@ -124,7 +124,7 @@ fn shell_status(status: ExitStatus) -> u8 {
     number.and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX)
 }
 
-/// Tells the host what each thread of the command is waiting for: whoever has it killed wants to know why it hung.
+/// Reports to the host what each thread of the command is waiting for, so that the user sees why it hung.
 fn tell_threads(pid: u32, port: &Port) {
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return };
     for task in tasks.flatten() {

@@ -11,24 +11,24 @@ use ersatz_guest_image::outer::PORT_NAME;
 use ersatz_guest_image::outer::channel::Message;
 use thiserror::Error;
 
-/// One folder a port, each with its name.
+/// One folder per port, each with its name.
 const PORTS: &str = "/sys/class/virtio-ports";
 
-/// How often the host hears that PID 1 is alive.
+/// Time between heartbeats to the host.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// Why there is no port.
+/// Why the port cannot be used.
 #[derive(Debug, Error)]
 pub enum PortError {
     /// The machine has no port of the right name.
-    #[error("no virtio-serial port named {PORT_NAME} in {PORTS}: {0}")]
+    #[error("no virtio-serial port named {PORT_NAME} in {PORTS}")]
     Absent(#[source] io::Error),
     /// It cannot be opened.
-    #[error("cannot open the virtio-serial port {path}: {source}")]
+    #[error("cannot open the virtio-serial port {path}")]
     Open {
         /// Its device node.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -47,7 +47,7 @@ impl Port {
     ///
     /// # Errors
     ///
-    /// If it is not there or cannot be opened.
+    /// Fails if it is not there or cannot be opened.
     pub fn open() -> Result<Self, PortError> {
         let path = find(Path::new(PORTS)).map_err(PortError::Absent)?;
         let open = || -> io::Result<Inner> {
@@ -62,12 +62,12 @@ impl Port {
     pub fn send(&self, message: &Message) {
         let mut writer = self.0.writer.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = writer.write_all(&message.encode()) {
-            // The host is gone, or will notice the gap: there is nobody else to tell but the kernel's console.
+            // The host is gone, or will notice the gap: only the kernel's console is left.
             eprintln!("ersatz-init: cannot send to the host: {error}");
         }
     }
 
-    /// Where the host's messages come from.
+    /// Returns the reader of the host's messages.
     pub fn reader(&self) -> &File {
         &self.0.reader
     }
@@ -85,7 +85,7 @@ fn find(ports: &Path) -> io::Result<PathBuf> {
     Err(io::Error::from(io::ErrorKind::NotFound))
 }
 
-/// Starts the thread that sends heartbeats as long as the machine lives.
+/// Starts the thread that sends heartbeats until the machine ends.
 pub fn beat(port: &Port) {
     let port = port.clone();
     std::thread::spawn(move || {

@@ -44,7 +44,7 @@ pub fn output<R: Read + Send + 'static>(mut from: R, port: &Port, wrap: fn(Vec<u
     })
 }
 
-/// Starts the threads that take the host's messages. They run as long as the machine does.
+/// Starts the threads that take the host's messages. They run until the machine ends.
 pub fn input(port: &Port, target: Option<ChildStdin>, signal: impl Fn(Signal) + Send + 'static) {
     let (sender, receiver) = sync_channel(BACKLOG);
     std::thread::spawn(move || feed(target, &receiver));
@@ -55,7 +55,7 @@ pub fn input(port: &Port, target: Option<ChildStdin>, signal: impl Fn(Signal) + 
         let mut buffer = vec![0; CHUNK];
         while let Ok(length) = reader.read(&mut buffer) {
             if length == 0 {
-                // No host at the other end for now, which the driver reports at once, each time.
+                // While no host is at the other end, the driver reports that at once, each time.
                 std::thread::sleep(RETRY);
                 continue;
             }

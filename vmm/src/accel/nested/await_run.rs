@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! In the outer machine: boots a guest with no GPU, has the outer machine saved, and gives the guest its run when that comes.
+//! In the outer machine: boots a guest with no GPU, waits while the outer machine is saved, and gives the guest its run when that
+//! arrives.
 //!
 //! ```text
 //! guest:   boots -> ready, looks at its mailbox --------------------------> finds the run, rescans the bus, goes on
@@ -35,6 +36,7 @@ use crate::snapshot::header;
 use crate::snapshot::ram::new_memory;
 use crate::spec::{MachineSpec, RunSpec};
 use crate::supervisor::{Event, Watch, first_of, supervise};
+use crate::threads::{Role, spawn, spawn_scoped};
 
 /// The hidden command: `ersatz await-run MACHINE OUTCOME`.
 pub const COMMAND: &str = "await-run";
@@ -44,19 +46,19 @@ const MAILBOX_SLOT: u8 = ersatz_device_model::fabric::FABRIC_PORTS;
 const LOOK: Duration = Duration::from_millis(5);
 /// I/O ports as a file.
 const PORTS: &str = "/dev/port";
-/// Makes the outer kernel look for the mailbox.
+/// Makes the outer kernel scan the bus for the mailbox.
 const RESCAN: &str = "/sys/bus/pci/rescan";
 
-/// A run, as the outer machine is told of it.
+/// A run, as it is described to the outer machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AwaitedRun {
     /// The run, with paths of the outer machine. What it brings into the guest is not in here, but follows.
     pub run: RunSpec,
-    /// Whether the guest gets what comes by standard input.
+    /// Whether standard input goes to the guest.
     pub input: bool,
 }
 
-/// Bytes that say how long the description is.
+/// Bytes of the length of the description.
 const LENGTH_BYTES: usize = 8;
 
 impl AwaitedRun {
@@ -65,7 +67,7 @@ impl AwaitedRun {
     ///
     /// # Errors
     ///
-    /// If a path cannot be written as JSON.
+    /// Fails if a path cannot be written as JSON.
     pub fn encode(&self, archive: &[u8]) -> serde_json::Result<Vec<u8>> {
         let description = serde_json::to_vec(self)?;
         Ok([&(description.len() as u64).to_le_bytes(), &description[..], archive].concat())
@@ -75,7 +77,7 @@ impl AwaitedRun {
     ///
     /// # Errors
     ///
-    /// If it makes no sense.
+    /// Fails if the bytes are not such a description.
     pub fn decode(bytes: &[u8]) -> serde_json::Result<(Self, &[u8])> {
         let (length, rest) = bytes.split_first_chunk::<LENGTH_BYTES>().unwrap_or((&[0; LENGTH_BYTES], &[]));
         let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
@@ -84,7 +86,7 @@ impl AwaitedRun {
     }
 }
 
-/// Why there is no outcome.
+/// Why a guest has no outcome.
 #[derive(Debug, Error)]
 pub enum AwaitError {
     /// The machine could not be built, or not go on.
@@ -99,24 +101,24 @@ pub enum AwaitError {
     /// The outer mailbox cannot be used.
     #[error(transparent)]
     Mailbox(#[from] ReadError),
-    /// The description of the run makes no sense.
-    #[error("what came is not the description of a run; both ends must be of one build")]
+    /// The description of the run cannot be parsed.
+    #[error("the mailbox does not hold the description of a run (both ends must be of one build)")]
     Description(#[source] serde_json::Error),
     /// A descriptor, a file or a thread could not be made or used.
     #[error("cannot wait for the run")]
     Io(#[from] io::Error),
 }
 
-/// Boots, waits, runs; how the guest ended. `said` hears of its exit counts, if they are wanted.
+/// Boots, waits, runs. Returns how the guest ended. `progress` is called with the exit counts, if the run asks for them.
 ///
 /// # Errors
 ///
-/// If it could not be run.
-pub fn run(spec: &MachineSpec, said: &mut dyn FnMut(&str)) -> Result<Outcome, AwaitError> {
+/// Fails if it could not be run.
+pub fn run(spec: &MachineSpec, progress: &mut dyn FnMut(&str)) -> Result<Outcome, AwaitError> {
     let (log, stop) = (ConsoleLog::new(), Event::new()?);
     let _signals = Signals::follow(&stop)?;
     let (guest_input, typed) = UnixStream::pair()?;
-    // The host knows what to make of line ends.
+    // The host converts line ends.
     let output = ConsoleOutput::new(log.clone(), Some(Box::new(io::stdout())), Style::Raw);
     let console =
         Console { output: Box::new(output), input: Some(File::from(std::os::fd::OwnedFd::from(guest_input))) };
@@ -129,7 +131,7 @@ pub fn run(spec: &MachineSpec, said: &mut dyn FnMut(&str)) -> Result<Outcome, Aw
     let ended = Event::new()?;
     thread::scope(|scope| {
         let at_end = ended.clone();
-        let running = thread::Builder::new().name("machine".to_owned()).spawn_scoped(scope, move || {
+        let running = spawn_scoped(scope, Role::Machine, move || {
             let end = machine.run();
             at_end.set();
             end
@@ -144,7 +146,7 @@ pub fn run(spec: &MachineSpec, said: &mut dyn FnMut(&str)) -> Result<Outcome, Aw
                 return Err(error);
             }
         };
-        // The run's own lines count, not those of the boot, if it came so far.
+        // If there is a run, only its own lines count, not those of the boot.
         if awaited.is_some() {
             log.clear();
         }
@@ -155,7 +157,7 @@ pub fn run(spec: &MachineSpec, said: &mut dyn FnMut(&str)) -> Result<Outcome, Aw
             running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(AwaitError::from)
         })?;
         if awaited.is_some_and(|awaited| awaited.run.exit_counts) {
-            said(&format!("exits to the VMM: {}", handle.exits().since(&before)));
+            progress(&format!("exits to the VMM: {}", handle.exits().since(&before)));
         }
         Ok(outcome)
     })
@@ -177,12 +179,12 @@ fn start(
     if awaited.input {
         let mut input = follow_input(false, || ())?;
         // Ends with either side.
-        thread::Builder::new().name("typed".to_owned()).spawn(move || io::copy(&mut input, &mut typed))?;
+        spawn(Role::ForwardInput, move || io::copy(&mut input, &mut typed))?;
     }
     Ok(awaited)
 }
 
-/// The way to the host, and what ends the waiting.
+/// The connection to the host, and the events that end the waiting.
 struct Host<'a> {
     ended: &'a Event,
     stop: &'a Event,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What can go wrong around the guest, and whose fault it is.
+//! Failures around the guest, told apart by the part that failed.
 
 use std::io;
 use std::path::PathBuf;
@@ -18,25 +18,28 @@ use crate::spec;
 #[derive(Debug, Error)]
 pub enum NestedError {
     /// A temporary file could not be made or used.
-    #[error("cannot use a temporary file: {0}; set TMPDIR to a folder with room")]
+    #[error("cannot use a temporary file (set TMPDIR to a folder with room)")]
     Scratch(#[source] io::Error),
-    /// A path that the outer machine cannot be told.
+    /// A path that cannot be passed to the outer machine.
     #[error("the path {0:?} is not UTF-8, and nested runs need it to be; rename it")]
     Path(PathBuf),
+    /// A snapshot has no place for a file.
+    #[error("a guest that starts from a snapshot cannot use {0}; add --cold")]
+    NotInSnapshot(PathBuf),
     /// A file for the outer machine could not be read.
-    #[error("cannot read {path} for the outer machine: {source}")]
+    #[error("cannot read {path} for the outer machine")]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A file that comes out of the outer machine could not be written.
-    #[error("cannot write {path}: {source}")]
+    #[error("cannot write {path}")]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The outer machine's initramfs could not be put together.
@@ -48,7 +51,7 @@ pub enum NestedError {
     /// The machine could not be saved or loaded.
     #[error(transparent)]
     Migration(#[from] MigrationError),
-    /// QEMU did not do what it was asked.
+    /// QEMU refused a request.
     #[error(transparent)]
     Monitor(#[from] QmpError),
     /// A file that the guest boots with is not there.
@@ -58,12 +61,12 @@ pub enum NestedError {
     #[error(transparent)]
     Qemu(#[from] QemuError),
     /// The socket to the outer machine failed.
-    #[error("the channel to the outer machine failed: {0}")]
+    #[error("the channel to the outer machine failed")]
     Socket(#[source] io::Error),
     /// Waiting for events failed.
-    #[error("cannot wait for the outer machine: {0}")]
+    #[error("cannot wait for the outer machine")]
     Poll(#[source] io::Error),
-    /// What came out of the outer machine makes no sense.
+    /// The outer machine sent a malformed message.
     #[error(transparent)]
     Channel(#[from] ChannelError),
     /// More, or other, file content came out of the outer machine than was announced.
@@ -81,24 +84,24 @@ pub enum NestedError {
     Ended {
         /// How, as the system puts it.
         status: String,
-        /// What went on.
+        /// What was going on.
         when: &'static str,
-        /// The end of what QEMU and the outer kernel said.
+        /// The end of the messages of QEMU and of the outer kernel.
         words: String,
         /// Whether the VMM ran by then.
         vmm_ran: bool,
     },
-    /// The outer machine stopped beating.
+    /// The heartbeat of the outer machine stopped.
     #[error(
         "the outer machine hangs: it was silent for {silence:?} while {when}. That is a fault of the emulated machine, \
          not of the guest; run it again. Its last words:\n{words}"
     )]
     Hung {
-        /// How long nothing was heard.
+        /// How long it sent nothing.
         silence: Duration,
-        /// What went on.
+        /// What was going on.
         when: &'static str,
-        /// The end of what QEMU and the outer kernel said.
+        /// The end of the messages of QEMU and of the outer kernel.
         words: String,
         /// Whether the VMM ran by then.
         vmm_ran: bool,
@@ -106,9 +109,9 @@ pub enum NestedError {
     /// PID 1 of the outer machine could not run the VMM.
     #[error("the outer machine could not run the VMM: {reason}; the outer kernel's last words:\n{words}")]
     Prepare {
-        /// What it said.
+        /// Its reason.
         reason: String,
-        /// The end of what the outer kernel said.
+        /// The end of the outer kernel's messages.
         words: String,
     },
     /// The VMM did not keep the guest's time limit, and was killed.
@@ -127,13 +130,13 @@ pub enum NestedError {
         /// What that may mean.
         hint: &'static str,
     },
-    /// What the VMM said of the guest's end makes no sense.
-    #[error("the VMM in the outer machine reported nonsense: {0}; run `cargo xtask build` again")]
+    /// The VMM's report of the guest's end cannot be parsed.
+    #[error("the report of the VMM in the outer machine cannot be parsed (run `cargo xtask build` again)")]
     Report(#[source] serde_json::Error),
 }
 
 impl NestedError {
-    /// Whether the outer machine failed before the VMM ran, so that trying again hides no fault of ours.
+    /// Whether the outer machine failed before the VMM ran, so that trying again hides no defect of the VMM.
     pub fn is_before_the_vmm(&self) -> bool {
         matches!(self, Self::Ended { vmm_ran: false, .. } | Self::Hung { vmm_ran: false, .. })
     }

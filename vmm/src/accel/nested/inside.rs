@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The two ends of one call: `ersatz run` on the host has a guest run by `ersatz` in the outer machine.
+//! The two ends of one call: `ersatz run` on the host makes `ersatz` in the outer machine run a guest.
 //!
 //! The guest's description goes in as JSON, its paths replaced by those of the copies there; how the guest ended comes out
 //! as JSON. Both ends are this program, built at the same time.
@@ -8,54 +8,36 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use super::{Console, Ground, NestedError, OuterJob, Source};
+use super::paths::{OuterPaths, outputs};
+use super::{Artifacts, Console, NestedError, OuterJob, Source};
 use crate::outcome::{Outcome, STATUS_FAILED};
-use crate::spec::{GpuSpec, GuestSpec, MachineSpec, RunSpec};
+use crate::spec::GuestSpec;
 
 /// The hidden command that runs a guest by its description: `ersatz boot-spec [--input] SPEC OUTCOME`.
 pub const COMMAND: &str = "boot-spec";
 
-/// Its option for a guest that gets what is said to it.
+/// Its option for a guest that gets standard input.
 const INPUT: &str = "--input";
 pub(super) const VMM: &str = "/ersatz/vmm";
-pub(super) const KERNEL: &str = "/ersatz/kernel";
-pub(super) const INITRAMFS: &str = "/ersatz/initramfs";
 const SPEC: &str = "/ersatz/spec.json";
 pub(super) const OUTCOME: &str = "/ersatz/outcome.json";
 
-/// What runs a guest in the outer machine and brings back its outcome, then its traces.
-/// `console` is what the guest is to be connected to.
-pub(super) fn job(spec: &GuestSpec, ground: &Ground, console: &Console) -> Result<OuterJob, NestedError> {
-    let mut collect = vec![PathBuf::from(OUTCOME)];
-    let devices = spec.run.devices.iter().enumerate().map(|(index, gpu)| {
-        collect.push(trace_path(index));
-        GpuSpec { trace: gpu.trace.as_ref().map(|_| trace_path(index)), ..gpu.clone() }
-    });
-    let devices = devices.collect();
-    let archives: Vec<String> = (0..spec.run.archives.len()).map(archive_path).collect();
-    let machine = MachineSpec { kernel: KERNEL.into(), initramfs: INITRAMFS.into(), ..spec.machine.clone() };
-    let run = RunSpec { archives: archives.iter().map(PathBuf::from).collect(), devices, ..spec.run.clone() };
-    let inside = GuestSpec { machine, run };
+/// Returns the job that runs a guest in the outer machine, and the files on the host that it fills with the guest's, behind its
+/// outcome. `console` is what the guest is to be connected to.
+pub(super) fn job(
+    spec: &GuestSpec,
+    artifacts: &Artifacts,
+    console: &Console,
+) -> Result<(OuterJob, Vec<PathBuf>), NestedError> {
+    let mut paths = OuterPaths::default();
+    let inside = spec.map_paths(&mut paths)?;
     let text = serde_json::to_vec(&inside).map_err(|error| NestedError::Scratch(error.into()))?;
     let words = [VMM, COMMAND].into_iter().chain(console.input.as_ref().map(|_| INPUT)).chain([SPEC, OUTCOME]);
-    let mut files = vec![
-        (VMM.to_owned(), Source::File(ground.vmm.clone())),
-        (KERNEL.to_owned(), Source::File(spec.machine.kernel.clone())),
-        (INITRAMFS.to_owned(), Source::File(spec.machine.initramfs.clone())),
-        (SPEC.to_owned(), Source::Bytes(text)),
-    ];
-    files.extend(archives.into_iter().zip(spec.run.archives.iter().cloned().map(Source::File)));
-    Ok(OuterJob { command: words.map(str::to_owned).collect(), files, folders: Vec::new(), collect })
-}
-
-/// Where a GPU's trace is in the outer machine.
-pub(super) fn trace_path(index: usize) -> PathBuf {
-    PathBuf::from(format!("/ersatz/gpu{index}.trace"))
-}
-
-/// Where one of the archives that a run brings is in the outer machine.
-pub(super) fn archive_path(index: usize) -> String {
-    format!("/ersatz/run{index}.cpio")
+    let OuterPaths { inputs: mut files, targets } = paths;
+    files.push((VMM.to_owned(), Source::File(artifacts.vmm.clone())));
+    files.push((SPEC.to_owned(), Source::Bytes(text)));
+    let collect = std::iter::once(PathBuf::from(OUTCOME)).chain(outputs(targets.len())).collect();
+    Ok((OuterJob { command: words.map(str::to_owned).collect(), files, folders: Vec::new(), collect }, targets))
 }
 
 /// What the VMM in the outer machine reported, given the exit status it ended with.
@@ -63,7 +45,7 @@ pub(super) fn outcome(report: &Path, status: u8) -> Result<Outcome, NestedError>
     let text = std::fs::read(report).map_err(NestedError::Scratch)?;
     if text.is_empty() {
         let hint = match status {
-            137 => ": it was killed, most likely for want of memory; give less --memory or touch less VRAM",
+            137 => ": it was killed, most likely because memory ran out; give less --memory or touch less VRAM",
             STATUS_FAILED => "; its message is above",
             _ => "",
         };
@@ -76,27 +58,27 @@ pub(super) fn outcome(report: &Path, status: u8) -> Result<Outcome, NestedError>
 #[derive(Debug, thiserror::Error)]
 pub enum BootSpecError {
     /// The description cannot be read.
-    #[error("cannot read the guest's description {path}: {source}")]
+    #[error("cannot read the guest's description {path}")]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The description makes no sense.
-    #[error("{path} is not the description of a guest: {source}; both ends must be of one build")]
+    /// The description cannot be parsed.
+    #[error("{path} is not the description of a guest (both ends must be of one build)")]
     Parse {
         /// The file.
         path: PathBuf,
-        /// What the parser said.
+        /// The parser's error.
         source: serde_json::Error,
     },
     /// The outcome cannot be written.
-    #[error("cannot write the guest's outcome to {path}: {source}")]
+    #[error("cannot write the guest's outcome to {path}")]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }
@@ -105,7 +87,7 @@ pub enum BootSpecError {
 ///
 /// # Errors
 ///
-/// If there is none, or it makes no sense.
+/// Fails if the file cannot be read or parsed.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, BootSpecError> {
     let text = std::fs::read(path).map_err(|source| BootSpecError::Read { path: path.to_owned(), source })?;
     serde_json::from_slice(&text).map_err(|source| BootSpecError::Parse { path: path.to_owned(), source })
@@ -115,7 +97,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, BootSpecError> {
 ///
 /// # Errors
 ///
-/// If the file cannot be written.
+/// Fails if the file cannot be written.
 pub fn write_outcome(path: &Path, outcome: &Outcome) -> Result<(), BootSpecError> {
     serde_json::to_vec(outcome)
         .map_err(std::io::Error::from)
@@ -131,15 +113,15 @@ mod tests {
 
     use super::*;
     use crate::qemu::Qemu;
+    use crate::spec::{GpuSpec, MachineSpec, Resources, RunSpec, WrittenPath};
 
     fn spec() -> GuestSpec {
-        let gpu = |trace: Option<&str>| GpuSpec { trace: trace.map(PathBuf::from), ..GpuSpec::new(1 << 30) };
+        let gpu = |trace: Option<&str>| GpuSpec { trace: trace.map(WrittenPath::from), ..GpuSpec::new(1 << 30) };
         let machine = MachineSpec {
             kernel: "/host/vmlinux".into(),
             initramfs: "/host/initramfs".into(),
             command_line: "console=ttyS0".to_owned(),
-            vcpus: 2,
-            memory: 1 << 30,
+            resources: Resources { vcpus: 2, memory: 1 << 30 },
         };
         let run = RunSpec {
             archives: vec!["/host/programs".into()],
@@ -151,8 +133,8 @@ mod tests {
         GuestSpec { machine, run }
     }
 
-    fn ground() -> Ground {
-        Ground { qemu: Qemu::Host("/qemu".into()), kernel: "/k".into(), initramfs: "/i".into(), vmm: "/v".into() }
+    fn artifacts() -> Artifacts {
+        Artifacts { qemu: Qemu::Host("/qemu".into()), kernel: "/k".into(), initramfs: "/i".into(), vmm: "/v".into() }
     }
 
     fn console(input: Option<File>) -> Console {
@@ -162,26 +144,30 @@ mod tests {
     #[test]
     fn a_guest_gets_input_only_if_there_is_some() {
         let input = File::open("/dev/null").unwrap();
-        let job = job(&spec(), &ground(), &console(Some(input))).unwrap();
+        let (job, _) = job(&spec(), &artifacts(), &console(Some(input))).unwrap();
         assert_eq!(job.command, [VMM, COMMAND, INPUT, SPEC, OUTCOME]);
     }
 
     #[test]
     fn a_guest_is_described_with_the_paths_of_the_outer_machine() {
-        let job = job(&spec(), &ground(), &console(None)).unwrap();
+        let (job, targets) = job(&spec(), &artifacts(), &console(None)).unwrap();
         assert_eq!(job.command, [VMM, COMMAND, SPEC, OUTCOME]);
         let Some((_, Source::Bytes(text))) = job.files.iter().find(|(path, _)| path == SPEC) else { panic!() };
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("spec.json");
         std::fs::write(&path, text).unwrap();
         let inside: GuestSpec = read_json(&path).unwrap();
-        assert_eq!(inside.machine.kernel, Path::new(KERNEL));
-        assert_eq!(inside.run.devices[0].trace, None);
-        assert_eq!(inside.run.devices[1].trace, Some("/ersatz/gpu1.trace".into()));
+        let host = |path: &Path| match job.files.iter().find(|(inside, _)| Path::new(inside) == path) {
+            Some((_, Source::File(host))) => host.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(host(&inside.machine.kernel), Path::new("/host/vmlinux"));
+        assert_eq!(host(&inside.machine.initramfs), Path::new("/host/initramfs"));
+        assert_eq!(host(&inside.run.archives[0]), Path::new("/host/programs"));
         assert_eq!((&inside.run.request, inside.run.timeout), (&spec().run.request, spec().run.timeout));
-        let archive = job.files.iter().find(|(path, _)| Path::new(path) == inside.run.archives[0]);
-        assert!(matches!(archive, Some((_, Source::File(path))) if path == Path::new("/host/programs")));
-        assert_eq!(job.collect[2], Path::new("/ersatz/gpu1.trace"));
+        assert_eq!(inside.run.devices[0].trace, None);
+        assert_eq!(inside.run.devices[1].trace.as_deref(), Some(&*job.collect[1]));
+        assert_eq!((targets, job.collect.len()), (vec![PathBuf::from("/host/t")], 2));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use ersatz_guest_image::outer::PORT_NAME;
 use ersatz_guest_image::ports::READY_PORT;
 
 use super::image::assemble;
-use super::{Ground, NestedError, OuterJob, utf8};
+use super::{Artifacts, NestedError, OuterJob, utf8};
 use crate::qemu::migration::{self, MigrationError};
 use crate::qemu::{Monitor, QemuProcess, QmpError, mailbox, timestamp};
 use crate::snapshot::key::KeyBuilder;
@@ -22,12 +22,12 @@ use crate::snapshot::ram::new_memory;
 const PROCESSOR: &str = "max,+svm,vmx=off,la57=off,phys-bits=46";
 
 /// The outer kernel's command line. The outer machine is a means, not the thing under test, so it spares what costs
-/// boot time and protects nobody here: mitigations, checks of timers (which are late on a busy host) and of its own
+/// boot time without protecting anything here: mitigations, checks of timers (which are late on a busy host) and of its own
 /// mappings. A panic resets, which ends QEMU.
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off tsc=reliable no_timer_check \
                             nokaslr rodata=off random.trust_cpu=on";
 
-/// How many lines of each of its voices to show when the machine failed.
+/// How many lines of each output to show when the machine failed.
 const LAST_LINES: usize = 15;
 
 /// The root port that the mailbox is plugged into.
@@ -41,7 +41,8 @@ const MAILBOX_PORT: &str =
 pub(super) enum Start<'a> {
     /// It boots and does a job.
     Boot(&'a OuterJob),
-    /// It waits for the state of one that has booted, whose memory is at the beginning of this file. What it writes stays its own.
+    /// It waits for the state of one that has booted, whose memory is at the beginning of this file. Its writes do not go to the
+    /// file.
     Restore(&'a File),
 }
 
@@ -52,7 +53,7 @@ pub(super) struct OuterMachine {
     pub(super) process: QemuProcess,
     /// The host's end of the virtio-serial port.
     pub(super) port: UnixStream,
-    /// Says that the guest in the outer machine is ready for its run.
+    /// Becomes readable when the guest in the outer machine is ready for its run.
     pub(super) ready: UnixStream,
     /// QEMU's monitor.
     pub(super) monitor: Monitor,
@@ -70,9 +71,14 @@ struct OuterDescriptors {
 }
 
 impl OuterMachine {
-    /// Starts one with so much memory. QEMU inherits `shared`: files to save a state to or to load one from, and for
-    /// devices to be plugged in.
-    pub(super) fn start(ground: &Ground, start: Start<'_>, memory: u64, shared: &[&File]) -> Result<Self, NestedError> {
+    /// Starts a machine with `memory` bytes of memory. QEMU inherits `shared`: files to save a state to or to load one from, and
+    /// for devices to be plugged in.
+    pub(super) fn start(
+        artifacts: &Artifacts,
+        start: Start<'_>,
+        memory: u64,
+        shared: &[&File],
+    ) -> Result<Self, NestedError> {
         let size = memory;
         let new;
         let (ram, is_shared) = match start {
@@ -91,11 +97,15 @@ impl OuterMachine {
             ready: given[1].as_raw_fd(),
             monitor: given[2].as_raw_fd(),
         };
-        let mut command = ground.qemu.command();
-        command.args(hardware(&descriptors, size, is_shared)).arg("-kernel").arg(utf8(&ground.kernel)?).arg("-initrd");
+        let mut command = artifacts.qemu.command();
+        command
+            .args(hardware(&descriptors, size, is_shared))
+            .arg("-kernel")
+            .arg(utf8(&artifacts.kernel)?)
+            .arg("-initrd");
         match start {
             Start::Boot(job) => {
-                let initramfs = assemble(&ground.initramfs, job)?;
+                let initramfs = assemble(&artifacts.initramfs, job)?;
                 command.arg(format!("/proc/self/fd/{}", initramfs.as_raw_fd()));
                 command.args(["-append", &format!("{COMMAND_LINE} {}", timestamp::kernel_argument())]);
                 for (index, (folder, _)) in job.folders.iter().enumerate() {
@@ -104,11 +114,11 @@ impl OuterMachine {
                 given.push(initramfs);
             }
             Start::Restore(_) => {
-                command.arg(utf8(&ground.initramfs)?).args(["-incoming", "defer"]);
+                command.arg(utf8(&artifacts.initramfs)?).args(["-incoming", "defer"]);
             }
         }
         let files = [&[ram], shared].concat();
-        let process = QemuProcess::start(&ground.qemu, command, given, &files)?;
+        let process = QemuProcess::start(&artifacts.qemu, command, given, &files)?;
         let monitor = Monitor::new(monitor).map_err(NestedError::Socket)?;
         let memory = ram.try_clone().map_err(NestedError::Scratch)?;
         Ok(Self { process, port, ready, monitor, memory })
@@ -117,7 +127,7 @@ impl OuterMachine {
     /// Loads a state, which is one of the files that QEMU has inherited. The machine stays stopped.
     pub(super) fn load(&mut self, state: &File) -> Result<(), NestedError> {
         migration::load(&mut self.monitor, state).map_err(|error| match self.process.try_wait() {
-            // QEMU ends when it does not like a state.
+            // QEMU ends when it rejects a state.
             Ok(Some(_)) | Err(_) if !matches!(error, MigrationError::Failed { .. }) => {
                 NestedError::Migration(MigrationError::Failed { what: "load", reason: self.last_words() })
             }
@@ -133,7 +143,7 @@ impl OuterMachine {
         Ok(())
     }
 
-    /// The end of what QEMU and the outer kernel said.
+    /// Returns the end of the messages of QEMU and of the outer kernel.
     pub(super) fn last_words(&self) -> String {
         let mut lines = self.process.errors.last_lines(LAST_LINES);
         lines.extend(self.process.output.last_lines(LAST_LINES));
@@ -168,8 +178,8 @@ fn hardware(descriptors: &OuterDescriptors, memory: u64, is_shared: bool) -> Vec
     words.iter().flat_map(|text| text.split(' ')).map(OsString::from).collect()
 }
 
-/// Adds to a key all that QEMU is told of the machine, but for the numbers of descriptors and how fast the clock was measured to
-/// run.
+/// Adds to a key all of QEMU's arguments that describe the machine, except the numbers of descriptors and the measured frequency
+/// of the clock.
 pub(super) fn add_to_key(key: &mut KeyBuilder, memory: u64) {
     let nowhere = OuterDescriptors { memory: 0, port: 0, ready: 0, monitor: 0 };
     hardware(&nowhere, memory, true).iter().for_each(|word| key.text(&word.to_string_lossy()));

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::NestedError;
 
-/// Writes what comes to where it belongs.
+/// Writes the files to their targets.
 #[derive(Debug)]
 pub(super) struct Received {
     targets: Vec<Option<PathBuf>>,
@@ -17,14 +17,14 @@ pub(super) struct Received {
 #[derive(Debug)]
 struct Current {
     index: u32,
-    /// `None` for one that nobody wants.
+    /// `None` for a file without a target.
     file: Option<File>,
     length: u64,
 }
 
 impl Received {
-    /// Takes files by their index in `targets`; those that nobody wants are dropped. They are made now, so that one which
-    /// cannot be written is known before the guest runs.
+    /// Takes files by their index in `targets`; those without a target are dropped. They are created now, so that a target that
+    /// cannot be written is reported before the guest runs.
     pub(super) fn new(targets: Vec<Option<PathBuf>>) -> Result<Self, NestedError> {
         for path in targets.iter().flatten() {
             create(path)?;

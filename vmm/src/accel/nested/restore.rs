@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Starting a guest from a snapshot of the whole outer machine, and making the snapshot.
 //!
-//! The snapshot has our VMM in it, running, and the guest that it booted, which waits for its run ([`await_run`]). QEMU does not
+//! The snapshot contains the running VMM and the guest that it booted, which waits for its run ([`await_run`]). QEMU does not
 //! load what it saved while the emulated processor was in guest mode, so each snapshot is tried before it is kept, and taken
 //! again if need be: most of the time the guest is idle, and the processor is not in guest mode then.
 
@@ -9,19 +9,19 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::thread::sleep;
 use std::time::Duration;
 
-use ersatz_device_model::fabric::FABRIC_PORTS;
+use ersatz_guest_image::error_chain::chain;
 use ersatz_guest_image::mailbox;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::json;
 
 use super::await_run::{self, AwaitedRun};
-use super::inside::{self, INITRAMFS, KERNEL, OUTCOME, VMM};
+use super::inside::{self, OUTCOME, VMM};
 use super::machine::{OuterMachine, Start, add_to_key};
-use super::session::{Console, Session, Talked};
-use super::{GRACE, Ground, NestedError, OuterJob, Source};
+use super::paths::{OuterPaths, RestoredPaths, snapshot_outputs};
+use super::session::{Console, Session, SessionEnd};
+use super::{Artifacts, GRACE, NestedError, OuterJob, Source};
 use crate::console::recorder::Recorder;
 use crate::outcome::Outcome;
 use crate::qemu::migration::{self, MigrationError};
@@ -29,7 +29,7 @@ use crate::snapshot::key::{KeyBuilder, KeyError};
 use crate::snapshot::obtain::{Made, Obtained, discard, obtain};
 use crate::snapshot::ram::new_memory;
 use crate::snapshot::{Key, Snapshot, header};
-use crate::spec::{GpuSpec, GuestSpec, MachineSpec, RunSpec};
+use crate::spec::{GuestSpec, MachineSpec, RunSpec};
 use crate::supervisor::Event;
 
 /// The kind of machine, where snapshots are kept.
@@ -41,27 +41,31 @@ const ATTEMPTS: u32 = 12;
 /// How long the machine is left alone before each: the guest and the outer kernel finish what they do after a boot.
 const SETTLE: Duration = Duration::from_millis(400);
 
-/// Runs a guest from a snapshot; `None` if there can be none.
+/// Runs a guest from a snapshot; returns `None` if snapshots cannot be kept.
 pub(super) fn run(
     spec: &GuestSpec,
-    ground: &Ground,
+    artifacts: &Artifacts,
     memory: u64,
     console: &mut Console,
     stop: &Event,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Option<Outcome>, NestedError> {
-    let key = key(&spec.machine, ground, memory)?;
+    let key = key(&spec.machine, artifacts, memory)?;
     let mut tried = false;
     loop {
-        let make = |progress: &mut dyn FnMut(&str)| make(spec, ground, memory, console, stop, progress);
+        let make = |progress: &mut dyn FnMut(&str)| make(spec, artifacts, memory, console, stop, progress);
         let snapshot = match obtain(KIND, &key, stop, progress, make)? {
             Obtained::Snapshot(snapshot) => snapshot,
             Obtained::Ended(outcome) => return Ok(Some(outcome)),
             Obtained::Nothing => return Ok(None),
         };
-        match restore(spec, ground, &snapshot, console, stop, progress) {
+        // Making the snapshot, or waiting for another run that makes it, takes long.
+        if stop.wait(Duration::ZERO) {
+            return Ok(Some(Outcome::Interrupted));
+        }
+        match restore(spec, artifacts, &snapshot, console, stop, progress) {
             Err(NestedError::Migration(error @ MigrationError::Failed { .. })) if !tried => {
-                progress(&format!("the snapshot is of no use, and made again: {error}"));
+                progress(&format!("the snapshot cannot be used and is made again: {}", chain(&error)));
                 discard(&key);
                 tried = true;
             }
@@ -71,12 +75,12 @@ pub(super) fn run(
 }
 
 /// What the snapshot depends on.
-fn key(machine: &MachineSpec, ground: &Ground, memory: u64) -> Result<Key, KeyError> {
+fn key(machine: &MachineSpec, artifacts: &Artifacts, memory: u64) -> Result<Key, KeyError> {
     let mut key = KeyBuilder::new(KIND);
     add_to_key(&mut key, memory);
-    key.text(&format!("{} {}", machine.vcpus, machine.memory));
+    key.text(&format!("{} {}", machine.resources.vcpus, machine.resources.memory));
     key.text(&machine.command_line);
-    for file in [&ground.qemu.program(), &ground.kernel, &ground.initramfs, &ground.vmm] {
+    for file in [&artifacts.qemu.program(), &artifacts.kernel, &artifacts.initramfs, &artifacts.vmm] {
         key.file(file)?;
     }
     key.file(&machine.kernel)?;
@@ -87,7 +91,7 @@ fn key(machine: &MachineSpec, ground: &Ground, memory: u64) -> Result<Key, KeyEr
 /// Boots outer machine and guest to where the guest waits for a run, and saves the outer machine.
 fn make(
     spec: &GuestSpec,
-    ground: &Ground,
+    artifacts: &Artifacts,
     memory: u64,
     console: &mut Console,
     stop: &Event,
@@ -98,50 +102,58 @@ fn make(
     let scratch = File::from(
         memfd_create("ersatz-state", MemfdFlags::CLOEXEC).map_err(|error| NestedError::Scratch(error.into()))?,
     );
-    let machine = OuterMachine::start(ground, Start::Boot(&job(&spec.machine, ground)?), memory, &[&scratch])?;
+    let machine = OuterMachine::start(artifacts, Start::Boot(&job(&spec.machine, artifacts)?), memory, &[&scratch])?;
     let limit = spec.run.timeout.map(|limit| limit.saturating_add(GRACE));
     let mut session = Session::new(machine, vec![Some(outcome.path().to_owned())], limit)?;
-    // What the guest says is shown only if it does not come so far.
-    let said = Recorder::default();
+    // The guest's console output is shown only if it does not get that far.
+    let recorded = Recorder::default();
     let errors = std::mem::replace(&mut console.errors, Box::new(io::sink()));
-    let mut unseen = Console { input: None, output: Box::new(said.clone()), errors };
-    let made = session.until_ready(&mut unseen, stop, &mut |_| ()).and_then(|talked| match talked {
-        Talked::Ready => save(&mut session, ground, &scratch, &mut unseen)
-            .map(|state| Made::Saved { memory: session.into_memory(), state }),
-        Talked::Ended(status) => inside::outcome(outcome.path(), status).map(Made::Ended),
-        Talked::Stopped => Ok(Made::Ended(Outcome::Interrupted)),
+    let mut unseen = Console { input: None, output: Box::new(recorded.clone()), errors };
+    let made = session.until_ready(&mut unseen, stop, &mut |_| ()).and_then(|end| match end {
+        SessionEnd::Ready => Ok(match save(&mut session, artifacts, &scratch, &mut unseen, stop)? {
+            Some(state) => Made::Saved { memory: session.into_memory(), state },
+            None => Made::Ended(Outcome::Interrupted),
+        }),
+        SessionEnd::Ended(status) => inside::outcome(outcome.path(), status).map(Made::Ended),
+        SessionEnd::Stopped => Ok(Made::Ended(Outcome::Interrupted)),
     });
     console.errors = unseen.errors;
     if !matches!(made, Ok(Made::Saved { .. })) {
         // A console that is closed shows nothing.
-        let _ = console.output.write_all(&said.take());
+        let _ = console.output.write_all(&recorded.take());
     }
     made
 }
 
 /// What boots a guest in the outer machine.
-fn job(machine: &MachineSpec, ground: &Ground) -> Result<OuterJob, NestedError> {
-    let inside = MachineSpec { kernel: KERNEL.into(), initramfs: INITRAMFS.into(), ..machine.clone() };
+fn job(machine: &MachineSpec, artifacts: &Artifacts) -> Result<OuterJob, NestedError> {
+    let mut paths = OuterPaths::default();
+    let inside = machine.map_paths(&mut paths)?;
     let text = serde_json::to_vec(&inside).map_err(|error| NestedError::Scratch(error.into()))?;
-    let traces = (0..FABRIC_PORTS).map(|index| inside::trace_path(index.into()));
+    let mut files = paths.inputs;
+    files.push((VMM.to_owned(), Source::File(artifacts.vmm.clone())));
+    files.push((MACHINE.to_owned(), Source::Bytes(text)));
     Ok(OuterJob {
         command: [VMM, await_run::COMMAND, MACHINE, OUTCOME].map(str::to_owned).to_vec(),
-        files: vec![
-            (VMM.to_owned(), Source::File(ground.vmm.clone())),
-            (KERNEL.to_owned(), Source::File(machine.kernel.clone())),
-            (INITRAMFS.to_owned(), Source::File(machine.initramfs.clone())),
-            (MACHINE.to_owned(), Source::Bytes(text)),
-        ],
+        files,
         folders: Vec::new(),
-        collect: std::iter::once(PathBuf::from(OUTCOME)).chain(traces).collect(),
+        collect: std::iter::once(PathBuf::from(OUTCOME)).chain(snapshot_outputs()).collect(),
     })
 }
 
-/// Saves the machine, at a moment at which it can be loaded again; its state.
-fn save(session: &mut Session, ground: &Ground, scratch: &File, console: &mut Console) -> Result<Vec<u8>, NestedError> {
+/// Saves the machine, at a moment at which it can be loaded again. Returns its state, or `None` if `stop` happened before.
+fn save(
+    session: &mut Session,
+    artifacts: &Artifacts,
+    scratch: &File,
+    console: &mut Console,
+    stop: &Event,
+) -> Result<Option<Vec<u8>>, NestedError> {
     let mut attempt = 0;
     loop {
-        sleep(SETTLE);
+        if stop.wait(SETTLE) {
+            return Ok(None);
+        }
         session.machine().monitor.execute("stop", &json!({}))?;
         let result = match session.drain(console)? {
             // Half a message would be missing in front of what a restored machine sends.
@@ -149,34 +161,34 @@ fn save(session: &mut Session, ground: &Ground, scratch: &File, console: &mut Co
                 what: "save",
                 reason: "the machine was in the middle of a message".to_owned(),
             })),
-            true => save_stopped(session, ground, scratch),
+            true => save_stopped(session, artifacts, scratch),
         };
         attempt += 1;
         match result {
-            Err(NestedError::Migration(error)) if attempt < ATTEMPTS => log::info!("once more: {error}"),
-            result => return result,
+            Err(NestedError::Migration(error)) if attempt < ATTEMPTS => log::info!("once more: {}", chain(&error)),
+            result => return result.map(Some),
         }
         session.machine().monitor.execute("cont", &json!({}))?;
     }
 }
 
 /// Saves the stopped machine, and tries whether that can be loaded.
-fn save_stopped(session: &mut Session, ground: &Ground, scratch: &File) -> Result<Vec<u8>, NestedError> {
+fn save_stopped(session: &mut Session, artifacts: &Artifacts, scratch: &File) -> Result<Vec<u8>, NestedError> {
     scratch.set_len(0).map_err(NestedError::Scratch)?;
     let machine = session.machine();
     let state = migration::save(&mut machine.monitor, scratch)?;
     let size = machine.memory.metadata().map_err(NestedError::Scratch)?.len();
     let file = new_memory("ersatz-state", state.len() as u64).map_err(NestedError::Scratch)?;
     file.write_all_at(&state, 0).map_err(NestedError::Scratch)?;
-    // The trial writes nothing back: it sees the memory of the stopped machine, and what it writes is its own.
-    OuterMachine::start(ground, Start::Restore(&machine.memory), size, &[&file])?.load(&file)?;
+    // The trial maps the memory of the stopped machine copy-on-write and changes nothing.
+    OuterMachine::start(artifacts, Start::Restore(&machine.memory), size, &[&file])?.load(&file)?;
     Ok(state)
 }
 
 /// Restores the outer machine, gives the guest its run, and runs it to its end.
 fn restore(
     spec: &GuestSpec,
-    ground: &Ground,
+    artifacts: &Artifacts,
     snapshot: &Snapshot,
     console: &mut Console,
     stop: &Event,
@@ -186,17 +198,16 @@ fn restore(
     let state = snapshot.state().map_err(NestedError::Scratch)?;
     let mailbox = new_memory("ersatz-mailbox", mailbox::SIZE).map_err(NestedError::Scratch)?;
     let start = Start::Restore(snapshot.file());
-    let mut machine = OuterMachine::start(ground, start, snapshot.memory_size(), &[&state, &mailbox])?;
-    let archive = awaited(&spec.run, console.input.is_some())?;
+    let mut machine = OuterMachine::start(artifacts, start, snapshot.memory_size(), &[&state, &mailbox])?;
+    let mut paths = RestoredPaths::default();
+    let archive = awaited(&spec.run, console.input.is_some(), &mut paths)?;
     machine.load(&state)?;
     machine.plug_mailbox(&mailbox)?;
     let header = header::new(&archive, &spec.run).map_err(NestedError::Scratch)?;
     mailbox::fill(&mailbox, &header, &archive).map_err(NestedError::Scratch)?;
     machine.monitor.execute("cont", &json!({}))?;
 
-    let traces = spec.run.devices.iter().map(|gpu| gpu.trace.clone());
-    let mut targets: Vec<_> = std::iter::once(Some(outcome.path().to_owned())).chain(traces).collect();
-    targets.resize(usize::from(FABRIC_PORTS) + 1, None);
+    let targets = std::iter::once(Some(outcome.path().to_owned())).chain(paths.targets()).collect();
     let limit = spec.run.timeout.map(|limit| limit.saturating_add(GRACE));
     match Session::restored(machine, targets, limit)?.run(console, stop, progress)? {
         None => Ok(Outcome::Interrupted),
@@ -204,14 +215,10 @@ fn restore(
     }
 }
 
-/// What goes into the outer mailbox.
-fn awaited(run: &RunSpec, input: bool) -> Result<Vec<u8>, NestedError> {
-    let trace = |(index, gpu): (usize, &GpuSpec)| GpuSpec {
-        trace: gpu.trace.as_ref().map(|_| inside::trace_path(index)),
-        ..gpu.clone()
-    };
-    let devices = run.devices.iter().enumerate().map(trace).collect();
-    let inside = RunSpec { archives: Vec::new(), request: Vec::new(), devices, ..run.clone() };
-    let bytes = AwaitedRun { run: inside, input }.encode(&run.archive()?);
+/// What goes into the outer mailbox. The archives of the run are in it, not read by their paths.
+fn awaited(run: &RunSpec, input: bool, paths: &mut RestoredPaths) -> Result<Vec<u8>, NestedError> {
+    let archive = run.archive()?;
+    let inside = RunSpec { archives: Vec::new(), request: Vec::new(), ..run.clone() }.map_paths(paths)?;
+    let bytes = AwaitedRun { run: inside, input }.encode(&archive);
     bytes.map_err(|error| NestedError::Scratch(error.into()))
 }

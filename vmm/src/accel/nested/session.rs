@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The host's side of the talk with PID 1 of the outer machine, from its first heartbeat to the command's exit status.
+//! The host's side of the session with PID 1 of the outer machine, from its first heartbeat to the command's exit status.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -15,10 +15,10 @@ use super::received::Received;
 use super::{NestedError, Sink};
 use crate::supervisor::Event;
 
-/// How long the outer machine may take from QEMU's start to PID 1's first word: 20 times what it takes on an idle core.
+/// How long the outer machine may take from QEMU's start to PID 1's first message: 20 times what it takes on an idle core.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
 
-/// How long PID 1, which beats every second, may be silent: many times what a starved host makes of a second.
+/// How long PID 1, which sends a heartbeat every second, may be silent. A second can take many seconds on a starved host.
 const SILENCE_LIMIT: Duration = Duration::from_secs(45);
 
 /// How long the command may take to end and its files to come out, once it was told to.
@@ -58,23 +58,23 @@ impl Phase {
     }
 }
 
-/// One talk.
+/// One session.
 pub(super) struct Session {
     machine: OuterMachine,
     decoder: Decoder,
     received: Received,
     phase: Phase,
-    /// Time spent waiting for the machine since it was last heard; time we were busy ourselves does not count.
+    /// Time spent waiting for the machine since its last message; time that this thread was busy does not count.
     silence: Duration,
     /// How long the command may run.
     limit: Option<Duration>,
     /// When it must have ended by itself.
     deadline: Option<Instant>,
-    /// Set when we told it to end.
+    /// Set when it was told to end.
     ending: Option<Ending>,
     /// Bytes not yet taken by QEMU.
     unsent: Vec<u8>,
-    /// What PID 1 said last, for messages.
+    /// The last stages that PID 1 reported, for messages.
     stages: Vec<String>,
     failure: Option<String>,
     status: Option<u8>,
@@ -88,7 +88,7 @@ struct Ending {
 }
 
 impl Session {
-    /// A talk with a machine that was just started. The files of its job go to these places.
+    /// Returns a session with a machine that was just started. The files of its job go to `targets`.
     pub(super) fn new(
         machine: OuterMachine,
         targets: Vec<Option<PathBuf>>,
@@ -111,7 +111,7 @@ impl Session {
         })
     }
 
-    /// A talk with a machine that was restored while its command ran.
+    /// Returns a session with a machine that was restored while its command ran.
     pub(super) fn restored(
         machine: OuterMachine,
         targets: Vec<Option<PathBuf>>,
@@ -121,7 +121,7 @@ impl Session {
         Ok(Self { phase: Phase::Running, deadline, ..Self::new(machine, targets, limit)? })
     }
 
-    /// Talks until the command has ended; its exit status, or `None` if the user stopped it before.
+    /// Exchanges messages until the command has ended. Returns its exit status, or `None` if the user stopped it before.
     pub(super) fn run(
         mut self,
         console: &mut Console,
@@ -132,22 +132,22 @@ impl Session {
         if input.is_none() {
             self.send(&Message::Input(Vec::new()));
         }
-        let result = self.talk(&mut input, console, stop, progress, false);
+        let result = self.exchange(&mut input, console, stop, progress, false);
         console.input = input;
         Ok(match result? {
-            Talked::Ended(status) => Some(status),
-            Talked::Stopped | Talked::Ready => None,
+            SessionEnd::Ended(status) => Some(status),
+            SessionEnd::Stopped | SessionEnd::Ready => None,
         })
     }
 
-    /// Talks, with nothing to say to the command, until the guest is ready for its run, or the command has ended.
+    /// Exchanges messages, without input for the command, until the guest is ready for its run or the command has ended.
     pub(super) fn until_ready(
         &mut self,
         console: &mut Console,
         stop: &Event,
         progress: &mut dyn FnMut(&str),
-    ) -> Result<Talked, NestedError> {
-        self.talk(&mut None, console, stop, progress, true)
+    ) -> Result<SessionEnd, NestedError> {
+        self.exchange(&mut None, console, stop, progress, true)
     }
 
     /// The machine.
@@ -166,19 +166,20 @@ impl Session {
         Ok(self.decoder.is_between_messages())
     }
 
-    fn talk(
+    fn exchange(
         &mut self,
         input: &mut Option<File>,
         console: &mut Console,
         stop: &Event,
         progress: &mut dyn FnMut(&str),
         until_ready: bool,
-    ) -> Result<Talked, NestedError> {
+    ) -> Result<SessionEnd, NestedError> {
         loop {
             let ready = self.wait(input.as_ref(), stop)?;
             if ready.stop && self.ending.is_none() {
-                if self.phase != Phase::Running {
-                    return Ok(Talked::Stopped);
+                // A guest that has no run yet leaves nothing to be collected.
+                if self.phase != Phase::Running || until_ready {
+                    return Ok(SessionEnd::Stopped);
                 }
                 self.end_command(libc::SIGTERM, true);
             }
@@ -190,13 +191,13 @@ impl Session {
                 let _ = self.take_port(console, progress)?;
             }
             if let Some(status) = self.status {
-                return self.finish(status).map(|status| status.map_or(Talked::Stopped, Talked::Ended));
+                return self.finish(status).map(|status| status.map_or(SessionEnd::Stopped, SessionEnd::Ended));
             }
             if ready.guest && until_ready {
-                return Ok(Talked::Ready);
+                return Ok(SessionEnd::Ready);
             }
             if self.check_limits()? {
-                return Ok(Talked::Stopped);
+                return Ok(SessionEnd::Stopped);
             }
         }
     }
@@ -224,7 +225,7 @@ impl Session {
             descriptors.get(index).is_some_and(|entry| !entry.revents().difference(PollFlags::OUT).is_empty())
         };
         let mut ready = Ready { port: arrived(0), stop: arrived(1), guest: arrived(2), input: arrived(3) };
-        // Its end closes with QEMU, which the port tells, too.
+        // Its end closes with QEMU, which the port reports, too.
         ready.guest = ready.guest && matches!(self.machine.ready.read(&mut [0]), Ok(1));
         self.silence = if ready.port { Duration::ZERO } else { self.silence + before.elapsed() };
         Ok(ready)
@@ -240,7 +241,7 @@ impl Session {
                 Ok(length) => drop(self.unsent.drain(..length)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // QEMU is gone: reading the port says so, with all it had sent before.
+                // QEMU is gone: reading the port reports that, after all that it had sent.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => self.unsent.clear(),
                 Err(error) => return Err(NestedError::Socket(error)),
             }
@@ -302,7 +303,7 @@ impl Session {
             Message::FileData { offset, data } => self.received.data(offset, &data)?,
             Message::Failed(reason) => self.failure = Some(reason),
             Message::Ended(status) => self.status = Some(status),
-            // What only we send means nothing here.
+            // The host alone sends these.
             Message::Heartbeat | Message::Input(_) | Message::Signal(_) => {}
         }
         Ok(())
@@ -365,14 +366,14 @@ impl Session {
     }
 }
 
-/// What ended a talk.
+/// What ended an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Talked {
+pub(super) enum SessionEnd {
     /// The command, with this exit status.
     Ended(u8),
     /// The user.
     Stopped,
-    /// That the guest is ready for its run.
+    /// The guest is ready for its run.
     Ready,
 }
 

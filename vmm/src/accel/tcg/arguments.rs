@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which machine QEMU is to emulate, and what its monitor says of it.
+//! The machine that QEMU emulates, as its arguments, and what its monitor prints about it.
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ersatz_device_model::fabric::FABRIC_PORTS;
 use ersatz_guest_image::ports::{EXIT_PORT, READY_PORT};
@@ -26,9 +26,9 @@ const TIMERS: &str = "no_timer_check tsc=reliable";
 /// How long QEMU waits for a reply of the device, in milliseconds; afterwards the link is dead.
 const MESSAGE_TIMEOUT: u32 = 60_000;
 
-/// What each root port has room for below it: the largest BAR2 of a GPU, and the other BARs. The windows stand from the boot on,
-/// when nobody knows yet what will be plugged in. All are of one size, so each is where a BAR of its size may be: the firmware puts
-/// one behind the other and knows nothing of alignment.
+/// Windows of each root port: the largest BAR2 of a GPU, and the other BARs. They are fixed at boot, before anything is plugged
+/// in. All are of one size, which aligns each for a BAR of that size: the firmware places one behind the other and does not align
+/// them.
 const PORT_WINDOWS: &str = "pref64-reserve=1T,mem-reserve=2M";
 
 /// The root port that the mailbox is plugged into.
@@ -41,9 +41,9 @@ pub(super) struct GuestDescriptors {
     pub(super) memory: RawFd,
     /// What the serial port reads and writes.
     pub(super) console: RawFd,
-    /// Gets what the guest writes to [`EXIT_PORT`].
+    /// Receives what the guest writes to [`EXIT_PORT`].
     pub(super) status: RawFd,
-    /// Gets what the guest writes to [`READY_PORT`].
+    /// Receives what the guest writes to [`READY_PORT`].
     pub(super) ready: RawFd,
     /// The monitor.
     pub(super) monitor: RawFd,
@@ -84,21 +84,21 @@ pub(super) fn arguments(machine: &MachineSpec, descriptors: &GuestDescriptors, s
             initramfs
         }
     };
-    arguments.extend(["-kernel".into(), machine.kernel.clone().into()]);
+    arguments.extend(["-kernel".into(), PathBuf::from(machine.kernel.clone()).into()]);
     arguments.extend(["-initrd".into(), (*initramfs).into()]);
     arguments
 }
 
 /// The machine without its GPUs: what must be the same where a state is saved and where it is loaded.
 fn hardware(machine: &MachineSpec, descriptors: &GuestDescriptors) -> Vec<OsString> {
-    let mebibytes = machine.memory.div_ceil(1 << 20);
+    let mebibytes = machine.resources.memory.div_ceil(1 << 20);
     let GuestDescriptors { memory, console, status, ready, monitor } = descriptors;
     let mut words = vec![
         "-accel tcg,thread=multi -display none -nodefaults -no-user-config -no-reboot".to_owned(),
-        format!("-cpu {PROCESSOR} -smp {}", machine.vcpus),
+        format!("-cpu {PROCESSOR} -smp {}", machine.resources.vcpus),
         format!("-object memory-backend-file,id=ram,size={mebibytes}M,mem-path=/proc/self/fd/{memory},share=on"),
         format!("-machine q35,memory-backend=ram -m {mebibytes}M"),
-        // Tells the kernel of a restored guest that its random numbers are another guest's, too.
+        // Makes the kernel of a restored guest reseed its random numbers, which other guests have, too.
         "-device vmgenid,guid=auto".to_owned(),
         format!("-chardev socket,id=console,fd={console} -serial chardev:console"),
         format!("-chardev socket,id=status,fd={status}"),
@@ -135,10 +135,10 @@ pub(super) fn gpu(socket: RawFd, number: u8) -> Value {
 ///
 /// # Errors
 ///
-/// If a file that the guest boots with is not there.
+/// Fails if a file that the guest boots with is not there.
 pub(super) fn snapshot_key(machine: &MachineSpec, qemu: &Qemu) -> Result<Key, KeyError> {
     let mut key = KeyBuilder::new(KIND);
-    // All that QEMU is told, but for the numbers of descriptors and how fast the clock was measured to run.
+    // All of QEMU's arguments except the numbers of descriptors and the measured frequency of the clock.
     let nowhere = GuestDescriptors { memory: 0, console: 0, status: 0, ready: 0, monitor: 0 };
     hardware(machine, &nowhere).iter().for_each(|word| key.text(&word.to_string_lossy()));
     key.text(TIMERS);
@@ -149,7 +149,7 @@ pub(super) fn snapshot_key(machine: &MachineSpec, qemu: &Qemu) -> Result<Key, Ke
     Ok(key.finish())
 }
 
-/// A line a vCPU out of what the monitor prints of their registers.
+/// Returns a line per vCPU, from what the monitor prints of their registers.
 pub(super) fn summarize_registers(text: &str) -> Vec<String> {
     let mut lines = Vec::new();
     let mut vcpu = "vCPU ?".to_owned();
@@ -170,14 +170,14 @@ pub(super) fn summarize_registers(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::Resources;
 
     fn machine() -> MachineSpec {
         MachineSpec {
             kernel: "/proc/self/exe".into(),
             initramfs: "/proc/self/exe".into(),
             command_line: "console=ttyS0 panic=-1".to_owned(),
-            vcpus: 2,
-            memory: 1 << 30,
+            resources: Resources { vcpus: 2, memory: 1 << 30 },
         }
     }
 
@@ -217,8 +217,8 @@ mod tests {
         let first = key(&machine());
         assert_eq!(first, key(&machine()));
         for other in [
-            MachineSpec { vcpus: 1, ..machine() },
-            MachineSpec { memory: 2 << 30, ..machine() },
+            MachineSpec { resources: Resources { vcpus: 1, ..machine().resources }, ..machine() },
+            MachineSpec { resources: Resources { memory: 2 << 30, ..machine().resources }, ..machine() },
             MachineSpec { command_line: "quiet".to_owned(), ..machine() },
             MachineSpec { kernel: "/bin/sh".into(), ..machine() },
             MachineSpec { initramfs: "/bin/sh".into(), ..machine() },
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn registers_become_a_line_a_vcpu() {
+    fn registers_become_a_line_per_vcpu() {
         let text = "\nCPU#0\r\nRAX=0 RBX=1\nRIP=ffffffff81000010 RFL=00000246 [---Z-P-] CPL=0 II=0 A20=1 SMM=0 HLT=1\n\
                     CPU#1\nRIP=0000000000401000 RFL=00000202 [-------] CPL=3 II=0 A20=1 SMM=0 HLT=0\n";
         assert_eq!(

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a supervisor, and the guest's own thread, can ask of QEMU while the guest runs.
+//! Requests to QEMU while the guest runs, from the supervisor and from the thread that runs the guest.
 
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
 
+use ersatz_guest_image::error_chain::chain;
 use serde_json::json;
 
 use super::arguments;
@@ -33,13 +34,14 @@ impl QemuControls {
         match self.ask(|monitor| monitor.port_byte(register)) {
             Ok(enabled) => listens(enabled),
             Err(error) => {
+                let error = chain(&error);
                 log::warn!("cannot see whether the guest listens ({error}): the first bytes of its input may be lost");
                 true
             }
         }
     }
 
-    /// Asks the monitor, when nobody else does.
+    /// Asks the monitor; waits while another thread does.
     pub(super) fn ask<T, E>(&self, question: impl FnOnce(&mut Monitor) -> Result<T, E>) -> Result<T, E> {
         question(&mut self.monitor.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -49,13 +51,13 @@ impl Controls for QemuControls {
     fn vcpus(&self) -> Vec<String> {
         match self.ask(|monitor| monitor.human("info registers -a")) {
             Ok(registers) => arguments::summarize_registers(&registers),
-            Err(error) => vec![format!("QEMU does not say where its vCPUs are: {error}")],
+            Err(error) => vec![format!("cannot read the registers of QEMU's vCPUs: {}", chain(&error))],
         }
     }
 
     fn inject_nmi(&self) {
         if let Err(error) = self.ask(|monitor| monitor.execute("inject-nmi", &json!({}))) {
-            log::warn!("cannot send the guest an NMI: {error}");
+            log::warn!("cannot send the guest an NMI: {}", chain(&error));
         }
     }
 

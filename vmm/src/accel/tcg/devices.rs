@@ -4,19 +4,21 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::{env, fs, io, process};
 
 use ersatz_device_model::fabric::{FABRIC_PORTS, Fabric};
+use ersatz_guest_image::error_chain::chain;
 use rustix::fs::{Mode, OFlags, open};
 use thiserror::Error;
 
-use crate::gpu::{self, BuildError, Place};
+use crate::gpu::{self, BuildError, GpuAddress};
 use crate::spec::GpuSpec;
 use crate::supervisor::Event;
+use crate::threads::{Role, spawn};
 use crate::vfio_user::server::{self, Clients, ServeError, Until};
 
-/// Why there are no devices.
+/// Why devices could not be made.
 #[derive(Debug, Error)]
 pub enum DeviceError {
     /// There are more than a fabric links.
@@ -51,7 +53,7 @@ struct Server {
 }
 
 impl Devices {
-    /// Makes the devices and has them listen.
+    /// Makes the devices; each listens when this returns.
     pub(super) fn start(specs: &[GpuSpec]) -> Result<Self, DeviceError> {
         let stop = Event::new().map_err(|source| DeviceError::Serve { index: 0, source })?;
         let mut devices = Self { stop, servers: Vec::new() };
@@ -60,8 +62,8 @@ impl Devices {
         }
         let fabric = Fabric::new();
         for (index, spec) in (0..).zip(specs) {
-            let place = Place { index, fabric: fabric.clone(), requester_id: 0 };
-            let backend = gpu::build_backend(spec, &place, true)?;
+            let address = GpuAddress { index, fabric: fabric.clone(), requester_id: 0 };
+            let backend = gpu::build_backend(spec, &address, true)?;
             let started = listen(index).and_then(|(socket, listener)| {
                 let (ended, stop) = (Event::new()?, devices.stop.clone());
                 let at_end = ended.clone();
@@ -70,7 +72,7 @@ impl Devices {
                     at_end.set();
                     result
                 };
-                let thread = thread::Builder::new().name(format!("gpu{index}")).spawn(serve)?;
+                let thread = spawn(Role::VfioUserServer(index), serve)?;
                 Ok(Server { socket, ended, thread: Some(thread) })
             });
             devices.servers.push(started.map_err(|source| DeviceError::Serve { index, source })?);
@@ -78,12 +80,12 @@ impl Devices {
         Ok(devices)
     }
 
-    /// Copies of the descriptors that QEMU is to inherit, one a device: each leads to the inode of the device's socket.
+    /// Copies of the descriptors that QEMU is to inherit, one per device: each leads to the inode of the device's socket.
     pub(super) fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
         self.servers.iter().map(|server| server.socket.try_clone()).collect()
     }
 
-    /// For each device an event that happens when its server has ended.
+    /// Returns for each device an event that happens when its server has ended.
     pub(super) fn ends(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.servers.iter().map(|server| server.ended.as_fd())
     }
@@ -93,7 +95,7 @@ impl Devices {
         let thread = self.servers.get_mut(index).and_then(|server| server.thread.take());
         match thread.map(JoinHandle::join) {
             Some(Ok(Ok(()))) => "the connection was closed".to_owned(),
-            Some(Ok(Err(error))) => error.to_string(),
+            Some(Ok(Err(error))) => chain(&error).to_string(),
             Some(Err(_)) => "the server panicked".to_owned(),
             None => "the server has ended".to_owned(),
         }
@@ -105,15 +107,15 @@ impl Drop for Devices {
         self.stop.set();
         for server in &mut self.servers {
             if let Some(Ok(Err(error))) = server.thread.take().map(JoinHandle::join) {
-                log::warn!("vfio-user: {error}");
+                log::warn!("vfio-user: {}", chain(&error));
             }
         }
     }
 }
 
 /// Listens on a socket that QEMU finds by a descriptor it inherits: vfio-user-pci takes nothing but the path of a socket file,
-/// and a file that is there only for the blink between bind and unlink cannot be left over. The way to its inode stays,
-/// through `/proc/self/fd`.
+/// and a file that exists only between bind and unlink is unlikely to be left over. Its inode stays reachable through
+/// `/proc/self/fd`.
 fn listen(index: u8) -> io::Result<(OwnedFd, UnixListener)> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
@@ -121,7 +123,7 @@ fn listen(index: u8) -> io::Result<(OwnedFd, UnixListener)> {
         let path = env::temp_dir().join(name);
         let listener = match UnixListener::bind(&path) {
             Ok(listener) => listener,
-            // Left over by a process that was killed in that blink and had our number.
+            // Left over by a process with the same id that was killed between the two.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => continue,
             Err(error) => return Err(error),
         };

@@ -20,23 +20,23 @@ use crate::qemu::migration::MigrationError;
 
 /// How long QEMU may take to end once it has closed the console, or lost its device.
 const FAREWELL: Duration = Duration::from_secs(3);
-/// How often QEMU is asked, while there is input, whether the guest listens yet.
+/// How often, while there is input, to check whether the guest listens yet.
 const LISTEN_TICK: Duration = Duration::from_millis(50);
 /// Lines of QEMU's own messages to show when it failed.
 const LAST_LINES: usize = 8;
 
-/// The user's side of a guest's console.
-pub(super) struct Talk {
+/// Connects the user to a guest's console.
+pub(super) struct ConsoleRelay {
     output: ConsoleOutput,
     input: Option<File>,
     unsent: Vec<u8>,
     /// The guest's driver has started the serial port, which clears what the port has received before.
     listens: bool,
-    /// That the guest is ready for a run ends the talk.
+    /// Whether to return when the guest is ready for a run.
     until_ready: bool,
 }
 
-impl Talk {
+impl ConsoleRelay {
     /// The guest's console goes to `output`; `input` is read whenever it is readable, to its end.
     pub(super) fn new(output: ConsoleOutput, input: Option<File>) -> Self {
         Self { output, input, unsent: Vec::new(), listens: false, until_ready: false }
@@ -53,12 +53,12 @@ impl Talk {
     }
 }
 
-/// What a guest said that ends a talk.
+/// Why a relay returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Said {
-    /// That it is ready for a run.
+pub(super) enum RelayEnd {
+    /// The guest is ready for a run.
     Ready,
-    /// How it ended.
+    /// The guest ended.
     Ended(End),
 }
 
@@ -75,7 +75,7 @@ impl Guest {
         Self { machine, devices }
     }
 
-    /// What can be asked of the machine meanwhile.
+    /// The requests that other threads can make meanwhile.
     pub(super) fn controls(&self) -> Arc<QemuControls> {
         Arc::clone(&self.machine.controls)
     }
@@ -95,7 +95,7 @@ impl Guest {
         self.machine.memory
     }
 
-    /// The reason for an error, if that is that QEMU has ended.
+    /// Returns the cause of an error: that QEMU has ended, if it has.
     pub(super) fn explain(&mut self, error: TcgError) -> TcgError {
         let silent = matches!(
             error,
@@ -113,49 +113,49 @@ impl Guest {
     }
 
     /// Passes bytes back and forth until the guest has ended, or says that it is ready.
-    pub(super) fn talk(&mut self, talk: &mut Talk) -> Result<Said, TcgError> {
+    pub(super) fn relay(&mut self, relay: &mut ConsoleRelay) -> Result<RelayEnd, TcgError> {
         let mut asked = Instant::now();
         loop {
-            let ready = self.wait(talk)?;
-            if talk.input.is_some() && !talk.listens && asked.elapsed() >= LISTEN_TICK {
-                talk.listens = self.machine.controls.guest_listens();
+            let ready = self.wait(relay)?;
+            if relay.input.is_some() && !relay.listens && asked.elapsed() >= LISTEN_TICK {
+                relay.listens = self.machine.controls.guest_listens();
                 asked = Instant::now();
             }
             if ready.input {
                 let mut typed = [0; 1024];
-                match talk.input.as_mut().map(|file| file.read(&mut typed)) {
-                    Some(Ok(count @ 1..)) => talk.unsent.extend_from_slice(&typed[..count]),
-                    _ => talk.input = None,
+                match relay.input.as_mut().map(|file| file.read(&mut typed)) {
+                    Some(Ok(count @ 1..)) => relay.unsent.extend_from_slice(&typed[..count]),
+                    _ => relay.input = None,
                 }
             }
-            self.send_input(talk);
-            // What the guest said before it reported its status is in the socket already, and comes first.
-            let open = !ready.console || self.receive(talk)?;
+            self.send_input(relay);
+            // What the guest printed before it reported its status is in the socket already, and comes first.
+            let open = !ready.console || self.receive(relay)?;
             if ready.status {
                 let mut byte = [0];
                 if self.machine.status.read(&mut byte)? == 1 {
-                    self.receive(talk)?;
-                    return Ok(Said::Ended(End::Exited(byte[0])));
+                    self.receive(relay)?;
+                    return Ok(RelayEnd::Ended(End::Exited(byte[0])));
                 }
             }
             if ready.stop {
-                return Ok(Said::Ended(End::Stopped));
+                return Ok(RelayEnd::Ended(End::Stopped));
             }
             if !open {
-                return self.ended().map(Said::Ended);
+                return self.ended().map(RelayEnd::Ended);
             }
-            // A program of the run that writes to the port says nothing.
-            if ready.ready && self.machine.ready.read(&mut [0])? == 1 && talk.until_ready {
-                return Ok(Said::Ready);
+            // A program of the run may write to the port; that has no meaning.
+            if ready.ready && self.machine.ready.read(&mut [0])? == 1 && relay.until_ready {
+                return Ok(RelayEnd::Ready);
             }
             if let Some(index) = ready.lost {
-                return self.lost(talk, index).map(Said::Ended);
+                return self.lost(relay, index).map(RelayEnd::Ended);
             }
         }
     }
 
-    fn wait(&self, talk: &Talk) -> Result<Ready, TcgError> {
-        let Talk { input, unsent, listens, .. } = talk;
+    fn wait(&self, relay: &ConsoleRelay) -> Result<Ready, TcgError> {
+        let ConsoleRelay { input, unsent, listens, .. } = relay;
         let sending = if unsent.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
         let mut events = vec![
             PollFd::new(&self.machine.console, PollFlags::IN | sending),
@@ -164,7 +164,7 @@ impl Guest {
             PollFd::new(&self.machine.ready, PollFlags::IN),
         ];
         events.extend(self.devices.ends().map(|end| PollFd::from_borrowed_fd(end, PollFlags::IN)));
-        // Input stays where it is until the guest listens, and while it does not take what it has got.
+        // Input is not read until the guest listens, and while it does not accept what was read before.
         if let Some(file) = input.as_ref().filter(|_| *listens && unsent.is_empty()) {
             events.push(PollFd::from_borrowed_fd(file.as_fd(), PollFlags::IN));
         }
@@ -188,8 +188,8 @@ impl Guest {
         })
     }
 
-    /// Sends what the guest will take. One that is gone is noticed by reading.
-    fn send_input(&mut self, Talk { unsent, .. }: &mut Talk) {
+    /// Sends what the guest accepts. A closed console is noticed by reading.
+    fn send_input(&mut self, ConsoleRelay { unsent, .. }: &mut ConsoleRelay) {
         while !unsent.is_empty() {
             match self.machine.console.write(unsent) {
                 Ok(count) => drop(unsent.drain(..count)),
@@ -200,7 +200,7 @@ impl Guest {
     }
 
     /// Takes all that the console has; false once QEMU has closed it.
-    fn receive(&mut self, Talk { output, .. }: &mut Talk) -> Result<bool, TcgError> {
+    fn receive(&mut self, ConsoleRelay { output, .. }: &mut ConsoleRelay) -> Result<bool, TcgError> {
         let mut buffer = [0; 16 << 10];
         loop {
             match self.machine.console.read(&mut buffer) {
@@ -230,12 +230,12 @@ impl Guest {
         }
     }
 
-    /// A device has no client any more: because QEMU is ending, or because they lost each other.
-    fn lost(&mut self, talk: &mut Talk, index: usize) -> Result<End, TcgError> {
+    /// A device has no client any more: QEMU is ending, or the connection broke.
+    fn lost(&mut self, relay: &mut ConsoleRelay, index: usize) -> Result<End, TcgError> {
         let patience = Instant::now() + FAREWELL;
         while Instant::now() < patience {
             if self.machine.process.try_wait()?.is_some() {
-                self.receive(talk)?;
+                self.receive(relay)?;
                 return self.ended();
             }
             if self.machine.controls.stop.wait(Duration::from_millis(20)) {

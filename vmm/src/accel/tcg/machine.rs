@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A machine that QEMU emulates: the process, and all that connects it to us.
+//! A machine that QEMU emulates: the process, and its connections to this one.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -34,7 +34,7 @@ pub(super) struct Machine {
     pub(super) console: UnixStream,
     /// Brings the exit status.
     pub(super) status: UnixStream,
-    /// Says that the guest is ready for its run.
+    /// Becomes readable when the guest is ready for its run.
     pub(super) ready: UnixStream,
     /// Guest memory.
     pub(super) memory: File,
@@ -52,7 +52,7 @@ impl Machine {
         gpus: Vec<OwnedFd>,
         state: Option<&File>,
     ) -> Result<Self, TcgError> {
-        let memory = new_memory("ersatz-guest", spec.memory)?;
+        let memory = new_memory("ersatz-guest", spec.resources.memory)?;
         let mailbox = new_memory("ersatz-mailbox", mailbox::SIZE)?;
         let (console, qemu_console) = UnixStream::pair()?;
         let (status, qemu_status) = UnixStream::pair()?;
@@ -68,7 +68,7 @@ impl Machine {
         let sockets: Vec<RawFd> = gpus.iter().map(AsRawFd::as_raw_fd).collect();
         let initramfs = match role {
             Role::Boot(Some(file)) => PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())),
-            Role::Boot(None) | Role::Restore => spec.initramfs.clone(),
+            Role::Boot(None) | Role::Restore => spec.initramfs.to_path_buf(),
         };
         let start = match role {
             Role::Boot(_) => Start::Boot { initramfs: &initramfs, gpus: &sockets },

@@ -2,7 +2,7 @@
 //! Starting a guest from a snapshot, and making the snapshot.
 //!
 //! ```text
-//! make:     QEMU boots the guest with no GPU -> PID 1 says that it is ready -> stopped, saved, thrown away
+//! make:     QEMU boots the guest with no GPU -> PID 1 reports that it is ready -> stopped, saved, discarded
 //! restore:  QEMU starts, memory is copied -> state loaded -> GPUs plugged in, mailbox filled -> goes on
 //! ```
 
@@ -11,13 +11,14 @@ use std::io::{self, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
+use ersatz_guest_image::error_chain::chain;
 use ersatz_guest_image::mailbox;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::json;
 
 use super::arguments::{MAILBOX_PORT, gpu, snapshot_key};
 use super::devices::Devices;
-use super::guest::{Guest, Said, Talk};
+use super::guest::{ConsoleRelay, Guest, RelayEnd};
 use super::machine::{Machine, Role};
 use super::{KIND, TcgError};
 use crate::console::log::ConsoleLog;
@@ -32,13 +33,13 @@ use crate::snapshot::{Snapshot, header};
 use crate::spec::{GuestSpec, MachineSpec};
 use crate::supervisor::{Watch, supervise};
 
-/// What starting from a snapshot came to.
+/// The result of starting from a snapshot.
 pub(super) enum Started {
     /// The guest runs.
     Guest(Guest),
     /// It ended while it booted for the snapshot; its console went to the output.
     Ended(Outcome),
-    /// There can be no snapshot: boot.
+    /// Snapshots cannot be kept: boot.
     NoSnapshot,
 }
 
@@ -48,23 +49,23 @@ pub(super) fn start(
     qemu: &Qemu,
     output: &mut dyn Write,
     watch: &Watch,
-    said: &mut dyn FnMut(&str),
+    progress: &mut dyn FnMut(&str),
 ) -> Result<Started, TcgError> {
     let key = snapshot_key(&spec.machine, qemu)?;
     let mut tried = false;
     loop {
-        let make = |said: &mut dyn FnMut(&str)| {
-            said("booting a guest once; runs after this one start from its snapshot");
+        let make = |progress: &mut dyn FnMut(&str)| {
+            progress("booting a guest once; runs after this one start from its snapshot");
             make(&spec.machine, qemu, output, watch)
         };
-        let snapshot = match obtain(KIND, &key, &watch.stop, said, make)? {
+        let snapshot = match obtain(KIND, &key, &watch.stop, progress, make)? {
             Obtained::Snapshot(snapshot) => snapshot,
             Obtained::Ended(outcome) => return Ok(Started::Ended(outcome)),
             Obtained::Nothing => return Ok(Started::NoSnapshot),
         };
         match restore(spec, qemu, &snapshot) {
             Err(TcgError::Migration(error @ MigrationError::Failed { .. })) if !tried => {
-                said(&format!("the snapshot is of no use, and made again: {error}"));
+                progress(&format!("the snapshot cannot be used and is made again: {}", chain(&error)));
                 discard(&key);
                 tried = true;
             }
@@ -73,8 +74,8 @@ pub(super) fn start(
     }
 }
 
-/// Boots a guest with no GPU to where it waits for a run, and saves it. What its console says is shown only if it does not come
-/// so far.
+/// Boots a guest with no GPU to where it waits for a run, and saves it. Its console output is shown only if it does not get
+/// that far.
 fn make(machine: &MachineSpec, qemu: &Qemu, output: &mut dyn Write, watch: &Watch) -> Result<Made, TcgError> {
     let scratch = File::from(memfd_create("ersatz-state", MemfdFlags::CLOEXEC).map_err(io::Error::from)?);
     let started = Machine::start(machine, qemu, &Role::Boot(None), Vec::new(), Some(&scratch))?;
@@ -82,16 +83,16 @@ fn make(machine: &MachineSpec, qemu: &Qemu, output: &mut dyn Write, watch: &Watc
     let console = Recorder::default();
     let watch = Watch { log: ConsoleLog::new(), ..watch.clone() };
     let output_kept = ConsoleOutput::new(watch.log.clone(), Some(Box::new(console.clone())), Style::Raw);
-    let mut talk = Talk::until_ready(output_kept);
+    let mut relay = ConsoleRelay::until_ready(output_kept);
     let controls = guest.controls();
     let mut is_ready = false;
     let outcome = supervise(&watch, &*controls, || {
-        Ok::<_, TcgError>(match guest.talk(&mut talk)? {
-            Said::Ready => {
+        Ok::<_, TcgError>(match guest.relay(&mut relay)? {
+            RelayEnd::Ready => {
                 is_ready = true;
                 End::Stopped
             }
-            Said::Ended(end) => end,
+            RelayEnd::Ended(end) => end,
         })
     })?;
     if !is_ready || outcome != Outcome::Stopped {

@@ -12,16 +12,21 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use ersatz_guest_image::error_chain::chain;
+
 use super::ktap::{Line, Verdict};
 use super::report::Report;
-use super::{DEFAULTS, PROGRAM, TestOptions};
+use super::{LIMIT, PROGRAM, TestOptions};
+use crate::accel::accelerator::Accelerator;
+use crate::cli::CommandError;
 use crate::cli::guest::Mode;
 use crate::cli::report::{self, say};
-use crate::cli::{CommandError, guest};
 use crate::console::log::ConsoleLog;
 use crate::console::recorder::Recorder;
-use crate::launch::{Carrier, Connection, launch};
+use crate::launch::{Connection, launch};
 use crate::outcome::Outcome;
+use crate::spec::WrittenPath;
+use crate::threads::{Role, spawn_scoped};
 
 /// Lines of a guest's console to show with a test that has no result.
 const LAST_LINES: usize = 30;
@@ -30,23 +35,23 @@ const LAST_LINES: usize = 30;
 struct Runs<'a> {
     options: &'a TestOptions,
     mode: Mode,
-    carrier: &'a Carrier,
+    accelerator: &'a Accelerator,
     names: &'a [String],
     next: AtomicUsize,
     done: Mutex<(usize, Report)>,
     interrupted: AtomicBool,
 }
 
-/// Runs the tests that the options select; how it ended, but for what the report counts.
+/// Runs the tests that the options select. Returns how that ended, apart from what the report counts.
 pub(super) fn run(options: &TestOptions, mode: Mode, report: &Report) -> Result<Outcome, CommandError> {
-    if let Some(folder) = &options.guest.trace {
+    if let Some(folder) = &options.guest.gpu.trace {
         fs::create_dir_all(folder).map_err(|error| {
-            format!("with --isolated --trace names a folder, and {} is none: {error}", folder.display())
+            format!("with --isolated, --trace names a folder, and {} is not one: {error}", folder.display())
         })?;
     }
-    let manifest = options.guest.guest(&[mode], None, DEFAULTS)?.manifest;
-    let carrier = options.guest.carrier(manifest.as_ref())?;
-    let names = match list(options, mode, &carrier)? {
+    let manifest = options.guest.guest(&[mode], None, LIMIT)?.manifest;
+    let accelerator = options.guest.accelerator(manifest.as_ref())?;
+    let names = match list(options, mode, &accelerator)? {
         Ok(names) => names,
         Err(outcome) => return Ok(outcome),
     };
@@ -55,7 +60,7 @@ pub(super) fn run(options: &TestOptions, mode: Mode, report: &Report) -> Result<
     let runs = Runs {
         options,
         mode,
-        carrier: &carrier,
+        accelerator: &accelerator,
         names: &names,
         next: AtomicUsize::new(0),
         done: Mutex::new((0, out)),
@@ -63,7 +68,9 @@ pub(super) fn run(options: &TestOptions, mode: Mode, report: &Report) -> Result<
     };
     let workers = options.jobs.map_or_else(|| thread::available_parallelism().map_or(1, NonZero::get), usize::from);
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers.min(names.len())).map(|_| scope.spawn(|| runs.work())).collect();
+        let count = u8::try_from(workers.min(names.len())).unwrap_or(u8::MAX);
+        let spawned = (0..count).map(|number| spawn_scoped(scope, Role::TestWorker(number), || runs.work()));
+        let workers = spawned.collect::<io::Result<Vec<_>>>()?;
         workers
             .into_iter()
             .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -80,31 +87,35 @@ pub(super) fn run(options: &TestOptions, mode: Mode, report: &Report) -> Result<
     }))
 }
 
-/// The names of the tests, as a guest has them; or how that guest ended, which is told then.
-fn list(options: &TestOptions, mode: Mode, carrier: &Carrier) -> Result<Result<Vec<String>, Outcome>, CommandError> {
+/// Returns the names of the tests, as a guest has them; or how that guest ended, which is then reported.
+fn list(
+    options: &TestOptions,
+    mode: Mode,
+    accelerator: &Accelerator,
+) -> Result<Result<Vec<String>, Outcome>, CommandError> {
     let mut words = vec![PROGRAM.to_owned(), "--list".to_owned()];
     words.extend(options.filter.iter().cloned());
-    let (outcome, console, log) = guest_run(options, mode, carrier, &words, None)?;
+    let (outcome, console, log) = guest_run(options, mode, accelerator, &words, None)?;
     if outcome != Outcome::Exited(0) {
         report::ending(&outcome, &log, report::Shown::Not);
         return Ok(Err(outcome));
     }
-    // A name has no blanks, and what the kernel says in between has.
+    // A name has no blanks; messages of the kernel in between have.
     let is_name = |line: &&str| line.contains('.') && !line.contains(char::is_whitespace);
     Ok(Ok(console.lines().map(str::trim).filter(is_name).map(str::to_owned).collect()))
 }
 
-/// Runs a guest, and returns all that its console said.
+/// Runs a guest, and returns the whole output of its console.
 fn guest_run(
     options: &TestOptions,
     mode: Mode,
-    carrier: &Carrier,
+    accelerator: &Accelerator,
     words: &[String],
     test: Option<&str>,
 ) -> Result<(Outcome, String, ConsoleLog), CommandError> {
-    let mut spec = options.guest.guest(&[mode], Some(words), DEFAULTS)?.spec;
+    let mut spec = options.guest.guest(&[mode], Some(words), LIMIT)?.spec;
     for (gpu, index) in spec.run.devices.iter_mut().zip(0u8..) {
-        gpu.trace = match (&options.guest.trace, test) {
+        gpu.trace = match (&options.guest.gpu.trace, test) {
             (Some(folder), Some(test)) => Some(trace_path(folder, test, mode, index)),
             _ => None,
         };
@@ -118,32 +129,33 @@ fn guest_run(
         cold: options.guest.is_cold(),
         progress: Box::new(say),
     };
-    let (outcome, log) = launch(&spec, carrier, connection)?;
+    let (outcome, log) = launch(&spec, accelerator, connection)?;
     Ok((outcome, String::from_utf8_lossy(&console.take()).into_owned(), log))
 }
 
 /// The trace of one GPU of one test.
-fn trace_path(folder: &Path, test: &str, mode: Mode, gpu: u8) -> std::path::PathBuf {
-    mode.beside(&guest::with_suffix(&folder.join(format!("{test}.trace")), &format!("gpu{gpu}")))
+fn trace_path(folder: &Path, test: &str, mode: Mode, gpu: u8) -> WrittenPath {
+    let path = WrittenPath::from(folder.join(format!("{test}.trace")));
+    mode.beside(&path.with_suffix(&format!("gpu{gpu}")))
 }
 
 impl Runs<'_> {
-    /// Runs one test after the other until none is left.
+    /// Runs tests one after the other until there are no more.
     fn work(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         while let Some(name) = self.names.get(self.next.fetch_add(1, Ordering::Relaxed)) {
             if self.interrupted.load(Ordering::Relaxed) {
                 return Ok(());
             }
             let words = [PROGRAM, "--exact", name].map(str::to_owned);
-            let run = guest_run(self.options, self.mode, self.carrier, &words, Some(name));
-            // A guest that could not be run is this test's failure: the others may fare better.
+            let run = guest_run(self.options, self.mode, self.accelerator, &words, Some(name));
+            // A guest that could not be run fails this test only.
             let text = match run {
                 Ok((Outcome::Interrupted, ..)) => {
                     self.interrupted.store(true, Ordering::Relaxed);
                     return Ok(());
                 }
                 Ok((outcome, console, log)) => result(name, &outcome, &console, &log),
-                Err(error) => failure(name, &[error.to_string()]),
+                Err(error) => failure(name, &[chain(error.as_ref()).to_string()]),
             };
             self.report(&text)?;
         }
@@ -172,13 +184,13 @@ const NUMBER: &str = "\u{1}";
 fn result(name: &str, outcome: &Outcome, console: &str, log: &ConsoleLog) -> String {
     let mut text = String::new();
     let mut found = false;
-    // What comes before the report is the way of the guest to the test.
+    // Before the report are messages of the boot.
     for line in console.lines().skip_while(|line| Line::parse(line) != Line::Version) {
         match Line::parse(line) {
             Line::Result { verdict, .. } if !found => {
                 found = true;
                 let (word, note) = match verdict {
-                    // The guest's own status says more: its kernel may have complained, or not have come to its end.
+                    // The guest's own status takes precedence: its kernel may have complained, or the guest not have ended.
                     Verdict::Passed if *outcome != Outcome::Exited(0) => {
                         return text + &failure(name, &[describe(outcome, log)]);
                     }
@@ -229,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_in_a_guest_that_ended_badly_is_none() {
+    fn a_pass_in_a_guest_that_ended_badly_does_not_count() {
         let log = ConsoleLog::new();
         let splat = Outcome::Splat("[ 2.0] WARNING: x".to_owned());
         let text = result("a.b", &splat, PASSED, &log);
@@ -250,6 +262,6 @@ mod tests {
     #[test]
     fn each_test_has_traces_of_its_own() {
         let path = trace_path(Path::new("t"), "fork.child_first", Mode::Private, 1);
-        assert_eq!(path, Path::new("t/fork.child_first-gpu1-private.trace"));
+        assert_eq!(&*path, Path::new("t/fork.child_first-gpu1-private.trace"));
     }
 }

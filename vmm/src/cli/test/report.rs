@@ -34,7 +34,7 @@ pub enum Style {
         /// Whether it is one of several.
         nested: bool,
     },
-    /// What is no kernel message, as it is.
+    /// A line that is not a message of the kernel, unchanged.
     Names,
 }
 

@@ -11,13 +11,13 @@ use super::filter::FilterArgs;
 use super::merge::Merge;
 use super::{TraceError, describe, open_all, units};
 
-/// Print events, one a line
+/// Print events, one per line
 ///
 /// Logs of several devices are merged by time. Times are in seconds from the first event of all.
 #[derive(Debug, Args)]
 #[command(after_help = after_help())]
 pub struct CatArgs {
-    /// Trace logs, one a device
+    /// Trace logs, one per device
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]

@@ -20,9 +20,9 @@ const STATUS_BROKEN: u8 = 1;
 /// outside of mapped memory, work outside of commands, accesses through translations whose invalidation was acknowledged,
 /// faults without an answer, and holes in the log.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit status: 0 if every log is in order, 1 if a rule is broken, 2 if a file is no log.")]
+#[command(after_help = "Exit status: 0 if every log is in order, 1 if a rule is broken, 2 if a file is not a log.")]
 pub struct CheckArgs {
-    /// Trace logs, one a device
+    /// Trace logs, one per device
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Print one JSON object a log

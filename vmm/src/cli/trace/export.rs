@@ -18,7 +18,7 @@ use super::{TraceError, describe, open_all};
 Example:
   ersatz trace export --perfetto gpu0.trace > gpu0.json   then open gpu0.json in ui.perfetto.dev")]
 pub struct ExportArgs {
-    /// Trace logs, one a device
+    /// Trace logs, one per device
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -31,7 +31,7 @@ struct Format {
     /// Trace Event JSON, for Perfetto and chrome://tracing: a process a device, a thread a channel
     #[arg(long)]
     perfetto: bool,
-    /// JSON lines, one an event
+    /// JSON lines, one per event
     #[arg(long)]
     jsonl: bool,
 }

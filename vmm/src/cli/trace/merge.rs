@@ -19,7 +19,7 @@ impl<'a> Merge<'a> {
         self.heads().min().map(|(time, _)| time)
     }
 
-    /// Time and index of the log for each log that has more; one that cannot be read comes first, to say so.
+    /// Time and index of each log that has more events; a log that cannot be read comes first, so that its error does.
     fn heads(&mut self) -> impl Iterator<Item = (u64, usize)> + '_ {
         self.0.iter_mut().enumerate().filter_map(|(index, (epoch, records))| {
             records.peek().map(|head| (head.as_ref().map_or(0, |record| epoch.saturating_add(record.time)), index))

@@ -21,8 +21,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use ersatz_device_model::trace::{ReadError, TraceFile};
+use ersatz_guest_image::error_chain::chain;
 
-use super::{CommandError, with_causes};
+use super::CommandError;
 use crate::outcome::STATUS_USAGE;
 
 /// Show, filter, check and export the trace logs that devices write
@@ -55,7 +56,7 @@ enum TraceError {
 ///
 /// # Errors
 ///
-/// If the result cannot be printed (a reader that has closed the pipe is no error), or a log cannot be read to its end.
+/// Fails if the result cannot be printed (a closed pipe is not an error), or a log cannot be read to its end.
 pub fn run(args: &TraceArgs) -> Result<u8, CommandError> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let result = match &args.command {
@@ -67,14 +68,14 @@ pub fn run(args: &TraceArgs) -> Result<u8, CommandError> {
     match result.and_then(|status| out.flush().map(|()| status).map_err(TraceError::from)) {
         Ok(status) => Ok(status),
         Err(TraceError::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
-        // A file that is no log is an argument that makes no sense.
+        // A file that is not a log is a bad argument.
         Err(TraceError::Read(error)) => {
             let hint = if is_missing(&error) {
                 "; `ersatz run --trace FILE` and `ersatz device --trace FILE` write one"
             } else {
                 ""
             };
-            eprintln!("ersatz: {}{hint}", with_causes(&error));
+            eprintln!("ersatz: {}{hint}", chain(&error));
             Ok(STATUS_USAGE)
         }
         Err(error) => Err(error.into()),

@@ -18,7 +18,7 @@ use super::{TraceError, open_all, shown};
 /// Sum up what devices did: pages moved, faults, DMA, commands, interrupts, errors, rates
 #[derive(Debug, Args)]
 pub struct SummaryArgs {
-    /// Trace logs, one a device
+    /// Trace logs, one per device
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Print one JSON object a log

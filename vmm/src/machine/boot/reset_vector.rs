@@ -13,7 +13,7 @@ use crate::machine::platform::{PORT_RESET, RESET_VALUE};
 ///
 /// # Errors
 ///
-/// If guest memory is too small.
+/// Fails if guest memory is too small.
 pub fn write_reset_vector(memory: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
     let [port_low, port_high] = PORT_RESET.to_le_bytes();
     // 16-bit code: mov dx, PORT_RESET; mov al, RESET_VALUE; out dx, al; hlt; jmp back to the hlt

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ersatz_device_model::bus::{BarMapping, Doorbell};
 use ersatz_device_model::dma::{MapAccess, MappedSpace};
+use ersatz_guest_image::error_chain::chain;
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vm_memory::{FileOffset, MmapRegion};
@@ -97,12 +98,12 @@ impl Drop for MappedMemory {
     fn drop(&mut self) {
         // Waits for the DMA under way. No other map overlaps this one, so it is taken away whole or was never there.
         if let Err(error) = self.slots.dma.unmap(self.address, self.memory.size() as u64) {
-            log::error!("devices still reach the memory at {:#x}: {error}", self.address);
+            log::error!("devices still reach the memory at {:#x}: {}", self.address, chain(&error));
         }
         match self.slots.set(self.number, self.address, None) {
             Ok(()) => self.slots.release(self.number),
             // Do not use the number again. KVM removes a slot whatever state the guest is in.
-            Err(error) => log::error!("KVM does not remove the memory slot at {:#x}: {error}", self.address),
+            Err(error) => log::error!("KVM does not remove the memory slot at {:#x}: {}", self.address, chain(&error)),
         }
     }
 }
@@ -126,7 +127,7 @@ impl Drop for AttachedDoorbell {
     fn drop(&mut self) {
         let address = IoEventAddress::Mmio(self.address);
         if let Err(error) = self.vm.unregister_ioevent(&self.event, &address, NoDatamatch) {
-            log::error!("KVM does not remove the doorbell at {:#x}: {error}", self.address);
+            log::error!("KVM does not remove the doorbell at {:#x}: {}", self.address, chain(&error));
         }
     }
 }

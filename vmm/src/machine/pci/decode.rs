@@ -9,10 +9,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use ersatz_device_model::bus::PciFunction;
+use ersatz_guest_image::error_chain::chain;
 
 use super::attachment::{Attachment, MemorySlots};
 use super::window::BridgeWindows;
-use crate::machine::error_chain::chain;
 use crate::machine::layout::Layout;
 
 /// A BAR that decodes.

@@ -64,7 +64,7 @@ pub enum AttachError {
         length: u64,
     },
     /// The memory could not be mapped into this process.
-    #[error("cannot map its memory: {0}")]
+    #[error("cannot map its memory")]
     Map(#[source] vm_memory::mmap::MmapRegionError),
     /// KVM refused the memory slot.
     #[error("KVM refuses a memory slot of {length:#x} bytes at {address:#x}")]

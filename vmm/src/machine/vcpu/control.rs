@@ -21,7 +21,7 @@ const KICK_INTERVAL: Duration = Duration::from_millis(2);
 ///
 /// # Errors
 ///
-/// If the system refuses.
+/// Fails if the system refuses.
 pub fn install_kick_handler() -> io::Result<()> {
     extern "C" fn ignore(_: c_int, _: *mut siginfo_t, _: *mut c_void) {}
     register_signal_handler(SIGRTMIN(), ignore).map_err(io::Error::from)

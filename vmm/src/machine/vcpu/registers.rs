@@ -39,7 +39,7 @@ const MTRR_WRITE_BACK: u64 = 1 << 11 | 6;
 ///
 /// # Errors
 ///
-/// If guest memory is too small.
+/// Fails if guest memory is too small.
 pub fn write_descriptors(memory: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
     for (index, descriptor) in (0..).zip(DESCRIPTORS) {
         memory.write_obj(descriptor, GuestAddress(GDT + 8 * index))?;
