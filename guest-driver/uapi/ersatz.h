@@ -36,14 +36,17 @@ struct ersatz_info {
 #define ERSATZ_TO_DEVICE 0 /* to the device's VRAM */
 #define ERSATZ_TO_SYSTEM 1 /* back to system memory */
 
-/* Moves the pages of a range. A page that cannot move now stays where it is: that is counted, not an error. */
+/*
+ * Moves the pages of a range. A page that cannot move now stays where it is: that is counted, not an error. A signal that
+ * comes after pages have moved ends the call early, with success.
+ */
 struct ersatz_migrate {
 	__u64 address; /* in: first byte of the range */
 	__u64 length; /* in: length in bytes */
 	__u32 direction; /* in: ERSATZ_TO_* */
 	__u32 flags; /* in: zero */
 	__u64 moved; /* out: pages that this call moved */
-	__u64 left; /* out: pages of the range that are not where they were asked to go, holes included */
+	__u64 left; /* out: pages of the range that are not where they were asked to go, holes included; at most that, after a signal */
 };
 
 /* Where a page is. */

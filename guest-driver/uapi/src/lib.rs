@@ -79,7 +79,7 @@ pub enum Direction {
 }
 
 /// Moves the pages of a range. A page that cannot move now (pinned, busy, no VRAM left, not anonymous) stays where it
-/// is with its content; that is counted, not an error.
+/// is with its content; that is counted, not an error. A signal that comes after pages have moved ends the call early, with success.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Migrate {
@@ -93,7 +93,7 @@ pub struct Migrate {
     pub flags: u32,
     /// Out: pages that this call moved.
     pub moved: u64,
-    /// Out: pages of the range that are not where they were asked to go, holes included.
+    /// Out: pages of the range that are not where they were asked to go, holes included; at most that, after a signal.
     pub left: u64,
 }
 
