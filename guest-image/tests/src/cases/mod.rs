@@ -38,6 +38,7 @@ mod resize;
 mod room;
 mod roundtrip;
 mod setting;
+mod signals;
 mod splits;
 mod stay;
 mod stress;
@@ -71,6 +72,7 @@ pub const TOPICS: &[&[Test]] = &[
     processes::TESTS,
     threads::TESTS,
     syscalls::TESTS,
+    signals::TESTS,
     proc_view::TESTS,
     pressure::TESTS,
     eviction::TESTS,
