@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Pages that come back because a CPU touched them, and those around them.
 
-use super::{gpu::Gpu, parameters, placement::HUGE_SIZE, statistics::Stopwatch, transfer};
+use super::{gpu::Gpu, parameters, statistics::Stopwatch, transfer};
 use crate::{
     kernel_ext::tracepoints,
     zone_device::{
         fault::{CpuFault, FaultEnd},
-        folio::LockedFolio,
+        folio::{LockedFolio, HUGE_SIZE},
         migrate::{Isolated, Source},
         pagemap::{BoundMap, DeviceMemory},
         stand_in,

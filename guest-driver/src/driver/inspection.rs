@@ -4,13 +4,13 @@
 use super::{
     copy_engine::{Batch, BATCH_PAGES},
     gpu::{Gpu, Vram},
-    placement::HUGE_SIZE,
 };
 use crate::{
     abi::command::Cause,
     kernel_ext::{mm::Vmas, signal},
     uapi::{Direction, PageState},
     zone_device::{
+        folio::HUGE_SIZE,
         migrate::Endpoint,
         mirror::{Access, Mirror, Pages, View},
         pagemap::BoundMap,

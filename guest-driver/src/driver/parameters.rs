@@ -4,7 +4,7 @@
 use crate::{
     bindings,
     kernel_ext::{mm, module_parameters},
-    zone_device::{folio::HUGE_ORDER, pagemap::Kind, region::ALIGNMENT},
+    zone_device::{folio::HUGE_SIZE, pagemap::Kind, region::ALIGNMENT},
 };
 use kernel::{page::PAGE_SIZE, prelude::*};
 
@@ -89,5 +89,5 @@ pub(crate) fn timeout_ms() -> u32 {
 /// that of a huge folio.
 pub(crate) fn fault_chunk() -> usize {
     let chunk = module_parameters::fault_chunk() as usize;
-    chunk.clamp(PAGE_SIZE, PAGE_SIZE << HUGE_ORDER).next_power_of_two()
+    chunk.clamp(PAGE_SIZE, HUGE_SIZE).next_power_of_two()
 }

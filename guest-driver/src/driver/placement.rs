@@ -13,7 +13,7 @@ use crate::{
     },
     uapi::Direction,
     zone_device::{
-        folio::{LockedFolio, Side, HUGE_ORDER},
+        folio::{LockedFolio, Side, HUGE_ORDER, HUGE_SIZE},
         migrate::{Isolated, Source},
         pagemap::BoundMap,
     },
@@ -25,8 +25,6 @@ use kernel::{
     prelude::*,
 };
 
-/// Size of what one entry of a PMD table covers, in bytes.
-pub(crate) const HUGE_SIZE: usize = PAGE_SIZE << HUGE_ORDER;
 /// Pieces that are moved before the mm is unlocked for a moment.
 const PIECES_PER_LOCK: usize = 16;
 

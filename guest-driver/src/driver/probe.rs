@@ -38,7 +38,6 @@ use crate::{
 use kernel::{
     debugfs,
     device::{Bound, Core, Device},
-    dma::{Device as _, DmaMask},
     pci,
     prelude::*,
     str::CString,
@@ -78,11 +77,9 @@ impl pci::Driver for Driver {
             let kind = parameters::kind(index.get())?;
             let pfn_source = parameters::pfn_source(index.get())?;
 
-            pci_device::enable_memory(pdev)?;
+            pci_device::enable(pdev)?;
             let registers = Arc::new(Registers::map(pdev)?, GFP_KERNEL)?;
             let identity = identify(pdev, &registers)?;
-            // SAFETY: Nothing has been mapped or allocated for this device yet.
-            unsafe { pdev.dma_set_mask_and_coherent(DmaMask::new::<64>())? };
             reset::bring_up(pdev, &registers)?;
             let channels = open_channels(pdev, registers.clone())?;
             let region = reserve_pfns(pdev, &registers, kind, pfn_source)?;

@@ -57,7 +57,7 @@ pub(crate) fn complete_fault<'a>(
 ) -> Result<bool> {
     let mut watch = Stopwatch::start();
     let batch = map.map().memory().engine.batch(Cause::CpuFault);
-    let filling = isolated.fill(batch)?;
+    let filling = Filling::begin(isolated, batch)?;
     let in_flight = InFlight { filling, collect, map: watch.lap() };
     // The process loses its memory if this fails, and it may have been another's command that went wrong.
     finish(map, in_flight, 1, touched).map(|(_, moved)| moved)
@@ -102,7 +102,7 @@ impl<'a> Pipeline<'a> {
             }
         };
         let mut watch = Stopwatch::start();
-        let filling = isolated.fill(batch)?;
+        let filling = Filling::begin(isolated, batch)?;
         let in_flight = InFlight { filling, collect, map: watch.lap() };
         self.queue.push_within_capacity(in_flight).map_err(|_| EINVAL)
     }

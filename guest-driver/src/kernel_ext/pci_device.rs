@@ -5,7 +5,9 @@ use super::raw::device_ptr;
 use crate::bindings;
 use kernel::{
     device::{Bound, Core, Device},
-    devres, pci,
+    devres,
+    dma::{Device as _, DmaMask},
+    pci,
     prelude::*,
     sync::aref::ARef,
 };
@@ -18,14 +20,18 @@ pub(crate) fn segment(pdev: &pci::Device<Bound>) -> u16 {
     u16::try_from(segment).unwrap_or(u16::MAX)
 }
 
-/// Enables the device's memory BARs, until it is unbound.
+/// Enables the memory BARs of a device that can address all memory by DMA, until it is unbound. To be called first of all.
 ///
 /// # Errors
 ///
-/// `ENOMEM`; `EINVAL` if a BAR has no address; what the firmware says if it refuses to power the device up.
-pub(crate) fn enable_memory(pdev: &pci::Device<Core<'_>>) -> Result {
-    pdev.enable_device_mem()?;
+/// `ENOMEM`; `EINVAL` if a BAR has no address; `EIO` if the machine has no DMA for it; what the firmware
+/// says if it refuses to power the device up.
+pub(crate) fn enable(pdev: &pci::Device<Core<'_>>) -> Result {
     let dev: &Device<Bound> = pdev.as_ref();
+    // SAFETY: No DMA memory is allocated or mapped meanwhile: only the thread that binds the driver has a `Core` device before a probe has
+    // ended, and nothing of this module does so for a device that is not enabled.
+    unsafe { pdev.dma_set_mask_and_coherent(DmaMask::new::<64>())? };
+    pdev.enable_device_mem()?;
     devres::register(dev, DisableOnUnbind { dev: dev.into() }, GFP_KERNEL)
 }
 

@@ -4,13 +4,15 @@
 use super::frames::BLOCK_ORDER;
 use crate::bindings;
 use core::ptr::NonNull;
-use kernel::{mm::virt::VmaRef, prelude::*};
+use kernel::{mm::virt::VmaRef, page::PAGE_SIZE, prelude::*};
 
 /// A page frame number.
 pub(crate) type Pfn = usize;
 
 /// The order of a huge folio, which one entry of a PMD table can map.
 pub(crate) const HUGE_ORDER: u32 = BLOCK_ORDER;
+/// The size of a huge folio in bytes.
+pub(crate) const HUGE_SIZE: usize = PAGE_SIZE << HUGE_ORDER;
 
 /// A folio, of the system's memory or of a device's, locked and referenced by the owner of this value.
 ///

@@ -6,7 +6,7 @@
 //! held whoever wants to unmap a page of the range waits.
 
 use super::{
-    folio::{Pfn, HUGE_ORDER},
+    folio::{Pfn, HUGE_SIZE},
     pagemap::Owner,
 };
 use crate::{
@@ -24,7 +24,7 @@ use kernel::{
     error::to_result,
     mm::MmWithUser,
     new_mutex,
-    page::{PAGE_MASK, PAGE_SHIFT, PAGE_SIZE},
+    page::{PAGE_MASK, PAGE_SHIFT},
     prelude::*,
     sync::{lock::mutex::MutexGuard, Mutex},
     types::Opaque,
@@ -80,8 +80,7 @@ impl<'a> Mirror<'a> {
     /// `ENOMEM`; `EINVAL` for a range that is empty or not page-aligned; `EOVERFLOW` for one at the very end of the address space.
     pub(crate) fn new(mm: &'a MmWithUser, range: Range<usize>) -> impl PinInit<Self, Error> + 'a {
         let is_valid = !range.is_empty() && (range.start | range.end) & !PAGE_MASK == 0;
-        let huge = PAGE_SIZE << HUGE_ORDER;
-        let walked = range.start / huge * huge..range.end;
+        let walked = range.start / HUGE_SIZE * HUGE_SIZE..range.end;
         let skipped = (range.start - walked.start) >> PAGE_SHIFT;
         let (start, length) = (walked.start, walked.len());
         try_pin_init!(Self {

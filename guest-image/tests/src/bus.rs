@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ersatz_abi::counter::Counter;
-use ersatz_abi::pci;
+use ersatz_abi::pci::{self, BAR_REGISTERS, REGISTERS_BAR_SIZE};
 use nix::errno::Errno;
 use nix::kmod::{DeleteModuleFlags, delete_module};
 use nix::sys::mman::MapFlags;
@@ -142,8 +142,13 @@ impl Function {
         assert!(copied >= pages, "the device copied {copied} of {pages} pages because the driver left it");
     }
 
+    /// The device's registers. The kernel permits access to them while no driver is bound.
+    pub fn registers(&self) -> Registers {
+        Registers::new(self.map_bar(BAR_REGISTERS, 0, REGISTERS_BAR_SIZE as usize / PAGE))
+    }
+
     /// A counter read from the device's registers with no driver in between. The kernel permits that while none is bound.
     pub fn counter(&self, counter: Counter) -> u64 {
-        Registers::of(self).counter(counter)
+        self.registers().counter(counter)
     }
 }

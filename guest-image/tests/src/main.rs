@@ -77,7 +77,7 @@ fn main() -> ExitCode {
         return measure();
     }
     let selected: Vec<&Test> =
-        suite::all().filter(|test| is_selected(test, &arguments.filters, arguments.exact)).collect();
+        cases::all().filter(|test| is_selected(test, &arguments.filters, arguments.exact)).collect();
     if arguments.list {
         selected.iter().for_each(|test| println!("{}", test.name));
         return ExitCode::SUCCESS;

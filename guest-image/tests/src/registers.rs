@@ -2,11 +2,9 @@
 //! BAR0 of a device from outside, by sysfs: registers, counters and doorbells.
 
 use ersatz_abi::counter::Counter;
-use ersatz_abi::pci::{BAR_REGISTERS, REGISTERS_BAR_SIZE};
+use ersatz_abi::pci::REGISTERS_BAR_SIZE;
 use ersatz_abi::regs::{self, Register};
 
-use crate::bus::Function;
-use crate::pattern::PAGE;
 use crate::region::Region;
 
 /// The registers of a function.
@@ -16,13 +14,13 @@ pub struct Registers {
 }
 
 impl Registers {
-    /// Those of this function.
+    /// Those that `mapping` maps, which is all of BAR0.
     ///
     /// # Panics
     ///
-    /// As all functions here, if the system refuses what a test needs, or a register is none.
-    pub fn of(function: &Function) -> Self {
-        Self { mapping: function.map_bar(BAR_REGISTERS, 0, REGISTERS_BAR_SIZE as usize / PAGE) }
+    /// As all functions here, if a register is not in the mapping, or is accessed by another width than its own.
+    pub fn new(mapping: Region) -> Self {
+        Self { mapping }
     }
 
     /// Reads a register of 32 bits.

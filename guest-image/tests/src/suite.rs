@@ -6,7 +6,6 @@ use std::time::Duration;
 use ersatz_uapi::{Info, MemoryType};
 
 use crate::bus::Function;
-use crate::cases;
 use crate::vram_bar::VramBar;
 
 /// What a test needs of the guest to make sense; without it the test is skipped, and says why.
@@ -138,35 +137,9 @@ macro_rules! test_list {
 }
 pub(crate) use test_list;
 
-/// All tests, in the order they run: what others stand on comes first, what unloads the driver last.
-pub fn all() -> impl Iterator<Item = &'static Test> {
-    cases::TOPICS.iter().flat_map(|topic| topic.iter())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
-
-    #[test]
-    fn names_are_unique_and_say_their_topic() {
-        let mut seen = HashSet::new();
-        for test in all() {
-            assert!(seen.insert(test.name), "{} is there twice", test.name);
-            assert_eq!(test.name.split('.').count(), 2, "{}", test.name);
-        }
-    }
-
-    #[test]
-    fn many_tests_apply_to_each_memory_type() {
-        for memory_type in [MemoryType::Private, MemoryType::Coherent] {
-            let info = Info { memory_type: memory_type as u32, vram_bytes: 64 << 20, ..Info::default() };
-            let applicable = all()
-                .filter(|test| test.needs.iter().all(|&need| need == Need::HugePages || need.unmet(&info).is_none()));
-            assert!(applicable.count() >= 40, "{memory_type:?}");
-        }
-    }
 
     #[test]
     fn an_unmet_need_says_what_is_missing() {

@@ -71,7 +71,12 @@ pub(crate) struct Filling<'a, T: DeviceMemory, C: Copier> {
 }
 
 impl<'a, T: DeviceMemory, C: Copier> Filling<'a, T, C> {
-    pub(super) fn begin(isolated: Isolated<'a, T>, copier: C) -> Result<Self> {
+    /// Brings the system's side into the device's reach, and makes `copier` begin to fill the destinations.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `EIO` if memory cannot be mapped for the device; what `copier` reports. Every folio goes back to where it was.
+    pub(crate) fn begin(isolated: Isolated<'a, T>, copier: C) -> Result<Self> {
         let (map, from) = (isolated.map_of_device(), isolated.from());
         let direction = match from {
             Side::System => DataDirection::ToDevice,

@@ -7,7 +7,6 @@ use super::super::{
     pagemap::{BoundMap, DeviceMemory, Kind},
 };
 use super::{
-    filling::{Copier, Filling},
     migration::{Migration, Origin},
     Run, Source,
 };
@@ -227,15 +226,6 @@ impl<'a, T: DeviceMemory> Isolated<'a, T> {
             self.migration.set_destination(if is_hole { &part } else { run }, index, folio)?;
         }
         Ok(true)
-    }
-
-    /// Brings the system's side into the device's reach, and makes `copier` begin to fill the destinations.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`; `EIO` if memory cannot be mapped for the device; what `copier` reports. Every folio goes back to where it was.
-    pub(crate) fn fill<C: Copier>(self, copier: C) -> Result<Filling<'a, T, C>> {
-        Filling::begin(self, copier)
     }
 
     /// The destination that begins at a place: its first page frame, and its order.

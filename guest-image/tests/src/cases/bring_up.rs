@@ -41,7 +41,7 @@ fn write(registers: &Registers, channel: u32, register: Register, value: u32) {
 fn a_channel_left_on_another_engine_is_moved() {
     let function = Function::of(&Device::open());
     function.unbind();
-    let registers = Registers::of(&function);
+    let registers = function.registers();
     let configuration = regs::Configuration(registers.read32(regs::CONFIGURATION));
     let first_compute_engine = configuration.copy_engines();
     write(&registers, DRIVERS_CHANNEL, regs::ENGINE, first_compute_engine);
@@ -58,7 +58,7 @@ fn what_another_driver_left_is_forgotten() {
     function.unbind();
     let ring_order = regs::channel_register(UNUSED_CHANNEL, regs::RING_ORDER).expect("a channel");
     let space = regs::address_space_register(1, regs::ADDRESS_SPACE_CONTROL).expect("an address space");
-    let registers = Registers::of(&function);
+    let registers = function.registers();
     write(&registers, UNUSED_CHANNEL, regs::RING_ORDER, ORDER);
     registers.write32_at(space, AddressSpaceControl(0).with_enable(true).0);
     assert_eq!(registers.read32_at(ring_order), ORDER);
@@ -67,7 +67,7 @@ fn what_another_driver_left_is_forgotten() {
     function.bind();
     assert_works();
     function.unbind();
-    let registers = Registers::of(&function);
+    let registers = function.registers();
     assert_eq!(registers.read32_at(ring_order), 0, "the ring order that another driver left");
     assert_eq!(registers.read32_at(space), 0, "the address space that another driver left");
     drop(registers);

@@ -54,8 +54,13 @@ mod waiting;
 
 use crate::suite::Test;
 
+/// All tests, in the order they run.
+pub fn all() -> impl Iterator<Item = &'static Test> {
+    TOPICS.iter().flat_map(|topic| topic.iter())
+}
+
 /// The topics in the order they run: what others stand on comes first, what takes the driver away last.
-pub const TOPICS: &[&[Test]] = &[
+const TOPICS: &[&[Test]] = &[
     roundtrip::TESTS,
     counters::TESTS,
     errors::TESTS,
@@ -109,3 +114,32 @@ pub const TOPICS: &[&[Test]] = &[
     room::TESTS,
     stress::TESTS,
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use ersatz_uapi::{Info, MemoryType};
+
+    use super::*;
+    use crate::suite::Need;
+
+    #[test]
+    fn names_are_unique_and_say_their_topic() {
+        let mut seen = HashSet::new();
+        for test in all() {
+            assert!(seen.insert(test.name), "{} is there twice", test.name);
+            assert_eq!(test.name.split('.').count(), 2, "{}", test.name);
+        }
+    }
+
+    #[test]
+    fn many_tests_apply_to_each_memory_type() {
+        for memory_type in [MemoryType::Private, MemoryType::Coherent] {
+            let info = Info { memory_type: memory_type as u32, vram_bytes: 64 << 20, ..Info::default() };
+            let applicable = all()
+                .filter(|test| test.needs.iter().all(|&need| need == Need::HugePages || need.unmet(&info).is_none()));
+            assert!(applicable.count() >= 40, "{memory_type:?}");
+        }
+    }
+}

@@ -72,7 +72,7 @@ impl Gpu {
         let command = config.read16(COMMAND);
         config.write16(COMMAND, command | COMMAND_MEMORY | COMMAND_MASTER);
         let gpu = Self {
-            registers: Registers::of(function),
+            registers: function.registers(),
             system: Memory::of_system(HUGE_PAGES),
             vram: Memory::of_vram(&VramBar::of(function), HUGE_PAGES),
             config,
