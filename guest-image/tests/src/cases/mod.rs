@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The tests, a file a topic. Each asserts by the device's own counters that the device did the work, or that it had none.
 
+mod chunks;
 mod counters;
 mod cpu;
 mod devices;
@@ -65,6 +66,7 @@ pub const TOPICS: &[&[Test]] = &[
     folios::TESTS,
     splits::TESTS,
     orders::TESTS,
+    chunks::TESTS,
     fork::TESTS,
     processes::TESTS,
     threads::TESTS,
