@@ -2,6 +2,7 @@
 //! The tests, a file a topic. Each asserts by the device's own counters that the device did the work, or that it had none.
 
 mod bring_up;
+mod chunks;
 mod counters;
 mod cpu;
 mod devices;
@@ -73,6 +74,7 @@ const TOPICS: &[&[Test]] = &[
     folios::TESTS,
     splits::TESTS,
     orders::TESTS,
+    chunks::TESTS,
     fork::TESTS,
     processes::TESTS,
     threads::TESTS,
