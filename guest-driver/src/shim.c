@@ -8,6 +8,7 @@
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/pagemap.h>
+#include <linux/sched/signal.h>
 #include <linux/rmap.h>
 #include <linux/userfaultfd_k.h>
 #include <linux/workqueue.h>
@@ -295,6 +296,16 @@ int ersatz_pci_irq_vector(struct device *dev, unsigned int index)
 void ersatz_pci_free_irq_vectors(struct device *dev)
 {
 	pci_free_irq_vectors(to_pci_dev(dev));
+}
+
+bool ersatz_current_signal_pending(void)
+{
+	return task_sigpending(current);
+}
+
+bool ersatz_current_fatal_signal_pending(void)
+{
+	return fatal_signal_pending(current);
 }
 
 void ersatz_init_waitqueue_head(struct wait_queue_head *head)

@@ -92,6 +92,8 @@ int ersatz_pci_irq_vector(struct device *dev, unsigned int index);
 void ersatz_pci_free_irq_vectors(struct device *dev);
 
 /* Waiting. */
+bool ersatz_current_signal_pending(void);
+bool ersatz_current_fatal_signal_pending(void);
 void ersatz_init_waitqueue_head(struct wait_queue_head *head);
 
 /* Module parameters. */

@@ -46,7 +46,7 @@ struct ersatz_migrate {
 	__u32 direction; /* in: ERSATZ_TO_* */
 	__u32 flags; /* in: zero */
 	__u64 moved; /* out: pages that this call moved */
-	__u64 left; /* out: pages of the range that are not where they were asked to go, holes included */
+	__u64 left; /* out: pages of the range that are not where they were asked to go, holes included; at most that, after a signal */
 };
 
 /* Where a page is. */

@@ -4,6 +4,7 @@
 use super::{copy_engine::BATCH_PAGES, gpu::Gpu, transfer::Pipeline};
 use crate::{
     abi::command::Cause,
+    kernel_ext::signal,
     zone_device::{
         drain::drain_cpu_lists,
         folio::LockedFolio,
@@ -68,7 +69,7 @@ fn evict_all(map: BoundMap<'_, Gpu>, cause: Cause) -> Result<usize> {
     let mut failure = None;
     let mut block = 0;
     while block < map.blocks() {
-        if cause == Cause::Evict && kernel::current!().signal_pending() {
+        if cause == Cause::Evict && signal::is_pending() {
             failure = Some(EINTR);
             break;
         }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     abi::command::Cause,
-    kernel_ext::mm::Vmas,
+    kernel_ext::{mm::Vmas, signal},
     uapi::{Direction, PageState},
     zone_device::{
         migrate::Endpoint,
@@ -51,7 +51,7 @@ pub(crate) fn first_states<'s>(
     range: &Range<usize>,
     buffers: &'s mut StateBuffers,
 ) -> Result<&'s [u8]> {
-    if kernel::current!().signal_pending() {
+    if signal::is_pending() {
         return Err(EINTR);
     }
     let StateBuffers { pfns, states } = buffers;
@@ -143,7 +143,7 @@ impl Digests {
         mm: &MmWithUser,
         range: &Range<usize>,
     ) -> Result<(&[u64], u64)> {
-        if kernel::current!().signal_pending() {
+        if signal::is_pending() {
             return Err(EINTR);
         }
         let batch = first_pages(range, DIGEST_PAGES);

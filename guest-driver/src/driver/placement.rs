@@ -7,7 +7,10 @@
 use super::{eviction, gpu::Gpu, inspection, transfer::Pipeline};
 use crate::{
     abi::command::Cause,
-    kernel_ext::mm::{large_folio_rest, LockedVma, Vmas},
+    kernel_ext::{
+        mm::{large_folio_rest, LockedVma, Vmas},
+        signal,
+    },
     uapi::Direction,
     zone_device::{
         folio::{LockedFolio, Side, HUGE_ORDER},
@@ -61,7 +64,7 @@ pub(crate) fn migrate(
     let mut is_sure = true;
     let mut next = range.start;
     while next < range.end {
-        if kernel::current!().signal_pending() {
+        if signal::is_pending() {
             if moved > 0 {
                 break;
             }
@@ -79,7 +82,15 @@ pub(crate) fn migrate(
         }
     }
     let pages = range.len() >> PAGE_SHIFT;
-    let left = if is_sure && moved == pages { 0 } else { pages - inspection::count(map, mm, range, direction)? };
+    let left = if is_sure && moved == pages {
+        0
+    } else {
+        match inspection::count(map, mm, range, direction) {
+            // Not a reason to forget what has moved.
+            Err(error) if error == EINTR => pages.saturating_sub(moved),
+            there => pages - there?,
+        }
+    };
     Ok(Outcome { moved: moved.min(pages) as u64, left: left as u64 })
 }
 

@@ -11,6 +11,7 @@
 //! - [`raw`]: what the `kernel` crate keeps to itself.
 //! - [`revocable`]: access to a bound device's data that ends when the device is unbound.
 //! - [`shared_words`]: memory shared with a device.
+//! - [`signal`]: signals for the current thread.
 //! - [`uapi_bytes`]: the uapi structures as bytes.
 //! - [`wait`]: a wait queue with conditions and timeouts.
 
@@ -25,5 +26,6 @@ pub(crate) mod pci_id;
 pub(crate) mod raw;
 pub(crate) mod revocable;
 pub(crate) mod shared_words;
+pub(crate) mod signal;
 mod uapi_bytes;
 pub(crate) mod wait;

@@ -14,6 +14,7 @@ use crate::{
     kernel_ext::{
         dma::SystemMappings,
         mm::Vmas,
+        signal,
     },
 };
 use core::ops::Range;
@@ -134,7 +135,7 @@ impl<'a> Mirror<'a> {
                     }
                 }
             }
-            if kernel::current!().signal_pending() {
+            if signal::is_fatal_pending() {
                 return Err(EINTR);
             }
             kernel::task::might_sleep();

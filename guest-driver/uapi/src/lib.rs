@@ -94,7 +94,7 @@ pub struct Migrate {
     pub flags: u32,
     /// Out: pages that this call moved.
     pub moved: u64,
-    /// Out: pages of the range that are not where they were asked to go, holes included.
+    /// Out: pages of the range that are not where they were asked to go, holes included; at most that, after a signal.
     pub left: u64,
 }
 

@@ -37,6 +37,7 @@ mod resize;
 mod room;
 mod roundtrip;
 mod setting;
+mod signals;
 mod splits;
 mod stay;
 mod stress;
@@ -70,6 +71,7 @@ pub const TOPICS: &[&[Test]] = &[
     processes::TESTS,
     threads::TESTS,
     syscalls::TESTS,
+    signals::TESTS,
     proc_view::TESTS,
     pressure::TESTS,
     eviction::TESTS,
