@@ -47,10 +47,10 @@ const FENCE: usize = CONTROL_BLOCK_FENCE as usize / size_of::<u64>();
 const POLLS: u32 = 200;
 /// How often a waiting thread asks the device for errors, in case an interrupt was lost.
 const LOOK_MS: u32 = 1000;
-/// How long the device may take to let go of a channel.
+/// How long the device may take to reset a channel.
 const RESET_MS: u32 = 5000;
 /// How often to try to revive a channel whose device does not answer, and how long to wait in between: a function-level
-/// reset by somebody else makes a device deaf for a while.
+/// reset by another program silences a device for a while.
 const REVIVALS: u32 = 50;
 const REVIVAL_PAUSE_MS: i64 = 100;
 
@@ -352,17 +352,22 @@ impl Channel {
         );
     }
 
-    /// Has the device drop all commands and let go of the memory they name.
+    /// Makes the device drop all commands. It no longer accesses the memory that they name then.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the device does not answer; `ETIMEDOUT` if it answers but takes too long.
     fn reset(&self) -> Result {
         let reset = ChannelControl(0).with_reset(true);
         self.registers.write_channel(self.number, regs::CHANNEL_CONTROL, reset.0.into())?;
         for _ in 0..RESET_MS {
             let control = self.registers.read_channel(self.number, regs::CHANNEL_CONTROL)?;
-            if !ChannelControl(control as u32).reset() {
-                return Ok(());
-            }
+            // First: a device that does not answer may read as zero, and can still do DMA.
             if !self.registers.device_answers() {
                 return Err(EIO);
+            }
+            if !ChannelControl(control as u32).reset() {
+                return Ok(());
             }
             fsleep(Delta::from_millis(1));
         }
@@ -394,7 +399,7 @@ impl Channel {
 #[pinned_drop]
 impl PinnedDrop for Channel {
     fn drop(self: Pin<&mut Self>) {
-        // The device must have let go of ring and control block before they are freed.
+        // The device must no longer access ring and control block when they are freed.
         if !self.is_lost() && self.reset().is_err() {
             self.master.forbid();
         }

@@ -12,7 +12,7 @@ static TAKEN: Atomic<u64> = Atomic::new(0);
 pub(crate) struct DeviceIndex(u32);
 
 impl DeviceIndex {
-    /// The lowest number that is not taken.
+    /// Takes the lowest free number.
     ///
     /// # Errors
     ///
@@ -31,7 +31,7 @@ impl DeviceIndex {
         }
     }
 
-    /// The number.
+    /// Returns the number.
     pub(crate) fn get(&self) -> u32 {
         self.0
     }

@@ -90,7 +90,7 @@ impl Registers {
         self.read(regs::ID).is_ok_and(|id| id == u64::from(regs::DEVICE_MAGIC))
     }
 
-    /// Confirms that the accesses before this call reached the device: that what was read is what the registers held.
+    /// Confirms that the accesses before this call reached the device, so that values read are those of its registers.
     ///
     /// # Errors
     ///

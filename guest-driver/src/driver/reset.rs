@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Resets of the whole device: before it is used, since whoever used it before may have left it in any state, and after.
+//! Resets of the whole device: before it is used, since another driver may have left it in any state, and after.
 
 use super::registers::Registers;
 use crate::{

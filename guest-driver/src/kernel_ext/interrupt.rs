@@ -2,8 +2,8 @@
 //! MSI-X vectors and their handlers, on their device's resource list.
 //!
 //! The `kernel` crate of Linux 7.2 hands out the first and the last vector of an allocation only, and that of 7.3 ties
-//! handlers to a lifetime that driver data has and a resource list has not. Interrupts are needed for longer than driver
-//! data lives: a CPU fault waits for one as long as there are device pages.
+//! handlers to a lifetime that driver data has, but not a resource list. Interrupts are needed for longer than driver data
+//! lives: a CPU fault waits for one as long as there are device pages.
 
 use super::{compat, raw::device_ptr};
 use crate::bindings;

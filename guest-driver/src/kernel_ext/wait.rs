@@ -17,7 +17,7 @@ unsafe impl Send for WaitQueue {}
 unsafe impl Sync for WaitQueue {}
 
 impl WaitQueue {
-    /// A queue that nobody waits in.
+    /// Creates an empty queue.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             head <- Opaque::ffi_init(|slot| {
@@ -27,13 +27,13 @@ impl WaitQueue {
         })
     }
 
-    /// Has all waiting threads look at their conditions again. Callable from any context.
+    /// Makes all waiting threads check their conditions again. Callable from any context.
     pub(crate) fn wake_all(&self) {
         // SAFETY: The queue is initialised.
         unsafe { bindings::__wake_up(self.head.get(), bindings::TASK_NORMAL, 0, core::ptr::null_mut()) };
     }
 
-    /// Sleeps, deaf to signals, until `condition` returns `Some`, and looks one last time after `timeout`.
+    /// Sleeps uninterruptibly until `condition` returns `Some`; it is checked a last time after `timeout`.
     ///
     /// The condition runs with the thread marked as going to sleep, so it must not sleep itself.
     pub(crate) fn wait_timeout<R>(&self, timeout: Jiffies, mut condition: impl FnMut() -> Option<R>) -> Option<R> {
