@@ -4,13 +4,16 @@
 use std::path::{Path, PathBuf};
 use std::{env, io};
 
-use ersatz_guest_image::manifest::{FILE_NAME, Manifest, ManifestError};
+use ersatz_guest_image::manifest::{DEBUG_KERNEL, FILE_NAME, Manifest, ManifestError};
 use thiserror::Error;
 
 /// The kernel series taken when none is named.
 pub const DEFAULT_SERIES: &str = "7.2";
 
-/// Where built guests are, from the top of a clone: one folder a kernel series.
+/// The end of the releases of debug kernels.
+const DEBUG_RELEASE: &str = "-debug";
+
+/// Where built guests are, from the top of a clone: one folder a kernel.
 const GUEST_FOLDER: &str = "target/guest";
 
 /// The variable that names the folder of the manifest to use.
@@ -19,10 +22,17 @@ const GUEST_VARIABLE: &str = "ERSATZ_GUEST";
 /// What `--kernel` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KernelChoice {
-    /// A series, such as `7.2`: the newest that was built of it.
+    /// A series, such as `7.2`: the newest that was built of it; or [`DEBUG_KERNEL`].
     Series(String),
     /// A bzImage or ELF file.
     File(PathBuf),
+}
+
+impl KernelChoice {
+    /// Whether it is the debug kernel.
+    pub fn is_debug(&self) -> bool {
+        matches!(self, Self::Series(series) if series == DEBUG_KERNEL)
+    }
 }
 
 /// Why there is nothing to boot.
@@ -30,7 +40,8 @@ pub enum KernelChoice {
 pub enum ArtifactError {
     /// There is no manifest for the series anywhere that was searched.
     #[error(
-        "no built guest for kernel {series} (searched {searched}); run `cargo xtask build` in the clone, or set ERSATZ_GUEST"
+        "no built guest for kernel {series} (searched {searched}); run `cargo xtask build --kernel {series}` in the clone, or set \
+         ERSATZ_GUEST"
     )]
     NotBuilt {
         /// The series.
@@ -63,7 +74,7 @@ pub enum ArtifactError {
     },
 }
 
-/// Reads `--kernel`: digits and dots are a series, all else is a file.
+/// Reads `--kernel`: digits and dots are a series, `debug` is the debug kernel, all else is a file.
 ///
 /// # Errors
 ///
@@ -72,7 +83,7 @@ pub fn parse_kernel(text: &str) -> Result<KernelChoice, String> {
     let is_series = text.split_once('.').is_some_and(|(major, minor)| {
         [major, minor].iter().all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
     });
-    if is_series {
+    if is_series || text == DEBUG_KERNEL {
         return Ok(KernelChoice::Series(text.to_owned()));
     }
     let path = PathBuf::from(text);
@@ -127,8 +138,11 @@ pub fn readable(what: &'static str, path: &Path, advice: &'static str) -> Result
     })
 }
 
-/// Whether a release such as `7.2.12+deb13-amd64` is of a series such as `7.2`.
+/// Whether a release such as `7.2.12+deb13-amd64` is of a series such as `7.2`, or of a debug kernel if that is the series.
 fn is_of_series(release: &str, series: &str) -> bool {
+    if series == DEBUG_KERNEL {
+        return release.ends_with(DEBUG_RELEASE);
+    }
     release.strip_prefix(series).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
@@ -139,6 +153,7 @@ mod tests {
     #[test]
     fn a_series_is_told_from_a_file() {
         assert_eq!(parse_kernel("7.2"), Ok(KernelChoice::Series("7.2".to_owned())));
+        assert_eq!(parse_kernel("debug"), Ok(KernelChoice::Series("debug".to_owned())));
         assert!(parse_kernel("/dev/null/x").is_err());
         assert!(parse_kernel("7").is_err());
         assert!(parse_kernel("7.").is_err());
@@ -153,5 +168,6 @@ mod tests {
         assert!(is_of_series("7.2-rc1", "7.2"));
         assert!(!is_of_series("7.20.1", "7.2"));
         assert!(!is_of_series("7.3.4", "7.2"));
+        assert!(is_of_series("7.2.12-ersatz-debug", "debug") && !is_of_series("7.2.12+deb13-amd64", "debug"));
     }
 }

@@ -24,6 +24,11 @@ const MEMORY_MIN: u64 = 128 << 20;
 /// Largest guest memory: what the machine's address map has room for below the BAR windows.
 const MEMORY_MAX: u64 = 256 << 30;
 
+/// Guest memory, unless `--memory` says otherwise.
+const MEMORY: u64 = 1 << 30;
+/// The same for the debug kernel: KASAN takes an eighth for its shadow, and makes every object larger.
+const DEBUG_MEMORY: u64 = 3 << 30;
+
 /// What carries the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Accel {
@@ -68,8 +73,8 @@ pub struct GuestOptions {
     /// What carries the guest
     #[arg(long, value_name = "ACCEL", value_enum, default_value = "auto")]
     pub accel: Accel,
-    /// Kernel: a series that was built (7.2), or a bzImage or ELF file
-    #[arg(long, value_name = "SERIES|FILE", value_parser = artifacts::parse_kernel, default_value = DEFAULT_SERIES)]
+    /// Kernel: a series that was built (7.2), the debug kernel (debug), or a bzImage or ELF file
+    #[arg(long, value_name = "SERIES|debug|FILE", value_parser = artifacts::parse_kernel, default_value = DEFAULT_SERIES)]
     pub kernel: KernelChoice,
     /// Initramfs to boot instead of the built one, with driver and programs of its own; implies --cold
     #[arg(long, value_name = "FILE")]
@@ -77,9 +82,9 @@ pub struct GuestOptions {
     /// Boot, instead of starting from a snapshot of a booted guest (tcg and nested; kvm always boots)
     #[arg(long)]
     pub cold: bool,
-    /// Guest memory
-    #[arg(long, value_name = "SIZE", value_parser = memory_size, default_value = "1G")]
-    pub memory: u64,
+    /// Guest memory [default: 1G; for the debug kernel 3G]
+    #[arg(long, value_name = "SIZE", value_parser = memory_size)]
+    pub memory: Option<u64>,
     /// Number of vCPUs
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64), default_value = "2")]
     pub cpus: u8,
@@ -209,7 +214,7 @@ impl GuestOptions {
             initramfs,
             command_line: command_line(&kernel_words),
             vcpus: self.cpus,
-            memory: self.memory,
+            memory: self.memory.unwrap_or(if self.kernel.is_debug() { DEBUG_MEMORY } else { MEMORY }),
         };
         let run = RunSpec {
             // An initramfs given by hand has its own driver and programs.
