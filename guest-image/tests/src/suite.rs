@@ -32,6 +32,8 @@ pub enum Need {
     Kernel(u32, u32),
     /// Huge pages set aside on demand, whose bus addresses a process can learn.
     HugetlbPages,
+    /// A kernel that looks for memory that it has lost.
+    Kmemleak,
 }
 
 impl Need {
@@ -66,6 +68,9 @@ impl Need {
             }
             Self::HugetlbPages if !crate::direct::memory::has_hugetlb_pages() => {
                 Some("this kernel has no huge pages to give a process (CONFIG_HUGETLBFS)".into())
+            }
+            Self::Kmemleak if !cases::leaks::can_be_searched_for() => {
+                Some("this kernel does not look for memory that it has lost (CONFIG_DEBUG_KMEMLEAK)".into())
             }
             _ => None,
         }
@@ -138,7 +143,7 @@ macro_rules! test_list {
 }
 pub(crate) use test_list;
 
-/// All tests, in the order they run: what others stand on comes first, what unloads the driver last.
+/// All tests, in the order they run: what others stand on comes first, what unloads the driver late.
 pub fn all() -> impl Iterator<Item = &'static Test> {
     cases::TOPICS.iter().flat_map(|topic| topic.iter())
 }

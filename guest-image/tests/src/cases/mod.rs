@@ -15,6 +15,7 @@ mod fork;
 mod holes;
 mod huge;
 mod ksm;
+pub mod leaks;
 mod limbo;
 mod limited;
 mod module;
@@ -52,7 +53,8 @@ mod waiting;
 
 use crate::suite::Test;
 
-/// The topics in the order they run: what others stand on comes first, what takes the driver away last.
+/// The topics in the order they run: what others stand on comes first, what takes the driver away late,
+/// and what looks at the kernel that they all leave behind last.
 pub const TOPICS: &[&[Test]] = &[
     roundtrip::TESTS,
     counters::TESTS,
@@ -104,4 +106,5 @@ pub const TOPICS: &[&[Test]] = &[
     module::TESTS,
     room::TESTS,
     stress::TESTS,
+    leaks::TESTS,
 ];
