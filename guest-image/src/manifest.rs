@@ -27,6 +27,8 @@ pub struct Manifest {
     pub initramfs: PathBuf,
     /// The archive that each run brings: driver module, tests.
     pub programs: PathBuf,
+    /// The module of the kernel's own test driver of device memory.
+    pub test_driver: PathBuf,
     /// The kernel of the outer machine of `--accel nested`, an ELF file: always a stock one.
     pub outer_vmlinux: PathBuf,
     /// The initramfs of the outer machine of `--accel nested`: PID 1, the modules for KVM and for shared folders.
@@ -109,6 +111,7 @@ mod tests {
             vmlinux: "/a/vmlinux".into(),
             initramfs: "/b/initramfs.cpio".into(),
             programs: "/b/programs.cpio".into(),
+            test_driver: "/b/test_hmm.ko".into(),
             outer_vmlinux: "/a/vmlinux".into(),
             outer_initramfs: "/b/outer.cpio".into(),
             static_ersatz: "/b/ersatz".into(),

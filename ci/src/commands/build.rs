@@ -12,7 +12,7 @@ use super::setup::{self, Ground};
 use super::{KernelOption, clone_folder, guest_folder};
 use crate::guest::driver::{self, Flavour};
 use crate::guest::programs::Programs;
-use crate::guest::{initramfs, outer};
+use crate::guest::{initramfs, outer, test_driver};
 use crate::progress::Progress;
 use crate::store::Store;
 
@@ -99,6 +99,7 @@ impl<'a> Builder<'a> {
             vmlinux: kernel.vmlinux.clone(),
             initramfs: initramfs::build(&store, self.progress, &ground.toolchain, &programs)?,
             programs: initramfs::build_programs(&store, self.progress, &programs, &module)?,
+            test_driver: test_driver::build(&store, self.progress, &ground.toolchain, kernel)?,
             outer_vmlinux: packages.vmlinux(),
             outer_initramfs: outer::build(&store, self.progress, packages, &programs)?,
             static_ersatz: programs.vmm(),
