@@ -11,19 +11,26 @@ use thiserror::Error;
 /// The name of the manifest in its folder.
 pub const FILE_NAME: &str = "manifest.json";
 
-/// Everything one kernel series needs to run. All paths are absolute.
+/// What `--kernel` calls the debug kernel, which has the kernel's own checkers compiled in.
+pub const DEBUG_KERNEL: &str = "debug";
+
+/// Everything one kernel needs to run. All paths are absolute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The kernel release, as `uname -r` prints it.
     pub release: String,
-    /// The stock kernel as the distribution ships it.
+    /// The guest's kernel, compressed: a stock one as the distribution ships it.
     pub bz_image: PathBuf,
-    /// The same kernel, decompressed.
+    /// The same kernel as an ELF file.
     pub vmlinux: PathBuf,
     /// The guest's initramfs: PID 1, busybox.
     pub initramfs: PathBuf,
     /// The archive that each run brings: driver module, tests.
     pub programs: PathBuf,
+    /// The module of the kernel's own test driver of device memory.
+    pub test_driver: PathBuf,
+    /// The kernel of the outer machine of `--accel nested`, an ELF file: always a stock one.
+    pub outer_vmlinux: PathBuf,
     /// The initramfs of the outer machine of `--accel nested`: PID 1, the modules for KVM and for shared folders.
     pub outer_initramfs: PathBuf,
     /// A statically linked `ersatz`, to run in the outer machine.
@@ -104,6 +111,8 @@ mod tests {
             vmlinux: "/a/vmlinux".into(),
             initramfs: "/b/initramfs.cpio".into(),
             programs: "/b/programs.cpio".into(),
+            test_driver: "/b/test_hmm.ko".into(),
+            outer_vmlinux: "/a/vmlinux".into(),
             outer_initramfs: "/b/outer.cpio".into(),
             static_ersatz: "/b/ersatz".into(),
             toolchain_root: "/c".into(),

@@ -12,7 +12,7 @@ use super::setup::{self, Ground};
 use super::{KernelOption, clone_folder, guest_folder};
 use crate::guest::driver::{self, Flavour};
 use crate::guest::programs::Programs;
-use crate::guest::{initramfs, outer};
+use crate::guest::{initramfs, outer, test_driver};
 use crate::progress::Progress;
 use crate::store::Store;
 
@@ -20,7 +20,7 @@ use crate::store::Store;
 pub struct Built {
     /// What it stands on.
     pub ground: Ground,
-    /// The clone's store for this series.
+    /// The clone's store for this kernel.
     pub store: Store,
     /// The programs for the guest.
     pub programs: Programs,
@@ -30,7 +30,7 @@ pub struct Built {
 pub struct Builder<'a> {
     clone: PathBuf,
     progress: &'a Progress,
-    /// For what is the same for all series.
+    /// For what is the same for all kernels.
     common: Store,
 }
 
@@ -40,7 +40,7 @@ pub fn run(option: &KernelOption) -> Result<ExitCode> {
     let built = build(&progress, option)?;
     progress.say(&format!(
         "built for kernel {}: try `{} run`",
-        built.ground.packages.kernel.release,
+        built.ground.kernel.release,
         built.programs.vmm().display()
     ));
     Ok(ExitCode::SUCCESS)
@@ -77,28 +77,30 @@ impl<'a> Builder<'a> {
         self.progress
     }
 
-    /// Where the log of something that is the same for all series goes.
+    /// Where the log of something that is the same for all kernels goes.
     pub fn log(&self, name: &str) -> PathBuf {
         self.common.log(name)
     }
 
     /// Builds the driver.
     pub fn driver(&self, store: &Store, ground: &Ground, flavour: Flavour) -> Result<PathBuf> {
-        let release = &ground.packages.kernel.release;
-        driver::build(store, self.progress, (&self.clone, &ground.toolchain), (release, &ground.tree), flavour)
+        let kernel = &ground.kernel;
+        driver::build(store, self.progress, (&self.clone, &ground.toolchain), (&kernel.release, &kernel.tree), flavour)
     }
 
     /// Builds the driver and packs all that is to be booted.
     pub fn assemble(&self, ground: Ground, programs: Programs) -> Result<Built> {
-        let packages = &ground.packages;
-        let store = Store::open(&guest_folder(&self.clone).join(&packages.kernel.series))?;
+        let (packages, kernel) = (&ground.packages, &ground.kernel);
+        let store = Store::open(&guest_folder(&self.clone).join(&kernel.name))?;
         let module = self.driver(&store, &ground, Flavour::Module)?;
         let manifest = Manifest {
-            release: packages.kernel.release.clone(),
-            bz_image: packages.bz_image(),
-            vmlinux: packages.vmlinux(),
+            release: kernel.release.clone(),
+            bz_image: kernel.bz_image.clone(),
+            vmlinux: kernel.vmlinux.clone(),
             initramfs: initramfs::build(&store, self.progress, &ground.toolchain, &programs)?,
             programs: initramfs::build_programs(&store, self.progress, &programs, &module)?,
+            test_driver: test_driver::build(&store, self.progress, &ground.toolchain, kernel)?,
+            outer_vmlinux: packages.vmlinux(),
             outer_initramfs: outer::build(&store, self.progress, packages, &programs)?,
             static_ersatz: programs.vmm(),
             toolchain_root: ground.toolchain.root.clone(),

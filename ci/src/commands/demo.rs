@@ -30,7 +30,7 @@ pub fn run(options: &DemoOptions) -> Result<ExitCode> {
     let built = build::build(&progress, &options.kernel)?;
     let (ersatz, store) = (built.programs.vmm(), &built.store);
     let trace = store.root().join("demo.trace");
-    let series = &built.ground.packages.kernel.series;
+    let kernel = &built.ground.kernel.name;
 
     progress.say("booting a guest; migrating pages in it");
     let start = |command: &mut Command| -> Result<ExitStatus> {
@@ -38,7 +38,7 @@ pub fn run(options: &DemoOptions) -> Result<ExitCode> {
     };
     let tested = start(
         Command::new(&ersatz)
-            .args(["test", "--kernel", series, "--accel", &options.accel, "--mode", "private", "--trace"])
+            .args(["test", "--kernel", kernel, "--accel", &options.accel, "--mode", "private", "--trace"])
             .arg(&trace)
             .args(TESTS),
     )?;

@@ -7,6 +7,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Result, anyhow};
 use clap::Args;
+use ersatz_guest_image::manifest::DEBUG_KERNEL;
 use ersatz_guest_image::pins::Pins;
 
 use super::{KernelOption, build};
@@ -29,7 +30,7 @@ pub fn run(options: &ErsatzOptions) -> Result<ExitCode> {
     Err(anyhow!(error).context(format!("cannot start {}", ersatz.display())))
 }
 
-/// The series that the tool's option `--kernel` names; the default one if it names none, or a file.
+/// The kernel that the tool's option `--kernel` names; the default one if it names none, or a file.
 fn kernel_of(arguments: &[OsString], pins: &Pins) -> KernelOption {
     // What is behind `--` is the guest's.
     let mut words = arguments.iter().filter_map(|word| word.to_str()).take_while(|word| *word != "--");
@@ -44,8 +45,8 @@ fn kernel_of(arguments: &[OsString], pins: &Pins) -> KernelOption {
             }
         }
     };
-    let series = named.filter(|named| pins.series().any(|series| series == *named));
-    KernelOption { kernel: series.map(str::to_owned) }
+    let built = named.filter(|named| *named == DEBUG_KERNEL || pins.series().any(|series| series == *named));
+    KernelOption { kernel: built.map(str::to_owned) }
 }
 
 #[cfg(test)]
@@ -62,6 +63,7 @@ mod tests {
             kernel_of(&words, &pins).kernel
         };
         assert_eq!(kernel(&["test", "--kernel", last, "fork"]).as_deref(), Some(last));
+        assert_eq!(kernel(&["test", "--kernel", DEBUG_KERNEL]).as_deref(), Some(DEBUG_KERNEL));
         assert_eq!(kernel(&["run", &with_equals]).as_deref(), Some(last));
         assert_eq!(kernel(&["run", "--accel", "tcg"]), None);
         assert_eq!(kernel(&["run", "--kernel", "/boot/vmlinuz"]), None);

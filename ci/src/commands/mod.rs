@@ -13,13 +13,22 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use ersatz_guest_image::manifest::DEBUG_KERNEL;
 
 /// Which kernel to prepare for.
 #[derive(Clone, Debug, Default, Args)]
 pub struct KernelOption {
-    /// The series of stock kernels; the default is the first in guest-image/kernels.toml
-    #[arg(long, value_name = "SERIES")]
+    /// The series of stock kernels, or `debug` for one with the kernel's checkers compiled in (half an hour of building); the
+    /// default is the first series in guest-image/kernels.toml
+    #[arg(long, value_name = "SERIES|debug")]
     pub kernel: Option<String>,
+}
+
+impl KernelOption {
+    /// Whether it is the debug kernel.
+    pub fn is_debug(&self) -> bool {
+        self.kernel.as_deref() == Some(DEBUG_KERNEL)
+    }
 }
 
 /// The top of the clone.
@@ -29,7 +38,7 @@ pub fn clone_folder() -> Result<PathBuf> {
     top.canonicalize().with_context(|| format!("this xtask was built for the clone {}, which is gone", top.display()))
 }
 
-/// Where the clone keeps what is built for guests: one folder a series.
+/// Where the clone keeps what is built for guests: one folder a kernel.
 pub fn guest_folder(clone: &Path) -> PathBuf {
     clone.join("target/guest")
 }

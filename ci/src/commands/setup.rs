@@ -8,6 +8,8 @@ use ersatz_guest_image::pins::Pins;
 
 use super::KernelOption;
 use crate::host;
+use crate::kernel::GuestKernel;
+use crate::kernel::debug::DebugKernel;
 use crate::kernel::packages::KernelPackages;
 use crate::kernel::tree::KernelTree;
 use crate::namespace;
@@ -19,10 +21,10 @@ use crate::toolchain::Toolchain;
 pub struct Ground {
     /// The compilers, QEMU, busybox.
     pub toolchain: Toolchain,
-    /// The stock kernel.
+    /// The stock kernel, which outer machines boot.
     pub packages: KernelPackages,
-    /// What the driver is built against.
-    pub tree: KernelTree,
+    /// What guests boot.
+    pub kernel: GuestKernel,
 }
 
 /// Runs the command.
@@ -30,7 +32,7 @@ pub fn run(option: &KernelOption) -> Result<ExitCode> {
     let progress = Progress::new();
     let cache = prepare_host(&progress)?;
     let ground = prepare(&cache, &progress, option)?;
-    progress.say(&format!("ready: kernel {} in {}", ground.packages.kernel.release, cache.root().display()));
+    progress.say(&format!("ready: kernel {} in {}", ground.kernel.release, cache.root().display()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -43,12 +45,17 @@ pub fn prepare_host(progress: &Progress) -> Result<Store> {
     Ok(cache)
 }
 
-/// Makes toolchain root, stock kernel and kernel tree.
+/// Makes toolchain root, stock kernel and kernel tree, or in place of that the debug kernel.
 pub fn prepare(cache: &Store, progress: &Progress, option: &KernelOption) -> Result<Ground> {
     let pins = Pins::load()?;
-    let pin = pins.kernel(option.kernel.as_deref())?;
+    // The debug kernel is of the default series.
+    let pin = pins.kernel(option.kernel.as_deref().filter(|_| !option.is_debug()))?;
     let toolchain = Toolchain::prepare(cache, progress, &pins.distribution)?;
     let packages = KernelPackages::prepare(cache, progress, &toolchain, pin)?;
-    let tree = KernelTree::prepare(cache, progress, &toolchain, &packages)?;
-    Ok(Ground { toolchain, packages, tree })
+    let kernel = if option.is_debug() {
+        DebugKernel::prepare(cache, progress, &toolchain, &packages)?.into()
+    } else {
+        GuestKernel::stock(&packages, KernelTree::prepare(cache, progress, &toolchain, &packages)?)
+    };
+    Ok(Ground { toolchain, packages, kernel })
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `cargo xtask test`: everything that can be checked, on each pinned kernel or on the one asked for. The last line has the sum.
+//! `cargo xtask test`: everything that can be checked, on each pinned kernel or on the one asked for; with the debug kernel, what
+//! its checkers see of the guest-side tests. The last line has the sum.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,7 +11,7 @@ use anyhow::{Context, Result, anyhow};
 use ersatz_guest_image::pins::Pins;
 
 use super::build::{Builder, Built};
-use super::{KernelOption, setup};
+use super::{KernelOption, build, setup};
 use crate::guest::driver::Flavour;
 use crate::guest::programs::Programs;
 use crate::pipeline::{Tally, guests, sources};
@@ -23,13 +24,26 @@ type Check = fn(&Path, &str, &Store, &Progress) -> Result<Tally>;
 /// Runs the command.
 pub fn run(option: &KernelOption) -> Result<ExitCode> {
     let progress = Progress::new();
-    let cache = setup::prepare_host(&progress)?;
-    let builder = Builder::new(&progress)?;
+    let sum = if option.is_debug() { run_debug(&progress, option)? } else { run_all(&progress, option)? };
+    println!("{sum}");
+    Ok(if sum.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs the guest-side tests on a debug kernel.
+fn run_debug(progress: &Progress, option: &KernelOption) -> Result<Tally> {
+    let built = build::build(progress, option)?;
+    guests::check_debug(&built.programs.vmm(), &built.store, progress)
+}
+
+/// Runs all checks of this machine's side, and of the driver in guests with a stock kernel.
+fn run_all(progress: &Progress, option: &KernelOption) -> Result<Tally> {
+    let cache = setup::prepare_host(progress)?;
+    let builder = Builder::new(progress)?;
     let kernels = kernels(option)?;
     let (hand_over, programs) = mpsc::channel();
     // Cargo checks this machine's side while packages come in and guests run.
     let (sources, guests) = thread::scope(|scope| {
-        let (builder, progress) = (&builder, &progress);
+        let builder = &builder;
         let host = scope.spawn(move || {
             let built = Programs::build(builder.clone_folder(), progress, &builder.log("programs"));
             // The other side has gone if the set-up failed.
@@ -54,8 +68,7 @@ pub fn run(option: &KernelOption) -> Result<ExitCode> {
     let mut sum = sources.map_err(|_| anyhow!("the thread that runs cargo panicked"))??;
     // Without guests, the checks that were counted are reported all the same.
     sum += guests.unwrap_or_else(|_| Tally::check(false));
-    println!("{sum}");
-    Ok(if sum.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(sum)
 }
 
 /// The kernels to test on, the one that is tested most first.
@@ -73,7 +86,7 @@ fn check_driver(builder: &Builder<'_>, built: Built, check: Check) -> Result<Tal
         builder.progress().say(&format!("FAILED: {error:#}"));
     }
     let mut sum = Tally::check(clean.is_ok());
-    let series = &built.ground.packages.kernel.series;
-    sum += check(&built.programs.vmm(), series, &built.store, builder.progress())?;
+    let name = &built.ground.kernel.name;
+    sum += check(&built.programs.vmm(), name, &built.store, builder.progress())?;
     Ok(sum)
 }

@@ -15,11 +15,11 @@ use crate::step::Step;
 use crate::store::Store;
 use crate::toolchain::{Mount, Toolchain};
 
-/// `$1` is the release, `$2` the number of jobs; further arguments are settings for make. Kbuild puts nothing but the
+/// `$1` is the release, `$2` the number of jobs; further arguments are variables for make. Kbuild puts nothing but the
 /// results of its own steps into the folder, and knows which of them are out of date.
 const MAKE: &str = r#"
 release=$1 jobs=$2; shift 2
-make -C /mnt/linux M=/mnt/clone/guest-driver MO=/mnt/build CC=x86_64-linux-gnu-gcc-14 HOSTCC=gcc-14 "KERNELRELEASE=$release" \
+make -C /mnt/linux M=/mnt/clone/guest-driver MO=/mnt/build "KERNELRELEASE=$release" \
     "-j$jobs" "$@" modules
 "#;
 
@@ -55,13 +55,16 @@ pub fn build(
     (release, tree): (&str, &KernelTree),
     flavour: Flavour,
 ) -> Result<PathBuf> {
+    let environment = tree.compiler.environment();
     let (name, title, script, settings): (_, _, _, &[&str]) = match flavour {
-        Flavour::Module => ("driver", "driver", format!("{MAKE}{STRIP}"), &[]),
+        Flavour::Module => ("driver", "driver", format!("{environment}{MAKE}{STRIP}"), &[]),
         Flavour::Checked => {
-            ("driver-checked", "driver under clippy and rustfmt", format!("{CHECK_FORMAT}{MAKE}"), &["CLIPPY=1"])
+            let script = format!("{environment}{CHECK_FORMAT}{MAKE}");
+            ("driver-checked", "driver under clippy and rustfmt", script, &["CLIPPY=1"])
         }
     };
-    let mut inputs = Inputs::of(name, &script).text(release).step(&tree.fingerprint);
+    let variables = [tree.compiler.make_variables(), settings].concat();
+    let mut inputs = Inputs::of(name, &script).text(release).text(&variables.join(" ")).step(&tree.fingerprint);
     for source in SOURCES {
         inputs = inputs.tree(&clone.join(source))?;
     }
@@ -77,9 +80,11 @@ pub fn build(
         // What Kbuild leaves is kept apart from the result, for the next build to go on from.
         let build = store.root().join(format!(".{name}-build"));
         fs::create_dir_all(&build)?;
-        let mounts = [Mount::read("linux", &tree.folder), Mount::read("clone", clone), Mount::write("build", &build)];
+        let mut mounts =
+            vec![Mount::read("linux", &tree.folder), Mount::read("clone", clone), Mount::write("build", &build)];
+        mounts.extend(tree.compiler.mount());
         let jobs = available_parallelism().map_or(1, usize::from).to_string();
-        let arguments = [&[release, &jobs], settings].concat();
+        let arguments = [&[release, &jobs], variables.as_slice()].concat();
         work.log.run("make", &mut toolchain.shell(&mounts, &script, &arguments))?;
         let log = fs::read_to_string(work.log.path())?;
         if let Some(warning) = log.lines().find(|line| is_warning(line)) {

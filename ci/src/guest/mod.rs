@@ -5,3 +5,4 @@ pub mod driver;
 pub mod initramfs;
 pub mod outer;
 pub mod programs;
+pub mod test_driver;

@@ -15,7 +15,7 @@ use crate::store::Store;
 use crate::toolchain::{Mount, Toolchain};
 
 /// Fresh package lists, kept out of the toolchain root.
-const UPDATE: &str = r#"
+pub const UPDATE: &str = r#"
 mkdir -p /mnt/work/apt/lists/partial /mnt/work/apt/archives/partial
 echo 'Dir::State::lists "/mnt/work/apt/lists"; Dir::Cache "/mnt/work/apt"; APT::Sandbox::User "root";
       Acquire::Retries "5";' > /mnt/work/apt/conf

@@ -9,6 +9,7 @@ use std::thread::available_parallelism;
 
 use anyhow::Result;
 
+use super::compiler::Compiler;
 use super::likeness;
 use super::packages::KernelPackages;
 use crate::fingerprint::{Fingerprint, Inputs};
@@ -43,6 +44,8 @@ pub struct KernelTree {
     pub folder: PathBuf,
     /// What it was made from.
     pub fingerprint: Fingerprint,
+    /// What it was made with, and modules must be.
+    pub compiler: Compiler,
 }
 
 impl KernelTree {
@@ -63,7 +66,7 @@ impl KernelTree {
             advice: "check that the cache has 3 GB of free space, then run the same command again",
         };
         let folder = step.run(progress, |work| prepare(work, toolchain, packages))?;
-        Ok(Self { folder, fingerprint })
+        Ok(Self { folder, fingerprint, compiler: Compiler::Gcc })
     }
 }
 

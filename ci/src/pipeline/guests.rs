@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
+use ersatz_guest_image::manifest::DEBUG_KERNEL;
 
 use super::{Tally, identity};
 use crate::log::tail;
@@ -62,6 +63,14 @@ enum Start {
     Isolated,
 }
 
+/// What is run with a debug kernel, under [`TRACED`] alone: each test once with each memory type. Its guests are slow.
+const DEBUG_SUITES: &[Suite] = &[
+    Suite { mode: "private", gpus: 1, vram: SMALL, filters: &[], start: Start::Boot },
+    Suite { mode: "coherent", gpus: 1, vram: SMALL, filters: &[], start: Start::Snapshot },
+    Suite { mode: "private", gpus: 2, vram: SMALL, filters: TWO_GPUS, start: Start::Snapshot },
+    Suite { mode: "coherent", gpus: 2, vram: SMALL, filters: TWO_GPUS, start: Start::Snapshot },
+];
+
 /// One report.
 struct Suite {
     /// The memory type.
@@ -74,6 +83,15 @@ struct Suite {
     filters: &'static [&'static str],
     /// How its guests start.
     start: Start,
+}
+
+/// Runs the suites for a debug kernel. Whatever its checkers report fails the test it comes with, or the run.
+pub fn check_debug(ersatz: &Path, store: &Store, progress: &Progress) -> Result<Tally> {
+    let mut sum = Tally::default();
+    for suite in DEBUG_SUITES {
+        sum += suite.run(ersatz, (DEBUG_KERNEL, TRACED), store, progress)?;
+    }
+    Ok(sum)
 }
 
 /// Runs the suites of the default kernel under all accelerators. `ersatz` is the program to run them with.

@@ -4,6 +4,13 @@
 //! The names are those of the xe driver's statistics (`svm_SIZE_WHAT_us`), so that figures compare. Each is the median of
 //! several runs; rates are of the largest size. What is measured is everything between the system call, or the touch, and
 //! its return: the memory manager, the driver, the device and the machine that emulates it.
+//!
+//! [`comparison`] holds the same migrations by the kernel's own test driver against them.
+
+pub mod comparison;
+mod contender;
+mod dmirror;
+mod raw_copy;
 
 use std::fmt;
 use std::time::{Duration, Instant};

@@ -54,6 +54,13 @@ struct Arguments {
     /// Measure how fast memory migrates instead of running tests
     #[arg(long, conflicts_with_all = ["list", "filters"])]
     bench: bool,
+    /// Measure migrations beside the same ones by the kernel's test driver, in regions of so many MiB
+    #[arg(long, value_name = "MIB[,MIB...]", value_delimiter = ',', conflicts_with_all = ["list", "filters", "bench"],
+        value_parser = clap::value_parser!(u32).range(2..=1024))]
+    compare: Vec<u32>,
+    /// How many rounds of --compare count
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
     /// Run the whole list so many times
     #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
@@ -75,6 +82,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.bench {
         return measure();
+    }
+    if !arguments.compare.is_empty() {
+        println!("{}", bench::comparison::run(&arguments.compare, arguments.rounds));
+        return ExitCode::SUCCESS;
     }
     let selected: Vec<&Test> =
         cases::all().filter(|test| is_selected(test, &arguments.filters, arguments.exact)).collect();

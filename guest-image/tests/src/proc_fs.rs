@@ -87,6 +87,9 @@ pub fn huge_pages_on_request() -> bool {
     std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").is_ok_and(|modes| !modes.contains("[never]"))
 }
 
+/// The kernel's search for lost memory, where it has one.
+pub const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
+
 /// The kernel's version, major and minor.
 pub fn kernel_version() -> (u32, u32) {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

@@ -31,6 +31,8 @@ pub enum Need {
     Kernel(u32, u32),
     /// Huge pages set aside on demand, whose bus addresses a process can learn.
     HugetlbPages,
+    /// A kernel that looks for memory that it has lost.
+    Kmemleak,
 }
 
 impl Need {
@@ -65,6 +67,9 @@ impl Need {
             }
             Self::HugetlbPages if !crate::direct::memory::has_hugetlb_pages() => {
                 Some("this kernel has no huge pages to give a process (CONFIG_HUGETLBFS)".into())
+            }
+            Self::Kmemleak if !std::path::Path::new(crate::proc_fs::KMEMLEAK).exists() => {
+                Some("this kernel does not look for memory that it has lost (CONFIG_DEBUG_KMEMLEAK)".into())
             }
             _ => None,
         }

@@ -71,7 +71,7 @@ impl Artifacts {
     pub fn new(manifest: &Manifest, qemu: Qemu) -> Self {
         Self {
             qemu,
-            kernel: manifest.vmlinux.clone(),
+            kernel: manifest.outer_vmlinux.clone(),
             initramfs: manifest.outer_initramfs.clone(),
             vmm: manifest.static_ersatz.clone(),
         }

@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 use ersatz_guest_image::kernel_release::release;
-use ersatz_guest_image::manifest::{FILE_NAME, Manifest, ManifestError};
+use ersatz_guest_image::manifest::{DEBUG_KERNEL, FILE_NAME, Manifest, ManifestError};
 use ersatz_guest_image::pins::{PinError, Pins};
 use thiserror::Error;
 
-/// Where built guests are, from the top of a clone: one folder per kernel series.
+/// The end of the releases of debug kernels.
+const DEBUG_RELEASE: &str = "-debug";
+
+/// Where built guests are, from the top of a clone: one folder per kernel.
 const GUEST_FOLDER: &str = "target/guest";
 
 /// The variable that names the folder of the manifest to use.
@@ -18,10 +21,17 @@ const GUEST_VARIABLE: &str = "ERSATZ_GUEST";
 /// What `--kernel` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KernelChoice {
-    /// A series, such as `7.2`: the newest that was built of it.
+    /// A series, such as `7.2`: the newest that was built of it; or [`DEBUG_KERNEL`].
     Series(String),
     /// A bzImage or ELF file.
     File(PathBuf),
+}
+
+impl KernelChoice {
+    /// Whether it is the debug kernel.
+    pub fn is_debug(&self) -> bool {
+        matches!(self, Self::Series(series) if series == DEBUG_KERNEL)
+    }
 }
 
 /// Why there is nothing to boot.
@@ -88,7 +98,7 @@ pub enum ArtifactError {
     },
 }
 
-/// Reads `--kernel`: digits and dots are a series, all else is a file.
+/// Reads `--kernel`: digits and dots are a series, `debug` is the debug kernel, all else is a file.
 ///
 /// # Errors
 ///
@@ -97,7 +107,7 @@ pub fn parse_kernel(text: &str) -> Result<KernelChoice, String> {
     let is_series = text.split_once('.').is_some_and(|(major, minor)| {
         [major, minor].iter().all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
     });
-    if is_series {
+    if is_series || text == DEBUG_KERNEL {
         return Ok(KernelChoice::Series(text.to_owned()));
     }
     let path = PathBuf::from(text);
@@ -206,8 +216,11 @@ pub fn readable(what: &'static str, path: &Path, advice: &'static str) -> Result
     })
 }
 
-/// Whether a release such as `7.2.12+deb13-amd64` is of a series such as `7.2`.
+/// Whether a release such as `7.2.12+deb13-amd64` is of a series such as `7.2`, or of a debug kernel if that is the series.
 fn is_of_series(release: &str, series: &str) -> bool {
+    if series == DEBUG_KERNEL {
+        return release.ends_with(DEBUG_RELEASE);
+    }
     release.strip_prefix(series).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
@@ -218,6 +231,7 @@ mod tests {
     #[test]
     fn a_series_is_told_from_a_file() {
         assert_eq!(parse_kernel("7.2"), Ok(KernelChoice::Series("7.2".to_owned())));
+        assert_eq!(parse_kernel("debug"), Ok(KernelChoice::Series("debug".to_owned())));
         assert!(parse_kernel("/dev/null/x").is_err());
         assert!(parse_kernel("7").is_err());
         assert!(parse_kernel("7.").is_err());
@@ -232,6 +246,7 @@ mod tests {
         assert!(is_of_series("7.2-rc1", "7.2"));
         assert!(!is_of_series("7.20.1", "7.2"));
         assert!(!is_of_series("7.3.4", "7.2"));
+        assert!(is_of_series("7.2.12-ersatz-debug", "debug") && !is_of_series("7.2.12+deb13-amd64", "debug"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `ersatz bench`: measurements of the VMM beside QEMU's.
+//! `ersatz bench`: measurements of the VMM beside QEMU's, and of the driver beside the kernel's own test driver.
+
+mod migrate;
 
 use std::fs;
 use std::io;
@@ -27,7 +29,7 @@ const ROOT_INSIDE: &str = "/host";
 /// Memory that QEMU and the pages of its libraries take in the outer machine.
 const QEMU_ROOM: u64 = 512 << 20;
 
-/// Measure the VMM
+/// Measure the VMM, or the driver
 #[derive(Debug, Args)]
 pub struct BenchOptions {
     #[command(subcommand)]
@@ -37,6 +39,7 @@ pub struct BenchOptions {
 #[derive(Debug, Subcommand)]
 enum What {
     Boot(BootOptions),
+    Migrate(migrate::MigrateOptions),
     /// Carry out a plan on this machine's KVM; what `bench boot` runs in an outer machine
     #[command(hide = true)]
     CarryOut {
@@ -74,6 +77,7 @@ pub fn run(options: &BenchOptions) -> Result<u8, CommandError> {
             println!("{}", carry_out(&read_plan(plan)?, &mut say)?);
             Ok(0)
         }
+        What::Migrate(options) => migrate::run(options),
         What::Boot(options) => {
             let manifest = artifacts::manifest(options.kernel.as_deref())?;
             let verdict = probe();

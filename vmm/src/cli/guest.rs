@@ -49,8 +49,8 @@ pub struct GuestOptions {
     /// What the guest runs on
     #[arg(long, value_name = "ACCEL", value_enum, default_value = "auto")]
     pub accel: AcceleratorOption,
-    /// Kernel: a series that was built (7.2), or a bzImage or ELF file [default: the first series in guest-image/kernels.toml]
-    #[arg(long, value_name = "SERIES|FILE", value_parser = artifacts::parse_kernel)]
+    /// Kernel: a series that was built (7.2), the debug kernel (debug), or a bzImage or ELF file [default: the first series in guest-image/kernels.toml]
+    #[arg(long, value_name = "SERIES|debug|FILE", value_parser = artifacts::parse_kernel)]
     pub kernel: Option<KernelChoice>,
     /// Initramfs to boot instead of the built one, with driver and programs of its own; implies --cold
     #[arg(long, value_name = "FILE")]

@@ -3,6 +3,7 @@
 
 use clap::Args;
 use ersatz_device_model::size;
+use ersatz_guest_image::manifest::DEBUG_KERNEL;
 use serde::{Deserialize, Serialize};
 
 use super::path::{PathMapping, ReadPath};
@@ -28,8 +29,9 @@ pub struct MachineSpec {
 /// Processors and memory of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args, Serialize, Deserialize)]
 pub struct Resources {
-    /// Guest memory
-    #[arg(long, value_name = "SIZE", value_parser = memory_size, default_value = "1G")]
+    /// Guest memory; the debug kernel has 3G by default, since KASAN takes an eighth for its shadow and makes objects larger
+    #[arg(long, value_name = "SIZE", value_parser = memory_size, default_value = "1G",
+        default_value_if("kernel", DEBUG_KERNEL, "3G"))]
     pub memory: u64,
     /// Number of vCPUs
     #[arg(long = "cpus", value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64), default_value = "2")]

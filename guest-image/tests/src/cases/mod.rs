@@ -16,6 +16,7 @@ mod fork;
 mod holes;
 mod huge;
 mod ksm;
+pub mod leaks;
 mod limbo;
 mod limited;
 mod module;
@@ -60,7 +61,8 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
     TOPICS.iter().flat_map(|topic| topic.iter())
 }
 
-/// The topics in the order they run: what others stand on comes first, what takes the driver away last.
+/// The topics in the order they run: what others stand on comes first, what takes the driver away late, and what looks
+/// at the kernel that they all leave behind last.
 const TOPICS: &[&[Test]] = &[
     roundtrip::TESTS,
     counters::TESTS,
@@ -115,6 +117,7 @@ const TOPICS: &[&[Test]] = &[
     module::TESTS,
     room::TESTS,
     stress::TESTS,
+    leaks::TESTS,
 ];
 
 #[cfg(test)]
