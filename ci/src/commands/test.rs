@@ -2,7 +2,6 @@
 //! `cargo xtask test`: everything that can be checked, on each pinned kernel or on the one asked for; with the debug kernel, what
 //! its checkers see of the guest-side tests. The last line has the sum.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
@@ -14,12 +13,9 @@ use super::build::{Builder, Built};
 use super::{KernelOption, build, setup};
 use crate::guest::driver::Flavour;
 use crate::guest::programs::Programs;
+use crate::pipeline::guests::Target;
 use crate::pipeline::{Tally, guests, sources};
 use crate::progress::Progress;
-use crate::store::Store;
-
-/// Runs the guests of one kernel: by the VMM at a path, of a series, with their logs in a store, and reports progress.
-type Check = fn(&Path, &str, &Store, &Progress) -> Result<Tally>;
 
 /// Runs the command.
 pub fn run(option: &KernelOption) -> Result<ExitCode> {
@@ -53,11 +49,15 @@ fn run_all(progress: &Progress, option: &KernelOption) -> Result<Tally> {
         let grounds = kernels.iter().map(|kernel| setup::prepare(&cache, progress, kernel)).collect::<Result<Vec<_>>>();
         let guests = grounds.and_then(|grounds| {
             let programs = programs.recv().context("the thread that runs cargo ended early")??;
+            let assembled = grounds.into_iter().map(|ground| builder.assemble(ground, programs.clone()));
+            let built = assembled.collect::<Result<Vec<_>>>()?;
             let mut sum = Tally::default();
-            for (number, ground) in grounds.into_iter().enumerate() {
-                let check: Check = if number == 0 { guests::check } else { guests::check_other };
-                sum += check_driver(builder, builder.assemble(ground, programs.clone())?, check)?;
+            for built in &built {
+                sum += check_driver(builder, built);
             }
+            let targets: Vec<_> =
+                built.iter().map(|built| Target { series: &built.ground.kernel.name, store: &built.store }).collect();
+            sum += guests::check(&programs.vmm(), &targets, progress)?;
             Ok(sum)
         });
         if let Err(error) = &guests {
@@ -79,14 +79,11 @@ fn kernels(option: &KernelOption) -> Result<Vec<KernelOption>> {
     Ok(Pins::load()?.series().map(|series| KernelOption { kernel: Some(series.to_owned()) }).collect())
 }
 
-/// Builds the driver under clippy and rustfmt, whose complaints are errors, and tests it in guests.
-fn check_driver(builder: &Builder<'_>, built: Built, check: Check) -> Result<Tally> {
+/// Builds the driver under clippy and rustfmt, whose complaints are errors.
+fn check_driver(builder: &Builder<'_>, built: &Built) -> Tally {
     let clean = builder.driver(&built.store, &built.ground, Flavour::Checked);
     if let Err(error) = &clean {
         builder.progress().say(&format!("FAILED: {error:#}"));
     }
-    let mut sum = Tally::check(clean.is_ok());
-    let name = &built.ground.kernel.name;
-    sum += check(&built.programs.vmm(), name, &built.store, builder.progress())?;
-    Ok(sum)
+    Tally::check(clean.is_ok())
 }

@@ -94,33 +94,42 @@ pub fn check_debug(ersatz: &Path, store: &Store, progress: &Progress) -> Result<
     Ok(sum)
 }
 
-/// Runs the suites of the default kernel under all accelerators. `ersatz` is the program to run them with.
+/// A kernel to run guests with: its series, and the store that has its guest and gets the logs.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    /// The series.
+    pub series: &'a str,
+    /// The store.
+    pub store: &'a Store,
+}
+
+/// Runs the suites of the first kernel under all accelerators, and of the others some. `ersatz` is the program to run them with.
 ///
 /// The accelerators go side by side: each guest sits on few cores, and waits much.
-pub fn check(ersatz: &Path, series: &str, store: &Store, progress: &Progress) -> Result<Tally> {
-    let under = |accelerator: &str| -> Result<Tally> {
-        let mut sum = Tally::default();
-        for suite in SUITES {
-            sum += suite.run(ersatz, (series, accelerator), store, progress)?;
-        }
-        Ok(sum)
-    };
+pub fn check(ersatz: &Path, targets: &[Target<'_>], progress: &Progress) -> Result<Tally> {
     thread::scope(|scope| {
-        let running: Vec<_> = ACCELERATORS.iter().map(|accelerator| scope.spawn(|| under(accelerator))).collect();
+        let start = |accelerator| scope.spawn(move || check_under(accelerator, ersatz, targets, progress));
+        let running: Vec<_> = ACCELERATORS.iter().map(|accelerator| start(accelerator)).collect();
         let mut sum = Tally::default();
         for suites in running {
             sum += suites.join().map_err(|_| anyhow!("the thread that runs a guest panicked"))??;
         }
-        sum += identity::check(ersatz, series, ACCELERATORS, store, progress);
         Ok(sum)
     })
 }
 
-/// Runs the suites of a kernel that is not the default one.
-pub fn check_other(ersatz: &Path, series: &str, store: &Store, progress: &Progress) -> Result<Tally> {
+/// Runs the suites of all kernels under one accelerator.
+fn check_under(accelerator: &str, ersatz: &Path, targets: &[Target<'_>], progress: &Progress) -> Result<Tally> {
     let mut sum = Tally::default();
-    for (accelerator, suite) in OTHER_KERNEL_SUITES {
-        sum += suite.run(ersatz, (series, accelerator), store, progress)?;
+    let Some((first, others)) = targets.split_first() else { return Ok(sum) };
+    for suite in SUITES {
+        sum += suite.run(ersatz, (first.series, accelerator), first.store, progress)?;
+    }
+    sum += identity::check(ersatz, first.series, accelerator, first.store, progress);
+    for other in others {
+        for (_, suite) in OTHER_KERNEL_SUITES.iter().filter(|(under, _)| *under == accelerator) {
+            sum += suite.run(ersatz, (other.series, accelerator), other.store, progress)?;
+        }
     }
     Ok(sum)
 }
