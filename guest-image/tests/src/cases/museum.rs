@@ -279,6 +279,8 @@ fn destinations_that_are_not_used() {
             while !done.load(Ordering::Relaxed) {
                 let start = dice.usize(0..2 * HUGE - 4);
                 drop(Pin::new(&region, start..start + 4));
+                // Or there would be hardly a moment in which a page can move.
+                thread::sleep(Duration::from_micros(200));
             }
         });
         for _ in 0..20 {
