@@ -137,9 +137,9 @@ struct page *ersatz_alloc_folio_vma(unsigned int order, struct vm_area_struct *v
 	return head_page(vma_alloc_folio(folio_gfp(order), order, vma, address));
 }
 
-unsigned long ersatz_totalram_pages(void)
+unsigned long ersatz_available_pages(void)
 {
-	return totalram_pages();
+	return max(si_mem_available(), 0L);
 }
 
 long ersatz_on_each_online_cpu(long (*work)(void *), void *argument)
@@ -352,7 +352,7 @@ MODULE_PARM_DESC(region, "where private pages get their pfns: bar, or free for a
 
 static char *vram_limit = "0";
 module_param(vram_limit, charp, 0444);
-MODULE_PARM_DESC(vram_limit, "most VRAM to register per device, with suffix K, M, G or T; 0 takes what its struct pages let fit in an eighth of RAM (default: 0)");
+MODULE_PARM_DESC(vram_limit, "most VRAM to register per device, with suffix K, M, G or T; 0 takes what its struct pages let fit in an eighth of available memory (default: 0)");
 
 static unsigned int timeout_ms = 30000;
 module_param(timeout_ms, uint, 0444);

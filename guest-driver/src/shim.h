@@ -44,7 +44,7 @@ bool ersatz_page_set_poisoned(struct page *page);
 bool ersatz_page_is_poisoned(struct page *page);
 /* Number of pages from the current process's `address` to the end of the large folio mapped there; 0 if it maps no large folio. */
 unsigned long ersatz_large_folio_rest(unsigned long address);
-unsigned long ersatz_totalram_pages(void);
+unsigned long ersatz_available_pages(void);
 
 /* Runs `work` on each CPU that is online, one after the other, until it returns something else than zero. Sleeps. */
 long ersatz_on_each_online_cpu(long (*work)(void *), void *argument);

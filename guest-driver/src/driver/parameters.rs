@@ -67,7 +67,8 @@ pub(crate) fn registrable(visible: u64) -> u64 {
     visible.min(vram_limit()) / ALIGNMENT * ALIGNMENT
 }
 
-/// The most VRAM to register, in bytes: the user's limit, or what has struct pages that fit in an eighth of RAM.
+/// The most VRAM to register, in bytes: the user's limit, or what has struct pages that fit in an eighth of the
+/// memory that is available now: so several devices leave some of it, however large they are.
 pub(crate) fn vram_limit() -> u64 {
     match module_parameters::vram_limit() {
         0 => automatic_limit(),
@@ -76,7 +77,7 @@ pub(crate) fn vram_limit() -> u64 {
 }
 
 fn automatic_limit() -> u64 {
-    let struct_pages = mm::total_ram_pages() / 8 * PAGE_SIZE / size_of::<bindings::page>();
+    let struct_pages = mm::available_pages() / 8 * PAGE_SIZE / size_of::<bindings::page>();
     (struct_pages as u64).saturating_mul(PAGE_SIZE as u64)
 }
 

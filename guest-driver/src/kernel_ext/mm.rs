@@ -8,10 +8,10 @@ use kernel::mm::{
     MmWithUser, MmapReadGuard,
 };
 
-/// How many pages of RAM the kernel manages.
-pub(crate) fn total_ram_pages() -> usize {
+/// Number of pages that processes and drivers could allocate now without swapping.
+pub(crate) fn available_pages() -> usize {
     // SAFETY: There are no requirements.
-    unsafe { bindings::ersatz_totalram_pages() }
+    unsafe { bindings::ersatz_available_pages() }
 }
 
 /// Number of pages from `address` of the current process to the end of the large folio that is mapped there; zero if none is. A hint:
