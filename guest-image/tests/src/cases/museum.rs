@@ -283,7 +283,7 @@ fn destinations_that_are_not_used() {
                 thread::sleep(Duration::from_micros(200));
             }
         });
-        for _ in 0..20 {
+        for _ in 0..6 {
             device.migrate(region.span(), Direction::ToDevice);
             device.migrate(region.span(), Direction::ToSystem);
         }
