@@ -222,14 +222,7 @@ impl Batch<'_> {
         }
     }
 
-    fn put(
-        &mut self,
-        index: usize,
-        source: Location,
-        destination: Location,
-        length: usize,
-        address: usize,
-    ) -> Result {
+    fn put(&mut self, index: usize, source: Location, destination: Location, length: usize, address: usize) -> Result {
         let entry = ListEntry { source, destination, length: length as u32, tag: address as u64 };
         let list = self.list.as_ref().ok_or(EINVAL)?;
         list.entries.write(index * ENTRY_WORDS, &entry.encode())?;

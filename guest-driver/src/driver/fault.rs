@@ -50,7 +50,11 @@ impl DeviceMemory for Gpu {
             None => Ok(()),
             Some(stand_ins) => stand_in::replace(map, index, stand_ins),
         };
-        dev_err!(map.dev(), "page {index} of VRAM is poisoned{}\n", if result.is_err() { ", and still in use" } else { "" });
+        dev_err!(
+            map.dev(),
+            "page {index} of VRAM is poisoned{}\n",
+            if result.is_err() { ", and still in use" } else { "" }
+        );
         result
     }
 

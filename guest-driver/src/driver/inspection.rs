@@ -97,7 +97,12 @@ impl StateBuffers {
 /// # Errors
 ///
 /// `EINTR` if a signal came first; `ENOMEM`.
-pub(crate) fn count(map: BoundMap<'_, Gpu>, mm: &MmWithUser, range: Range<usize>, direction: Direction) -> Result<usize> {
+pub(crate) fn count(
+    map: BoundMap<'_, Gpu>,
+    mm: &MmWithUser,
+    range: Range<usize>,
+    direction: Direction,
+) -> Result<usize> {
     let wanted = match direction {
         Direction::ToDevice => PageState::Device,
         Direction::ToSystem => PageState::System,

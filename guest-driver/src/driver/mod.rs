@@ -24,6 +24,6 @@ pub(crate) mod parameters;
 pub(crate) mod placement;
 pub(crate) mod probe;
 pub(crate) mod registers;
+pub(crate) mod reset;
 pub(crate) mod statistics;
 pub(crate) mod transfer;
-pub(crate) mod reset;

@@ -14,8 +14,8 @@ use super::{
     gpu::{Gpu, Identity},
     parameters::{self, PfnSource},
     registers::Registers,
-    statistics::Statistics,
     reset,
+    statistics::Statistics,
 };
 use crate::{
     abi::{
@@ -112,9 +112,10 @@ impl pci::Driver for Driver {
 /// Shows the statistics in debugfs, in a folder of the device's name, while what this returns lives.
 fn show(name: &CStr, statistics: Arc<Statistics>) -> Result<Pin<KBox<debugfs::File<Arc<Statistics>>>>> {
     let folder = debugfs::Dir::new(name);
-    let file = folder.read_callback_file::<_, Error, _>(c"stats", Ok(statistics), &|statistics: &Arc<Statistics>, out| {
-        statistics.write(out)
-    });
+    let file =
+        folder.read_callback_file::<_, Error, _>(c"stats", Ok(statistics), &|statistics: &Arc<Statistics>, out| {
+            statistics.write(out)
+        });
     KBox::pin_init(file, GFP_KERNEL)
 }
 

@@ -11,11 +11,7 @@ use super::{
 };
 use crate::{
     bindings,
-    kernel_ext::{
-        dma::SystemMappings,
-        mm::Vmas,
-        signal,
-    },
+    kernel_ext::{dma::SystemMappings, mm::Vmas, signal},
 };
 use core::ops::Range;
 use kernel::{

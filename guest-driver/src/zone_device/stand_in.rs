@@ -52,7 +52,11 @@ pub(crate) fn register(
 /// # Errors
 ///
 /// `EBUSY` if something else than page tables holds the page; `ENOMEM` if there is no stand-in left.
-pub(crate) fn replace<T: DeviceMemory>(map: BoundMap<'_, T>, index: usize, stand_ins: &SleepableRevocable<Registered<StandIns>>) -> Result {
+pub(crate) fn replace<T: DeviceMemory>(
+    map: BoundMap<'_, T>,
+    index: usize,
+    stand_ins: &SleepableRevocable<Registered<StandIns>>,
+) -> Result {
     let guard = stand_ins.try_access().ok_or(ENODEV)?;
     let folio = guard.bound().allocate(0).ok_or(ENOMEM)?;
     migrate::replace_lost(map, index, folio)

@@ -73,8 +73,12 @@ impl<'a, T: DeviceMemory> Isolated<'a, T> {
         let owner = map.map().owner();
         let select = match (from, owner.kind) {
             (Side::System, _) => bindings::migrate_vma_direction_MIGRATE_VMA_SELECT_SYSTEM,
-            (Side::Device | Side::StandIn, Kind::Private) => bindings::migrate_vma_direction_MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
-            (Side::Device | Side::StandIn, Kind::Coherent) => bindings::migrate_vma_direction_MIGRATE_VMA_SELECT_DEVICE_COHERENT,
+            (Side::Device | Side::StandIn, Kind::Private) => {
+                bindings::migrate_vma_direction_MIGRATE_VMA_SELECT_DEVICE_PRIVATE
+            }
+            (Side::Device | Side::StandIn, Kind::Coherent) => {
+                bindings::migrate_vma_direction_MIGRATE_VMA_SELECT_DEVICE_COHERENT
+            }
         };
         let compound = match owner.kind {
             Kind::Private => bindings::migrate_vma_direction_MIGRATE_VMA_SELECT_COMPOUND,
@@ -247,7 +251,11 @@ impl<'a, T: DeviceMemory> Isolated<'a, T> {
 /// # Errors
 ///
 /// `EBUSY` if the page is in use otherwise; `EINVAL` if the folio does not fit; `ENOMEM`.
-pub(in super::super) fn replace_lost<T: DeviceMemory>(map: BoundMap<'_, T>, index: usize, folio: LockedFolio) -> Result {
+pub(in super::super) fn replace_lost<T: DeviceMemory>(
+    map: BoundMap<'_, T>,
+    index: usize,
+    folio: LockedFolio,
+) -> Result {
     let mut isolated = Isolated::of_device(map, core::iter::once(index), 1)?;
     let run = isolated.migration.next_run(0).ok_or(EBUSY)?;
     isolated.migration.set_destination(&run, 0, folio)?;

@@ -21,9 +21,9 @@ mod filling;
 mod isolated;
 mod migration;
 
+pub(crate) use filling::{Copier, Endpoint, Filling, Transfer};
 pub(super) use isolated::replace_lost;
 pub(crate) use isolated::Isolated;
-pub(crate) use filling::{Copier, Endpoint, Filling, Transfer};
 
 use super::folio::Pfn;
 

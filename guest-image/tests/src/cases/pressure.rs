@@ -72,7 +72,8 @@ fn what_was_used_longest_ago_makes_room() {
     let watch = device.watch();
     device.to_device(more.span());
     let evicted = watch.pages(Counter::BytesEvicted);
-    assert!(evicted >= EXCESS as u64 && evicted < in_vram as u64 / 4, "{evicted} pages were evicted for {EXCESS}");
+    let most = 2 * HUGE_PAGES as u64;
+    assert!((EXCESS as u64..=most).contains(&evicted), "{evicted} pages of {in_vram} were evicted for {EXCESS}");
     assert_eq!(device.on_device(region.part(0..HUGE_PAGES)), recent);
     device.assert_digests(more.span(), EXCESS, |index| Pattern::new(2).digest(index));
     more.check(Pattern::new(2));
