@@ -283,34 +283,58 @@ mod tests {
 
     const OPTIONS: Options = Options { time_limit: Duration::from_secs(20), seed: 1 };
 
+    /// Runs a test in a process of its own, on that process's only thread, as the runner runs: a child that is forked beside
+    /// other threads may find a lock held that nobody releases.
+    fn alone(name: &str, body: impl FnOnce()) {
+        const VARIABLE: &str = "ERSATZ_TEST_ALONE";
+        if std::env::var_os(VARIABLE).is_some() {
+            return body();
+        }
+        let name = format!("runner::tests::{name}");
+        let program = std::env::current_exe().unwrap();
+        let mut command = std::process::Command::new(program);
+        let output = command.args(["--exact", &name, "--test-threads=1"]).env(VARIABLE, "1").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    }
+
     #[test]
     fn a_panic_fails_the_test_and_its_words_are_kept() {
-        let test = Test::new("x.panics", || {
-            // Not by `eprintln`, which the harness that runs this very test captures.
-            nix::unistd::write(io::stderr(), b"the reason").unwrap();
-            panic!();
+        alone("a_panic_fails_the_test_and_its_words_are_kept", || {
+            let test = Test::new("x.panics", || {
+                // Not by `eprintln`, which the harness that runs this very test captures.
+                nix::unistd::write(io::stderr(), b"the reason").unwrap();
+                panic!();
+            });
+            let (verdict, output) = run_in_process(&test, OPTIONS).unwrap();
+            assert_eq!(verdict, Verdict::Fail("ended with status 101".into()));
+            assert!(output.contains("the reason"), "{output}");
         });
-        let (verdict, output) = run_in_process(&test, OPTIONS).unwrap();
-        assert_eq!(verdict, Verdict::Fail("ended with status 101".into()));
-        assert!(output.contains("the reason"), "{output}");
     }
 
     #[test]
     fn a_crash_fails_the_test_alone() {
-        let test = Test::new("x.crashes", || std::process::abort());
-        let (verdict, _) = run_in_process(&test, OPTIONS).unwrap();
-        assert!(matches!(&verdict, Verdict::Fail(reason) if reason.contains("SIGABRT")), "{verdict:?}");
+        alone("a_crash_fails_the_test_alone", || {
+            let test = Test::new("x.crashes", || std::process::abort());
+            let (verdict, _) = run_in_process(&test, OPTIONS).unwrap();
+            assert!(matches!(&verdict, Verdict::Fail(reason) if reason.contains("SIGABRT")), "{verdict:?}");
+        });
     }
 
     #[test]
     fn a_hang_ends_at_the_limit_and_says_where() {
-        let test = Test::new("x.hangs", || std::thread::sleep(Duration::from_secs(1000)));
-        let (verdict, _) = run_in_process(&test, Options { time_limit: Duration::from_millis(50), ..OPTIONS }).unwrap();
-        assert!(matches!(&verdict, Verdict::Fail(reason) if reason.contains("state S")), "{verdict:?}");
+        alone("a_hang_ends_at_the_limit_and_says_where", || {
+            let test = Test::new("x.hangs", || std::thread::sleep(Duration::from_secs(1000)));
+            let options = Options { time_limit: Duration::from_millis(50), ..OPTIONS };
+            let (verdict, _) = run_in_process(&test, options).unwrap();
+            assert!(matches!(&verdict, Verdict::Fail(reason) if reason.contains("state S")), "{verdict:?}");
+        });
     }
 
     #[test]
     fn a_test_that_returns_passes() {
-        assert_eq!(run_in_process(&Test::new("x.holds", || ()), OPTIONS).unwrap().0, Verdict::Pass);
+        alone("a_test_that_returns_passes", || {
+            assert_eq!(run_in_process(&Test::new("x.holds", || ()), OPTIONS).unwrap().0, Verdict::Pass);
+        });
     }
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Logs that are whole, torn, cut short, or no logs at all.
 
+use std::error::Error as _;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -66,7 +68,11 @@ fn claims_beyond_the_capacity_read_nothing_more() {
 
 #[test]
 fn what_is_no_log_is_refused_with_a_reason() {
-    let text = |bytes: Vec<u8>| TraceFile::from_bytes(bytes).err().unwrap().to_string();
+    let text = |bytes: Vec<u8>| {
+        let error = TraceFile::from_bytes(bytes).err().unwrap();
+        let cause = error.source().map(ToString::to_string).unwrap_or_default();
+        format!("{error}: {cause}")
+    };
     assert!(text(vec![1; 10]).contains("10 bytes"));
     assert!(text(vec![0; HEADER_BYTES]).contains("does not begin"));
     let mut newer = log(&header(0, true), &[]);
