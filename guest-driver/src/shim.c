@@ -137,9 +137,9 @@ struct page *ersatz_alloc_folio_vma(unsigned int order, struct vm_area_struct *v
 	return head_page(vma_alloc_folio(folio_gfp(order), order, vma, address));
 }
 
-unsigned long ersatz_available_pages(void)
+unsigned long ersatz_totalram_pages(void)
 {
-	return max(si_mem_available(), 0L);
+	return totalram_pages();
 }
 
 long ersatz_on_each_online_cpu(long (*work)(void *), void *argument)
@@ -170,6 +170,11 @@ void ersatz_release_mem_region(resource_size_t start, resource_size_t length)
 struct vm_area_struct *ersatz_find_vma(struct mm_struct *mm, unsigned long address)
 {
 	return find_vma(mm, address);
+}
+
+bool ersatz_vma_is_anonymous(struct vm_area_struct *vma)
+{
+	return vma_is_anonymous(vma);
 }
 
 bool ersatz_vma_has_userfaultfd(struct vm_area_struct *vma)
@@ -352,7 +357,7 @@ MODULE_PARM_DESC(region, "where private pages get their pfns: bar, or free for a
 
 static char *vram_limit = "0";
 module_param(vram_limit, charp, 0444);
-MODULE_PARM_DESC(vram_limit, "most VRAM to register per device, with suffix K, M, G or T; 0 takes what its struct pages let fit in an eighth of available memory (default: 0)");
+MODULE_PARM_DESC(vram_limit, "most VRAM to register per device, with suffix K, M, G or T; 0 takes what its struct pages let fit in an eighth of RAM, for each further device an eighth of the rest (default: 0)");
 
 static unsigned int timeout_ms = 30000;
 module_param(timeout_ms, uint, 0444);

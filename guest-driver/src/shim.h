@@ -44,7 +44,7 @@ bool ersatz_page_set_poisoned(struct page *page);
 bool ersatz_page_is_poisoned(struct page *page);
 /* Number of pages from the current process's `address` to the end of the large folio mapped there; 0 if it maps no large folio. */
 unsigned long ersatz_large_folio_rest(unsigned long address);
-unsigned long ersatz_available_pages(void);
+unsigned long ersatz_totalram_pages(void);
 
 /* Runs `work` on each CPU that is online, one after the other, until it returns something else than zero. Sleeps. */
 long ersatz_on_each_online_cpu(long (*work)(void *), void *argument);
@@ -55,6 +55,7 @@ void ersatz_release_mem_region(resource_size_t start, resource_size_t length);
 
 /* Memory maps of processes. */
 struct vm_area_struct *ersatz_find_vma(struct mm_struct *mm, unsigned long address);
+bool ersatz_vma_is_anonymous(struct vm_area_struct *vma);
 bool ersatz_vma_has_userfaultfd(struct vm_area_struct *vma);
 bool ersatz_vma_is_thp_disabled(struct vm_area_struct *vma);
 /* Whether get_user_pages() refuses the VMA for what it maps: device mappings and secret memory. */

@@ -53,6 +53,7 @@ struct ersatz_migrate {
 #define ERSATZ_PAGE_NONE 0 /* nothing is mapped there */
 #define ERSATZ_PAGE_SYSTEM 1 /* in system memory */
 #define ERSATZ_PAGE_DEVICE 2 /* in this device's VRAM */
+#define ERSATZ_PAGE_SWAPPED 3 /* anonymous memory that is swapped out, or otherwise not there for the moment */
 
 /* Where each page of a range is, seen without faulting anything in. */
 struct ersatz_residency {

@@ -33,6 +33,11 @@ pub const DRIVER_PATH: &str = "/lib/modules/ersatz.ko";
 /// Where the kernel's own test driver of device memory is, in runs that bring it.
 pub const TEST_DRIVER_PATH: &str = "/lib/modules/test_hmm.ko";
 
+/// The modules that give a guest something to swap to, and where a run brings them: in the order of their names, which begin with numbers.
+pub const SWAP_MODULES: &[&str] = &["zram"];
+/// Their folder.
+pub const SWAP_MODULES_FOLDER: &str = "/lib/modules/swap";
+
 /// Where the guest-side tests are.
 pub const TESTS_PATH: &str = "/bin/ersatz-guest-tests";
 

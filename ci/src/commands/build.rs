@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::thread;
 
 use anyhow::{Result, anyhow};
-use ersatz_guest_image::manifest::Manifest;
+use ersatz_guest_image::manifest::{DEBUG_KERNEL, Manifest};
 
 use super::setup::{self, Ground};
 use super::{KernelOption, clone_folder, guest_folder};
@@ -93,12 +93,14 @@ impl<'a> Builder<'a> {
         let (packages, kernel) = (&ground.packages, &ground.kernel);
         let store = Store::open(&guest_folder(&self.clone).join(&kernel.name))?;
         let module = self.driver(&store, &ground, Flavour::Module)?;
+        // The debug kernel has all that tests need built in.
+        let modules = (kernel.name != DEBUG_KERNEL).then_some(packages);
         let manifest = Manifest {
             release: kernel.release.clone(),
             bz_image: kernel.bz_image.clone(),
             vmlinux: kernel.vmlinux.clone(),
             initramfs: initramfs::build(&store, self.progress, &ground.toolchain, &programs)?,
-            programs: initramfs::build_programs(&store, self.progress, &programs, &module)?,
+            programs: initramfs::build_programs(&store, self.progress, &programs, &module, modules)?,
             test_driver: test_driver::build(&store, self.progress, &ground.toolchain, kernel)?,
             outer_vmlinux: packages.vmlinux(),
             outer_initramfs: outer::build(&store, self.progress, packages, &programs)?,

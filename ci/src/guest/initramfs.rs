@@ -8,10 +8,12 @@ use std::process::Command;
 
 use anyhow::Result;
 use ersatz_guest_image::initramfs::Archive;
-use ersatz_guest_image::run::{DRIVER_PATH, TESTS_PATH};
+use ersatz_guest_image::run::{DRIVER_PATH, SWAP_MODULES, SWAP_MODULES_FOLDER, TESTS_PATH};
 
+use super::modules;
 use super::programs::Programs;
 use crate::fingerprint::Inputs;
+use crate::kernel::packages::KernelPackages;
 use crate::progress::Progress;
 use crate::step::Step;
 use crate::store::Store;
@@ -50,20 +52,37 @@ pub fn build(store: &Store, progress: &Progress, toolchain: &Toolchain, programs
     Ok(folder.join(ARCHIVE))
 }
 
-/// Packs the driver and the tests and returns the archive's path.
-pub fn build_programs(store: &Store, progress: &Progress, programs: &Programs, driver: &Path) -> Result<PathBuf> {
+/// Packs the driver, the tests and what these need of a kernel's packages, unless it is built into the kernel. Returns the archive's path.
+pub fn build_programs(
+    store: &Store,
+    progress: &Progress,
+    programs: &Programs,
+    driver: &Path,
+    packages: Option<&KernelPackages>,
+) -> Result<PathBuf> {
     let tests = programs.tests();
     let files: [Entry<'_>; 2] = [(TESTS_PATH, 0o755, &tests), (DRIVER_PATH, 0o644, driver)];
     let step = Step {
         store,
         name: "programs".to_owned(),
         title: "archive of driver and tests",
-        inputs: inputs("programs", &files)?.fingerprint(),
+        inputs: packages
+            .iter()
+            .fold(inputs("programs", &files)?.text(&SWAP_MODULES.join(" ")), |inputs, packages| {
+                inputs.step(&packages.fingerprint)
+            })
+            .fingerprint(),
         advice: ADVICE,
     };
     let folder = step.run(progress, |work| {
         let mut archive = Archive::new();
         add_files(&mut archive, &files)?;
+        if let Some(packages) = packages {
+            for (index, (name, content)) in modules::collect(&packages.modules(), SWAP_MODULES)?.into_iter().enumerate()
+            {
+                archive.file(&format!("{SWAP_MODULES_FOLDER}/{index}-{name}.ko"), 0o644, content)?;
+            }
+        }
         Ok(std::fs::write(work.folder.join(ARCHIVE), archive.to_bytes()?)?)
     })?;
     Ok(folder.join(ARCHIVE))

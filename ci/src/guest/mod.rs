@@ -3,6 +3,7 @@
 
 pub mod driver;
 pub mod initramfs;
+mod modules;
 pub mod outer;
 pub mod programs;
 pub mod test_driver;

@@ -11,7 +11,7 @@ use crate::{
     uapi::{Direction, PageState},
     zone_device::{
         folio::HUGE_SIZE,
-        migrate::Endpoint,
+        migrate::{for_each_hole, Endpoint},
         mirror::{Access, Mirror, Pages, View},
         pagemap::BoundMap,
     },
@@ -63,13 +63,46 @@ pub(crate) fn first_states<'s>(
     }
     let batch = first_pages(range, BATCH_PAGES);
     let states = &mut states[..batch.len() >> PAGE_SHIFT];
-    pin_init::stack_try_pin_init!(let mirror =? Mirror::new(mm, batch));
+    pin_init::stack_try_pin_init!(let mirror =? Mirror::new(mm, batch.clone()));
     mirror.with_pages(map.map().owner(), Access::Peek, pfns, |pages| {
         for (index, slot) in states.iter_mut().enumerate() {
             *slot = state(map.map(), pages.view(index)) as u8;
         }
     })?;
+    if states.contains(&(PageState::None as u8)) {
+        mark_swapped(mm, batch, states)?;
+    }
     Ok(states)
+}
+
+/// Tells pages that are swapped out from holes, which the range fault does not.
+fn mark_swapped(mm: &MmWithUser, batch: Range<usize>, states: &mut [u8]) -> Result {
+    let vmas = Vmas::lock(mm);
+    let mut rest = batch.clone();
+    while let Some((vma, part)) = vmas.first_in(rest.clone()) {
+        rest.start = part.end;
+        if vma.is_anonymous() {
+            let first = (part.start - batch.start) >> PAGE_SHIFT;
+            let of_part = states.get_mut(first..first + (part.len() >> PAGE_SHIFT)).ok_or(EINVAL)?;
+            let absent = |state: u8| state == PageState::None as u8;
+            of_part.iter_mut().filter(|state| absent(**state)).for_each(|state| *state = PageState::Swapped as u8);
+            let looked_at = for_each_hole(vma, part, |index| {
+                if let Some(state) = of_part.get_mut(index).filter(|state| **state == PageState::Swapped as u8) {
+                    *state = PageState::None as u8;
+                }
+            });
+            // Memory that never migrates has no swapped pages of its own.
+            if looked_at.is_err() {
+                of_part.iter_mut().filter(|state| **state == PageState::Swapped as u8).for_each(|state| {
+                    *state = PageState::None as u8;
+                });
+            }
+        }
+        if rest.is_empty() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Room for [`first_states`].

@@ -62,22 +62,23 @@ pub(crate) fn pfn_source(index: u32) -> Result<PfnSource> {
     }
 }
 
-/// How much VRAM to register of `visible` bytes.
-pub(crate) fn registrable(visible: u64) -> u64 {
-    visible.min(vram_limit()) / ALIGNMENT * ALIGNMENT
+/// How much VRAM of device number `index` to register, of `visible` bytes.
+pub(crate) fn registrable(index: u32, visible: u64) -> u64 {
+    visible.min(vram_limit(index)) / ALIGNMENT * ALIGNMENT
 }
 
-/// The most VRAM to register, in bytes: the user's limit, or what has struct pages that fit in an eighth of the
-/// memory that is available now: so several devices leave some of it, however large they are.
-pub(crate) fn vram_limit() -> u64 {
+/// The most VRAM of device number `index` to register, in bytes: the user's limit, or what has struct pages that fit in an eighth of the RAM that
+/// devices with lower numbers leave, if each takes so much. So several devices leave some of it, however large they are.
+pub(crate) fn vram_limit(index: u32) -> u64 {
     match module_parameters::vram_limit() {
-        0 => automatic_limit(),
+        0 => automatic_limit(index),
         limit => limit,
     }
 }
 
-fn automatic_limit() -> u64 {
-    let struct_pages = mm::available_pages() / 8 * PAGE_SIZE / size_of::<bindings::page>();
+fn automatic_limit(index: u32) -> u64 {
+    let left = (0..index).fold(mm::total_ram_pages(), |pages, _| pages - pages / 8);
+    let struct_pages = left / 8 * PAGE_SIZE / size_of::<bindings::page>();
     (struct_pages as u64).saturating_mul(PAGE_SIZE as u64)
 }
 

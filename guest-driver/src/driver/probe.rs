@@ -75,14 +75,13 @@ impl pci::Driver for Driver {
             let dev: &Device<Bound> = pdev.as_ref();
             let index = DeviceIndex::take()?;
             let kind = parameters::kind(index.get())?;
-            let pfn_source = parameters::pfn_source(index.get())?;
 
             pci_device::enable(pdev)?;
             let registers = Arc::new(Registers::map(pdev)?, GFP_KERNEL)?;
             let identity = identify(pdev, &registers)?;
             reset::bring_up(pdev, &registers)?;
             let channels = open_channels(pdev, registers.clone())?;
-            let region = reserve_pfns(pdev, &registers, kind, pfn_source)?;
+            let region = reserve_pfns(pdev, &registers, index.get(), kind)?;
             let (start, pages) = (region.start(), region.pages());
             let statistics = Arc::new(Statistics::new(), GFP_KERNEL)?;
             let stand_ins = match kind {
@@ -161,19 +160,15 @@ fn open_channels(pdev: &pci::Device<Core<'_>>, registers: Arc<Registers>) -> Res
 }
 
 /// Finds pfns for as much of the VRAM as the BAR shows and the parameters permit.
-fn reserve_pfns(
-    pdev: &pci::Device<Core<'_>>,
-    registers: &Registers,
-    kind: Kind,
-    pfn_source: PfnSource,
-) -> Result<Region> {
+fn reserve_pfns(pdev: &pci::Device<Core<'_>>, registers: &Registers, index: u32, kind: Kind) -> Result<Region> {
+    let pfn_source = parameters::pfn_source(index)?;
     let size = registers.read(regs::VRAM_SIZE)?;
     let shown = pdev.resource_len(BAR_VRAM.into())?;
     if shown == 0 {
         dev_err!(pdev, "BAR {BAR_VRAM} has no address: the machine has no room for {} MiB of VRAM\n", size >> 20);
         return Err(ENXIO);
     }
-    let length = parameters::registrable(size.min(shown));
+    let length = parameters::registrable(index, size.min(shown));
     if length < size {
         dev_info!(
             pdev,
@@ -182,7 +177,7 @@ fn reserve_pfns(
             size >> 20,
             BAR_VRAM,
             shown >> 20,
-            parameters::vram_limit() >> 20,
+            parameters::vram_limit(index) >> 20,
         );
     }
     if kind == Kind::Coherent && pdev.resource_start(BAR_VRAM.into())? < 1 << 32 {

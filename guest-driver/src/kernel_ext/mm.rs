@@ -8,10 +8,10 @@ use kernel::mm::{
     MmWithUser, MmapReadGuard,
 };
 
-/// Number of pages that processes and drivers could allocate now without swapping.
-pub(crate) fn available_pages() -> usize {
+/// Number of pages of RAM that the kernel manages.
+pub(crate) fn total_ram_pages() -> usize {
     // SAFETY: There are no requirements.
-    unsafe { bindings::ersatz_available_pages() }
+    unsafe { bindings::ersatz_totalram_pages() }
 }
 
 /// Number of pages from `address` of the current process to the end of the large folio that is mapped there; zero if none is. A hint:
@@ -38,6 +38,12 @@ impl<'a> LockedVma<'a> {
     pub(crate) unsafe fn from_raw(vma: *mut bindings::vm_area_struct) -> Self {
         // SAFETY: By the function's requirements.
         Self(unsafe { VmaRef::from_raw(vma) })
+    }
+
+    /// Whether the area is of no file.
+    pub(crate) fn is_anonymous(self) -> bool {
+        // SAFETY: By the type invariants.
+        unsafe { bindings::ersatz_vma_is_anonymous(self.as_ptr()) }
     }
 
     /// Whether userfaultfd watches the area, for missing pages or for writes.

@@ -91,7 +91,7 @@ impl Frames {
             return None;
         }
         for whole_too in [false, true] {
-            for block in self.from_hint(&self.next_page) {
+            for block in self.blocks_from(&self.next_page) {
                 let free = self.blocks[block].free.load(ordering::Relaxed);
                 if free <= 0 || (!whole_too && free == BLOCK_PAGES as i64) {
                     continue;
@@ -108,7 +108,7 @@ impl Frames {
 
     /// Takes a whole block; the index of its first frame.
     pub(super) fn take_block(&self) -> Option<usize> {
-        for block in self.from_hint(&self.next_block) {
+        for block in self.blocks_from(&self.next_block) {
             if self.blocks[block].free.load(ordering::Relaxed) == BLOCK_PAGES as i64 && self.take_words(block) {
                 self.taken(block, BLOCK_PAGES as i64);
                 self.next_block.store(block as u64, ordering::Relaxed);
@@ -205,7 +205,7 @@ impl Frames {
     }
 
     /// All blocks, in a circle from the one that a hint names.
-    fn from_hint(&self, hint: &Atomic<u64>) -> impl Iterator<Item = usize> {
+    fn blocks_from(&self, hint: &Atomic<u64>) -> impl Iterator<Item = usize> {
         let hint = hint.load(ordering::Relaxed) as usize;
         let hint = if hint < self.blocks.len() { hint } else { 0 };
         Iterator::chain(hint..self.blocks.len(), 0..hint)

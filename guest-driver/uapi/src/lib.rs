@@ -108,6 +108,8 @@ pub enum PageState {
     System = 1,
     /// In this device's VRAM.
     Device = 2,
+    /// Anonymous memory that is swapped out, or otherwise not there for the moment.
+    Swapped = 3,
 }
 
 /// Where each page of a range is, seen without faulting anything in.

@@ -51,6 +51,7 @@ fn rust_side() -> BTreeMap<String, u64> {
         ("ERSATZ_PAGE_NONE", uapi::PageState::None as u64),
         ("ERSATZ_PAGE_SYSTEM", uapi::PageState::System as u64),
         ("ERSATZ_PAGE_DEVICE", uapi::PageState::Device as u64),
+        ("ERSATZ_PAGE_SWAPPED", uapi::PageState::Swapped as u64),
     ] {
         facts.insert(name.to_owned(), value);
     }

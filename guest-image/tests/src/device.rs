@@ -304,7 +304,7 @@ impl Device {
 }
 
 fn page_state(raw: u8) -> PageState {
-    [PageState::None, PageState::System, PageState::Device]
+    [PageState::None, PageState::System, PageState::Device, PageState::Swapped]
         .into_iter()
         .find(|&state| state as u8 == raw)
         .unwrap_or_else(|| panic!("ERSATZ_IOC_RESIDENCY wrote {raw}, which is no state"))

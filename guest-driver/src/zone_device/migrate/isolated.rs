@@ -266,3 +266,43 @@ pub(in super::super) fn replace_lost<T: DeviceMemory>(
         Err(EBUSY)
     }
 }
+
+/// Calls `tell` with the place of each page of `range` in anonymous memory for which the page tables have no entry at all: neither a page nor
+/// what stands for one that is swapped out.
+///
+/// Collecting the pages to migrate reports such holes, and leaves all else alone if no kind of page is asked for.
+///
+/// # Errors
+///
+/// As for [`Isolated::of_vma`].
+pub(crate) fn for_each_hole(vma: LockedVma<'_>, range: Range<usize>, mut tell: impl FnMut(usize)) -> Result {
+    let pages = range.len() >> PAGE_SHIFT;
+    let mut src = KVec::from_elem(0, pages, GFP_KERNEL)?;
+    let mut dst = KVec::from_elem(0, pages, GFP_KERNEL)?;
+    let mut args = bindings::migrate_vma {
+        vma: vma.as_ptr(),
+        dst: dst.as_mut_ptr(),
+        src: src.as_mut_ptr(),
+        cpages: 0,
+        npages: 0,
+        start: range.start,
+        end: range.start + (pages << PAGE_SHIFT),
+        pgmap_owner: core::ptr::null_mut(),
+        flags: 0,
+        fault_page: core::ptr::null_mut(),
+    };
+    // SAFETY: The VMA is valid and its mm locked for reading. Both arrays have room for the range.
+    kernel::error::to_result(unsafe { bindings::migrate_vma_setup(&mut args) })?;
+    src.truncate(args.npages);
+    dst.truncate(args.npages);
+    // SAFETY: Setup succeeded: it filled in `npages` entries of `src`, and cleared those of `dst`. The VMA is locked.
+    let migration = unsafe { Migration::new(src, dst, Origin::Vma(args), Side::System) };
+    let mut at = 0;
+    while let Some(run) = migration.next_run(at) {
+        at = run.end();
+        if run.source == Source::Hole {
+            (run.first..run.end()).for_each(&mut tell);
+        }
+    }
+    Ok(())
+}

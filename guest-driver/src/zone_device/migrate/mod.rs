@@ -23,7 +23,7 @@ mod migration;
 
 pub(crate) use filling::{Copier, Endpoint, Filling, Transfer};
 pub(super) use isolated::replace_lost;
-pub(crate) use isolated::Isolated;
+pub(crate) use isolated::{for_each_hole, Isolated};
 
 use super::folio::Pfn;
 

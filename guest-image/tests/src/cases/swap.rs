@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Pages that are swapped out are neither holes nor pages: they are reported as such and stay where they are.
 
+use std::fs::File;
+use std::ops::Deref;
 use std::path::Path;
 use std::process::Command;
 
+use ersatz_guest_image::run::SWAP_MODULES_FOLDER;
 use ersatz_uapi::{Direction, PageState, Residency};
+use nix::errno::Errno;
+use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::sys::mman::MmapAdvise;
 
 use super::fixture::send;
@@ -23,42 +28,80 @@ test_list! { "swap":
     swapped_pages_of_two_processes;
 }
 
-/// `PageState` of a page that is swapped out.
-const SWAPPED: u8 = 3;
 /// Pages that a test swaps out.
 const PAGES: usize = 32;
 
-/// Whether there is a device to swap to, which most guests have not: says so if not.
-fn has_swap() -> bool {
-    const ZRAM: &str = "/dev/zram0";
-    let in_use = || std::fs::read_to_string("/proc/swaps").is_ok_and(|text| text.lines().count() > 1);
-    if in_use() {
-        return true;
-    }
-    if Path::new(ZRAM).exists() {
-        std::fs::write("/sys/block/zram0/disksize", "32M").expect("the size of zram0");
-        for program in ["mkswap", "swapon"] {
-            let status = Command::new(program).arg(ZRAM).status().unwrap_or_else(|error| panic!("{program}: {error}"));
-            assert!(status.success(), "{program} {ZRAM}: {status}");
+const ZRAM: &str = "/dev/zram0";
+
+/// A compressed disk in memory that the guest swaps to, until this is dropped: tests that follow have nothing to swap to.
+struct Swap(());
+
+impl Swap {
+    fn on() -> Self {
+        if !Path::new(ZRAM).exists() {
+            load_modules();
         }
-        return in_use();
+        std::fs::write("/sys/block/zram0/reset", "1").expect("a fresh zram0");
+        std::fs::write("/sys/block/zram0/disksize", "32M").expect("the size of zram0");
+        run("mkswap");
+        run("swapon");
+        Self(())
     }
-    println!("SKIPPED: this guest has nothing to swap to");
-    false
+}
+
+impl Drop for Swap {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            run("swapoff");
+        }
+    }
+}
+
+/// Runs a program on the disk.
+fn run(program: &str) {
+    let status = Command::new(program).arg(ZRAM).status().unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(status.success(), "{program} {ZRAM}: {status}");
+}
+
+fn load_modules() {
+    let mut modules: Vec<_> = std::fs::read_dir(SWAP_MODULES_FOLDER)
+        .unwrap_or_else(|error| panic!("{SWAP_MODULES_FOLDER}: {error}"))
+        .map(|entry| entry.expect("an entry of a folder").path())
+        .collect();
+    modules.sort();
+    for module in modules {
+        let file = File::open(&module).expect("a module");
+        match finit_module(file, c"", ModuleInitFlags::empty()) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(error) => panic!("cannot load {}: {error}", module.display()),
+        }
+    }
 }
 
 /// Memory that is swapped out, with content.
-fn swapped(pattern: Pattern) -> Option<Region> {
-    if !has_swap() {
-        return None;
+struct Swapped {
+    // In the order in which they must go.
+    region: Region,
+    _swap: Swap,
+}
+
+impl Deref for Swapped {
+    type Target = Region;
+
+    fn deref(&self) -> &Region {
+        &self.region
     }
+}
+
+fn swapped(pattern: Pattern) -> Swapped {
+    let swap = Swap::on();
     let region = Region::new(PAGES);
     region.advise(0..PAGES, MmapAdvise::MADV_NOHUGEPAGE).expect("MADV_NOHUGEPAGE");
     region.fill(pattern);
     for _ in 0..100 {
         region.advise(0..PAGES, MmapAdvise::MADV_PAGEOUT).expect("MADV_PAGEOUT");
         if entries(region.span()).iter().all(|entry| entry.is_swapped()) {
-            return Some(region);
+            return Swapped { region, _swap: swap };
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
@@ -75,8 +118,8 @@ fn raw_states(device: &Device, region: &Region) -> Vec<u8> {
 
 fn swapped_pages_are_reported() {
     let (device, pattern) = (Device::open(), Pattern::new(1));
-    let Some(region) = swapped(pattern) else { return };
-    assert_eq!(raw_states(&device, &region), [SWAPPED; PAGES]);
+    let region = swapped(pattern);
+    assert_eq!(raw_states(&device, &region), [PageState::Swapped as u8; PAGES]);
     region.check_part(0..4, pattern);
     let states = raw_states(&device, &region);
     assert_eq!(states[..4], [PageState::System as u8; 4]);
@@ -85,7 +128,7 @@ fn swapped_pages_are_reported() {
 
 fn swapped_pages_do_not_migrate() {
     let (device, pattern) = (Device::open(), Pattern::new(1));
-    let Some(region) = swapped(pattern) else { return };
+    let region = swapped(pattern);
     let done = device.migrate(region.span(), Direction::ToDevice);
     assert_eq!((done.moved, done.left), (0, PAGES as u64));
     assert!(entries(region.span()).iter().all(|entry| entry.is_swapped()));
@@ -94,7 +137,7 @@ fn swapped_pages_do_not_migrate() {
 
 fn swapped_pages_are_read_by_the_device() {
     let (device, pattern) = (Device::open(), Pattern::new(1));
-    let Some(region) = swapped(pattern) else { return };
+    let region = swapped(pattern);
     device.assert_digests(region.span(), 0, |index| pattern.digest(index));
     region.check(pattern);
 }
@@ -102,7 +145,7 @@ fn swapped_pages_are_read_by_the_device() {
 /// A page that was swapped in may still have its place in swap, which must not come with it.
 fn pages_swapped_in_go_to_the_device() {
     let (device, pattern) = (Device::open(), Pattern::new(1));
-    let Some(region) = swapped(pattern) else { return };
+    let region = swapped(pattern);
     region.check(pattern);
     send(&device, &region);
     device.assert_digests(region.span(), PAGES, |index| pattern.digest(index));
@@ -115,7 +158,7 @@ fn pages_swapped_in_go_to_the_device() {
 
 fn swapped_pages_of_two_processes() {
     let (device, pattern) = (Device::open(), Pattern::new(1));
-    let Some(region) = swapped(pattern) else { return };
+    let region = swapped(pattern);
     Child::spawn(|| {
         let device = Device::open();
         region.check(pattern);
