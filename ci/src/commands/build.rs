@@ -8,7 +8,7 @@ use std::thread;
 use anyhow::{Result, anyhow};
 use ersatz_guest_image::manifest::{DEBUG_KERNEL, Manifest};
 
-use super::setup::{self, Ground};
+use super::setup::{self, Prerequisites};
 use super::{KernelOption, clone_folder, guest_folder};
 use crate::guest::driver::{self, Flavour};
 use crate::guest::programs::Programs;
@@ -19,7 +19,7 @@ use crate::store::Store;
 /// What was built.
 pub struct Built {
     /// What it stands on.
-    pub ground: Ground,
+    pub prerequisites: Prerequisites,
     /// The clone's store for this kernel.
     pub store: Store,
     /// The programs for the guest.
@@ -40,7 +40,7 @@ pub fn run(option: &KernelOption) -> Result<ExitCode> {
     let built = build(&progress, option)?;
     progress.say(&format!(
         "built for kernel {}: try `{} run`",
-        built.ground.kernel.release,
+        built.prerequisites.kernel.release,
         built.programs.vmm().display()
     ));
     Ok(ExitCode::SUCCESS)
@@ -50,13 +50,13 @@ pub fn run(option: &KernelOption) -> Result<ExitCode> {
 pub fn build(progress: &Progress, option: &KernelOption) -> Result<Built> {
     let cache = setup::prepare_host(progress)?;
     let builder = Builder::new(progress)?;
-    let (ground, programs) = thread::scope(|scope| {
+    let (prerequisites, programs) = thread::scope(|scope| {
         let programs = scope.spawn(|| Programs::build(&builder.clone, progress, &builder.log("programs")));
-        let ground = setup::prepare(&cache, progress, option);
+        let prerequisites = setup::prepare(&cache, progress, option);
         let programs = programs.join().map_err(|_| anyhow!("the thread that runs cargo panicked"));
-        Ok::<_, anyhow::Error>((ground?, programs??))
+        Ok::<_, anyhow::Error>((prerequisites?, programs??))
     })?;
-    builder.assemble(ground, programs)
+    builder.assemble(prerequisites, programs)
 }
 
 impl<'a> Builder<'a> {
@@ -83,31 +83,37 @@ impl<'a> Builder<'a> {
     }
 
     /// Builds the driver.
-    pub fn driver(&self, store: &Store, ground: &Ground, flavour: Flavour) -> Result<PathBuf> {
-        let kernel = &ground.kernel;
-        driver::build(store, self.progress, (&self.clone, &ground.toolchain), (&kernel.release, &kernel.tree), flavour)
+    pub fn driver(&self, store: &Store, prerequisites: &Prerequisites, flavour: Flavour) -> Result<PathBuf> {
+        let kernel = &prerequisites.kernel;
+        driver::build(
+            store,
+            self.progress,
+            (&self.clone, &prerequisites.toolchain),
+            (&kernel.release, &kernel.tree),
+            flavour,
+        )
     }
 
     /// Builds the driver and packs all that is to be booted.
-    pub fn assemble(&self, ground: Ground, programs: Programs) -> Result<Built> {
-        let (packages, kernel) = (&ground.packages, &ground.kernel);
+    pub fn assemble(&self, prerequisites: Prerequisites, programs: Programs) -> Result<Built> {
+        let (packages, kernel) = (&prerequisites.packages, &prerequisites.kernel);
         let store = Store::open(&guest_folder(&self.clone).join(&kernel.name))?;
-        let module = self.driver(&store, &ground, Flavour::Module)?;
+        let module = self.driver(&store, &prerequisites, Flavour::Module)?;
         // The debug kernel has all that tests need built in.
         let modules = (kernel.name != DEBUG_KERNEL).then_some(packages);
         let manifest = Manifest {
             release: kernel.release.clone(),
             bz_image: kernel.bz_image.clone(),
             vmlinux: kernel.vmlinux.clone(),
-            initramfs: initramfs::build(&store, self.progress, &ground.toolchain, &programs)?,
+            initramfs: initramfs::build(&store, self.progress, &prerequisites.toolchain, &programs)?,
             programs: initramfs::build_programs(&store, self.progress, &programs, &module, modules)?,
-            test_driver: test_driver::build(&store, self.progress, &ground.toolchain, kernel)?,
+            test_driver: test_driver::build(&store, self.progress, &prerequisites.toolchain, kernel)?,
             outer_vmlinux: packages.vmlinux(),
             outer_initramfs: outer::build(&store, self.progress, packages, &programs)?,
             static_ersatz: programs.vmm(),
-            toolchain_root: ground.toolchain.root.clone(),
+            toolchain_root: prerequisites.toolchain.root.clone(),
         };
         manifest.save(store.root())?;
-        Ok(Built { ground, store, programs })
+        Ok(Built { prerequisites, store, programs })
     }
 }

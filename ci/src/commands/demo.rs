@@ -30,7 +30,7 @@ pub fn run(options: &DemoOptions) -> Result<ExitCode> {
     let built = build::build(&progress, &options.kernel)?;
     let (ersatz, store) = (built.programs.vmm(), &built.store);
     let trace = store.root().join("demo.trace");
-    let kernel = &built.ground.kernel.name;
+    let kernel = &built.prerequisites.kernel.name;
 
     progress.say("booting a guest; migrating pages in it");
     let start = |command: &mut Command| -> Result<ExitStatus> {

@@ -17,8 +17,8 @@ use crate::progress::Progress;
 use crate::store::{Store, cache_folder};
 use crate::toolchain::Toolchain;
 
-/// What builds stand on.
-pub struct Ground {
+/// What builds need: made once, and kept in the cache.
+pub struct Prerequisites {
     /// The compilers, QEMU, busybox.
     pub toolchain: Toolchain,
     /// The stock kernel, which outer machines boot.
@@ -31,8 +31,8 @@ pub struct Ground {
 pub fn run(option: &KernelOption) -> Result<ExitCode> {
     let progress = Progress::new();
     let cache = prepare_host(&progress)?;
-    let ground = prepare(&cache, &progress, option)?;
-    progress.say(&format!("ready: kernel {} in {}", ground.kernel.release, cache.root().display()));
+    let prerequisites = prepare(&cache, &progress, option)?;
+    progress.say(&format!("ready: kernel {} in {}", prerequisites.kernel.release, cache.root().display()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -46,7 +46,7 @@ pub fn prepare_host(progress: &Progress) -> Result<Store> {
 }
 
 /// Makes toolchain root, stock kernel and kernel tree, or in place of that the debug kernel.
-pub fn prepare(cache: &Store, progress: &Progress, option: &KernelOption) -> Result<Ground> {
+pub fn prepare(cache: &Store, progress: &Progress, option: &KernelOption) -> Result<Prerequisites> {
     let pins = Pins::load()?;
     // The debug kernel is of the default series.
     let pin = pins.kernel(option.kernel.as_deref().filter(|_| !option.is_debug()))?;
@@ -57,5 +57,5 @@ pub fn prepare(cache: &Store, progress: &Progress, option: &KernelOption) -> Res
     } else {
         GuestKernel::stock(&packages, KernelTree::prepare(cache, progress, &toolchain, &packages)?)
     };
-    Ok(Ground { toolchain, packages, kernel })
+    Ok(Prerequisites { toolchain, packages, kernel })
 }

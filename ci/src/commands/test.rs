@@ -46,17 +46,21 @@ fn run_all(progress: &Progress, option: &KernelOption) -> Result<Tally> {
             let _ = hand_over.send(built);
             sources::check(builder.clone_folder(), progress, |name| builder.log(name))
         });
-        let grounds = kernels.iter().map(|kernel| setup::prepare(&cache, progress, kernel)).collect::<Result<Vec<_>>>();
-        let guests = grounds.and_then(|grounds| {
+        let prerequisites =
+            kernels.iter().map(|kernel| setup::prepare(&cache, progress, kernel)).collect::<Result<Vec<_>>>();
+        let guests = prerequisites.and_then(|prerequisites| {
             let programs = programs.recv().context("the thread that runs cargo ended early")??;
-            let assembled = grounds.into_iter().map(|ground| builder.assemble(ground, programs.clone()));
+            let assembled =
+                prerequisites.into_iter().map(|prerequisites| builder.assemble(prerequisites, programs.clone()));
             let built = assembled.collect::<Result<Vec<_>>>()?;
             let mut sum = Tally::default();
             for built in &built {
                 sum += check_driver(builder, built);
             }
-            let targets: Vec<_> =
-                built.iter().map(|built| Target { series: &built.ground.kernel.name, store: &built.store }).collect();
+            let targets: Vec<_> = built
+                .iter()
+                .map(|built| Target { series: &built.prerequisites.kernel.name, store: &built.store })
+                .collect();
             sum += guests::check(&programs.vmm(), &targets, progress)?;
             Ok(sum)
         });
@@ -81,7 +85,7 @@ fn kernels(option: &KernelOption) -> Result<Vec<KernelOption>> {
 
 /// Builds the driver under clippy and rustfmt, whose complaints are errors.
 fn check_driver(builder: &Builder<'_>, built: &Built) -> Tally {
-    let clean = builder.driver(&built.store, &built.ground, Flavour::Checked);
+    let clean = builder.driver(&built.store, &built.prerequisites, Flavour::Checked);
     if let Err(error) = &clean {
         builder.progress().say(&format!("FAILED: {error:#}"));
     }
