@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Pages that leave the device whoever they belong to: because VRAM is needed for others, or because the device is left.
+//! Pages of any process that leave the device: because VRAM is needed for others, or because the driver is unbound.
 
 use super::{copy_engine::BATCH_PAGES, gpu::Gpu, statistics::Stopwatch, transfer::Pipeline};
 use crate::{

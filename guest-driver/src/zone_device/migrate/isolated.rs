@@ -45,7 +45,8 @@ impl<'a, T: DeviceMemory> Isolated<'a, T> {
     /// `EINVAL` for a VMA whose pages cannot migrate (huge pages of hugetlbfs, device mappings, DAX), and for a range that
     /// is empty or not within the VMA; `ENOMEM`.
     pub(crate) fn of_vma(map: BoundMap<'a, T>, vma: LockedVma<'a>, range: Range<usize>, from: Side) -> Result<Self> {
-        Self::setup(map, vma, range, from, core::ptr::null_mut())
+        // SAFETY: There is no fault page.
+        unsafe { Self::setup(map, vma, range, from, core::ptr::null_mut()) }
     }
 
     /// Isolates the folio that a CPU touched, and those around it in `range`.
@@ -57,19 +58,20 @@ impl<'a, T: DeviceMemory> Isolated<'a, T> {
         if !range.contains(&fault.address()) {
             return Err(EINVAL);
         }
-        Self::setup(map, fault.vma(), range, Side::Device, fault.page())
+        // SAFETY: By the invariants of `CpuFault` its page is locked and referenced for as long as the fault lives.
+        unsafe { Self::setup(map, fault.vma(), range, Side::Device, fault.page()) }
     }
 
-    fn setup(
+    /// # Safety
+    ///
+    /// `fault_page` is null, or locked and referenced for `'a`.
+    unsafe fn setup(
         map: BoundMap<'a, T>,
         vma: LockedVma<'a>,
         range: Range<usize>,
         from: Side,
         fault_page: *mut bindings::page,
     ) -> Result<Self> {
-        let pages = range.len() >> PAGE_SHIFT;
-        let mut src = KVec::from_elem(0, pages, GFP_KERNEL)?;
-        let mut dst = KVec::from_elem(0, pages, GFP_KERNEL)?;
         let owner = map.map().owner();
         let select = match (from, owner.kind) {
             (Side::System, _) => bindings::migrate_vma_direction_MIGRATE_VMA_SELECT_SYSTEM,
@@ -84,25 +86,9 @@ impl<'a, T: DeviceMemory> Isolated<'a, T> {
             Kind::Private => bindings::migrate_vma_direction_MIGRATE_VMA_SELECT_COMPOUND,
             Kind::Coherent => 0,
         };
-        let mut args = bindings::migrate_vma {
-            vma: vma.as_ptr(),
-            dst: dst.as_mut_ptr(),
-            src: src.as_mut_ptr(),
-            cpages: 0,
-            npages: 0,
-            start: range.start,
-            end: range.start + (pages << PAGE_SHIFT),
-            pgmap_owner: owner.raw,
-            flags: (select | compound) as usize,
-            fault_page,
-        };
-        // SAFETY: The VMA is valid and its mm locked for reading, which the reference stands for. Both arrays have room
-        // for the range. A fault page is locked and referenced, by the invariants of `CpuFault`.
-        kernel::error::to_result(unsafe { bindings::migrate_vma_setup(&mut args) })?;
-        src.truncate(args.npages);
-        dst.truncate(args.npages);
-        // SAFETY: Setup succeeded: it filled in `npages` entries of `src`, and cleared those of `dst`. The VMA is locked for `'a`.
-        let migration = unsafe { Migration::new(src, dst, Origin::Vma(args), from) };
+        let flags = (select | compound) as usize;
+        // SAFETY: A fault page is locked and referenced, by the function's requirements.
+        let migration = unsafe { collect(vma, range, flags, owner.raw, fault_page, from)? };
         let holes = if vma.is_accessible() && !vma.has_userfaultfd() { Holes::Fill } else { Holes::Leave };
         let mut isolated = Self { map, migration, holes };
         if vma.is_thp_disabled() {
@@ -276,6 +262,37 @@ pub(in super::super) fn replace_lost<T: DeviceMemory>(
 ///
 /// As for [`Isolated::of_vma`].
 pub(crate) fn for_each_hole(vma: LockedVma<'_>, range: Range<usize>, mut tell: impl FnMut(usize)) -> Result {
+    let nobody = core::ptr::null_mut();
+    // SAFETY: There is no fault page.
+    let migration = unsafe { collect(vma, range, 0, nobody, core::ptr::null_mut(), Side::System)? };
+    let mut at = 0;
+    while let Some(run) = migration.next_run(at) {
+        at = run.end();
+        if run.source == Source::Hole {
+            (run.first..run.end()).for_each(&mut tell);
+        }
+    }
+    Ok(())
+}
+
+/// Collects the pages of a range and isolates those of the kinds that `flags` asks for (`enum migrate_vma_direction`), which are on side `from`.
+/// `fault_page` is null, or the page of a CPU fault in the VMA.
+///
+/// # Safety
+///
+/// A fault page is locked and referenced for `'a`.
+///
+/// # Errors
+///
+/// As for [`Isolated::of_vma`].
+unsafe fn collect<'a>(
+    vma: LockedVma<'a>,
+    range: Range<usize>,
+    flags: usize,
+    owner: *mut kernel::ffi::c_void,
+    fault_page: *mut bindings::page,
+    from: Side,
+) -> Result<Migration<'a>> {
     let pages = range.len() >> PAGE_SHIFT;
     let mut src = KVec::from_elem(0, pages, GFP_KERNEL)?;
     let mut dst = KVec::from_elem(0, pages, GFP_KERNEL)?;
@@ -287,22 +304,14 @@ pub(crate) fn for_each_hole(vma: LockedVma<'_>, range: Range<usize>, mut tell: i
         npages: 0,
         start: range.start,
         end: range.start + (pages << PAGE_SHIFT),
-        pgmap_owner: core::ptr::null_mut(),
-        flags: 0,
-        fault_page: core::ptr::null_mut(),
+        pgmap_owner: owner,
+        flags,
+        fault_page,
     };
-    // SAFETY: The VMA is valid and its mm locked for reading. Both arrays have room for the range.
+    // SAFETY: The VMA is valid and its mm locked for reading. Both arrays have room for the range. A fault page is as required.
     kernel::error::to_result(unsafe { bindings::migrate_vma_setup(&mut args) })?;
     src.truncate(args.npages);
     dst.truncate(args.npages);
-    // SAFETY: Setup succeeded: it filled in `npages` entries of `src`, and cleared those of `dst`. The VMA is locked.
-    let migration = unsafe { Migration::new(src, dst, Origin::Vma(args), Side::System) };
-    let mut at = 0;
-    while let Some(run) = migration.next_run(at) {
-        at = run.end();
-        if run.source == Source::Hole {
-            (run.first..run.end()).for_each(&mut tell);
-        }
-    }
-    Ok(())
+    // SAFETY: Setup succeeded: it filled in `npages` entries of `src`, and cleared those of `dst`. The VMA is locked for `'a`.
+    Ok(unsafe { Migration::new(src, dst, Origin::Vma(args), from) })
 }
