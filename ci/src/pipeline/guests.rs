@@ -28,8 +28,8 @@ const COUNTED: &str = "nested";
 const SMALL: &str = "16M";
 /// The largest there is, of which the driver uses what it finds memory for `struct page`s for.
 const LARGE: &str = "1T";
-/// What is run under each accelerator, a guest each: all tests with one GPU, then those for two that skipped themselves, then
-/// some with a guest for each test. The first guest boots with all it has, the others start from a snapshot.
+/// What is run under each accelerator, a guest each: all tests with one GPU, then those for two that skipped themselves, then under
+/// [`TRACED`] some with a guest for each test. The first guest boots with all it has, the others start from a snapshot.
 const SUITES: &[Suite] = &[
     Suite { mode: "private", gpus: 1, vram: SMALL, filters: &[], start: Start::Boot },
     Suite { mode: "coherent", gpus: 1, vram: SMALL, filters: &[], start: Start::Snapshot },
@@ -122,7 +122,8 @@ pub fn check(ersatz: &Path, targets: &[Target<'_>], progress: &Progress) -> Resu
 fn check_under(accelerator: &str, ersatz: &Path, targets: &[Target<'_>], progress: &Progress) -> Result<Tally> {
     let mut sum = Tally::default();
     let Some((first, others)) = targets.split_first() else { return Ok(sum) };
-    for suite in SUITES {
+    // A guest for each test only where restoring one is certain: of some hundred nested ones, one stopped getting timer interrupts.
+    for suite in SUITES.iter().filter(|suite| suite.start != Start::Isolated || accelerator == TRACED) {
         sum += suite.run(ersatz, (first.series, accelerator), first.store, progress)?;
     }
     sum += identity::check(ersatz, first.series, accelerator, first.store, progress);
