@@ -143,7 +143,7 @@ impl<'a> SystemMappings<'a> {
         if self.linked == 0 {
             return Ok(());
         }
-        // SAFETY: By the type invariants so many bytes are linked.
+        // SAFETY: By the type invariants `linked` bytes are linked.
         to_result(unsafe { bindings::ersatz_dma_iova_sync(device_ptr(self.dev), &mut self.iova, self.linked) })
             .map_err(|_| EIO)
     }
@@ -153,7 +153,7 @@ impl Drop for SystemMappings<'_> {
     fn drop(&mut self) {
         let (raw, direction) = (device_ptr(self.dev), self.direction);
         if self.iova.__size != 0 {
-            // SAFETY: By the type invariants so many bytes are linked; the addresses are given back once.
+            // SAFETY: By the type invariants `linked` bytes are linked; the addresses are given back once.
             unsafe { bindings::ersatz_dma_iova_destroy(raw, &mut self.iova, self.linked, direction.into()) };
         }
         for stretch in &self.stretches {

@@ -251,7 +251,7 @@ impl PagesMappings<'_> {
     ///
     /// # Errors
     ///
-    /// `EFAULT` if there is none, or it is a device's; `EIO` if it cannot be mapped; `ENOMEM`.
+    /// `EFAULT` if nothing is mapped there, or a page of a device; `EIO` if it cannot be mapped; `ENOMEM`.
     pub(crate) fn map(&mut self, index: usize) -> Result<DmaAddress> {
         let View::Present(pfn) = self.pages.view(index) else {
             return Err(EFAULT);

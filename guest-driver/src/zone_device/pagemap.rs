@@ -354,7 +354,7 @@ impl<'a, T: DeviceMemory> BoundMap<'a, T> {
     }
 
     /// Takes free frames into use as a folio of order 0 or [`HUGE_ORDER`]: locked, referenced, with whatever content the memory has.
-    /// `None` if there are none, or none in one piece.
+    /// `None` if too few are free, or not in one piece.
     pub(crate) fn allocate(self, order: u32) -> Option<LockedFolio> {
         let index = match order {
             0 => self.map.frames.take_page(),

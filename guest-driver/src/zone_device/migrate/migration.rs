@@ -117,9 +117,11 @@ impl<'a> Migration<'a> {
         // Without a VMA the memory manager does not split.
         let is_splittable = matches!(self.origin, Origin::Vma(_));
         let is_fit = is_whole || (is_part && !is_large_hole && is_splittable);
-        let covered = if is_whole { run.first..run.end() } else { run.first..run.first + 1 };
-        let is_vacant = self.dst(index) == 0
-            && covered.clone().all(|other| self.dst(other) == 0 || (!is_whole && self.dst(other) & COMPOUND == 0));
+        let is_vacant = if is_whole {
+            (run.first..run.end()).all(|page| self.dst(page) == 0)
+        } else {
+            self.dst(index) == 0 && self.dst(run.first) & COMPOUND == 0
+        };
         if self.next_run(run.first) != Some(*run) || !is_fit || !is_vacant || folio.side() == self.from {
             return Err(EINVAL);
         }
