@@ -71,6 +71,12 @@ bool ersatz_page_is_mapped(struct page *page)
 	return folio_mapped(page_folio(page));
 }
 
+bool ersatz_page_has_owner(struct page *page)
+{
+	/* Migrating a folio hands its charge on. Where nothing is charged, nothing on the LRU lists depends on it either. */
+	return mem_cgroup_disabled() || folio_memcg_charged(page_folio(page));
+}
+
 int ersatz_page_references(struct page *page)
 {
 	return folio_ref_count(page_folio(page));

@@ -37,6 +37,8 @@ bool ersatz_page_may_leave(struct page *page);
 bool ersatz_pfn_is_system(unsigned long pfn);
 /* Whether anything maps the page's folio. A hint: the page may be free, or change at any time. */
 bool ersatz_page_is_mapped(struct page *page);
+/* Whether an isolated folio of a device has its content still: one that has migrated and is only kept by references has not. */
+bool ersatz_page_has_owner(struct page *page);
 /* Number of references to the page's folio. */
 int ersatz_page_references(struct page *page);
 /* Marks a page as unusable for good. Returns whether it already was. */

@@ -92,7 +92,7 @@ impl<'a, T: DeviceMemory, C: Copier> Filling<'a, T, C> {
 
     fn add_all(&mut self) -> Result {
         let mut at = 0;
-        while let Some(run) = self.isolated.next_run(at) {
+        while let Some(run) = self.isolated.next_isolated_run(at) {
             at = run.end();
             let mut index = run.first;
             while index < run.end() {

@@ -130,10 +130,18 @@ impl<'a, T: DeviceMemory> Isolated<'a, T> {
         self.map
     }
 
-    /// The first run at or behind a place.
+    /// The first run at or behind a place that may be given a destination.
     pub(crate) fn next_run(&self, from: usize) -> Option<Run> {
         let runs = core::iter::successors(self.migration.next_run(from), |run| self.migration.next_run(run.end()));
         runs.into_iter().find(|run| self.may_move(run))
+    }
+
+    /// The first run at or behind a place, whether or not it may move.
+    ///
+    /// Whether a folio may move can change at any time: it has more references for a moment whenever another thread tries to isolate it.
+    /// So this is asked before a folio gets a destination, by [`Isolated::next_run`], and never again: whatever has one moves.
+    pub(super) fn next_isolated_run(&self, from: usize) -> Option<Run> {
+        self.migration.next_run(from)
     }
 
     fn may_move(&self, run: &Run) -> bool {
@@ -142,13 +150,21 @@ impl<'a, T: DeviceMemory> Isolated<'a, T> {
             // A folio that lost a page stays whole where it is: its users are told when they touch it. One that is pinned would be copied
             // for nothing: isolating lets one reference too many pass (`migrate_vma_check_page()`), the commit does not.
             (Source::Folio(pfn), Side::Device | Side::StandIn) => {
-                !self.map.has_poison(pfn, run.pages()) && !self.is_held(pfn)
+                !self.map.has_poison(pfn, run.pages()) && !self.is_held(pfn) && self.has_owner(pfn)
             }
             (Source::Folio(pfn), Side::System) => {
                 // SAFETY: The pfn is of an isolated page, which is valid and keeps its mapping.
                 unsafe { bindings::ersatz_page_may_leave(bindings::ersatz_pfn_to_page(pfn)) }
             }
         }
+    }
+
+    /// Whether an isolated folio of the device is somebody's. Another thread may have moved it away after it was chosen, with this one's
+    /// reference keeping it. What is allocated for it would be charged to nobody, and the kernel looks for the owner of every folio on
+    /// its LRU lists without end (`folio_lruvec_lock()`, `mm/memcontrol.c`).
+    fn has_owner(&self, pfn: Pfn) -> bool {
+        // SAFETY: The pfn is of an isolated page, so it has a page, which stays.
+        unsafe { bindings::ersatz_page_has_owner(bindings::ersatz_pfn_to_page(pfn)) }
     }
 
     /// Whether an isolated folio of the device has references besides the migration's, and a CPU fault's.

@@ -22,6 +22,7 @@ test_list! { "eviction":
     takes_pages_shared_by_fork;
     during_migrations.patience(2);
     during_faults.patience(2);
+    by_several_during_faults.patience(6);
 }
 
 /// Evicts until nothing is left: pages may be busy for a moment. Returns how many pages moved.
@@ -127,17 +128,31 @@ fn during_migrations() {
 }
 
 fn during_faults() {
+    evict_during_faults(1, 25);
+}
+
+/// Each thread that evicts tries to isolate what others have isolated or moved, and so holds a reference to it for a moment. A driver that
+/// asks twice whether a folio is held, before it gives it a destination and before it copies it, moves folios without their content.
+/// One that moves what has moved already hangs the kernel.
+fn by_several_during_faults() {
+    evict_during_faults(4, 40);
+}
+
+/// Moves pages to the device and touches them, `rounds` times, while threads evict what is there.
+fn evict_during_faults(threads: usize, rounds: usize) {
     let (device, pattern) = (Device::open(), Pattern::new(1));
     let region = Region::filled(96, pattern);
     let watch = device.watch();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                device.evict();
-            }
-        });
-        for _ in 0..25 {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    device.evict();
+                }
+            });
+        }
+        for _ in 0..rounds {
             device.migrate(region.span(), Direction::ToDevice);
             if let Err(panic) = std::panic::catch_unwind(|| region.check(pattern)) {
                 stop.store(true, Ordering::Relaxed);
