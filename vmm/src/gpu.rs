@@ -97,5 +97,5 @@ pub fn build_backend(spec: &GpuSpec, address: &GpuAddress, keep_vram: bool) -> R
     let gpu = build(spec, address, memory.clone(), interrupts.clone())?;
     let vram = gpu.clone();
     let clear = (!keep_vram).then(|| Box::new(move || vram.clear_vram()) as _);
-    Ok(FunctionBackend::new(gpu, memory, interrupts, clear))
+    Ok(FunctionBackend::new(address.index, gpu, memory, interrupts, clear))
 }

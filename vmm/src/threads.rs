@@ -28,8 +28,8 @@ pub enum Role {
     ProbeWatchdog,
     /// Accepts the clients of the GPU of this number.
     VfioUserServer(u8),
-    /// Serves one client.
-    VfioUserClient,
+    /// Serves one client of the GPU of this number.
+    VfioUserClient(u8),
     /// Keeps the end of what a child process prints.
     Tail,
     /// Runs isolated tests, one after the other.
@@ -50,7 +50,7 @@ impl Role {
             Self::ForwardInput => "forward-input".to_owned(),
             Self::ProbeWatchdog => "probe-watchdog".to_owned(),
             Self::VfioUserServer(gpu) => format!("gpu{gpu}"),
-            Self::VfioUserClient => "vfio-user".to_owned(),
+            Self::VfioUserClient(gpu) => format!("gpu{gpu}-client"),
             Self::Tail => "tail".to_owned(),
             Self::TestWorker(number) => format!("tests{number}"),
             Self::BenchConsole => "bench-console".to_owned(),
@@ -113,7 +113,7 @@ mod tests {
             Role::ForwardInput,
             Role::ProbeWatchdog,
             Role::VfioUserServer(u8::MAX),
-            Role::VfioUserClient,
+            Role::VfioUserClient(u8::MAX),
             Role::Tail,
             Role::TestWorker(u8::MAX),
             Role::BenchConsole,

@@ -61,6 +61,20 @@ fn the_device_model_rests_on_the_abi_and_the_vmm_on_both() {
     assert_eq!(crates_named_in(DRIVER), named(&[]), "a kernel module links no crate of the workspace");
 }
 
+/// Threads of the VMM have roles, which give their names: `threads.rs` spawns them all. Its `spawn` and `spawn_scoped` are named by
+/// themselves, so what others must not name are the standard library's.
+#[test]
+fn the_vmm_spawns_threads_in_one_place() {
+    let spawns = |path: &code::Path| {
+        let last_two: Vec<&str> = path.segments.iter().rev().take(2).map(String::as_str).collect();
+        matches!(last_two[..], ["spawn" | "Builder", "thread"])
+    };
+    let vmm = read(VMM);
+    let places: BTreeSet<_> =
+        vmm.all_paths().filter(|(_, path)| spawns(path)).map(|(module, _)| module.join("::")).collect();
+    assert_eq!(places, BTreeSet::from(["threads".to_owned()]));
+}
+
 /// The driver compiles the ABI's files as a module. Its abstractions of the kernel know neither the driver nor its device.
 #[test]
 fn the_driver_rests_on_the_abi_and_on_zone_device() {

@@ -20,7 +20,9 @@ pub mod trace;
 pub mod usage;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
+use std::thread;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -77,8 +79,11 @@ enum Command {
 /// Runs the command that the arguments name and returns the process's exit status.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("ERSATZ_LOG", "warn"))
-        .format_timestamp(None)
-        .format_target(false)
+        .format(|out, record| {
+            // Threads are named after their work and their GPU: a line of several devices says which it is about.
+            let thread = thread::current();
+            writeln!(out, "[{} {}] {}", record.level(), thread.name().unwrap_or("-"), record.args())
+        })
         .init();
     let cli = match parse(arguments) {
         Ok(cli) => cli,

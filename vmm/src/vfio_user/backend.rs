@@ -26,6 +26,7 @@ use super::session::Backend;
 
 /// The function and what it is connected to.
 pub struct FunctionBackend {
+    gpu: u8,
     function: Arc<dyn PciFunction>,
     memory: Arc<MappedSpace>,
     interrupts: Arc<ClientInterrupts>,
@@ -54,9 +55,10 @@ pub struct NotShared {
 pub type Clear = Box<dyn FnMut() -> io::Result<()> + Send>;
 
 impl FunctionBackend {
-    /// For a function that was made with this memory and these interrupts. `clear` is called when a client has left;
+    /// For the function of the GPU of this number, which was made with this memory and these interrupts. `clear` is called when a client has left;
     /// without it the next one finds the memory of the device as it is.
     pub fn new(
+        gpu: u8,
         function: Arc<dyn PciFunction>,
         memory: Arc<MappedSpace>,
         interrupts: Arc<ClientInterrupts>,
@@ -64,7 +66,12 @@ impl FunctionBackend {
     ) -> Self {
         let mappings = function.mappings();
         let event = function.event();
-        Self { function, memory, interrupts, mappings, clear, client: None, event, gone: false }
+        Self { gpu, function, memory, interrupts, mappings, clear, client: None, event, gone: false }
+    }
+
+    /// The number of the GPU.
+    pub fn gpu(&self) -> u8 {
+        self.gpu
     }
 
     /// Gets ready for a client, which is told what is returned.

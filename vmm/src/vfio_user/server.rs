@@ -117,6 +117,7 @@ impl Client {
         left: Arc<OwnedFd>,
     ) -> Result<Self, ServeError> {
         let other = stream.try_clone().map_err(ServeError::Wait)?;
+        let role = Role::VfioUserClient(backend.gpu());
         let serve = move || {
             log::info!(
                 "vfio-user: serving process {}",
@@ -131,7 +132,7 @@ impl Client {
             backend.forget_client();
             backend
         };
-        let thread = spawn(Role::VfioUserClient, serve).map_err(ServeError::Thread)?;
+        let thread = spawn(role, serve).map_err(ServeError::Thread)?;
         Ok(Self { stream: other, thread })
     }
 

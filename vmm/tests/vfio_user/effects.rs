@@ -25,7 +25,7 @@ const MEMORY: u32 = 2;
 fn with_client(test: impl FnOnce(&Card, &MappedSpace, Client)) {
     let folder = tempfile::tempdir().unwrap();
     let (card, memory, interrupts) = (Card::new(), Arc::new(MappedSpace::new()), Arc::new(ClientInterrupts::new(1)));
-    let backend = FunctionBackend::new(card.clone(), memory.clone(), interrupts, None);
+    let backend = FunctionBackend::new(0, card.clone(), memory.clone(), interrupts, None);
     let socket = Socket::bind(&folder.path().join("card")).unwrap();
     let stop = Event::new().unwrap();
     let stopped = stop.clone();
