@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Pages of any process that leave the device: because VRAM is needed for others, or because the driver is unbound.
 
-use super::{copy_engine::BATCH_PAGES, gpu::Gpu, statistics::Stopwatch, transfer::Pipeline};
+use super::{
+    copy_engine::BATCH_PAGES,
+    gpu::Gpu,
+    statistics::Stopwatch,
+    transfer::{Pipeline, Preparation},
+};
 use crate::{
     abi::command::Cause,
     kernel_ext::{signal, tracepoints},
@@ -37,7 +42,7 @@ fn evict_block<'a>(map: BoundMap<'a, Gpu>, block: usize, pipeline: &mut Pipeline
     }
     if !is_empty {
         tracepoints::evict(map.dev(), block, isolated.len());
-        pipeline.push(isolated, collect)?;
+        pipeline.push(isolated, Preparation { collect, allocate: watch.lap() })?;
     }
     Ok(())
 }

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Pages that come back because a CPU touched them, and those around them.
 
-use super::{gpu::Gpu, parameters, statistics::Stopwatch, transfer};
+use super::{
+    gpu::Gpu,
+    parameters,
+    statistics::Stopwatch,
+    transfer::{self, Preparation},
+};
 use crate::{
     kernel_ext::tracepoints,
     zone_device::{
@@ -106,5 +111,5 @@ fn bring_back(map: BoundMap<'_, Gpu>, fault: &CpuFault<'_>, window: Range<usize>
     if !is_there {
         return Ok(false);
     }
-    transfer::complete_fault(map, isolated, collect, touched)
+    transfer::complete_fault(map, isolated, Preparation { collect, allocate: watch.lap() }, touched)
 }

@@ -4,7 +4,13 @@
 //! A range is moved in pieces that one entry of a PMD table covers, several of which are under way at a time. The mm stays locked
 //! for reading while they are, and is let go now and then.
 
-use super::{eviction, gpu::Gpu, inspection, statistics::Stopwatch, transfer::Pipeline};
+use super::{
+    eviction,
+    gpu::Gpu,
+    inspection,
+    statistics::Stopwatch,
+    transfer::{Pipeline, Preparation},
+};
 use crate::{
     abi::command::Cause,
     kernel_ext::{
@@ -154,7 +160,7 @@ fn to_device<'a>(
         step.next = behind_stuck_folio(&piece, at).unwrap_or(piece.end);
     }
     if !is_empty {
-        pipeline.push(isolated, collect)?;
+        pipeline.push(isolated, Preparation { collect, allocate: watch.lap() })?;
     }
     Ok(step)
 }
@@ -195,7 +201,7 @@ fn to_system<'a>(
         )?;
     }
     if !is_empty {
-        pipeline.push(isolated, collect)?;
+        pipeline.push(isolated, Preparation { collect, allocate: watch.lap() })?;
     }
     Ok(step)
 }

@@ -20,6 +20,7 @@ const SIZES: [(usize, &str); 3] = [(1, "4K"), (16, "64K"), (usize::MAX, "2M")];
 pub(crate) struct Statistics {
     sizes: [SizeStatistics; SIZES.len()],
     collect_ns: Atomic<u64>,
+    allocate_ns: Atomic<u64>,
     map_ns: Atomic<u64>,
     copy_ns: Atomic<u64>,
     commit_ns: Atomic<u64>,
@@ -39,11 +40,12 @@ struct SizeStatistics {
 }
 
 /// How long the steps of one piece's migration took.
-#[derive(Clone, Copy)]
 pub(crate) struct PieceTimes {
     /// Isolating the pages.
     pub(crate) collect: Delta,
-    /// Allocating destinations, mapping for DMA, and submitting the work.
+    /// Allocating destinations, which the kernel may clear.
+    pub(crate) allocate: Delta,
+    /// Mapping for DMA, and submitting the work.
     pub(crate) map: Delta,
     /// Waiting for the device.
     pub(crate) copy: Delta,
@@ -81,6 +83,7 @@ impl Statistics {
         Self {
             sizes: [const { SizeStatistics::new() }; SIZES.len()],
             collect_ns: Atomic::new(0),
+            allocate_ns: Atomic::new(0),
             map_ns: Atomic::new(0),
             copy_ns: Atomic::new(0),
             commit_ns: Atomic::new(0),
@@ -106,6 +109,7 @@ impl Statistics {
         size.migrate_count.fetch_add(1, ordering::Relaxed);
         for (sum, time) in [
             (&self.collect_ns, times.collect),
+            (&self.allocate_ns, times.allocate),
             (&self.map_ns, times.map),
             (&self.copy_ns, times.copy),
             (&self.commit_ns, times.commit),
@@ -138,6 +142,7 @@ impl Statistics {
             writeln!(out, "svm_{name}_cpu_copy_kb: {}", load(&size.cpu_copy_bytes) >> 10)?;
         }
         writeln!(out, "svm_collect_us: {}", load(&self.collect_ns) / NS_PER_US)?;
+        writeln!(out, "svm_allocate_us: {}", load(&self.allocate_ns) / NS_PER_US)?;
         writeln!(out, "svm_map_us: {}", load(&self.map_ns) / NS_PER_US)?;
         writeln!(out, "svm_copy_us: {}", load(&self.copy_ns) / NS_PER_US)?;
         writeln!(out, "svm_commit_us: {}", load(&self.commit_ns) / NS_PER_US)?;

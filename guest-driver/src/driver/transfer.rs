@@ -19,17 +19,34 @@ use kernel::{prelude::*, time::Delta};
 /// Batches of one thread that are under way at once: enough to isolate pages while others are copied on each engine.
 const DEPTH: usize = 4;
 
+/// How long it took to make a migration ready.
+#[derive(Clone, Copy)]
+pub(crate) struct Preparation {
+    /// Isolating the pages.
+    pub(crate) collect: Delta,
+    /// Allocating destinations.
+    pub(crate) allocate: Delta,
+}
+
 /// A migration under way, and how long its first steps took.
 struct InFlight<'a> {
     filling: Filling<'a, Gpu, Batch<'a>>,
-    collect: Delta,
+    preparation: Preparation,
     map: Delta,
+}
+
+impl<'a> InFlight<'a> {
+    fn begin(isolated: Isolated<'a, Gpu>, batch: Batch<'a>, preparation: Preparation) -> Result<Self> {
+        let mut watch = Stopwatch::start();
+        let filling = Filling::begin(isolated, batch)?;
+        Ok(Self { filling, preparation, map: watch.lap() })
+    }
 }
 
 /// Ends a migration. Returns the number of pages that moved, and whether page `watched` did. The work is done again, up to `repeats` times, if
 /// it fails.
 fn finish(map: BoundMap<'_, Gpu>, in_flight: InFlight<'_>, repeats: u32, watched: usize) -> Result<(usize, bool)> {
-    let InFlight { filling, collect, map: mapping } = in_flight;
+    let InFlight { filling, preparation: Preparation { collect, allocate }, map: mapping } = in_flight;
     let (pages, from, id) = (filling.len(), filling.from(), filling.copier().id());
     let mut watch = Stopwatch::start();
     let filled = filling.finish(repeats)?;
@@ -38,13 +55,13 @@ fn finish(map: BoundMap<'_, Gpu>, in_flight: InFlight<'_>, repeats: u32, watched
     let commit = watch.lap();
     let (moved, watched_moved) = (committed.count(), committed.has_moved(watched));
     drop(committed);
-    let times = PieceTimes { collect, map: mapping, copy, commit, finalize: watch.lap() };
+    let times = PieceTimes { collect, allocate, map: mapping, copy, commit, finalize: watch.lap() };
     map.memory().statistics.add_piece(pages, moved, from, &times);
     tracepoints::migrate(map.dev(), id, pages, moved);
     Ok((moved, watched_moved))
 }
 
-/// Fills and commits what a CPU fault isolated, in `collect`. Returns whether page `touched` moved.
+/// Fills and commits what a CPU fault isolated. Returns whether page `touched` moved.
 ///
 /// # Errors
 ///
@@ -52,13 +69,11 @@ fn finish(map: BoundMap<'_, Gpu>, in_flight: InFlight<'_>, repeats: u32, watched
 pub(crate) fn complete_fault<'a>(
     map: BoundMap<'a, Gpu>,
     isolated: Isolated<'a, Gpu>,
-    collect: Delta,
+    preparation: Preparation,
     touched: usize,
 ) -> Result<bool> {
-    let mut watch = Stopwatch::start();
     let batch = map.map().memory().engine.batch(Cause::CpuFault);
-    let filling = Filling::begin(isolated, batch)?;
-    let in_flight = InFlight { filling, collect, map: watch.lap() };
+    let in_flight = InFlight::begin(isolated, batch, preparation)?;
     // The process loses its memory if this fails, and it may have been another's command that went wrong.
     finish(map, in_flight, 1, touched).map(|(_, moved)| moved)
 }
@@ -81,12 +96,12 @@ impl<'a> Pipeline<'a> {
         Ok(Self { map, cause, queue: KVec::with_capacity(DEPTH, GFP_KERNEL)?, moved: 0 })
     }
 
-    /// Begins a migration, and ends the oldest if there are too many. `collect` is how long it took to isolate its pages.
+    /// Begins a migration, and ends the oldest if there are too many.
     ///
     /// # Errors
     ///
     /// `EIO` if the device failed; `ENOMEM`.
-    pub(crate) fn push(&mut self, isolated: Isolated<'a, Gpu>, collect: Delta) -> Result {
+    pub(crate) fn push(&mut self, isolated: Isolated<'a, Gpu>, preparation: Preparation) -> Result {
         if self.queue.len() == DEPTH {
             self.finish_oldest()?;
         }
@@ -101,9 +116,7 @@ impl<'a> Pipeline<'a> {
                 None => self.finish_oldest()?,
             }
         };
-        let mut watch = Stopwatch::start();
-        let filling = Filling::begin(isolated, batch)?;
-        let in_flight = InFlight { filling, collect, map: watch.lap() };
+        let in_flight = InFlight::begin(isolated, batch, preparation)?;
         self.queue.push_within_capacity(in_flight).map_err(|_| EINVAL)
     }
 

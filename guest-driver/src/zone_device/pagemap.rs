@@ -10,9 +10,12 @@
 //! last in, first out: access is revoked, which waits until nobody works on the pages, then they go, then that reference. Whatever
 //! a fault needs must have been put on the list earlier still, or belong to the [`DeviceMemory`] inside the map.
 
+mod bound;
+mod callbacks;
+
 use super::{
     fault::{CpuFault, FaultEnd},
-    folio::{LockedFolio, Pfn, Side, HUGE_ORDER},
+    folio::{Pfn, Side},
     frames::{Frames, BLOCK_PAGES},
     region::Region,
 };
@@ -20,7 +23,8 @@ use crate::{
     bindings,
     kernel_ext::{raw::device_ptr, revocable::SleepableRevocable},
 };
-use core::{marker::PhantomData, ops::Range, ptr::NonNull};
+pub(crate) use bound::BoundMap;
+use core::{marker::PhantomData, ops::Range};
 use kernel::{
     device::{Bound, Device},
     devres,
@@ -108,13 +112,6 @@ impl<T: DeviceMemory> Registered<T> {
 }
 
 impl<T: DeviceMemory> PageMap<T> {
-    const OPS: bindings::dev_pagemap_ops = bindings::dev_pagemap_ops {
-        folio_free: Some(Self::folio_free_callback),
-        migrate_to_ram: Some(Self::migrate_to_ram_callback),
-        memory_failure: Some(Self::memory_failure_callback),
-        ..pin_init::zeroed()
-    };
-
     /// Registers the pages of `region` for as long as `dev` is bound. Access to the map is revoked before the pages go.
     ///
     /// Takes 64 bytes of system memory per page, and some time.
@@ -211,234 +208,12 @@ impl<T: DeviceMemory> PageMap<T> {
         pfn.checked_sub(self.region.first_pfn()).filter(|&index| index < self.region.pages())
     }
 
-    /// # Safety
-    ///
-    /// The pages are registered for `'a`.
-    unsafe fn bound(&self) -> BoundMap<'_, T> {
-        // SAFETY: Pages that are registered belong to a device that is bound, by `PageMap::register`.
-        let dev = unsafe { self.dev.as_bound() };
-        BoundMap { map: self, dev }
-    }
-
-    /// # Safety
-    ///
-    /// `page` is a page of a registered `PageMap<T>`, which outlives the returned reference.
-    unsafe fn of_page<'a>(page: *mut bindings::page) -> &'a Self {
-        // SAFETY: `page` is a device page, so it has a map.
-        let raw = unsafe { bindings::ersatz_page_pgmap(page) };
-        // SAFETY: By the function's requirements the map is the `raw` of a `PageMap<T>`.
-        unsafe { Self::of_raw(raw) }
-    }
-
-    /// # Safety
-    ///
-    /// `raw` is that of a `PageMap<T>`, which outlives the returned reference.
-    unsafe fn of_raw<'a>(raw: *mut bindings::dev_pagemap) -> &'a Self {
-        let raw = Opaque::cast_from(raw.cast_const());
-        // SAFETY: By the function's requirements.
-        let map = unsafe { kernel::container_of!(raw, Self, raw) };
-        // SAFETY: By the function's requirements.
-        unsafe { &*map }
-    }
-
     /// Whether a page of this map is poisoned.
     fn is_poisoned(&self, index: usize) -> bool {
         // SAFETY: The pages of the region have been registered, so this pfn has a page.
         let page = unsafe { bindings::ersatz_pfn_to_page(self.region.first_pfn() + index) };
         // SAFETY: `page` is valid; the flag is read atomically.
         unsafe { bindings::ersatz_page_is_poisoned(page) }
-    }
-
-    /// Called by the memory manager, in any context, once nobody uses a folio.
-    ///
-    /// # Safety
-    ///
-    /// `folio` is of a registered `PageMap<T>`, and its reference count is zero.
-    unsafe extern "C" fn folio_free_callback(folio: *mut bindings::folio) {
-        // SAFETY: The memory manager passes a valid folio of a map with these callbacks.
-        let page = unsafe { bindings::ersatz_folio_page(folio) };
-        // SAFETY: As above. Nobody splits a folio that is being freed.
-        let pages = 1 << unsafe { bindings::ersatz_folio_order(folio) };
-        // SAFETY: As above; the map stays while one of its pages is being freed.
-        let map = unsafe { Self::of_page(page) };
-        // SAFETY: `page` is valid.
-        let pfn = unsafe { bindings::ersatz_page_to_pfn(page) };
-        let first = pfn.wrapping_sub(map.region.first_pfn());
-        let put = |frames: Range<usize>| {
-            if !map.frames.put(frames.clone()) {
-                dev_err!(map.dev, "frames {frames:?} were freed twice\n");
-            }
-        };
-        T::freed(&map.dev, first..first.saturating_add(pages));
-        // INVARIANT: The reference count has just become zero.
-        if map.poisoned.load(ordering::Relaxed) == 0 {
-            put(first..first.saturating_add(pages));
-        } else {
-            (first..first.saturating_add(pages))
-                .filter(|&index| !map.is_poisoned(index))
-                .for_each(|index| put(index..index + 1));
-        }
-    }
-
-    /// Called by the memory manager when a CPU touches a private page.
-    ///
-    /// # Safety
-    ///
-    /// `vmf` is a valid fault; its page is of a registered `PageMap<T>`, locked and referenced for the call.
-    unsafe extern "C" fn migrate_to_ram_callback(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-        // SAFETY: The memory manager passes a valid fault, with its page locked and referenced for this call.
-        let fault = unsafe { CpuFault::from_raw(vmf) };
-        // SAFETY: The page of the fault is of a map with these callbacks, and its reference keeps the map registered.
-        let map = unsafe { Self::of_page(fault.page()) };
-        // SAFETY: As above.
-        let map = unsafe { map.bound() };
-        T::migrate_to_ram(map, &fault).into_raw()
-    }
-
-    /// Called by the memory manager when it was told that pages have lost their content.
-    ///
-    /// # Safety
-    ///
-    /// `raw` is that of a registered `PageMap<T>`; the caller keeps it registered for the call.
-    unsafe extern "C" fn memory_failure_callback(
-        raw: *mut bindings::dev_pagemap,
-        pfn: c_ulong,
-        pages: c_ulong,
-        _flags: c_int,
-    ) -> c_int {
-        // SAFETY: By the function's requirements.
-        let map = unsafe { Self::of_raw(raw) };
-        // SAFETY: By the function's requirements.
-        let map = unsafe { map.bound() };
-        let result = (pfn..pfn.saturating_add(pages)).try_for_each(|pfn| map.poison(pfn as Pfn));
-        // Anything but success and EOPNOTSUPP, which would send the memory manager to a handler for files.
-        result.map_or(EBUSY.to_errno(), |()| 0)
-    }
-}
-
-/// A map whose pages are registered for `'a`, and whose device is bound.
-///
-/// # Invariants
-///
-/// As said; `dev` is the map's device.
-pub(crate) struct BoundMap<'a, T: DeviceMemory> {
-    map: &'a PageMap<T>,
-    dev: &'a Device<Bound>,
-}
-
-impl<T: DeviceMemory> Clone for BoundMap<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T: DeviceMemory> Copy for BoundMap<'_, T> {}
-
-impl<T: DeviceMemory> core::ops::Deref for BoundMap<'_, T> {
-    type Target = PageMap<T>;
-
-    fn deref(&self) -> &PageMap<T> {
-        self.map
-    }
-}
-
-impl<'a, T: DeviceMemory> BoundMap<'a, T> {
-    /// The device.
-    pub(crate) fn dev(self) -> &'a Device<Bound> {
-        self.dev
-    }
-
-    /// The map, for as long as its pages are registered.
-    pub(crate) fn map(self) -> &'a PageMap<T> {
-        self.map
-    }
-
-    /// Takes free frames into use as a folio of order 0 or [`HUGE_ORDER`]: locked, referenced, with whatever content the memory has.
-    /// `None` if too few are free, or not in one piece.
-    pub(crate) fn allocate(self, order: u32) -> Option<LockedFolio> {
-        let index = match order {
-            0 => self.map.frames.take_page(),
-            HUGE_ORDER => self.map.frames.take_block(),
-            _ => None,
-        }?;
-        // SAFETY: By the type invariants the pages of the region are registered, so this pfn has a page. The page is
-        // free, so it must not be taken for part of a folio: it is cast, not looked up.
-        let page = unsafe { bindings::ersatz_pfn_to_page(self.pfn(index)) };
-        // SAFETY: The pages are this map's; their reference counts are zero since they were marked free, and only this thread
-        // took the marks away.
-        unsafe { bindings::zone_device_page_init(page, self.map.raw.get(), order) };
-        let page = NonNull::new(page)?;
-        // SAFETY: The folio was initialised with one reference and its lock held, both for the caller.
-        Some(unsafe { LockedFolio::from_raw(page, order, T::SIDE) })
-    }
-
-    /// The page frame of page `index` of the memory, which must be below [`PageMap::pages`].
-    pub(super) fn pfn(self, index: usize) -> Pfn {
-        self.map.region.first_pfn() + index
-    }
-
-    /// The block in use that was used longest ago within `stamps`, with its stamp.
-    pub(crate) fn oldest_block_within(self, stamps: Range<u64>) -> Option<(usize, u64)> {
-        self.map.frames.oldest_within(stamps)
-    }
-
-    /// A stamp newer than those of all blocks.
-    pub(crate) fn newest_stamp(self) -> u64 {
-        self.map.frames.now()
-    }
-
-    /// Notes that a page's block was used just now.
-    pub(crate) fn touch(self, pfn: Pfn) {
-        if let Some(index) = self.map.index(pfn) {
-            self.map.frames.touch(index / BLOCK_PAGES);
-        }
-    }
-
-    /// Number of blocks.
-    pub(crate) fn blocks(self) -> usize {
-        self.map.frames.blocks()
-    }
-
-    /// The pages of a block that something maps. A page that is in use but not mapped is on its way to or from the device, or in
-    /// limbo: its process is gone and a CPU's list has a reference to it. Migrating the latter would follow a stale reverse map.
-    pub(crate) fn mapped_pages_of_block(self, block: usize) -> impl Iterator<Item = usize> + 'a {
-        let frames = &self.map.frames;
-        let end = block.saturating_add(1).saturating_mul(BLOCK_PAGES).min(frames.len());
-        let used = core::iter::successors(frames.next_used(block.saturating_mul(BLOCK_PAGES)), |&index| {
-            frames.next_used(index + 1)
-        });
-        used.take_while(move |&index| index < end).filter(move |&index| self.is_mapped(index))
-    }
-
-    fn is_mapped(self, index: usize) -> bool {
-        // SAFETY: By the type invariants the page is registered.
-        let page = unsafe { bindings::ersatz_pfn_to_page(self.pfn(index)) };
-        // SAFETY: `page` is valid.
-        unsafe { bindings::ersatz_page_is_mapped(page) && !bindings::ersatz_page_is_poisoned(page) }
-    }
-
-    /// Whether one of some pages lost its content.
-    pub(super) fn has_poison(self, pfn: Pfn, pages: usize) -> bool {
-        let Some(first) = self.map.index(pfn) else { return false };
-        self.map.poisoned.load(ordering::Relaxed) > 0
-            && (first..first + pages).filter(|&index| index < self.map.pages()).any(|index| self.map.is_poisoned(index))
-    }
-
-    /// Takes a page out of use for good.
-    fn poison(self, pfn: Pfn) -> Result {
-        let index = self.map.index(pfn).ok_or(EINVAL)?;
-        // SAFETY: By the type invariants the page is registered.
-        let page = unsafe { bindings::ersatz_pfn_to_page(pfn) };
-        // SAFETY: `page` is valid; the flag is set atomically.
-        if unsafe { bindings::ersatz_page_set_poisoned(page) } {
-            return Ok(());
-        }
-        // INVARIANT: From here on a frame that is freed is not marked as free; one that is free already is taken.
-        self.map.poisoned.fetch_add(1, ordering::Relaxed);
-        if self.map.frames.take(index) {
-            return Ok(());
-        }
-        T::memory_failure(self, index)
     }
 }
 

@@ -20,6 +20,7 @@ mod process;
 mod region;
 mod registers;
 mod runner;
+mod statistics;
 mod stuck;
 mod suite;
 mod vram_bar;

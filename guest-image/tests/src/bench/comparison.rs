@@ -4,12 +4,15 @@
 use std::fmt;
 use std::time::Duration;
 
+#[cfg(test)]
+use super::contender::Phases;
 use super::contender::{Contender, Mapping, Times};
 use super::dmirror::{Dmirror, Module};
 use super::median;
 use super::raw_copy::{self, RawRates};
 use crate::device::Device;
 use crate::pattern::PAGE;
+use crate::statistics::Steps;
 
 /// What one size in one mapping gave: the times of ours and of the test driver, one of each a round.
 #[derive(Clone, Debug)]
@@ -67,6 +70,38 @@ impl Case {
         [&self.ersatz, &self.test_hmm]
             .map(|times| self.bytes as f64 / median(times.iter().map(step).collect()).as_secs_f64())
     }
+
+    /// Writes where the time of ours goes, in microseconds for each page: medians of the steps, and what is outside of them.
+    fn write_steps(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        type Way = (&'static str, fn(&Times) -> Duration, fn(&Times) -> Steps);
+        let ways: [Way; 3] = [
+            ("to the device", |times| times.to_device, |times| times.steps.to_device),
+            ("back to system memory", |times| times.to_system, |times| times.steps.to_system),
+            ("back by CPU touch", |times| times.touch, |times| times.steps.touch),
+        ];
+        let pages = (self.bytes / PAGE) as f64;
+        let per_page = |time: Duration| time.as_secs_f64() * 1e6 / pages;
+        writeln!(f, "  us per 4 KiB, ersatz         collect  allocate     map    copy  commit  finalize   other")?;
+        for (name, whole, steps) in ways {
+            let of_step =
+                |index: usize| median(self.ersatz.iter().map(|times| steps(times).named()[index].1).collect());
+            let [collect, allocate, map, copy, commit, finalize] = [0, 1, 2, 3, 4, 5].map(of_step);
+            let sum = collect + allocate + map + copy + commit + finalize;
+            let other = median(self.ersatz.iter().map(whole).collect()).saturating_sub(sum);
+            writeln!(
+                f,
+                "    {name:<24} {:>7.2} {:>9.2} {:>7.2} {:>7.2} {:>7.2} {:>9.2} {:>7.2}",
+                per_page(collect),
+                per_page(allocate),
+                per_page(map),
+                per_page(copy),
+                per_page(commit),
+                per_page(finalize),
+                per_page(other)
+            )?;
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Display for Comparison {
@@ -91,6 +126,7 @@ impl fmt::Display for Comparison {
                     ersatz / engine
                 )?;
             }
+            case.write_steps(f)?;
         }
         writeln!(
             f,
@@ -119,6 +155,10 @@ mod tests {
             read_back: Duration::ZERO,
             to_system: milliseconds(20),
             touch: milliseconds(40),
+            steps: Phases {
+                to_device: Steps { collect: milliseconds(4), copy: milliseconds(1), ..Steps::default() },
+                ..Phases::default()
+            },
         };
         let theirs = Times { to_device: milliseconds(30), read_back: milliseconds(10), ..ours };
         let case = Case { bytes: 1 << 20, mapping: Mapping::Huge, ersatz: vec![ours; 3], test_hmm: vec![theirs; 3] };
@@ -132,5 +172,7 @@ mod tests {
         assert!(words("to the device").ends_with(&["3.00", "0.100"].map(str::to_owned)), "{text}");
         assert!(words("without reading back").ends_with(&["2.00", "0.100"].map(str::to_owned)), "{text}");
         assert!(words("back by CPU touch").ends_with(&["1.00", "0.025"].map(str::to_owned)), "{text}");
+        let steps = text.lines().skip_while(|line| !line.contains("collect")).nth(1).unwrap();
+        assert!(steps.ends_with("15.62      0.00    0.00    3.91    0.00      0.00   19.53"), "{text}");
     }
 }

@@ -10,6 +10,7 @@ use crate::device::Device;
 use crate::pattern::{PAGE, Pattern};
 use crate::proc_fs::{pagemap, smaps_kib};
 use crate::region::{HUGE_PAGE, Region};
+use crate::statistics::{Statistics, Steps};
 
 /// A driver whose migrations are measured.
 #[derive(Debug)]
@@ -40,6 +41,19 @@ pub struct Times {
     pub to_system: Duration,
     /// The CPU's touching each page once, while all are on the device.
     pub touch: Duration,
+    /// What of these our driver spent in each step of its migrations.
+    pub steps: Phases<Steps>,
+}
+
+/// Something for each way that memory moves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phases<T> {
+    /// To the device, by ioctl.
+    pub to_device: T,
+    /// Back, by ioctl.
+    pub to_system: T,
+    /// Back, by CPU touch.
+    pub touch: T,
 }
 
 /// The content of memory: the index of its page in front, the rest all the same. Quick to write and to compare.
@@ -55,13 +69,17 @@ impl Contender {
     pub fn measure(&mut self, pages: usize, mapping: Mapping) -> Times {
         let content = Content::new();
         let region = mapping.region(pages, &content);
+        let before = self.steps();
         let to_device = timed(|| self.migrate_to_device(&region));
+        let to_device_steps = self.steps() - before;
         assert_present(&region, 0);
         let read_back = match self {
             Self::Ersatz(_) => Duration::ZERO,
             Self::TestHmm(device) => timed(|| device.read(region.span())),
         };
+        let before = self.steps();
         let to_system = timed(|| self.migrate_to_system(&region));
+        let to_system_steps = self.steps() - before;
         assert_present(&region, pages);
         content.check(&region);
         drop(region);
@@ -70,14 +88,25 @@ impl Contender {
         let region = mapping.region(pages, &content);
         self.migrate_to_device(&region);
         assert_present(&region, 0);
+        let before = self.steps();
         let touch = timed(|| {
             for index in 0..pages {
                 std::hint::black_box(region.touch(index));
             }
         });
+        let touch_steps = self.steps() - before;
         assert_present(&region, pages);
         content.check(&region);
-        Times { to_device, read_back, to_system, touch }
+        let steps = Phases { to_device: to_device_steps, to_system: to_system_steps, touch: touch_steps };
+        Times { to_device, read_back, to_system, touch, steps }
+    }
+
+    /// How long the steps of all migrations took so far; zero for a driver that does not say.
+    fn steps(&self) -> Steps {
+        match self {
+            Self::Ersatz(_) => Statistics::read().steps(),
+            Self::TestHmm(_) => Steps::default(),
+        }
     }
 
     fn migrate_to_device(&mut self, region: &Region) {
