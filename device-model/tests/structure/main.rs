@@ -16,7 +16,7 @@ const VMM: &str = "vmm/src/lib.rs";
 const GUEST_TESTS: &str = "guest-image/tests/src/main.rs";
 
 /// Every crate of the workspace that has more than a file.
-const CRATES: [&str; 11] = [
+const CRATES: [&str; 12] = [
     ABI,
     DEVICE_MODEL,
     "device-model/testing/src/lib.rs",
@@ -25,6 +25,7 @@ const CRATES: [&str; 11] = [
     GUEST_TESTS,
     "guest-driver/uapi/src/lib.rs",
     "guest-image/src/lib.rs",
+    "guest-image/scenario/src/lib.rs",
     "guest-image/init/src/lib.rs",
     "guest-image/init/src/main.rs",
     "ci/src/main.rs",
