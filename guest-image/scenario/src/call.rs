@@ -187,8 +187,8 @@ pub struct Hold {
     pub point: Point,
     /// At which of the entries that fit, from 1.
     pub nth: u32,
-    /// Only an entry with an argument that is an address in this range.
-    pub address: Option<Range>,
+    /// Only an entry whose argument of this number, from 0, is an address in this range.
+    pub argument: Option<(u8, Range)>,
 }
 
 impl Display for Hold {
@@ -197,7 +197,7 @@ impl Display for Hold {
         if self.nth != 1 {
             write!(f, " nth={}", self.nth)?;
         }
-        self.address.as_ref().map_or(Ok(()), |range| write!(f, " address={range}"))
+        self.argument.as_ref().map_or(Ok(()), |(number, range)| write!(f, " arg{number}={range}"))
     }
 }
 
@@ -412,7 +412,7 @@ impl Call {
                 | Uffd::Wait(range) => vec![range],
                 Uffd::Move { range, from } => vec![range, from],
             },
-            Self::Hold(hold) => hold.address.iter().collect(),
+            Self::Hold(hold) => hold.argument.iter().map(|(_, range)| range).collect(),
             _ => Vec::new(),
         }
     }

@@ -20,5 +20,5 @@ pub mod scenario;
 pub mod symptom;
 
 pub use parse::{ParseError, parse};
-pub use scenario::{Guest, Process, Scenario, Shows, Step, Thread};
+pub use scenario::{Guest, Process, Scenario, Sequence, Shows, Step, Thread};
 pub use symptom::{Aspect, Symptom};

@@ -79,6 +79,8 @@ pub enum StepOutcome {
     Content(Content),
     /// It is not for this ground.
     Skipped,
+    /// The runner could not do it, or what it expects does not hold; why. A finding says so as well.
+    Failed(String),
     /// It began, and its process was over before it ended; or it ended with a hang.
     Unfinished,
 }
@@ -196,6 +198,7 @@ mod tests {
             step(StepOutcome::Signal(7)),
             step(StepOutcome::Content(Content { digest: 1, runs, more: 0 })),
             step(StepOutcome::Skipped),
+            step(StepOutcome::Failed("nothing of that name is mapped".into())),
             step(StepOutcome::Unfinished),
             Entry::Finding { symptom: Symptom::KernelBug, thread: None, line: Some(1), text: "a\nb".into() },
             Entry::Unavailable { scenario: "a14".into(), reason: "no device".into() },

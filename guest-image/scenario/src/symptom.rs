@@ -39,6 +39,16 @@ pub enum Aspect {
     Signal,
 }
 
+impl From<Aspect> for Symptom {
+    fn from(aspect: Aspect) -> Self {
+        match aspect {
+            Aspect::Content => Self::Content,
+            Aspect::Errno => Self::Errno,
+            Aspect::Signal => Self::Signal,
+        }
+    }
+}
+
 /// A word that a set of names does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownName;

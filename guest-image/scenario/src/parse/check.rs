@@ -14,6 +14,8 @@ use crate::scenario::{Process, Scenario, Sequence, Step};
 struct Names<'a> {
     /// Ranges, and the most bytes that each ever has.
     ranges: BTreeMap<&'a str, u64>,
+    /// Ranges that get another size.
+    resized: BTreeSet<&'a str>,
     threads: BTreeMap<&'a str, &'a [Step]>,
     children: BTreeSet<&'a str>,
 }
@@ -40,7 +42,12 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), Trouble> {
 
 impl<'a> Names<'a> {
     fn of(scenario: &'a Scenario) -> Result<Self, Trouble> {
-        let mut names = Self { ranges: BTreeMap::new(), threads: BTreeMap::new(), children: BTreeSet::new() };
+        let mut names = Self {
+            ranges: BTreeMap::new(),
+            resized: BTreeSet::new(),
+            threads: BTreeMap::new(),
+            children: BTreeSet::new(),
+        };
         for thread in &scenario.threads {
             let line = thread.steps.first().map_or(1, |step| step.line);
             if names.threads.insert(&thread.name, &thread.steps).is_some() {
@@ -53,6 +60,7 @@ impl<'a> Names<'a> {
             if let Call::Resize { name, size } = &step.call {
                 if let Some(most) = names.ranges.get_mut(name.as_str()) {
                     *most = (*most).max(*size);
+                    names.resized.insert(name);
                 }
             }
         }
@@ -123,7 +131,9 @@ impl<'a> Names<'a> {
 
     fn check_equal(&self, range: &Range, target: &Range, line: u32) -> Result<(), Trouble> {
         let length = |range: &Range| self.ranges.get(range.name.as_str()).map(|&size| range.within(size).1);
-        if length(range) == length(target) {
+        // How large a range is that gets another size, only the system knows at that moment.
+        let is_resized = |range: &Range| range.part.is_none() && self.resized.contains(range.name.as_str());
+        if length(range) == length(target) || is_resized(range) || is_resized(target) {
             return Ok(());
         }
         let expected = format!("as many bytes as {range}: {}", length(range).map(Size).unwrap_or(Size(0)));

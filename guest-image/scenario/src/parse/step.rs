@@ -196,21 +196,27 @@ fn setting(word: &str) -> Option<String> {
 
 fn hold(words: &mut Words<'_>) -> Result<Hold, Trouble> {
     let point = words.read("a function of the kernel, or device:STEP", point)?;
-    let mut hold = Hold { point, nth: 1, address: None };
+    let mut hold = Hold { point, nth: 1, argument: None };
     for _ in 0..2 {
         let Some(word) = words.next() else { break };
         match word.split_once('=') {
             Some(("nth", _)) => {
                 hold.nth = words.value(word, "a number of 1 to 1000000", |nth| (1..=1_000_000).contains(nth))?
             }
-            Some(("address", value)) => {
+            Some((key, value)) if argument(key).is_some() => {
                 let range = words::range(value);
-                hold.address = Some(range.ok_or_else(|| words.trouble_before("the value does not fit", "a range"))?);
+                let range = range.ok_or_else(|| words.trouble_before("the value does not fit", "a range"))?;
+                hold.argument = argument(key).map(|number| (number, range));
             }
-            _ => return Err(words.trouble_before("that is something else", "nth=N, address=RANGE")),
+            _ => return Err(words.trouble_before("that is something else", "nth=N, argN=RANGE with N of 0 to 5")),
         }
     }
     Ok(hold)
+}
+
+/// The number in `arg0` to `arg5`.
+fn argument(key: &str) -> Option<u8> {
+    key.strip_prefix("arg")?.parse().ok().filter(|&number| number <= 5 && key.len() == 4)
 }
 
 fn point(word: &str) -> Option<Point> {

@@ -50,7 +50,7 @@ pub const VERBS: &[Verb] = &[
     verb("vmwrite", "PROCESS R BYTE", "process_vm_writev(2)"),
     verb("cgroup", "limit SIZE", "limits the memory of the scenario's processes"),
     verb("set", "SETTING VALUE", "writes a setting of /sys/kernel/mm or, as vm.NAME, of /proc/sys/vm"),
-    verb("hold", "FUNCTION|device:STEP [nth=N] [address=R]", "stops the thread's next call there"),
+    verb("hold", "FUNCTION|device:STEP [nth=N] [argN=R]", "stops the thread's next call there"),
     verb("wait", "THREAD held|done", "waits for another thread"),
     verb("resume", "THREAD", "lets a held thread go on"),
     verb("barrier", "NAME", "waits until all threads that name it are there"),
