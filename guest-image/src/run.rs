@@ -30,6 +30,9 @@ pub const WAIT_FOR_RUN: &str = "ersatz_init.run=mailbox";
 /// Where the driver is.
 pub const DRIVER_PATH: &str = "/lib/modules/ersatz.ko";
 
+/// Where the module is that holds tasks at functions of the kernel. Nothing loads it unless it is needed.
+pub const HOLD_MODULE_PATH: &str = "/lib/modules/ersatz_hold.ko";
+
 /// Where the kernel's own test driver of device memory is, in runs that bring it.
 pub const TEST_DRIVER_PATH: &str = "/lib/modules/test_hmm.ko";
 

@@ -10,7 +10,7 @@ use ersatz_guest_image::manifest::{DEBUG_KERNEL, Manifest};
 
 use super::setup::{self, Prerequisites};
 use super::{KernelOption, clone_folder, guest_folder};
-use crate::guest::driver::{self, Flavour};
+use crate::guest::driver::{self, Flavour, Modules};
 use crate::guest::programs::Programs;
 use crate::guest::{initramfs, outer, test_driver};
 use crate::progress::Progress;
@@ -82,8 +82,8 @@ impl<'a> Builder<'a> {
         self.common.log(name)
     }
 
-    /// Builds the driver.
-    pub fn driver(&self, store: &Store, prerequisites: &Prerequisites, flavour: Flavour) -> Result<PathBuf> {
+    /// Builds the driver and the module that holds tasks.
+    pub fn modules(&self, store: &Store, prerequisites: &Prerequisites, flavour: Flavour) -> Result<Modules> {
         let kernel = &prerequisites.kernel;
         driver::build(
             store,
@@ -94,19 +94,19 @@ impl<'a> Builder<'a> {
         )
     }
 
-    /// Builds the driver and packs all that is to be booted.
+    /// Builds the modules and packs all that is to be booted.
     pub fn assemble(&self, prerequisites: Prerequisites, programs: Programs) -> Result<Built> {
         let (packages, kernel) = (&prerequisites.packages, &prerequisites.kernel);
         let store = Store::open(&guest_folder(&self.clone).join(&kernel.name))?;
-        let module = self.driver(&store, &prerequisites, Flavour::Module)?;
+        let built = self.modules(&store, &prerequisites, Flavour::Module)?;
         // The debug kernel has all that tests need built in.
-        let modules = (kernel.name != DEBUG_KERNEL).then_some(packages);
+        let kernel_packages = (kernel.name != DEBUG_KERNEL).then_some(packages);
         let manifest = Manifest {
             release: kernel.release.clone(),
             bz_image: kernel.bz_image.clone(),
             vmlinux: kernel.vmlinux.clone(),
             initramfs: initramfs::build(&store, self.progress, &prerequisites.toolchain, &programs)?,
-            programs: initramfs::build_programs(&store, self.progress, &programs, &module, modules)?,
+            programs: initramfs::build_programs(&store, self.progress, &programs, &built, kernel_packages)?,
             test_driver: test_driver::build(&store, self.progress, &prerequisites.toolchain, kernel)?,
             outer_vmlinux: packages.vmlinux(),
             outer_initramfs: outer::build(&store, self.progress, packages, &programs)?,

@@ -85,7 +85,7 @@ fn kernels(option: &KernelOption) -> Result<Vec<KernelOption>> {
 
 /// Builds the driver under clippy and rustfmt, whose complaints are errors.
 fn check_driver(builder: &Builder<'_>, built: &Built) -> Tally {
-    let clean = builder.driver(&built.store, &built.prerequisites, Flavour::Checked);
+    let clean = builder.modules(&built.store, &built.prerequisites, Flavour::Checked);
     if let Err(error) = &clean {
         builder.progress().say(&format!("FAILED: {error:#}"));
     }

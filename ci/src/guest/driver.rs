@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The driver, built as an external module against a prepared kernel tree.
+//! The driver and the module that holds tasks, built as external modules against a prepared kernel tree.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,9 +23,14 @@ make -C /mnt/linux M=/mnt/clone/guest-driver MO=/mnt/build "KERNELRELEASE=$relea
     "-j$jobs" "$@" modules
 "#;
 
-/// Goes after [`MAKE`] where the driver is to be loaded: nine tenths of the module's file are debug information, all of which a
-/// guest would have to read. The file with it stays where the driver is built.
-const STRIP: &str = "x86_64-linux-gnu-strip --strip-debug -o /mnt/build/stripped.ko /mnt/build/ersatz.ko\n";
+/// Goes after [`MAKE`] where the modules are to be loaded: nine tenths of a module's file are debug information, all of which a
+/// guest would have to read. The files with it stay where they are built.
+const STRIP: &str = r#"
+mkdir -p /mnt/build/stripped
+for module in ersatz.ko hold/ersatz_hold.ko; do
+    x86_64-linux-gnu-strip --strip-debug -o "/mnt/build/stripped/${module##*/}" "/mnt/build/$module"
+done
+"#;
 
 /// Goes before [`MAKE`] where the driver is checked: by the toolchain's rustfmt, as the kernel's own build does it.
 const CHECK_FORMAT: &str = "make -C /mnt/clone/guest-driver rustfmtcheck\n";
@@ -33,10 +38,11 @@ const CHECK_FORMAT: &str = "make -C /mnt/clone/guest-driver rustfmtcheck\n";
 /// Folders of the clone that the driver is compiled from.
 const SOURCES: &[&str] = &["guest-driver", "device-model/abi/src"];
 
-/// The name of the module's file.
-const MODULE: &str = "ersatz.ko";
-/// The name of the module's file without debug information, where it is built.
-const STRIPPED: &str = "stripped.ko";
+/// The names of the modules' files, and the folders they are built in.
+const DRIVER: (&str, &str) = ("ersatz.ko", "");
+const HOLD: (&str, &str) = ("ersatz_hold.ko", "hold");
+/// The folder of the files without debug information, where they are built.
+const STRIPPED: &str = "stripped";
 
 /// How the driver is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,14 +53,23 @@ pub enum Flavour {
     Checked,
 }
 
-/// Builds the driver, in the store of the clone, and returns the module's file.
+/// The files of the modules.
+#[derive(Clone, Debug)]
+pub struct Modules {
+    /// The driver.
+    pub driver: PathBuf,
+    /// The module that holds tasks at functions of the kernel.
+    pub hold: PathBuf,
+}
+
+/// Builds the modules, in the store of the clone.
 pub fn build(
     store: &Store,
     progress: &Progress,
     (clone, toolchain): (&Path, &Toolchain),
     (release, tree): (&str, &KernelTree),
     flavour: Flavour,
-) -> Result<PathBuf> {
+) -> Result<Modules> {
     let environment = tree.compiler.environment();
     let (name, title, script, settings): (_, _, _, &[&str]) = match flavour {
         Flavour::Module => ("driver", "driver", format!("{environment}{MAKE}{STRIP}"), &[]),
@@ -92,11 +107,14 @@ pub fn build(
             namespace::remove_tree(&build)?;
             bail!("the driver does not build without warnings: {warning}");
         }
-        let built = if flavour == Flavour::Module { STRIPPED } else { MODULE };
-        fs::copy(build.join(built), work.folder.join(MODULE)).context("the build left no module")?;
+        for (name, folder) in [DRIVER, HOLD] {
+            let folder = if flavour == Flavour::Module { STRIPPED } else { folder };
+            fs::copy(build.join(folder).join(name), work.folder.join(name))
+                .with_context(|| format!("the build left no {name}"))?;
+        }
         Ok(())
     })?;
-    Ok(result.join(MODULE))
+    Ok(Modules { driver: result.join(DRIVER.0), hold: result.join(HOLD.0) })
 }
 
 /// Whether the compiler, clippy or modpost complains in this line of their log.

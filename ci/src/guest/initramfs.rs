@@ -8,8 +8,9 @@ use std::process::Command;
 
 use anyhow::Result;
 use ersatz_guest_image::initramfs::Archive;
-use ersatz_guest_image::run::{DRIVER_PATH, SWAP_MODULES, SWAP_MODULES_FOLDER, TESTS_PATH};
+use ersatz_guest_image::run::{DRIVER_PATH, HOLD_MODULE_PATH, SWAP_MODULES, SWAP_MODULES_FOLDER, TESTS_PATH};
 
+use super::driver::Modules;
 use super::modules;
 use super::programs::Programs;
 use crate::fingerprint::Inputs;
@@ -52,20 +53,21 @@ pub fn build(store: &Store, progress: &Progress, toolchain: &Toolchain, programs
     Ok(folder.join(ARCHIVE))
 }
 
-/// Packs the driver, the tests and what these need of a kernel's packages, unless it is built into the kernel. Returns the archive's path.
+/// Packs the modules, the tests and what these need of a kernel's packages, unless it is built into the kernel. Returns the archive's path.
 pub fn build_programs(
     store: &Store,
     progress: &Progress,
     programs: &Programs,
-    driver: &Path,
+    built: &Modules,
     packages: Option<&KernelPackages>,
 ) -> Result<PathBuf> {
     let tests = programs.tests();
-    let files: [Entry<'_>; 2] = [(TESTS_PATH, 0o755, &tests), (DRIVER_PATH, 0o644, driver)];
+    let files: [Entry<'_>; 3] =
+        [(TESTS_PATH, 0o755, &tests), (DRIVER_PATH, 0o644, &built.driver), (HOLD_MODULE_PATH, 0o644, &built.hold)];
     let step = Step {
         store,
         name: "programs".to_owned(),
-        title: "archive of driver and tests",
+        title: "archive of modules and tests",
         inputs: packages
             .iter()
             .fold(inputs("programs", &files)?.text(&SWAP_MODULES.join(" ")), |inputs, packages| {

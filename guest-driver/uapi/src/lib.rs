@@ -9,7 +9,11 @@
 //! Errors common to all: `EINVAL` for a range that is empty, unaligned or wraps, or for a flag that is not defined;
 //! `EFAULT` for a pointer that does not lead to memory; `ENODEV` once the device is unbound or gone; `EIO` if the
 //! device reported an error; `EINTR` if a signal came first.
+//!
+//! [`hold`] is the contract of another module, `ersatz_hold`, for `/dev/ersatz_hold`.
 #![cfg_attr(not(MODULE), no_std)]
+
+pub mod hold;
 
 /// The letter of all Ersatz ioctls.
 pub const IOC_MAGIC: u8 = 0xe5;

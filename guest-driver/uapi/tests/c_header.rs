@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note OR Apache-2.0 OR BSD-3-Clause
-//! `ersatz.h` and the crate say the same: a C compiler and rustc each state numbers, sizes and offsets.
+//! `ersatz.h`, `ersatz_hold.h` and the crate say the same: a C compiler and rustc each state numbers, sizes and offsets.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -8,7 +8,8 @@ use std::mem::{offset_of, size_of};
 use std::path::PathBuf;
 use std::process::Command;
 
-use ersatz_uapi as uapi;
+use ersatz_uapi::hold::{self, Arm, Cancel, Query, Resume, Wait};
+use ersatz_uapi::{self as uapi, Counters, Digest, Evict, Info, Mark, Migrate, Residency};
 
 /// What the Rust side says, by the C expression for the same. Sizes of structures are checked to be the sum of their
 /// fields' sizes: the driver copies them to user space whole, padding would leak.
@@ -16,14 +17,14 @@ fn rust_side() -> BTreeMap<String, u64> {
     let mut facts = BTreeMap::new();
     macro_rules! structure {
         ($name:ident, $c:literal: $($field:ident: $type:ty),*) => {
-            facts.insert(concat!("sizeof(struct ", $c, ")").to_owned(), size_of::<uapi::$name>() as u64);
+            facts.insert(concat!("sizeof(struct ", $c, ")").to_owned(), size_of::<$name>() as u64);
             $(facts.insert(
                 concat!("offsetof(struct ", $c, ", ", stringify!($field), ")").to_owned(),
-                offset_of!(uapi::$name, $field) as u64,
+                offset_of!($name, $field) as u64,
             );)*
-            assert_eq!(size_of::<uapi::$name>(), 0 $(+ size_of::<$type>())*, "padding in {}", stringify!($name));
+            assert_eq!(size_of::<$name>(), 0 $(+ size_of::<$type>())*, "padding in {}", $c);
             // All fields are named here, with their types.
-            let uapi::$name { $($field),* } = uapi::$name::default();
+            let $name { $($field),* } = Default::default();
             $(let _: $type = $field;)*
         };
     }
@@ -35,6 +36,13 @@ fn rust_side() -> BTreeMap<String, u64> {
     structure!(Counters, "ersatz_counters": values: [u64; 64]);
     structure!(Evict, "ersatz_evict": moved: u64, left: u64);
     structure!(Mark, "ersatz_mark": value: u64);
+    structure!(Arm, "ersatz_hold_arm": function: [u8; hold::NAME_SIZE], task_kind: u32, task: u32, nth: u32,
+        deadline_ms: u32, condition_kind: u32, argument: u32, offset: u64, minimum: u64, maximum: u64, id: u32, reserved: u32);
+    structure!(Wait, "ersatz_hold_wait": id: u32, timeout_ms: u32, state: u32, reserved: u32);
+    structure!(Resume, "ersatz_hold_resume": id: u32, reserved: u32);
+    structure!(Cancel, "ersatz_hold_cancel": id: u32, reserved: u32);
+    structure!(Query, "ersatz_hold_query": id: u32, state: u32, hits: u64, unholdable: u64, held_at_ns: u64,
+        released_at_ns: u64, task: u32, reserved: u32);
     for (name, value) in [
         ("ERSATZ_IOC_MAGIC", u64::from(uapi::IOC_MAGIC)),
         ("ERSATZ_IOC_INFO", uapi::IOC_INFO.into()),
@@ -52,17 +60,37 @@ fn rust_side() -> BTreeMap<String, u64> {
         ("ERSATZ_PAGE_SYSTEM", uapi::PageState::System as u64),
         ("ERSATZ_PAGE_DEVICE", uapi::PageState::Device as u64),
         ("ERSATZ_PAGE_SWAPPED", uapi::PageState::Swapped as u64),
+        ("ERSATZ_HOLD_IOC_ARM", hold::IOC_ARM.into()),
+        ("ERSATZ_HOLD_IOC_WAIT", hold::IOC_WAIT.into()),
+        ("ERSATZ_HOLD_IOC_RESUME", hold::IOC_RESUME.into()),
+        ("ERSATZ_HOLD_IOC_CANCEL", hold::IOC_CANCEL.into()),
+        ("ERSATZ_HOLD_IOC_QUERY", hold::IOC_QUERY.into()),
+        ("ERSATZ_HOLD_NAME_SIZE", hold::NAME_SIZE as u64),
+        ("ERSATZ_HOLD_MAX_HOLDS", hold::MAX_HOLDS as u64),
+        ("ERSATZ_HOLD_MAX_DEADLINE_MS", hold::MAX_DEADLINE_MS.into()),
+        ("ERSATZ_HOLD_ARGUMENTS", hold::ARGUMENTS.into()),
+        ("ERSATZ_HOLD_TASK_ANY", hold::TaskKind::Any as u64),
+        ("ERSATZ_HOLD_TASK_THREAD", hold::TaskKind::Thread as u64),
+        ("ERSATZ_HOLD_TASK_PROCESS", hold::TaskKind::Process as u64),
+        ("ERSATZ_HOLD_CONDITION_NONE", hold::ConditionKind::None as u64),
+        ("ERSATZ_HOLD_CONDITION_ARGUMENT", hold::ConditionKind::Argument as u64),
+        ("ERSATZ_HOLD_CONDITION_FIELD", hold::ConditionKind::Field as u64),
+        ("ERSATZ_HOLD_ARMED", hold::State::Armed as u64),
+        ("ERSATZ_HOLD_HELD", hold::State::Held as u64),
+        ("ERSATZ_HOLD_RESUMED", hold::State::Resumed as u64),
+        ("ERSATZ_HOLD_EXPIRED", hold::State::Expired as u64),
+        ("ERSATZ_HOLD_CANCELLED", hold::State::Cancelled as u64),
     ] {
         facts.insert(name.to_owned(), value);
     }
     facts
 }
 
-/// Has a C compiler say what these expressions are with `ersatz.h`.
+/// Has a C compiler say what these expressions are with the headers.
 fn c_side<'a>(expressions: impl Iterator<Item = &'a String>) -> BTreeMap<String, u64> {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let (source, program) = (folder.join("c_header.c"), folder.join("c_header"));
-    let mut text = String::from("#include <stddef.h>\n#include <stdio.h>\n#include \"ersatz.h\"\nint main(void) {\n");
+    let mut text = String::from("#include <stddef.h>\n#include <stdio.h>\n#include \"ersatz.h\"\n#include \"ersatz_hold.h\"\nint main(void) {\n");
     for expression in expressions {
         text += &format!("printf(\"%llu {expression}\\n\", (unsigned long long)({expression}));\n");
     }
@@ -74,7 +102,7 @@ fn c_side<'a>(expressions: impl Iterator<Item = &'a String>) -> BTreeMap<String,
         .args([&program, &source])
         .status()
         .unwrap_or_else(|error| panic!("cannot start the C compiler {compiler:?} ($CC, or cc): {error}"));
-    assert!(status.success(), "the header does not compile");
+    assert!(status.success(), "the headers do not compile");
     let output = Command::new(&program).output().unwrap();
     let output = String::from_utf8(output.stdout).unwrap();
     output
@@ -86,9 +114,9 @@ fn c_side<'a>(expressions: impl Iterator<Item = &'a String>) -> BTreeMap<String,
         .collect()
 }
 
-/// The names that the header defines, without their values.
+/// The names that the headers define, without their values.
 fn c_names() -> Vec<String> {
-    let header = include_str!("../ersatz.h");
+    let header = concat!(include_str!("../ersatz.h"), include_str!("../ersatz_hold.h"));
     let macros = header.lines().filter_map(|line| line.strip_prefix("#define ERSATZ_"));
     let macros = macros.filter_map(|line| line.split_once(' ')).map(|(name, _)| format!("ERSATZ_{name}"));
     let structures = header.lines().filter_map(|line| line.strip_prefix("struct ")?.strip_suffix(" {"));
@@ -96,17 +124,17 @@ fn c_names() -> Vec<String> {
 }
 
 #[test]
-fn the_header_says_what_the_crate_says() {
+fn the_headers_say_what_the_crate_says() {
     let rust = rust_side();
     assert_eq!(c_side(rust.keys()), rust);
 }
 
 #[test]
-fn nothing_in_the_header_goes_unchecked() {
+fn nothing_in_the_headers_goes_unchecked() {
     let rust = rust_side();
     let names = c_names();
-    assert!(names.len() > 20, "only {names:?} were found in the header");
+    assert!(names.len() > 20, "only {names:?} were found in the headers");
     for name in names {
-        assert!(rust.contains_key(&name), "{name} is in ersatz.h but not compared with the crate");
+        assert!(rust.contains_key(&name), "{name} is in a header but not compared with the crate");
     }
 }

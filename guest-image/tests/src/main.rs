@@ -5,7 +5,8 @@
 //! [`suite`] says what a test is and [`cases`] holds them, a file a topic; [`runner`] runs each in a process of its own and
 //! [`ktap`] reports. The rest is what tests are made of: [`device`] (the ioctls and the counters), [`region`] (memory),
 //! [`pattern`] (its content), [`process`] (forks and events), [`proc_fs`] and [`bus`] (the kernel's view), and for those tests that
-//! take the driver off the device and program it themselves, [`direct`]. [`mod@bench`] measures instead of testing.
+//! take the driver off the device and program it themselves, [`direct`]; [`hold`] stops tasks inside the kernel, [`points`] says where that is
+//! useful. [`mod@bench`] measures instead of testing.
 
 mod bench;
 mod bus;
@@ -13,8 +14,10 @@ mod cases;
 mod config_space;
 mod device;
 mod direct;
+mod hold;
 mod ktap;
 mod pattern;
+mod points;
 mod proc_fs;
 mod process;
 mod region;

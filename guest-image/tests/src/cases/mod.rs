@@ -13,6 +13,7 @@ mod fixture;
 mod folio;
 mod folios;
 mod fork;
+mod hold;
 mod holes;
 mod huge;
 mod ksm;
@@ -94,6 +95,7 @@ const TOPICS: &[&[Test]] = &[
     limbo::TESTS,
     swap::TESTS,
     museum::TESTS,
+    hold::TESTS,
     random::TESTS,
     devices::TESTS,
     poison::TESTS,
