@@ -105,11 +105,16 @@ impl Runner {
         }
         let surroundings = Surroundings::keep(scenario);
         for attempt in 0..self.options.attempts {
-            if let Err(errno) = self.attempt(scenario, attempt) {
+            let hung = self.attempt(scenario, attempt).unwrap_or_else(|errno| {
                 let text = format!("the runner cannot start a process: {errno}");
                 self.reporter.find(Symptom::Order, None, None, text);
-            }
+                true
+            });
             self.reporter.tell(&Entry::End { scenario: scenario.name.clone(), attempt });
+            if hung {
+                // What hangs in the kernel would be in the way of the next.
+                break;
+            }
         }
         drop(surroundings);
         let (major, minor) = crate::proc_fs::kernel_version();
@@ -135,16 +140,18 @@ impl Runner {
         Ok(())
     }
 
-    fn attempt(&mut self, scenario: &Scenario, attempt: u32) -> Result<(), Errno> {
+    /// Makes an attempt; true if something in it hung.
+    fn attempt(&mut self, scenario: &Scenario, attempt: u32) -> Result<bool, Errno> {
         let gpu = if self.options.only_plain { None } else { Some(self.on_gpu(scenario, attempt)?) };
-        let plain = self.on_ground(scenario, Ground::Plain, attempt, 0)?;
-        // Findings about what does not end say enough.
-        if let Some(gpu) = gpu.filter(|gpu| !gpu.hung && !plain.hung) {
-            for finding in trial::compare(scenario, &gpu, &plain) {
-                self.reporter.tell(&finding);
-            }
+        if gpu.as_ref().is_some_and(|gpu| gpu.hung) {
+            // That is finding enough, and plain memory may be the next to hang.
+            return Ok(true);
         }
-        Ok(())
+        let plain = self.on_ground(scenario, Ground::Plain, attempt, 0)?;
+        for finding in gpu.iter().filter(|_| !plain.hung).flat_map(|gpu| trial::compare(scenario, gpu, &plain)) {
+            self.reporter.tell(&finding);
+        }
+        Ok(plain.hung)
     }
 
     fn on_gpu(&mut self, scenario: &Scenario, attempt: u32) -> Result<Trial, Errno> {

@@ -2,6 +2,7 @@
 //! Something to swap to.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::process::Command;
 
@@ -22,42 +23,50 @@ impl SwapDisk {
     ///
     /// If the guest has no such disk or the kernel refuses it.
     pub fn on() -> Self {
+        Self::try_on().unwrap_or_else(|error| panic!("no swap: {error}"))
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    ///
+    /// If the guest has no such disk or the kernel refuses it.
+    pub fn try_on() -> io::Result<Self> {
         if !Path::new(ZRAM).exists() {
-            load_modules();
+            load_modules()?;
         }
-        std::fs::write("/sys/block/zram0/reset", "1").expect("a fresh zram0");
-        std::fs::write("/sys/block/zram0/disksize", "32M").expect("the size of zram0");
-        run("mkswap");
-        run("swapon");
-        Self(())
+        std::fs::write("/sys/block/zram0/reset", "1")?;
+        std::fs::write("/sys/block/zram0/disksize", "32M")?;
+        run("mkswap")?;
+        run("swapon")?;
+        Ok(Self(()))
     }
 }
 
 impl Drop for SwapDisk {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            run("swapoff");
+            run("swapoff").unwrap_or_else(|error| panic!("{error}"));
         }
     }
 }
 
 /// Runs a program on the disk.
-fn run(program: &str) {
-    let status = Command::new(program).arg(ZRAM).status().unwrap_or_else(|error| panic!("{program}: {error}"));
-    assert!(status.success(), "{program} {ZRAM}: {status}");
+fn run(program: &str) -> io::Result<()> {
+    let status = Command::new(program).arg(ZRAM).status()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other(format!("{program} {ZRAM}: {status}"))) }
 }
 
-fn load_modules() {
-    let mut modules: Vec<_> = std::fs::read_dir(SWAP_MODULES_FOLDER)
-        .unwrap_or_else(|error| panic!("{SWAP_MODULES_FOLDER}: {error}"))
-        .map(|entry| entry.expect("an entry of a folder").path())
-        .collect();
+fn load_modules() -> io::Result<()> {
+    let mut modules = std::fs::read_dir(SWAP_MODULES_FOLDER)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<io::Result<Vec<_>>>()?;
     modules.sort();
     for module in modules {
-        let file = File::open(&module).expect("a module");
-        match finit_module(file, c"", ModuleInitFlags::empty()) {
+        match finit_module(File::open(&module)?, c"", ModuleInitFlags::empty()) {
             Ok(()) | Err(Errno::EEXIST) => {}
-            Err(error) => panic!("cannot load {}: {error}", module.display()),
+            Err(error) => return Err(error.into()),
         }
     }
+    Ok(())
 }

@@ -18,7 +18,8 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// Remembers what the scenario's steps change; gives the guest something to swap to if they swap.
+    /// Remembers what the scenario's steps change; gives the guest something to swap to if they swap
+    /// and it can: without, such steps fail.
     pub fn keep(scenario: &Scenario) -> Self {
         let calls = || scenario.sequences().flat_map(|sequence| sequence.steps).map(|step| &step.call);
         let mut settings = Vec::new();
@@ -41,7 +42,7 @@ impl Surroundings {
             Call::Madvise { advice, .. } => advice.name() == "pageout",
             _ => false,
         };
-        Self { settings, _swap: calls().any(swaps).then(SwapDisk::on) }
+        Self { settings, _swap: calls().any(swaps).then(SwapDisk::try_on).and_then(Result::ok) }
     }
 }
 
