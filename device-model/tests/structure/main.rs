@@ -27,6 +27,7 @@ const CRATES: [&str; 12] = [
     GUEST_TESTS,
     "guest-driver/uapi/src/lib.rs",
     "guest-image/src/lib.rs",
+    "guest-image/scenario/src/lib.rs",
     "guest-image/init/src/lib.rs",
     "guest-image/init/src/main.rs",
     "ci/src/main.rs",

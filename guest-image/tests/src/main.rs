@@ -6,7 +6,7 @@
 //! [`ktap`] reports. The rest is what tests are made of: [`device`] (the ioctls and the counters), [`region`] (memory),
 //! [`pattern`] (its content), [`process`] (forks and events), [`proc_fs`] and [`bus`] (the kernel's view), and for those tests that
 //! take the driver off the device and program it themselves, [`direct`]; [`hold`] stops tasks inside the kernel, [`points`] says where that is
-//! useful. [`mod@bench`] measures instead of testing.
+//! useful. [`mod@bench`] measures instead of testing, and [`mod@scenario`] tries scenarios.
 
 mod bench;
 mod bus;
@@ -23,12 +23,15 @@ mod process;
 mod region;
 mod registers;
 mod runner;
+mod scenario;
 mod statistics;
 mod stuck;
 mod suite;
+mod swap_disk;
 mod vram_bar;
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -62,10 +65,16 @@ struct Arguments {
     #[arg(long, value_name = "MIB[,MIB...]", value_delimiter = ',', conflicts_with_all = ["list", "filters", "bench"],
         value_parser = clap::value_parser!(u32).range(2..=1024))]
     compare: Vec<u32>,
+    /// Try the scenario in this file instead of running tests, and print a report of JSON lines; may be given more than once
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["list", "filters", "bench", "compare"])]
+    scenario: Vec<PathBuf>,
+    /// Do the steps of scenarios on plain memory only, which needs no device
+    #[arg(long, requires = "scenario")]
+    plain: bool,
     /// How many rounds of --compare count
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-    /// Run the whole list so many times
+    /// Run the whole list, or try each scenario, so many times
     #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
     /// Seconds a test may usually take; some may take a multiple
@@ -90,6 +99,10 @@ fn main() -> ExitCode {
     if !arguments.compare.is_empty() {
         println!("{}", bench::comparison::run(&arguments.compare, arguments.rounds));
         return ExitCode::SUCCESS;
+    }
+    if !arguments.scenario.is_empty() {
+        let options = scenario::Options { attempts: arguments.repeat, only_plain: arguments.plain };
+        return ExitCode::from(scenario::run(&arguments.scenario, options));
     }
     let selected: Vec<&Test> =
         cases::all().filter(|test| is_selected(test, &arguments.filters, arguments.exact)).collect();

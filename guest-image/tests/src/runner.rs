@@ -171,7 +171,7 @@ fn settle(free: u64) -> Result<Idle, RunError> {
 
 /// Has the kernel give up the references in its lists of pages for each CPU. A coherent page that was locked when it was
 /// unmapped stays in one of them until that CPU has something else to put there, which an idle one never has.
-fn drain_page_lists() {
+pub fn drain_page_lists() {
     // Dropping the page cache begins with that. Without it there is only longer to wait.
     let _ = std::fs::write("/proc/sys/vm/drop_caches", "1");
 }

@@ -1,15 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Pages that are swapped out are neither holes nor pages: they are reported as such and stay where they are.
 
-use std::fs::File;
 use std::ops::Deref;
-use std::path::Path;
-use std::process::Command;
 
-use ersatz_guest_image::run::SWAP_MODULES_FOLDER;
 use ersatz_uapi::{Direction, PageState, Residency};
-use nix::errno::Errno;
-use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::sys::mman::MmapAdvise;
 
 use super::fixture::send;
@@ -19,6 +13,7 @@ use crate::pattern::Pattern;
 use crate::process::Child;
 use crate::region::Region;
 use crate::suite::test_list;
+use crate::swap_disk::SwapDisk;
 
 test_list! { "swap":
     swapped_pages_are_reported;
@@ -31,58 +26,11 @@ test_list! { "swap":
 /// Pages that a test swaps out.
 const PAGES: usize = 32;
 
-const ZRAM: &str = "/dev/zram0";
-
-/// A compressed disk in memory that the guest swaps to, until this is dropped: tests that follow have nothing to swap to.
-struct Swap(());
-
-impl Swap {
-    fn on() -> Self {
-        if !Path::new(ZRAM).exists() {
-            load_modules();
-        }
-        std::fs::write("/sys/block/zram0/reset", "1").expect("a fresh zram0");
-        std::fs::write("/sys/block/zram0/disksize", "32M").expect("the size of zram0");
-        run("mkswap");
-        run("swapon");
-        Self(())
-    }
-}
-
-impl Drop for Swap {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            run("swapoff");
-        }
-    }
-}
-
-/// Runs a program on the disk.
-fn run(program: &str) {
-    let status = Command::new(program).arg(ZRAM).status().unwrap_or_else(|error| panic!("{program}: {error}"));
-    assert!(status.success(), "{program} {ZRAM}: {status}");
-}
-
-fn load_modules() {
-    let mut modules: Vec<_> = std::fs::read_dir(SWAP_MODULES_FOLDER)
-        .unwrap_or_else(|error| panic!("{SWAP_MODULES_FOLDER}: {error}"))
-        .map(|entry| entry.expect("an entry of a folder").path())
-        .collect();
-    modules.sort();
-    for module in modules {
-        let file = File::open(&module).expect("a module");
-        match finit_module(file, c"", ModuleInitFlags::empty()) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(error) => panic!("cannot load {}: {error}", module.display()),
-        }
-    }
-}
-
 /// Memory that is swapped out, with content.
 struct Swapped {
     // In the order in which they must go.
     region: Region,
-    _swap: Swap,
+    _swap: SwapDisk,
 }
 
 impl Deref for Swapped {
@@ -94,7 +42,7 @@ impl Deref for Swapped {
 }
 
 fn swapped(pattern: Pattern) -> Swapped {
-    let swap = Swap::on();
+    let swap = SwapDisk::on();
     let region = Region::new(PAGES);
     region.advise(0..PAGES, MmapAdvise::MADV_NOHUGEPAGE).expect("MADV_NOHUGEPAGE");
     region.fill(pattern);

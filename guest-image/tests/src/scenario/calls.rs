@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What each step does.
+
+mod access;
+mod cross_process;
+mod device;
+mod mapping;
+mod order;
+mod page_table;
+mod processes;
+mod reclaim;
+mod userfault;
+
+use ersatz_scenario::call::Call;
+use ersatz_scenario::report::{Ground, StepOutcome};
+
+use super::context::{Context, Done};
+
+pub use reclaim::{CGROUP, setting_file};
+
+/// What a thread remembers from step to step.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// For each sequence, how often this thread has waited until it was held.
+    pub waits: Vec<u32>,
+}
+
+/// Performs a call. Holds are not calls, and forks have a function of their own.
+pub fn perform(context: &Context<'_>, call: &Call, memory: &mut Memory) -> Done {
+    if call.is_for_device() && context.ground == Ground::Plain {
+        return Ok(StepOutcome::Skipped);
+    }
+    match call {
+        Call::Map { name, size, options } => mapping::map(context, name, *size, options),
+        Call::Munmap(range) => mapping::unmap(context.ranges.place(range)?),
+        Call::Madvise { range, advice } => mapping::advise(context.ranges.place(range)?, *advice),
+        Call::Mprotect { range, protection } => mapping::protect(context.ranges.place(range)?, *protection),
+        Call::MremapOnto { range, target, keep } => {
+            mapping::move_onto(context.ranges.place(range)?, context.ranges.place(target)?, *keep)
+        }
+        Call::Resize { name, size } => mapping::resize(context, name, *size),
+        Call::Mlock { range, on_fault } => mapping::lock(context.ranges.place(range)?, *on_fault),
+        Call::Munlock(range) => mapping::unlock(context.ranges.place(range)?),
+        Call::Fill { range, byte } => access::fill(context.ranges.place(range)?, *byte),
+        Call::Write { range, byte } => access::write(context.ranges.place(range)?, *byte),
+        Call::Read(range) => access::read(context.ranges.place(range)?),
+        Call::Touch(range) => access::touch(context.ranges.place(range)?),
+        Call::Migrate { range, direction, all } => device::migrate(context, range, *direction, *all),
+        Call::Evict => device::evict(context),
+        Call::Expect(expectation) => device::expect(context, expectation),
+        Call::Pagemap { range, bit } => page_table::pagemap(context.ranges.place(range)?, *bit),
+        Call::ClearSoftDirty => page_table::clear_soft_dirty(),
+        Call::Exit => processes::exit(),
+        Call::Kill(child) => processes::kill(context, child),
+        Call::Join(child) => processes::join(context, child),
+        Call::Uffd(uffd) => userfault::perform(context, uffd),
+        Call::KsmMerge(range) => reclaim::merge(context.ranges.place(range)?),
+        Call::KsmScan => reclaim::scan(),
+        Call::SwapOut(range) => reclaim::swap_out(context.ranges.place(range)?),
+        Call::Compact => reclaim::compact(),
+        Call::Cgroup { limit } => reclaim::limit_memory(*limit),
+        Call::Set { setting, value } => reclaim::set(setting, value),
+        Call::Vmread { process, range } => cross_process::read(context, process, range),
+        Call::Vmwrite { process, range, byte } => cross_process::write(context, process, range, *byte),
+        Call::Wait { thread, awaited } => order::wait(context, thread, *awaited, memory),
+        Call::Resume(thread) => order::resume(context, thread),
+        Call::Barrier(name) => order::barrier(context, name),
+        Call::Sleep(time) => order::sleep_for(*time),
+        Call::Fork(_) | Call::Hold(_) => Err(String::from("the thread itself does that").into()),
+    }
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Memory of another process: process_vm_readv(2) and process_vm_writev(2).
+
+use std::io::{IoSlice, IoSliceMut};
+
+use ersatz_scenario::range::Range;
+use ersatz_scenario::report::StepOutcome;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
+use nix::unistd::{Pid, getppid};
+
+use super::processes::pid;
+use crate::pattern::PAGE;
+use crate::scenario::content::Reader;
+use crate::scenario::context::{Context, Done, Failure, done};
+
+fn target(context: &Context<'_>, process: &str) -> Result<Pid, Failure> {
+    if process == "parent" { Ok(getppid()) } else { pid(context, process) }
+}
+
+fn remote(address: u64, page: usize) -> [RemoteIoVec; 1] {
+    [RemoteIoVec { base: address as usize + page * PAGE, len: PAGE }]
+}
+
+/// A forked process has its ranges where its parent had them.
+pub fn read(context: &Context<'_>, process: &str, range: &Range) -> Done {
+    let (pid, place) = (target(context, process)?, context.ranges.place(range)?);
+    let (mut reader, mut page) = (Reader::default(), [0; PAGE]);
+    for index in 0..place.pages() {
+        process_vm_readv(pid, &mut [IoSliceMut::new(&mut page)], &remote(place.span().address, index))?;
+        reader.page(&page);
+    }
+    Ok(StepOutcome::Content(reader.finish()))
+}
+
+pub fn write(context: &Context<'_>, process: &str, range: &Range, byte: u8) -> Done {
+    let (pid, place) = (target(context, process)?, context.ranges.place(range)?);
+    for index in 0..place.pages() {
+        process_vm_writev(pid, &[IoSlice::new(&[byte; PAGE])], &remote(place.span().address, index))?;
+    }
+    done()
+}

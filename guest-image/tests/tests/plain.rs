@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The runner of scenarios on plain memory, which needs no device and no guest.
+
+use std::process::Command;
+
+use ersatz_scenario::Symptom;
+use ersatz_scenario::report::{Entry, PageContent, StepOutcome};
+
+/// Tries a scenario and returns the exit status and the report.
+fn run(name: &str, text: &str) -> (Option<i32>, Vec<Entry>) {
+    let path = std::env::temp_dir().join(format!("{name}-{}.scenario", std::process::id()));
+    std::fs::write(&path, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ersatz-guest-tests"));
+    let output = command.args(["--plain", "--scenario"]).arg(&path).output().unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let entries = text.lines().map(|line| Entry::from_line(line).expect("an entry").unwrap());
+    (output.status.code(), entries.collect())
+}
+
+/// What came of the step in a line.
+fn outcome(entries: &[Entry], wanted: u32) -> StepOutcome {
+    let found = entries.iter().find_map(|entry| match entry {
+        Entry::Step { line, outcome, .. } if *line == wanted => Some(outcome.clone()),
+        _ => None,
+    });
+    found.unwrap_or_else(|| panic!("line {wanted} was not done: {entries:#?}"))
+}
+
+/// The bytes of the pages that the step in a line read.
+fn pages(entries: &[Entry], line: u32) -> Vec<(u32, u8)> {
+    let StepOutcome::Content(content) = outcome(entries, line) else { panic!("line {line} reads nothing") };
+    let runs = content.runs.iter().map(|run| match run.content {
+        PageContent::Byte(byte) => (run.pages, byte),
+        PageContent::Digest(digest) => panic!("line {line} reads {digest:#x}"),
+    });
+    runs.collect()
+}
+
+/// The time at which the step in a line began, and ended.
+fn times(entries: &[Entry], wanted: u32) -> (u64, u64) {
+    let found = entries.iter().find_map(|entry| match entry {
+        Entry::Step { line, began_ns, ended_ns, .. } if *line == wanted => Some((*began_ns, *ended_ns)),
+        _ => None,
+    });
+    found.unwrap_or_else(|| panic!("line {wanted} was not done"))
+}
+
+fn done() -> StepOutcome {
+    StepOutcome::Done { detail: None }
+}
+
+#[test]
+fn memory_holds_what_was_written() {
+    let (status, entries) = run(
+        "written",
+        "setup\nmap r 16K\nfill r 7\nfill r[1] 0x21\nread r\nmadvise r[3] dontneed\nread r\nmunmap r[0]\ntouch r\ntouch r[1..4]\nfinally\nmprotect r[2] r\nwrite r[2] 1\nmprotect r[0] r",
+    );
+    assert_eq!(status, Some(0), "{entries:#?}");
+    assert_eq!(pages(&entries, 5), [(1, 7), (1, 0x21), (2, 7)]);
+    assert_eq!(pages(&entries, 7), [(1, 7), (1, 0x21), (1, 7), (1, 0)]);
+    assert_eq!(outcome(&entries, 9), StepOutcome::Signal(11));
+    assert_eq!(pages(&entries, 10), [(1, 0x21), (1, 7), (1, 0)]);
+    assert_eq!(outcome(&entries, 13), StepOutcome::Signal(11));
+    assert_eq!(outcome(&entries, 14), StepOutcome::Errno(12));
+    assert!(matches!(entries.last(), Some(Entry::End { .. })));
+}
+
+#[test]
+fn a_held_call_begins_when_it_is_resumed() {
+    let (status, entries) = run(
+        "held",
+        "setup\nmap r 4K\nfill r 1\nthread t1\nhold any_function\nread r\nthread t2\nwait t1 held\nfill r 2\nresume t1",
+    );
+    assert_eq!(status, Some(0), "{entries:#?}");
+    assert_eq!(pages(&entries, 6), [(1, 2)]);
+    assert!(times(&entries, 6).1 > times(&entries, 9).1);
+}
+
+#[test]
+fn a_hold_that_nobody_resumes_ends() {
+    let (status, entries) = run(
+        "deadline",
+        "holds-at-most 50ms\nsetup\nmap r 4K\nthread t1\nhold any_function\nfill r 1\nthread t2\nwait t1 held\nwait t1 done\nread r",
+    );
+    assert_eq!(status, Some(0), "{entries:#?}");
+    assert_eq!(pages(&entries, 10), [(1, 1)]);
+}
+
+#[test]
+fn processes_have_memory_of_their_own_and_end_as_told() {
+    let (status, entries) = run(
+        "processes",
+        "setup\nmap r 4K\nmap s 4K shared\nfill r 1\nfork c\nfork d\nthread t1 of c\nbarrier b\nwrite r 2\nread r\nfill s 3\nvmread parent r\nexit\nthread t2\nbarrier b\njoin c\nread r\nread s\nkill d\njoin d\nthread t3 of d\nsleep 60s",
+    );
+    assert_eq!(status, Some(0), "{entries:#?}");
+    assert!(matches!(outcome(&entries, 10), StepOutcome::Content(content) if content.runs.len() == 1));
+    assert_eq!(pages(&entries, 12), [(1, 1)]);
+    assert_eq!((pages(&entries, 17), pages(&entries, 18)), (vec![(1, 1)], vec![(1, 3)]));
+    assert_eq!(outcome(&entries, 16), StepOutcome::Done { detail: Some("exit status 0".into()) });
+    assert_eq!(outcome(&entries, 20), StepOutcome::Done { detail: Some("signal 9".into()) });
+    assert_eq!(outcome(&entries, 22), StepOutcome::Unfinished);
+}
+
+#[test]
+fn a_fork_in_a_thread_begins_its_threads() {
+    let (_, entries) = run("fork", "setup\nmap r 4K\nfill r 1\nthread t1\nfill r 5\nfork c\nthread t2 of c\nread r");
+    assert_eq!(outcome(&entries, 6), done());
+    assert_eq!(pages(&entries, 8), [(1, 5)]);
+}
+
+#[test]
+fn memory_moves_with_its_name_or_to_another() {
+    let (_, entries) = run(
+        "moves",
+        "setup\nmap r 8K\nmap s 8K\nfill r 1\nmremap r onto s\nread s\ntouch r\nmremap s resize 16K\nread s\nmap h 2M huge\nmlock h[0]\nfill h 9\nread h",
+    );
+    assert_eq!(pages(&entries, 6), [(2, 1)]);
+    assert_eq!(outcome(&entries, 7), StepOutcome::Signal(11));
+    assert_eq!(pages(&entries, 9), [(2, 1), (2, 0)]);
+    assert_eq!(pages(&entries, 13), [(512, 9)]);
+}
+
+#[test]
+fn an_order_that_does_not_come_about_is_found() {
+    let (status, entries) = run(
+        "order",
+        "deadline 100ms\nholds-at-most 100ms\nsetup\nread r\nthread t1\nmap r 4K\nbarrier b\nthread t2\nsleep 1s\nbarrier b",
+    );
+    assert_eq!(status, Some(1), "{entries:#?}");
+    let found = entries.iter().filter(|entry| matches!(entry, Entry::Finding { symptom: Symptom::Order, .. }));
+    assert_eq!(found.count(), 2, "{entries:#?}");
+}
+
+#[test]
+fn a_text_that_is_no_scenario_has_a_status_of_its_own() {
+    assert_eq!(run("invalid", "setup\nmapp r 4K").0, Some(2));
+}
