@@ -129,8 +129,13 @@ impl State {
 
 /// Returns the text of the complaint that a line is, if it is one: without the time in front, however the line came.
 pub fn complaint(line: &str) -> Option<&str> {
-    let text = kernel_text(line.strip_prefix(REPEATED).unwrap_or(line));
+    let text = message_text(line);
     COMPLAINTS.iter().any(|complaint| text.starts_with(complaint)).then_some(text)
+}
+
+/// Returns the text of a kernel message as [`kernel_text`] does, also of one that PID 1 repeats.
+pub fn message_text(line: &str) -> &str {
+    kernel_text(line.strip_prefix(REPEATED).unwrap_or(line))
 }
 
 /// Whether a line reports the kernel's panic.
