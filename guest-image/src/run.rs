@@ -44,6 +44,9 @@ pub const SWAP_MODULES_FOLDER: &str = "/lib/modules/swap";
 /// Where the guest-side tests are.
 pub const TESTS_PATH: &str = "/bin/ersatz-guest-tests";
 
+/// Where a scenario is, in runs that try one.
+pub const SCENARIO_PATH: &str = "/ersatz/scenario";
+
 /// Archives start at a multiple of this many bytes; the kernel requires it.
 const ALIGNMENT: usize = 4;
 

@@ -17,8 +17,8 @@ use ersatz_guest_image::run;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use gpu::{BarError, GpuSpec};
-pub use machine::{MachineSpec, Resources};
+pub use gpu::{BarError, GpuSpec, check_vram};
+pub use machine::{MachineSpec, Resources, check_memory};
 pub use path::{PathMapping, ReadPath, WrittenPath};
 
 /// A guest and its devices.

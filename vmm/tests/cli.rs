@@ -30,6 +30,7 @@ fn help_goes_to_stdout() {
         (&["--help"][..], "Exit status"),
         (&["run", "--help"], "--kernel-args"),
         (&["test", "--help"], "--format"),
+        (&["try", "--help"], "--museum"),
         (&["device", "--help"], "vfio-user-pci"),
     ] {
         let output = ersatz(arguments);
@@ -55,7 +56,21 @@ fn bad_arguments_are_refused_in_one_line() {
     refused(&["run", "--kernel", "/no/such/kernel"], &["/no/such/kernel", "7.2"]);
     refused(&["run", "ls"], &["ls"]);
     refused(&["test", "--format", "xml"], &["xml", "ktap"]);
+    refused(&["try"], &["FILE", "ersatz try --help"]);
+    refused(&["try", "--museum", "x.scenario"], &["--museum"]);
+    refused(&["try", "--repeat", "0", "x.scenario"], &["--repeat"]);
+    refused(&["try", "--kernel", "7.2,/no/such/kernel", "x.scenario"], &["/no/such/kernel"]);
+    refused(&["try", "/no/such.scenario"], &["/no/such.scenario", "--museum"]);
     refused(&["device"], &["--socket", "ersatz device --help"]);
+}
+
+#[test]
+fn a_file_that_is_not_a_scenario_is_refused_by_its_line_before_anything_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad.scenario");
+    std::fs::write(&path, "setup\n  map r 4K\n  mapp s 4K\n").unwrap();
+    let path = path.to_str().expect("a plain path");
+    refused(&["try", path], &[&format!("{path}:3: \"mapp\""), "expected map"]);
 }
 
 #[test]

@@ -23,15 +23,22 @@ pub struct ErsatzOptions {
 
 /// Builds what has changed and becomes the tool; returns only if that fails.
 pub fn run(options: &ErsatzOptions) -> Result<ExitCode> {
-    let kernel = kernel_of(&options.arguments, &Pins::load()?);
-    let built = build::build(&Progress::new(), &kernel)?;
-    let ersatz = built.programs.vmm();
-    let error = Command::new(&ersatz).args(&options.arguments).env("ERSATZ_GUEST", built.store.root()).exec();
-    Err(anyhow!(error).context(format!("cannot start {}", ersatz.display())))
+    let kernels = kernels_of(&options.arguments, &Pins::load()?);
+    let progress = Progress::new();
+    let built = kernels.iter().map(|kernel| build::build(&progress, kernel)).collect::<Result<Vec<_>>>()?;
+    let [first, others @ ..] = &built[..] else { return Err(anyhow!("no kernel to build for")) };
+    let ersatz = first.programs.vmm();
+    let mut command = Command::new(&ersatz);
+    command.args(&options.arguments);
+    // With several kernels the tool finds what was built for each in the clone that it is in.
+    if others.is_empty() {
+        command.env("ERSATZ_GUEST", first.store.root());
+    }
+    Err(anyhow!(command.exec()).context(format!("cannot start {}", ersatz.display())))
 }
 
-/// The kernel that the tool's option `--kernel` names; the default one if it names none, or a file.
-fn kernel_of(arguments: &[OsString], pins: &Pins) -> KernelOption {
+/// The kernels that the tool's option `--kernel` names; the default one if it names none, or files.
+fn kernels_of(arguments: &[OsString], pins: &Pins) -> Vec<KernelOption> {
     // What is behind `--` is the guest's.
     let mut words = arguments.iter().filter_map(|word| word.to_str()).take_while(|word| *word != "--");
     let named = loop {
@@ -45,8 +52,10 @@ fn kernel_of(arguments: &[OsString], pins: &Pins) -> KernelOption {
             }
         }
     };
-    let built = named.filter(|named| *named == DEBUG_KERNEL || pins.series().any(|series| series == *named));
-    KernelOption { kernel: built.map(str::to_owned) }
+    let is_built = |name: &&str| *name == DEBUG_KERNEL || pins.series().any(|series| series == *name);
+    let built = named.into_iter().flat_map(|names| names.split(',')).filter(is_built);
+    let kernels: Vec<_> = built.map(|name| KernelOption { kernel: Some(name.to_owned()) }).collect();
+    if kernels.is_empty() { vec![KernelOption { kernel: None }] } else { kernels }
 }
 
 #[cfg(test)]
@@ -54,19 +63,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_is_that_of_the_tool() {
+    fn the_kernels_are_those_of_the_tool() {
         let pins = Pins::load().unwrap();
         let last = pins.series().last().unwrap();
         let with_equals = format!("--kernel={last}");
         let kernel = |words: &[&str]| {
             let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-            kernel_of(&words, &pins).kernel
+            let kernels = kernels_of(&words, &pins).into_iter();
+            kernels.map(|option| option.kernel.unwrap_or_default()).collect::<Vec<_>>()
         };
-        assert_eq!(kernel(&["test", "--kernel", last, "fork"]).as_deref(), Some(last));
-        assert_eq!(kernel(&["test", "--kernel", DEBUG_KERNEL]).as_deref(), Some(DEBUG_KERNEL));
-        assert_eq!(kernel(&["run", &with_equals]).as_deref(), Some(last));
-        assert_eq!(kernel(&["run", "--accel", "tcg"]), None);
-        assert_eq!(kernel(&["run", "--kernel", "/boot/vmlinuz"]), None);
-        assert_eq!(kernel(&["run", "--", "uname", "--kernel", last]), None);
+        let both = pins.series().collect::<Vec<_>>().join(",");
+        assert_eq!(kernel(&["try", "--kernel", &both, "x.scenario"]), both.split(',').collect::<Vec<_>>());
+        assert_eq!(kernel(&["test", "--kernel", last, "fork"]), [last]);
+        assert_eq!(kernel(&["test", "--kernel", DEBUG_KERNEL]), [DEBUG_KERNEL]);
+        assert_eq!(kernel(&["run", &with_equals]), [last]);
+        assert_eq!(kernel(&["run", "--accel", "tcg"]), [""]);
+        assert_eq!(kernel(&["run", "--kernel", "/boot/vmlinuz"]), [""]);
+        assert_eq!(kernel(&["run", "--", "uname", "--kernel", last]), [""]);
     }
 }

@@ -13,14 +13,14 @@ use std::thread;
 use anyhow::{Context, Result, anyhow};
 use ersatz_guest_image::manifest::DEBUG_KERNEL;
 
-use super::{Tally, identity};
+use super::{Tally, identity, scenarios};
 use crate::log::tail;
 use crate::progress::{Progress, Stage};
 use crate::store::Store;
 
 /// Accelerators that need nothing of the machine.
 const ACCELERATORS: &[&str] = &["nested", "tcg"];
-/// The accelerator whose logs the protocol oracle looks at: of the two, the one that writes them straight to a file.
+/// The accelerator whose logs the protocol oracle looks at, and under which scenarios are tried: of the two, the one that writes them straight to a file.
 const TRACED: &str = "tcg";
 /// The accelerator under which the guest's vCPUs exit to this VMM.
 const COUNTED: &str = "nested";
@@ -127,6 +127,9 @@ fn check_under(accelerator: &str, ersatz: &Path, targets: &[Target<'_>], progres
         sum += suite.run(ersatz, (first.series, accelerator), first.store, progress)?;
     }
     sum += identity::check(ersatz, first.series, accelerator, first.store, progress);
+    if accelerator == TRACED {
+        sum += scenarios::check(ersatz, first.series, accelerator, first.store, progress);
+    }
     for other in others {
         for (_, suite) in OTHER_KERNEL_SUITES.iter().filter(|(under, _)| *under == accelerator) {
             sum += suite.run(ersatz, (other.series, accelerator), other.store, progress)?;

@@ -3,6 +3,7 @@
 
 pub mod guests;
 mod identity;
+mod scenarios;
 pub mod sources;
 mod tally;
 

@@ -192,14 +192,17 @@ fn all_manifests() -> Vec<Manifest> {
     folders.iter().filter_map(|folder| Manifest::load(folder).ok()).collect()
 }
 
-/// The folders that may have built guests in them: that of the clone that the executable is in, then that of the current folder's.
+/// The folders that may have built guests in them.
 fn guest_folders() -> impl Iterator<Item = PathBuf> {
+    above(GUEST_FOLDER)
+}
+
+/// The places that a path from the top of a clone may have: in the clone that the executable is in, then in the current folder's.
+pub fn above(path: &'static str) -> impl Iterator<Item = PathBuf> {
     let starts = [env::current_exe().ok(), env::current_dir().ok()];
-    let folders = starts
-        .into_iter()
-        .flatten()
-        .map(|start| start.ancestors().map(|top| top.join(GUEST_FOLDER)).collect::<Vec<_>>());
-    folders.flatten()
+    let places =
+        starts.into_iter().flatten().map(move |start| start.ancestors().map(|top| top.join(path)).collect::<Vec<_>>());
+    places.flatten()
 }
 
 /// Checks that a file can be opened, so that the error names the option and not the loader's step.

@@ -42,16 +42,22 @@ impl Mode {
     }
 }
 
-/// The options of a guest.
+/// The kernel of a guest, for commands that run all their guests with one.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Guest")]
+pub struct KernelOption {
+    /// Kernel: a series that was built (7.2), the debug kernel (debug), or a bzImage or ELF file [default: the first series in guest-image/kernels.toml]
+    #[arg(long, value_name = "SERIES|debug|FILE", value_parser = artifacts::parse_kernel)]
+    pub kernel: Option<KernelChoice>,
+}
+
+/// The options of a guest, apart from its kernel.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Guest")]
 pub struct GuestOptions {
     /// What the guest runs on
     #[arg(long, value_name = "ACCEL", value_enum, default_value = "auto")]
     pub accel: AcceleratorOption,
-    /// Kernel: a series that was built (7.2), the debug kernel (debug), or a bzImage or ELF file [default: the first series in guest-image/kernels.toml]
-    #[arg(long, value_name = "SERIES|debug|FILE", value_parser = artifacts::parse_kernel)]
-    pub kernel: Option<KernelChoice>,
     /// Initramfs to boot instead of the built one, with driver and programs of its own; implies --cold
     #[arg(long, value_name = "FILE")]
     pub initramfs: Option<ReadPath>,
@@ -116,7 +122,7 @@ impl GuestOptions {
 
     /// Returns the guest that these options describe, with a command to run in it, or a shell.
     ///
-    /// `modes` are the memory types of the GPUs in order, the last for all that follow. `limit` is the time limit unless
+    /// `kernel` is the kernel, or `None` for the default one. `modes` are the memory types of the GPUs in order, the last for all that follow. `limit` is the time limit unless
     /// `--timeout` is given.
     ///
     /// # Errors
@@ -124,19 +130,20 @@ impl GuestOptions {
     /// Fails if something to boot is missing, or the options contradict each other.
     pub fn guest(
         &self,
+        kernel: Option<&KernelChoice>,
         modes: &[Mode],
         command: Option<&[String]>,
         limit: Option<Duration>,
     ) -> Result<Guest, GuestError> {
         let devices = self.gpu.repeat(self.devices)?;
-        let manifest = artifacts::find(self.kernel.as_ref(), self.initramfs.is_some())?;
+        let manifest = artifacts::find(kernel, self.initramfs.is_some())?;
         let built =
             |path: fn(&Manifest) -> &PathBuf| ReadPath::from(manifest.as_ref().map(path).cloned().unwrap_or_default());
         // The VMM starts the ELF file as it is; a bzImage spends the first second, or several of an emulated processor, on
         // decompressing itself.
         let image: fn(&Manifest) -> &PathBuf =
             if self.accel == AcceleratorOption::Tcg { |m| &m.bz_image } else { |m| &m.vmlinux };
-        let kernel = match &self.kernel {
+        let kernel = match kernel {
             Some(KernelChoice::File(file)) => file.clone().into(),
             Some(KernelChoice::Series(_)) | None => built(image),
         };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The command line: `ersatz run`, `test`, `device`, `trace`, `bench`, `clean`.
+//! The command line: `ersatz run`, `test`, `try`, `device`, `trace`, `bench`, `clean`.
 //!
 //! Each command has a module with its options and what it does. Options that several share are in [`guest`]; how values are
 //! read is in [`size`], [`limit`] and [`artifacts`]; [`usage`] reports bad ones in one line.
@@ -17,6 +17,7 @@ pub mod run;
 pub mod socket_reaper;
 pub mod test;
 pub mod trace;
+pub mod try_scenario;
 pub mod usage;
 
 use std::ffi::OsString;
@@ -51,6 +52,7 @@ Examples:
   ersatz run                                a shell in a guest with one GPU (Ctrl-A x ends it)
   ersatz run --vram 16G -- cat /proc/iomem  one command; its exit status is ersatz's own
   ersatz test --mode private migrate        the guest-side tests with `migrate` in their name
+  ersatz try suspicion.scenario                  whether a suspected race shows, and in which order things happened
   ersatz device --socket gpu.sock           the GPU alone, for a QEMU of your own
   ersatz trace summary gpu0.trace           what a device saw and did
 
@@ -64,6 +66,7 @@ Exit status: the guest command's own, or
 enum Command {
     Run(run::RunOptions),
     Test(test::TestOptions),
+    Try(try_scenario::TryOptions),
     Device(device::DeviceOptions),
     #[command(name = crate::accel::nested::inside::COMMAND, hide = true)]
     BootSpec(boot_spec::BootSpecOptions),
@@ -100,6 +103,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Run(options) => run::run(&options),
         Command::Test(options) => test::run(&options),
+        Command::Try(options) => try_scenario::run(&options),
         Command::Device(options) => device::run(&options),
         Command::BootSpec(options) => boot_spec::run(&options),
         Command::AwaitRun(options) => await_run::run(&options),
@@ -126,7 +130,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Err
 
 /// The command line that is accepted: the options as they are defined, with the defaults of each command.
 fn command() -> clap::Command {
-    Cli::command().mut_subcommand("test", test::with_defaults)
+    Cli::command().mut_subcommand("test", test::with_defaults).mut_subcommand("try", try_scenario::with_defaults)
 }
 
 #[cfg(test)]

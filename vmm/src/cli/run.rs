@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::CommandError;
-use super::guest::{GuestOptions, Mode};
+use super::guest::{GuestOptions, KernelOption, Mode};
 use super::report::{self, Shown};
 use crate::launch::{Connection, launch};
 
@@ -20,6 +20,8 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(600);
 /// that, for at most 10 minutes unless --timeout says otherwise, and ersatz ends with its exit status.
 #[derive(Debug, Args)]
 pub struct RunOptions {
+    #[command(flatten)]
+    kernel: KernelOption,
     #[command(flatten)]
     pub(super) guest: GuestOptions,
     /// How the driver registers VRAM: one for all GPUs, or one each
@@ -48,7 +50,8 @@ pub struct RunOptions {
 pub fn run(options: &RunOptions) -> Result<u8, CommandError> {
     let is_shell = options.command.is_empty();
     let limit = (!is_shell).then_some(COMMAND_LIMIT);
-    let guest = options.guest.guest(&options.mode, (!is_shell).then_some(&options.command), limit)?;
+    let kernel = options.kernel.kernel.as_ref();
+    let guest = options.guest.guest(kernel, &options.mode, (!is_shell).then_some(&options.command), limit)?;
     let accelerator = options.guest.accelerator(guest.manifest.as_ref())?;
     let connection = Connection {
         sink: Some(Box::new(io::stdout())),

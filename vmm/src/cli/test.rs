@@ -16,7 +16,7 @@ use ersatz_guest_image::run::TESTS_PATH;
 use self::ktap::Counts;
 use self::report::{Report, Style};
 use super::CommandError;
-use super::guest::{GuestOptions, Mode};
+use super::guest::{GuestOptions, KernelOption, Mode};
 use super::report::{self as ending, Shown, say};
 use crate::launch::{Connection, launch};
 use crate::outcome::{Outcome, STATUS_FAILED};
@@ -43,6 +43,8 @@ const SKIP: u8 = 4;
 /// Exit status: 0 all passed, 1 one failed, 4 all were skipped; else as for `ersatz run`.
 #[derive(Debug, Args)]
 pub struct TestOptions {
+    #[command(flatten)]
+    kernel: KernelOption,
     #[command(flatten)]
     pub(super) guest: GuestOptions,
     /// Memory types to run the tests with, each in a guest of its own
@@ -148,7 +150,7 @@ fn run_in_one_guest(options: &TestOptions, mode: Mode, report: &Report) -> Resul
         words.push("--list".to_owned());
     }
     words.extend(options.filter.iter().cloned());
-    let mut guest = options.guest.guest(&[mode], Some(&words), LIMIT)?;
+    let mut guest = options.guest.guest(options.kernel.kernel.as_ref(), &[mode], Some(&words), LIMIT)?;
     for gpu in &mut guest.spec.run.devices {
         if options.mode.len() > 1 {
             gpu.trace = gpu.trace.take().map(|path| mode.beside(&path));

@@ -74,7 +74,7 @@ impl ConsoleLog {
     pub fn panic(&self) -> Option<String> {
         let state = self.state();
         // The machine may be gone before the line was ended.
-        state.panic.clone().or_else(|| Some(clean(&state.partial)).filter(|line| kernel_text(line).starts_with(PANIC)))
+        state.panic.clone().or_else(|| Some(clean(&state.partial)).filter(|line| is_panic(line)))
     }
 
     /// Returns the first complaint of the kernel.
@@ -113,12 +113,10 @@ impl State {
     fn end_line(&mut self) {
         let line = clean(&self.partial);
         self.partial.clear();
-        let text = kernel_text(&line);
-        if self.panic.is_none() && text.starts_with(PANIC) {
+        if self.panic.is_none() && is_panic(&line) {
             self.panic = Some(line.clone());
         }
-        let text = line.strip_prefix(REPEATED).map_or(text, kernel_text);
-        if self.complaint.is_none() && COMPLAINTS.iter().any(|complaint| text.starts_with(complaint)) {
+        if self.complaint.is_none() && complaint(&line).is_some() {
             self.complaint = Some(line.clone());
         }
         if self.lines.len() == LINES {
@@ -129,11 +127,27 @@ impl State {
     }
 }
 
+/// Returns the text of the complaint that a line is, if it is one: without the time in front, however the line came.
+pub fn complaint(line: &str) -> Option<&str> {
+    let text = message_text(line);
+    COMPLAINTS.iter().any(|complaint| text.starts_with(complaint)).then_some(text)
+}
+
+/// Returns the text of a kernel message as [`kernel_text`] does, also of one that PID 1 repeats.
+pub fn message_text(line: &str) -> &str {
+    kernel_text(line.strip_prefix(REPEATED).unwrap_or(line))
+}
+
+/// Whether a line reports the kernel's panic.
+pub fn is_panic(line: &str) -> bool {
+    kernel_text(line).starts_with(PANIC)
+}
+
 /// Returns the text of a kernel message, without the time and, where there is one, the task or CPU in front.
 ///
 /// Programs in the guest print to the same console: one that prints "WARNING: " at the start of a line is taken for the
-/// kernel only if a time stands in front.
-fn kernel_text(line: &str) -> &str {
+/// kernel only if a time stands in front. Empty for a line that is not the kernel's.
+pub fn kernel_text(line: &str) -> &str {
     let Some(mut text) = bracketed(line, |inside| inside.contains('.')) else { return "" };
     // CONFIG_PRINTK_CALLER: "[   T42]", "[   C1]".
     if let Some(rest) = bracketed(text, |inside| inside.starts_with(['T', 'C'])) {

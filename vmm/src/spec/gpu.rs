@@ -82,6 +82,15 @@ fn numbered(path: &WrittenPath, number: u8, count: u8) -> WrittenPath {
 /// Reads `--vram` and `--bar`.
 fn vram_size(text: &str) -> Result<u64, String> {
     let bytes = size::parse(text).map_err(|error| error.to_string())?;
+    check_vram(bytes).map(|()| bytes)
+}
+
+/// Checks that a GPU may have this much VRAM, in bytes.
+///
+/// # Errors
+///
+/// Fails with what it may have instead.
+pub fn check_vram(bytes: u64) -> Result<(), String> {
     if !(VRAM_MIN..=VRAM_MAX).contains(&bytes) {
         return Err(format!("VRAM may have {} to {}", size::format(VRAM_MIN), size::format(VRAM_MAX)));
     }
@@ -93,7 +102,7 @@ fn vram_size(text: &str) -> Result<u64, String> {
             size::format(below * 2)
         ));
     }
-    Ok(bytes)
+    Ok(())
 }
 
 #[cfg(test)]

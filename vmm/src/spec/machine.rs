@@ -58,13 +58,22 @@ impl MachineSpec {
 /// Reads `--memory`.
 fn memory_size(text: &str) -> Result<u64, String> {
     let bytes = size::parse(text).map_err(|error| error.to_string())?;
+    check_memory(bytes).map(|()| bytes)
+}
+
+/// Checks that a guest may have this much memory, in bytes.
+///
+/// # Errors
+///
+/// Fails with what it may have instead.
+pub fn check_memory(bytes: u64) -> Result<(), String> {
     if !(MEMORY_MIN..=MEMORY_MAX).contains(&bytes) {
         return Err(format!("a guest may have {} to {}", size::format(MEMORY_MIN), size::format(MEMORY_MAX)));
     }
     if bytes % (2 << 20) != 0 {
         return Err("memory comes in multiples of 2M; type for example 512M or 2G".to_owned());
     }
-    Ok(bytes)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use ersatz_guest_image::run::{TEST_DRIVER_PATH, TESTS_PATH, append};
 
 use crate::accel::accelerator::AcceleratorError;
 use crate::cli::CommandError;
-use crate::cli::guest::{GuestOptions, Mode};
+use crate::cli::guest::{GuestOptions, KernelOption, Mode};
 use crate::cli::report::{self, Shown};
 use crate::launch::{Connection, launch};
 
@@ -25,6 +25,8 @@ const LIMIT: Duration = Duration::from_secs(1800);
 #[derive(Debug, Args)]
 #[command(mut_arg("accel", |accel| accel.default_value("tcg")))]
 pub struct MigrateOptions {
+    #[command(flatten)]
+    kernel: KernelOption,
     #[command(flatten)]
     guest: GuestOptions,
     /// Sizes of the memory that is moved, in MiB
@@ -45,7 +47,7 @@ pub fn run(options: &MigrateOptions) -> Result<u8, CommandError> {
     let sizes: Vec<String> = options.size.iter().map(u32::to_string).collect();
     let words = [TESTS_PATH, "--compare", &sizes.join(","), "--rounds", &options.rounds.to_string()].map(str::to_owned);
     // Memory of the coherent type has no CPU touch to measure, and the test driver has none of it.
-    let mut guest = options.guest.guest(&[Mode::Private], Some(&words), Some(LIMIT))?;
+    let mut guest = options.guest.guest(options.kernel.kernel.as_ref(), &[Mode::Private], Some(&words), Some(LIMIT))?;
     let manifest = guest.manifest.as_ref().ok_or(AcceleratorError::NotBuilt("tcg"))?;
     let mut archive = Archive::new();
     archive.file_from(TEST_DRIVER_PATH, 0o644, &manifest.test_driver)?;

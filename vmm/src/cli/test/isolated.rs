@@ -49,7 +49,7 @@ pub(super) fn run(options: &TestOptions, mode: Mode, report: &Report) -> Result<
             format!("with --isolated, --trace names a folder, and {} is not one: {error}", folder.display())
         })?;
     }
-    let manifest = options.guest.guest(&[mode], None, LIMIT)?.manifest;
+    let manifest = options.guest.guest(options.kernel.kernel.as_ref(), &[mode], None, LIMIT)?.manifest;
     let accelerator = options.guest.accelerator(manifest.as_ref())?;
     let names = match list(options, mode, &accelerator)? {
         Ok(names) => names,
@@ -113,7 +113,7 @@ fn guest_run(
     words: &[String],
     test: Option<&str>,
 ) -> Result<(Outcome, String, ConsoleLog), CommandError> {
-    let mut spec = options.guest.guest(&[mode], Some(words), LIMIT)?.spec;
+    let mut spec = options.guest.guest(options.kernel.kernel.as_ref(), &[mode], Some(words), LIMIT)?.spec;
     for (gpu, index) in spec.run.devices.iter_mut().zip(0u8..) {
         gpu.trace = match (&options.guest.gpu.trace, test) {
             (Some(folder), Some(test)) => Some(trace_path(folder, test, mode, index)),

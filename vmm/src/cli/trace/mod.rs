@@ -8,13 +8,13 @@
 
 mod cat;
 mod check;
-mod describe;
+pub mod describe;
 mod export;
 mod filter;
 mod merge;
 mod perfetto;
 mod summary;
-mod units;
+pub mod units;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
