@@ -202,6 +202,7 @@ proptest! {
             kinds: vec![kind],
             causes: subject.cause.into_iter().collect(),
             channels: subject.channel.into_iter().collect(),
+            engines: subject.engine.into_iter().collect(),
             asids: subject.asid.into_iter().collect(),
             ..Filter::default()
         };
