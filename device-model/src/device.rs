@@ -19,6 +19,7 @@ use crate::engine::doorbells::{self, Doorbells};
 use crate::engine::gate::Gate;
 use crate::eventfd::{drain, signal};
 use crate::fabric::Link;
+use crate::inject::Work;
 use crate::interrupt::InterruptCause;
 use crate::mmu::Mmu;
 use crate::mmu::memory::DeviceTables;
@@ -28,7 +29,7 @@ use crate::pci::capability::MsixLayout;
 use crate::pci::msix::{Msix, Raised};
 use crate::ports::Ports;
 use crate::sync::Mutex;
-use crate::trace::{Event, InterruptOutcome, ResetSource};
+use crate::trace::{Event, InterruptOutcome, ResetSource, Step};
 use crate::vram::Vram;
 
 /// Where the device has its MSI-X table and pending bits.
@@ -92,7 +93,8 @@ impl Device {
         let Units { channels, copy_engines, compute_engines } = units;
         let channels = (0..channels).map(|_| EventFd::new(EFD_NONBLOCK).map(Channel::new));
         let doorbells = (0..usize::from(copy_engines) + usize::from(compute_engines)).map(|_| Doorbells::new());
-        let mmu = Mmu::new(copy_engines + compute_engines, counters.clone(), ports.tracer.clone());
+        let mmu = Mmu::new(copy_engines + compute_engines, counters.clone(), ports.tracer.clone())
+            .with_injector(ports.injector.clone());
         let device = Self {
             number,
             ports,
@@ -173,6 +175,18 @@ impl Device {
         self.mmu.run(&*self.ports.clock, || self.kick_all());
     }
 
+    /// Carries out what the injector wants done outside of the device's own work, until [`Self::leave`].
+    pub(crate) fn run_injection(&self) {
+        while let Some(work) = self.ports.injector.next_work() {
+            for Work::GoOn(hold) in work {
+                match hold.channel {
+                    Some(channel) if hold.step != Step::BeforeInvalidationAck => self.kick(channel),
+                    _ => self.mmu.release(hold.number),
+                }
+            }
+        }
+    }
+
     /// Rings a channel's doorbell for a bus that has no ioeventfd there.
     pub(crate) fn ring(&self, channel: u8) {
         if let Some(channel) = self.channels.get(usize::from(channel)) {
@@ -228,12 +242,16 @@ impl Device {
         let mut resetting = self.resetting.lock();
         *resetting = true;
         for (channel, number) in self.channels.iter().zip(0..) {
-            channel.request_reset(ResetScope::Device, || {
-                self.ports.tracer.emit(Event::ChannelReset { channel: number });
-            });
+            channel.request_reset(ResetScope::Device, || self.report_channel_reset(number));
         }
         drop(resetting);
         self.channel_was_reset();
+    }
+
+    /// A channel is being reset: reports it to the trace, and what was held of it is dropped. Called with the channel's lock held.
+    pub(crate) fn report_channel_reset(&self, channel: u8) {
+        self.ports.injector.drop_holds(channel);
+        self.ports.tracer.emit(Event::ChannelReset { channel });
     }
 
     /// The reset of a channel is complete; the last one completes that of the device.
@@ -257,8 +275,9 @@ impl Device {
 
     fn reset_now(&self, source: ResetSource) {
         let mut resetting = self.resetting.lock();
-        for channel in &self.channels {
+        for (number, channel) in (0..).zip(&self.channels) {
             channel.reset(ResetScope::Device);
+            self.ports.injector.drop_holds(number);
             drain(&channel.doorbell);
         }
         self.mmu.reset();
@@ -279,9 +298,10 @@ impl Device {
     pub(crate) fn leave(&self) {
         self.leaving.store(true, Ordering::Release);
         self.mmu.leave();
-        for channel in &self.channels {
-            channel.request_reset(ResetScope::Device, || ());
+        for (number, channel) in (0..).zip(&self.channels) {
+            channel.request_reset(ResetScope::Device, || self.ports.injector.drop_holds(number));
         }
+        self.ports.injector.leave();
         self.kick_all();
     }
 
@@ -295,5 +315,6 @@ impl ClockObserver for Device {
     fn clock_was_set(&self) {
         self.kick_all();
         self.mmu.clock_was_set();
+        self.ports.injector.clock_was_set();
     }
 }

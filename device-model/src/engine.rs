@@ -7,11 +7,13 @@
 //! that [`completion`] has; [`list`] executes the lists of copy engines, by [`transfer`] each entry, and [`kernel`] the kernels
 //! of compute engines; both reach memory through [`memory_access`], and [`gate`] is what stops them.
 
+mod command_event;
 mod completion;
 mod context;
 pub(crate) mod doorbells;
 mod execute;
 pub(crate) mod gate;
+mod hold;
 mod kernel;
 mod list;
 mod memory_access;
@@ -107,11 +109,9 @@ impl EngineOps for Engine {
 
     fn work(&mut self, channel: u8, turn: Turn, resumed: Option<Box<Task>>) -> Next {
         let next = self.executor.run(channel, turn, resumed);
-        let settled = self.channel(channel).let_go(&turn, |settled| {
-            self.device.ports.tracer.emit(match settled {
-                Settled::Reset => Event::ChannelReset { channel },
-                Settled::Stopped => Event::ChannelDisabled { channel },
-            });
+        let settled = self.channel(channel).let_go(&turn, |settled| match settled {
+            Settled::Reset => self.device.report_channel_reset(channel),
+            Settled::Stopped => self.device.ports.tracer.emit(Event::ChannelDisabled { channel }),
         });
         if settled == Some(Settled::Reset) {
             self.device.channel_was_reset();
@@ -137,6 +137,7 @@ fn is_over(device: &Device, wait: Wait) -> bool {
     match wait {
         Wait::Replay(_) => false,
         Wait::Acknowledgement(number) => device.mmu.acknowledged() >= number,
+        Wait::Hold(number) => !device.ports.injector.is_held(number),
         Wait::Time(deadline) => device.ports.clock.now() >= deadline,
     }
 }

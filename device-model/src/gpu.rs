@@ -20,6 +20,7 @@ use crate::device::{Device, MSIX, Units};
 use crate::dma::{DmaSpace, ReportedSpace};
 use crate::engine;
 use crate::fabric::{Link, PeerVram};
+use crate::inject::Injector;
 use crate::interrupt::InterruptSink;
 use crate::pci::aer::ErrorLog;
 use crate::pci::function::{Change, Controls, Function, Identity};
@@ -76,7 +77,8 @@ impl Gpu {
         let errors = Arc::new(ErrorLog::new(requester_id));
         let counters = Arc::new(Counters::new());
         let dma = ReportedSpace::new(dma, errors.clone(), counters.clone());
-        let ports = Ports { dma, interrupts, clock, tracer };
+        let injector = Injector::new(number, clock.clone(), tracer.clone()).map_err(GpuError::Events)?;
+        let ports = Ports { dma, interrupts, clock, tracer, injector: Arc::new(injector) };
         let function = new_function(bar, bar_size, serial, errors.clone());
         let units = Units { channels, copy_engines, compute_engines };
         let device =
@@ -99,6 +101,10 @@ impl Gpu {
         let name = format!("gpu{number}-mmu");
         let mmu = Builder::new().name(name).spawn(move || device.run_mmu()).map_err(GpuError::Mmu)?;
         gpu.threads.push(mmu);
+        let device = gpu.device.clone();
+        let name = format!("gpu{number}-inject");
+        let inject = Builder::new().name(name).spawn(move || device.run_injection()).map_err(GpuError::Inject)?;
+        gpu.threads.push(inject);
         let ports = &gpu.device.ports;
         ports.tracer.emit(Event::DeviceCreated { vram: vram_size });
         if let Some(observer) = ports.tracer.map_observer() {
@@ -110,6 +116,11 @@ impl Gpu {
     /// The value of a performance counter.
     pub fn counter(&self, counter: Counter) -> u64 {
         self.device.counters.get(counter)
+    }
+
+    /// What makes the device hold, fail or misbehave.
+    pub fn inject(&self) -> &Injector {
+        &self.device.ports.injector
     }
 
     /// Size of VRAM in bytes.

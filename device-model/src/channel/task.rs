@@ -4,6 +4,8 @@
 
 use ersatz_abi::command::{Aperture, Command, ListEntry};
 
+use crate::trace::Step;
+
 /// A command that was begun.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Task {
@@ -19,6 +21,8 @@ pub(crate) struct Task {
 /// whose progress is in the [`Cursor`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
+    /// All of it: nothing is done.
+    Fetched,
     /// What the operation says.
     Work,
     /// The fence value.
@@ -42,6 +46,8 @@ pub(crate) struct Cursor {
     pub(crate) carry: u64,
     /// Number of the invalidation that was requested.
     pub(crate) invalidation: Option<u64>,
+    /// The step at which a breakpoint held the command, which passes it when it goes on.
+    pub(crate) passes: Option<Step>,
 }
 
 /// A list entry under way. It is kept, not fetched again: what the guest makes of the list meanwhile changes nothing.
@@ -72,6 +78,6 @@ impl Part {
 impl Task {
     /// A command of which nothing is done.
     pub(crate) fn new(command: Command) -> Self {
-        Self { command, stage: Stage::Work, bytes: 0, cursor: Cursor::default() }
+        Self { command, stage: Stage::Fetched, bytes: 0, cursor: Cursor::default() }
     }
 }

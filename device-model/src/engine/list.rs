@@ -8,10 +8,12 @@ use ersatz_abi::command::{Cause, EntryError, LIST_ENTRY_BYTES, List, ListEntry};
 
 use super::PIECE_BYTES;
 use super::context::{Context, Stop, words_at};
+use super::hold::pass;
 use super::memory_access::MemoryAccess;
-use super::transfer::{Transfer, Work};
+use super::transfer::{Transfer, Work, part_event};
 use crate::channel::task::{Cursor, Part};
 use crate::dma::Purpose;
+use crate::trace::Step;
 
 /// List entries fetched at once.
 const ENTRIES_AT_ONCE: u64 = 128;
@@ -50,26 +52,35 @@ impl Lists {
                 entries.fetch(context, cursor.entries)?;
                 continue;
             };
+            let begun = *part;
+            let what = || (part_event(context, work, cause, &begun), begun.entry.tag);
+            pass(context, Step::BeforePiece, cause, &mut cursor.passes, what)?;
+            let injector = &context.device.ports.injector;
+            // Those who look at pieces see each entry.
+            let is_watched = injector.is_watched(Step::BeforePiece) || injector.is_watched(Step::AfterPiece);
+            let limit = if is_watched { 1 } else { u32::MAX };
             // One permit for as many entries as make up a piece: asking for it costs as much as a small copy.
-            MemoryAccess::open(context, cursor.entries, part.address(), |memory| {
-                let result = piece(memory, transfer, entries, work, cursor, bytes);
+            MemoryAccess::open(context, cursor.entries, begun.address(), |memory| {
+                let result = piece(memory, transfer, (entries, limit), work, cursor, bytes);
                 transfer.settle(context, memory, work, cause);
                 result
             })?;
+            pass(context, Step::AfterPiece, cause, &mut cursor.passes, what)?;
         }
     }
 }
 
-/// Executes as many entries as make up a piece, and are here.
+/// Executes as many entries as make up a piece, are here, and are allowed by the limit beside them.
 fn piece(
     memory: &mut MemoryAccess<'_>,
     transfer: &mut Transfer,
-    entries: &Entries,
+    (entries, limit): (&Entries, u32),
     work: Work,
     cursor: &mut Cursor,
     bytes: &mut u64,
 ) -> Result<(), Stop> {
     let mut budget = PIECE_BYTES;
+    let end = cursor.entries.saturating_add(limit);
     while let Some(part) = &mut cursor.part {
         memory.entry = cursor.entries;
         if let Some(Ok(next)) = entries.peek(cursor.entries + 1) {
@@ -83,7 +94,7 @@ fn piece(
             cursor.entries += 1;
             cursor.part = None;
         }
-        if budget == 0 {
+        if budget == 0 || cursor.entries >= end {
             break;
         }
         if cursor.part.is_none() {

@@ -79,6 +79,8 @@ macro_rules! enumerations {
     )*};
 }
 
+pub(super) use enumerations;
+
 enumerations! { Aperture, Cause, Opcode, ErrorCode, AccessKind, FaultKind, PageSize, Loss, ResetSource, InterruptOutcome }
 
 /// Declares an enumeration that converts from its number fallibly, and whose variants have names.
@@ -105,6 +107,8 @@ macro_rules! numbered {
         }
     };
 }
+
+pub(super) use numbered;
 
 numbered! {
     /// Why a record is not in its notification ring.

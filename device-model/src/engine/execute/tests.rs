@@ -10,6 +10,7 @@ use crate::counters::Counters;
 use crate::device::Units;
 use crate::dma::{MappedSpace, ReportedSpace};
 use crate::fabric::Link;
+use crate::inject::Injector;
 use crate::interrupt::InterruptSink;
 use crate::pci::aer::ErrorLog;
 use crate::ports::Ports;
@@ -31,6 +32,7 @@ fn device() -> Device {
         interrupts: Arc::new(NoInterrupts),
         clock: Arc::new(HostClock::new()),
         tracer: Tracer::disabled(),
+        injector: Injector::idle(),
     };
     let vram = Arc::new(Vram::new(VRAM_MIN).unwrap());
     let link = Link::new(vram.clone(), None).unwrap();

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::clock::HostClock;
 use crate::dma::{DmaSpace, MapAccess, MappedSpace, ReportedSpace};
+use crate::inject::Injector;
 use crate::interrupt::InterruptSink;
 use crate::pci::aer::ErrorLog;
 use crate::trace::{Event, Identity, TraceFile, TraceOptions, Tracer};
@@ -46,6 +47,7 @@ impl Rig {
             interrupts: Arc::new(NoInterrupts),
             clock: Arc::new(HostClock::new()),
             tracer,
+            injector: Injector::idle(),
         };
         Self { ports, space, counters: Counters::new(), buffer: FaultBuffer::default(), interrupts: Cell::new(0) }
     }
