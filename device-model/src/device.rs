@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the register file and the engines share: the state of the device behind its PCI function.
 
+mod inject;
+mod interrupt;
 mod notify;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use ersatz_abi::counter::Counter;
 use ersatz_abi::pci::{BAR_MSIX, MSIX_PBA_OFFSET, MSIX_TABLE_OFFSET, MSIX_VECTORS, VECTOR_ERROR};
@@ -19,18 +21,18 @@ use crate::engine::doorbells::{self, Doorbells};
 use crate::engine::gate::Gate;
 use crate::eventfd::{drain, signal};
 use crate::fabric::Link;
-use crate::inject::Work;
 use crate::interrupt::InterruptCause;
 use crate::mmu::Mmu;
 use crate::mmu::memory::DeviceTables;
 use crate::notification::{AccessCounters, FaultBuffer};
 use crate::pci::aer::ErrorLog;
 use crate::pci::capability::MsixLayout;
-use crate::pci::msix::{Msix, Raised};
+use crate::pci::msix::Msix;
 use crate::ports::Ports;
 use crate::sync::Mutex;
-use crate::trace::{Event, InterruptOutcome, ResetSource, Step};
+use crate::trace::{Event, ResetSource};
 use crate::vram::Vram;
+pub(crate) use inject::{FunctionChange, Removal};
 
 /// Where the device has its MSI-X table and pending bits.
 pub(crate) const MSIX: MsixLayout =
@@ -71,6 +73,10 @@ pub(crate) struct Device {
     /// One an engine: first the copy engines, then the compute engines.
     engines: Box<[Doorbells]>,
     copy_engines: u8,
+    /// One bit for each engine that hangs.
+    hung: AtomicU32,
+    /// What the injector has changed, and the bus has to know.
+    pub(crate) removal: Removal,
     /// The function answers memory accesses. Cleared before a reset of the function begins.
     pub(crate) answers: AtomicBool,
     bad_access: AtomicBool,
@@ -110,6 +116,8 @@ impl Device {
             gate: Gate::default(),
             engines: doorbells.collect::<io::Result<_>>()?,
             copy_engines,
+            hung: AtomicU32::new(0),
+            removal: Removal::new()?,
             answers: AtomicBool::new(false),
             bad_access: AtomicBool::new(false),
             resetting: Mutex::new(false),
@@ -175,38 +183,11 @@ impl Device {
         self.mmu.run(&*self.ports.clock, || self.kick_all());
     }
 
-    /// Carries out what the injector wants done outside of the device's own work, until [`Self::leave`].
-    pub(crate) fn run_injection(&self) {
-        while let Some(work) = self.ports.injector.next_work() {
-            for Work::GoOn(hold) in work {
-                match hold.channel {
-                    Some(channel) if hold.step != Step::BeforeInvalidationAck => self.kick(channel),
-                    _ => self.mmu.release(hold.number),
-                }
-            }
-        }
-    }
-
     /// Rings a channel's doorbell for a bus that has no ioeventfd there.
     pub(crate) fn ring(&self, channel: u8) {
         if let Some(channel) = self.channels.get(usize::from(channel)) {
             signal(&channel.doorbell);
         }
-    }
-
-    /// Raises an interrupt. Every interrupt of the device is raised here.
-    pub(crate) fn raise(&self, vector: u16, cause: InterruptCause) {
-        self.msix.raise(vector, &*self.ports.interrupts, |raised| {
-            let outcome = match raised {
-                Raised::Sent => InterruptOutcome::Sent,
-                Raised::Pending => InterruptOutcome::Pending,
-                Raised::Lost => InterruptOutcome::Lost,
-            };
-            if outcome != InterruptOutcome::Lost {
-                self.counters.add(Counter::Interrupts, 1);
-            }
-            self.ports.tracer.emit(Event::Interrupt { vector, channel: cause.channel(), outcome });
-        });
     }
 
     /// Runs `effect`, which a register access has on counters and interrupts, unless the function was reset since the access
@@ -262,6 +243,7 @@ impl Device {
             self.faults.reset();
             self.access_counters.reset();
             self.bad_access.store(false, Ordering::Relaxed);
+            self.reset_injected();
             self.ports.tracer.emit(Event::Reset { source: ResetSource::Register });
             *resetting = false;
         }
@@ -284,12 +266,13 @@ impl Device {
         self.msix.reset();
         match source {
             ResetSource::Conventional | ResetSource::Transport => self.errors.power_on(),
-            ResetSource::FunctionLevel | ResetSource::Register => self.errors.reset(),
+            ResetSource::FunctionLevel | ResetSource::Register | ResetSource::Removal => self.errors.reset(),
         }
         self.faults.reset();
         self.access_counters.reset();
         self.counters.reset();
         self.bad_access.store(false, Ordering::Relaxed);
+        self.reset_injected();
         *resetting = false;
         self.ports.tracer.emit(Event::Reset { source });
     }

@@ -10,6 +10,7 @@
 mod command_event;
 mod completion;
 mod context;
+mod decide;
 pub(crate) mod doorbells;
 mod execute;
 pub(crate) mod gate;
@@ -104,6 +105,9 @@ impl EngineOps for Engine {
     }
 
     fn take_up(&self, channel: u8) -> Found {
+        if self.device.is_hung(self.number) {
+            return Found::Nothing;
+        }
         self.channel(channel).take_up(self.number, |wait| is_over(&self.device, wait))
     }
 

@@ -6,8 +6,15 @@
 //! resumed, its deadline passes, or what it holds is reset. Others run on: a command that is held is kept by its channel as any
 //! command that waits is, and no engine, lock or pass is held for it.
 //!
-//! The [`Injector`] of a device has all breakpoints and holds, and the numbers by which they are counted; it holds no state of
-//! the device, and a device without breakpoints asks it nothing but one word with a relaxed load. The device asks it at a closed
+//! A [`Rule`] is a [`Trigger`] and an [`Action`]. The trigger selects events of the trace. Some actions decide what becomes of the very
+//! event that triggers them: the device asks before it comes about ([`Injector::decide`]). The others are carried out beside the
+//! event, which the tracer of the device shows to the injector. Which occurrences of an event a rule fires at depends on the order of
+//! these events alone.
+//!
+//! A [`Timing`] makes work take as long as on a link and an engine of a given speed.
+//!
+//! The [`Injector`] of a device has all breakpoints, holds and rules, and the numbers by which they are counted; it holds no state of
+//! the device, and a device without any of them asks it nothing but single words with relaxed loads. The device asks it at a closed
 //! set of places, with a [`Site`](site::Site) that says what is about to happen. What is to be done outside of such a place (a
 //! hold has ended, and its channel goes on) is taken from it by a thread of the device ([`Injector::next_work`]).
 //!
@@ -17,13 +24,25 @@
 //! The lock of the injector is innermost: it is taken with a channel's lock or the gate's pass held, and nothing of the device is
 //! called with it held.
 
+mod action;
 mod breakpoint;
+mod firing;
 mod holds;
 mod injector;
+mod pacing;
+mod rule;
 pub(crate) mod site;
+mod timing;
+mod trigger;
+mod work;
 
-pub use crate::trace::{HoldEnd, Step};
+pub use crate::trace::{ActionKind, HoldEnd, Step};
+pub use action::Action;
 pub use breakpoint::{Breakpoint, DEFAULT_DEADLINE_NS, MAX_BREAKPOINTS, MAX_DEADLINE_NS, SetError};
 pub use holds::Hold;
 pub use injector::Injector;
-pub(crate) use injector::Work;
+pub use rule::{FIRST_STATE, MAX_RULES, Rule, RuleError};
+pub(crate) use timing::Piece;
+pub use timing::{PRESETS, Preset, Timing};
+pub use trigger::{Occurrence, Probability, Trigger};
+pub(crate) use work::Work;

@@ -22,7 +22,6 @@ pub(crate) enum Wait {
     /// A breakpoint holds the command: it waits until the hold of this number has ended.
     Hold(u64),
     /// The command waits until the device's clock reads this many nanoseconds.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nothing of the device delays a command yet"))]
     Time(u64),
 }
 

@@ -3,6 +3,7 @@
 //! access that faulted, or at the very step of its end.
 
 use ersatz_abi::command::{Aperture, Command, ListEntry};
+use ersatz_abi::error::ErrorCode;
 
 use crate::trace::Step;
 
@@ -46,8 +47,19 @@ pub(crate) struct Cursor {
     pub(crate) carry: u64,
     /// Number of the invalidation that was requested.
     pub(crate) invalidation: Option<u64>,
-    /// The step at which a breakpoint held the command, which passes it when it goes on.
-    pub(crate) passes: Option<Step>,
+    /// What the command passes when it goes on.
+    pub(crate) passes: Passes,
+    /// What rules have decided about the list entry under way: that it fails with this behind this many bytes, or does not.
+    pub(crate) fate: Option<Option<(ErrorCode, u64)>>,
+}
+
+/// The steps that a command comes to again when it goes on, and that are settled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Passes {
+    /// A breakpoint held the command there.
+    pub(crate) held: Option<Step>,
+    /// Rules have decided about it there.
+    pub(crate) decided: Option<Step>,
 }
 
 /// A list entry under way. It is kept, not fetched again: what the guest makes of the list meanwhile changes nothing.
@@ -66,6 +78,12 @@ impl Part {
     /// An entry that was not begun.
     pub(crate) fn new(entry: ListEntry) -> Self {
         Self { entry, offset: 0, digest: 0, finished: false }
+    }
+
+    /// Whether it is copied to or from the system, as far as the entry says: a virtual address says nothing.
+    pub(crate) fn is_over_link(&self) -> bool {
+        let ListEntry { source, destination, .. } = self.entry;
+        [source, destination].iter().any(|location| location.aperture == Aperture::System)
     }
 
     /// The address to name when nothing may be accessed: the system's, if there is one.

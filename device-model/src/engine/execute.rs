@@ -15,6 +15,7 @@ use ersatz_abi::mmu::Invalidation;
 
 use super::command_event::{end_event, start_event};
 use super::context::{Context, Stop, words_at};
+use super::decide::decide_about_command;
 use super::hold::{at_fetched, site};
 use super::kernel::{KernelRunner, in_flight};
 use super::list::Lists;
@@ -139,6 +140,7 @@ impl Executor {
     fn run_stages(&mut self, context: &mut Context<'_>, task: &mut Task) -> Result<bool, Stop> {
         if task.stage == Stage::Fetched {
             at_fetched(context, &task.command, &mut task.cursor.passes)?;
+            decide_about_command(context, &task.command, &mut task.cursor.passes)?;
             task.stage = Stage::Work;
         }
         if task.stage == Stage::Work {

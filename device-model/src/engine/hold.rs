@@ -12,6 +12,9 @@ use ersatz_abi::list::Location;
 use super::command_event::start_event;
 use super::context::{Context, Stop};
 use crate::channel::Wait;
+use crate::channel::task::Passes;
+use crate::device::Device;
+use crate::inject::Piece;
 use crate::inject::site::Site;
 use crate::trace::{Event, MmuEvent, Step};
 
@@ -22,10 +25,10 @@ pub(super) fn pass(
     context: &Context<'_>,
     step: Step,
     cause: Cause,
-    passes: &mut Option<Step>,
+    passes: &mut Passes,
     what: impl FnOnce() -> (Event, u64),
 ) -> Result<(), Stop> {
-    if passes.is_none() && !context.device.ports.injector.is_watched(step) {
+    if passes.held.is_none() && !context.device.ports.injector.is_watched(step) {
         return Ok(());
     }
     arrive(context, step, cause, passes, what())
@@ -36,17 +39,17 @@ fn arrive(
     context: &Context<'_>,
     step: Step,
     cause: Cause,
-    passes: &mut Option<Step>,
+    passes: &mut Passes,
     (event, address): (Event, u64),
 ) -> Result<(), Stop> {
     // A command that goes on is at the step at which it was held, or behind it.
-    if passes.take() == Some(step) {
+    if passes.held.take() == Some(step) {
         return Ok(());
     }
     let site = site(context, step, cause, event, Some(address));
     let Some(hold) = context.device.ports.injector.arrive(&site) else { return Ok(()) };
     // Behind a piece the command does not come to the same place again.
-    *passes = (step != Step::AfterPiece).then_some(step);
+    passes.held = (step != Step::AfterPiece).then_some(step);
     Err(Stop::Wait(Wait::Hold(hold)))
 }
 
@@ -61,7 +64,7 @@ pub(super) fn site(context: &Context<'_>, step: Step, cause: Cause, event: Event
 }
 
 /// The command was fetched.
-pub(super) fn at_fetched(context: &Context<'_>, command: &Command, passes: &mut Option<Step>) -> Result<(), Stop> {
+pub(super) fn at_fetched(context: &Context<'_>, command: &Command, passes: &mut Passes) -> Result<(), Stop> {
     pass(context, Step::CommandFetched, command.cause, passes, || {
         let event = start_event(context, command);
         let Event::CommandStart { address, .. } = event else { return (event, 0) };
@@ -92,4 +95,21 @@ fn access_event(context: &Context<'_>, address: u64, length: u64, kind: AccessKi
     let location = Location::virtual_address(address);
     let event = MmuEvent::Access { channel, engine, asid: turn.setup.asid, kind, address, location, length };
     (event.into(), address)
+}
+
+/// The device's clock, if work takes longer than the host takes for it.
+#[inline]
+pub(super) fn begin_piece(context: &Context<'_>) -> Option<u64> {
+    let Device { ports, .. } = context.device;
+    ports.injector.is_paced().then(|| ports.clock.now())
+}
+
+/// A piece of work that was begun at `began` is done: makes the command wait until a device of the given timing would have done it.
+#[inline]
+pub(super) fn end_piece(context: &Context<'_>, began: Option<u64>, bytes: u64, is_over_link: bool) -> Result<(), Stop> {
+    let Some(began) = began else { return Ok(()) };
+    match context.device.ports.injector.done_at(context.engine, Piece { bytes, is_over_link }, began) {
+        Some(done) => Err(Stop::Wait(Wait::Time(done))),
+        None => Ok(()),
+    }
 }

@@ -13,7 +13,7 @@ use ersatz_abi::list::Location;
 use ersatz_abi::mmu::PageSize;
 
 use super::context::{Context, Stop};
-use super::hold::{pass, stride_event};
+use super::hold::{begin_piece, end_piece, pass, stride_event};
 use super::memory_access::{MemoryAccess, Span};
 use crate::channel::task::Cursor;
 use crate::trace::Step;
@@ -49,13 +49,15 @@ impl KernelRunner {
             let begun = cursor.done;
             let what = || stride_event(context, kernel, begun, STRIDE_BYTES);
             pass(context, Step::BeforePiece, cause, &mut cursor.passes, what)?;
-            MemoryAccess::open(context, 0, address_of(kernel), |memory| {
+            let began = begin_piece(context);
+            let moved = MemoryAccess::open(context, 0, address_of(kernel), |memory| {
                 let result = self.stride(memory, kernel, cursor);
                 // What was done before it had to stop is counted, too.
                 *bytes += memory.bytes;
-                result
+                result.map(|()| memory.bytes)
             })?;
             pass(context, Step::AfterPiece, cause, &mut cursor.passes, what)?;
+            end_piece(context, began, moved, false)?;
         }
         let Some(result) = result_of(kernel) else { return Ok(()) };
         MemoryAccess::open(context, 0, result, |memory| {

@@ -11,11 +11,13 @@ use ersatz_abi::error::ErrorCode;
 use super::command_event::end_event;
 use super::completion::{Completion, complete};
 use super::context::{Context, Stop};
+use super::decide::decide;
 use super::gate::Master;
 use super::hold::pass;
-use crate::channel::task::Task;
+use crate::channel::task::{Passes, Task};
 use crate::channel::{ChannelFailure, Turn};
 use crate::dma::{DmaSession, ReportedSession};
+use crate::inject::Action;
 use crate::interrupt::InterruptCause;
 use crate::trace::{Event, InterruptOutcome, Step};
 
@@ -45,8 +47,8 @@ struct ControlBlock<'a> {
     master: Option<&'a Master<'a>>,
     command: &'a Command,
     bytes: u64,
-    /// The step at which a breakpoint held the command.
-    passes: &'a Cell<Option<Step>>,
+    /// What the command passes.
+    passes: &'a Cell<Passes>,
 }
 
 impl ControlBlock<'_> {
@@ -67,6 +69,14 @@ impl ControlBlock<'_> {
         result
     }
 
+    /// As [`decide`].
+    fn decide(&self, step: Step, event: Event) -> Result<Option<Action>, Stop> {
+        let mut passes = self.passes.get();
+        let result = decide(self.context, step, self.command.cause, &mut passes, || event);
+        self.passes.set(passes);
+        result
+    }
+
     fn store_get(&self, get: u32) -> Result<(), Stop> {
         let address = self.address(CONTROL_BLOCK_GET);
         self.dma()?.store_u32(address, get).map_err(|error| Stop::write(0, error))
@@ -79,14 +89,17 @@ impl Completion for ControlBlock<'_> {
     fn fence(&self, value: Option<u64>) -> Result<(), Stop> {
         let Context { device, number: channel, engine, turn, .. } = *self.context;
         let address = self.address(CONTROL_BLOCK_FENCE);
+        let mut is_dropped = false;
         if let Some(value) = value {
-            self.pass(Step::BeforeFence, || (Event::Fence { channel, engine, value, address }, address))?;
+            let event = Event::Fence { channel, engine, value, address };
+            self.pass(Step::BeforeFence, || (event, address))?;
+            is_dropped = self.decide(Step::BeforeFence, event)? == Some(Action::Drop);
         }
         // GET as it is: a control block that cannot be written is found out before anything is counted or traced.
         self.store_get(turn.get)?;
         // Counted before the driver can see it: a driver that waits for the fence may look at the counters next.
         device.counters.add(Counter::Commands, 1);
-        let Some(value) = value else { return Ok(()) };
+        let Some(value) = value.filter(|_| !is_dropped) else { return Ok(()) };
         device.counters.add(Counter::Fences, 1);
         device.ports.tracer.emit(Event::Fence { channel, engine, value, address });
         self.dma()?.store_u64(address, value).map_err(|error| Stop::write(0, error))

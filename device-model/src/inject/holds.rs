@@ -76,6 +76,12 @@ impl Holds {
         self.last
     }
 
+    /// The number of a hold that is kept elsewhere.
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
     /// A hold begins; returns it.
     pub(super) fn begin(&mut self, number: u64, now: u64) -> Option<&Hold> {
         let entry = self.entries.iter_mut().find(|entry| entry.hold.number == number)?;

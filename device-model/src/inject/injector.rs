@@ -3,8 +3,7 @@
 
 use std::fmt;
 use std::io;
-use std::mem;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +11,10 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::breakpoint::{ArmedBreakpoint, Breakpoint, MAX_BREAKPOINTS, SetError};
 use super::holds::{Hold, Holds};
+use super::rule::Rules;
 use super::site::Site;
+use super::timing::Pace;
+use super::work::{Agenda, Work};
 use crate::clock::{Clock, Condvar};
 use crate::eventfd::signal;
 use crate::sync::Mutex;
@@ -24,6 +26,12 @@ use crate::trace::{HoldEnd, InjectionEvent, Step, Tracer};
 pub struct Injector {
     /// One bit for each [`Step`] that a breakpoint names: all that a device without breakpoints looks at.
     steps: AtomicU32,
+    /// There are rules that decide about events.
+    pub(super) decides: AtomicBool,
+    /// There are rules that any event can trigger.
+    pub(super) observes: Arc<AtomicBool>,
+    /// Work takes longer than the host takes for it.
+    pub(super) is_paced: AtomicBool,
     state: Mutex<State>,
     /// Signalled when there is work, and when the clock was set.
     wake: Condvar,
@@ -36,23 +44,39 @@ pub struct Injector {
     gpu: u8,
 }
 
-#[derive(Debug, Default)]
-struct State {
+#[derive(Debug)]
+pub(super) struct State {
     breakpoints: Vec<ArmedBreakpoint>,
-    /// Number of the last breakpoint.
-    last: u64,
-    holds: Holds,
-    work: Vec<Work>,
-    /// How often breakpoints or holds have changed.
+    /// Number of the next breakpoint.
+    next_breakpoint: u64,
+    pub(super) holds: Holds,
+    pub(super) rules: Rules,
+    /// Number of the next rule.
+    pub(super) next_rule: u64,
+    /// Acknowledgements that are to be late: the numbers of their holds, and how long each lasts, in nanoseconds.
+    pub(super) delays: Vec<(u64, u64)>,
+    pub(super) agenda: Agenda,
+    pub(super) pace: Pace,
+    /// How often breakpoints, holds or rules have changed, or a rule has fired.
     changes: u64,
     leaving: bool,
 }
 
-/// What the device has to do outside of its own work.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Work {
-    /// What was held goes on.
-    GoOn(Hold),
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            breakpoints: Vec::new(),
+            next_breakpoint: 1,
+            holds: Holds::default(),
+            rules: Rules::default(),
+            next_rule: 1,
+            delays: Vec::new(),
+            agenda: Agenda::default(),
+            pace: Pace::default(),
+            changes: 0,
+            leaving: false,
+        }
+    }
 }
 
 const _: () = {
@@ -68,6 +92,9 @@ impl Injector {
     pub(crate) fn new(gpu: u8, clock: Arc<dyn Clock>, tracer: Tracer) -> io::Result<Self> {
         Ok(Self {
             steps: AtomicU32::new(0),
+            decides: AtomicBool::new(false),
+            observes: Arc::default(),
+            is_paced: AtomicBool::new(false),
             state: Mutex::default(),
             wake: Condvar::new(),
             changed: std::sync::Condvar::new(),
@@ -98,8 +125,8 @@ impl Injector {
         if state.breakpoints.len() >= MAX_BREAKPOINTS {
             return Err(SetError::TooMany);
         }
-        state.last += 1;
-        let number = state.last;
+        let number = state.next_breakpoint;
+        state.next_breakpoint += 1;
         state.breakpoints.push(ArmedBreakpoint::new(number, breakpoint));
         self.arm(&state);
         self.announce(&mut state);
@@ -144,7 +171,7 @@ impl Injector {
         self.end(&mut state, ended, HoldEnd::Resumed)
     }
 
-    /// Counts the changes of breakpoints and holds so far.
+    /// Counts the changes of breakpoints, holds and rules so far, and how often rules have fired.
     pub fn changes(&self) -> u64 {
         self.state.lock().changes
     }
@@ -156,7 +183,7 @@ impl Injector {
         waited.unwrap_or_else(PoisonError::into_inner).0.changes
     }
 
-    /// An event that is signalled at every change of breakpoints and holds; it does not block. Reading it takes the signal back.
+    /// An event that is signalled at every change of breakpoints, holds and rules, and when a rule fires; it does not block. Reading it takes the signal back.
     pub fn change_event(&self) -> &EventFd {
         &self.change_event
     }
@@ -171,7 +198,7 @@ impl Injector {
     /// waits, and calls [`Self::begin`] or [`Self::forget`].
     pub(crate) fn arrive(&self, site: &Site) -> Option<u64> {
         let mut state = self.state.lock();
-        let now = self.clock.now();
+        let now = self.now();
         let State { breakpoints, holds, .. } = &mut *state;
         let mut holder: Option<&ArmedBreakpoint> = None;
         // All of them count the arrival; the first one holds it.
@@ -187,10 +214,15 @@ impl Injector {
     /// A hold begins: what is held waits.
     pub(crate) fn begin(&self, number: u64) {
         let mut state = self.state.lock();
-        let Some(hold) = state.holds.begin(number, self.clock.now()) else { return };
+        if let Some(index) = state.delays.iter().position(|(delayed, _)| *delayed == number) {
+            let (_, delay) = state.delays.swap_remove(index);
+            state.agenda.add(self.now().saturating_add(delay), Work::Acknowledge(number));
+            return self.wake();
+        }
+        let Some(hold) = state.holds.begin(number, self.now()) else { return };
         let Hold { breakpoint, step, channel, engine, address, .. } = *hold;
         let event = InjectionEvent::BreakpointHeld { breakpoint, hold: number, step, channel, engine, address };
-        self.tracer.emit(event.into());
+        self.report(event);
         self.announce(&mut state);
         drop(state);
         // Its deadline may be the next one.
@@ -222,6 +254,7 @@ impl Injector {
         let mut state = self.state.lock();
         let ended = state.holds.end_all(|hold| hold.channel == Some(channel) && is_of_command(hold.step));
         self.end(&mut state, ended, HoldEnd::Reset);
+        state.agenda.reset_channel(channel);
     }
 
     /// What this hold held was reset.
@@ -232,18 +265,22 @@ impl Injector {
         self.end(&mut state, ended, HoldEnd::Reset);
     }
 
-    /// Waits until the device has something to do, and returns it; `None` if the caller is to return.
-    pub(crate) fn next_work(&self) -> Option<Vec<Work>> {
+    /// Waits until the device has something to do, and returns it with how often the device was reset before; `None` if the caller
+    /// is to return.
+    pub(crate) fn next_work(&self) -> Option<(u64, Vec<Work>)> {
         let mut state = self.state.lock();
         loop {
             if state.leaving {
                 return None;
             }
             self.expire(&mut state);
-            if !state.work.is_empty() {
-                return Some(mem::take(&mut state.work));
+            self.expire_rules(&mut state);
+            let work = state.agenda.take(self.now());
+            if !work.is_empty() {
+                return Some((state.agenda.resets, work));
             }
-            let deadline = state.holds.deadline();
+            let deadlines = [state.holds.deadline(), state.rules.deadline(), state.agenda.deadline()];
+            let deadline = deadlines.into_iter().flatten().min();
             state = self.wake.wait_until(state, &*self.clock, deadline);
         }
     }
@@ -263,8 +300,8 @@ impl Injector {
     }
 
     /// Ends the holds whose deadlines have passed.
-    fn expire(&self, state: &mut MutexGuard<'_, State>) {
-        let now = self.clock.now();
+    fn expire(&self, state: &mut State) {
+        let now = self.now();
         let ended = state.holds.end_all(|hold| hold.deadline_ns <= now);
         for hold in &ended {
             let Hold { name, number, step, since_ns, deadline_ns, .. } = hold;
@@ -280,22 +317,47 @@ impl Injector {
     }
 
     /// These holds have ended. Returns how many they are.
-    fn end(&self, state: &mut MutexGuard<'_, State>, ended: Vec<Hold>, how: HoldEnd) -> usize {
+    fn end(&self, state: &mut State, ended: Vec<Hold>, how: HoldEnd) -> usize {
         let count = ended.len();
         for hold in ended {
             let Hold { number, breakpoint, step, channel, .. } = hold;
             let event = InjectionEvent::BreakpointResumed { breakpoint, hold: number, step, how, channel };
-            self.tracer.emit(event.into());
+            self.report(event);
             // What was reset does not go on.
             if how != HoldEnd::Reset {
-                state.work.push(Work::GoOn(hold));
+                state.agenda.add(self.now(), Work::GoOn(hold));
             }
         }
         if count > 0 {
             self.announce(state);
-            self.wake.notify_all();
+            self.wake();
         }
         count
+    }
+
+    /// The lock of all that the injector has.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// What the device's clock reads.
+    pub(super) fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
+    /// Makes [`Self::next_work`] look again.
+    pub(super) fn wake(&self) {
+        self.wake.notify_all();
+    }
+
+    /// Writes an event to the trace. No rule sees it.
+    pub(super) fn report(&self, event: InjectionEvent) {
+        self.tracer.emit(event.into());
+    }
+
+    /// A tracer for the device: rules see its events.
+    pub(crate) fn observe_events(self: &Arc<Self>, tracer: &Tracer) -> Tracer {
+        tracer.observed(self.observes.clone(), self.clone())
     }
 
     /// Looks which steps are watched.
@@ -305,7 +367,7 @@ impl Injector {
     }
 
     /// Reports a change to those who wait for one.
-    fn announce(&self, state: &mut MutexGuard<'_, State>) {
+    pub(super) fn announce(&self, state: &mut State) {
         state.changes = state.changes.wrapping_add(1);
         self.changed.notify_all();
         signal(&self.change_event);

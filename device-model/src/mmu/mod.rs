@@ -26,8 +26,8 @@ use ersatz_abi::mmu::{InvalidateScope, InvalidateTarget, Invalidation};
 
 use crate::clock::{Clock, Condvar};
 use crate::counters::Counters;
-use crate::inject::Injector;
 use crate::inject::site::Site;
+use crate::inject::{Action, Injector};
 use crate::sync::{Lock, Mutex};
 use crate::trace::{Event, MmuEvent, Step, Tracer};
 use invalidate::{Done, Requests, serve};
@@ -111,16 +111,27 @@ impl Mmu {
         number
     }
 
-    /// Returns the number of a hold, which has not begun, if the acknowledgement of the invalidation of this event is to be held.
+    /// Returns the number of a hold, which has not begun, if the acknowledgement of the invalidation of this event is to be held, or
+    /// to be late.
     fn hold(&self, event: Event) -> Option<u64> {
-        let injector = self.injector.as_ref().filter(|injector| injector.is_watched(Step::BeforeInvalidationAck))?;
-        let address = match event {
-            Event::Mmu(MmuEvent::InvalidateRequested { invalidation: Invalidation::Range { address, .. }, .. }) => {
-                Some(address)
+        let injector = self.injector.as_ref()?;
+        let subject = event.subject();
+        if injector.is_watched(Step::BeforeInvalidationAck) {
+            let address = match event {
+                Event::Mmu(MmuEvent::InvalidateRequested {
+                    invalidation: Invalidation::Range { address, .. }, ..
+                }) => Some(address),
+                _ => None,
+            };
+            let hold = injector.arrive(&Site { step: Step::BeforeInvalidationAck, event, subject, address });
+            if hold.is_some() {
+                return hold;
             }
+        }
+        match injector.decides().then(|| injector.decide(&event, &subject)).flatten() {
+            Some(Action::Delay { ns }) => Some(injector.delay(ns)),
             _ => None,
-        };
-        injector.arrive(&Site { step: Step::BeforeInvalidationAck, event, subject: event.subject(), address })
+        }
     }
 
     /// The hold of this number has ended: the acknowledgement that it held is due.

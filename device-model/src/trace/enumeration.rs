@@ -121,6 +121,8 @@ numbered! {
         DmaError = 2 => "dma-error",
         /// A prefetch fault, and the ring is more than half full.
         HalfFull = 3 => "half-full",
+        /// A rule of the host's wanted it so.
+        Injected = 4 => "injected",
     }
 }
 
@@ -135,6 +137,8 @@ numbered! {
         Register = 2 => "register",
         /// A reset by the transport, as when its client requests one, or disconnects.
         Transport = 3 => "transport",
+        /// The function is gone.
+        Removal = 4 => "removal",
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::enumeration::{Enumeration, Named, enumerations, numbered};
 
-enumerations! { Step, HoldEnd }
+enumerations! { Step, HoldEnd, ActionKind }
 
 numbered! {
     /// A step of the device at which a breakpoint can hold a channel or an acknowledgement.
@@ -38,5 +38,31 @@ numbered! {
         Deadline = 2 => "deadline",
         /// What was held was reset.
         Reset = 3 => "reset",
+    }
+}
+
+numbered! {
+    /// What kind of thing a rule made the device do.
+    pub enum ActionKind {
+        /// A command or a list entry failed.
+        Fail = 1 => "fail",
+        /// Something comes later.
+        Delay = 2 => "delay",
+        /// Something does not come about.
+        Drop = 3 => "drop",
+        /// Something comes twice.
+        Double = 4 => "double",
+        /// A record was lost as if its ring were full.
+        Overflow = 5 => "overflow",
+        /// An engine executes nothing until the device is reset.
+        Hang = 6 => "hang",
+        /// An interrupt is raised for which there is no reason.
+        SpuriousInterrupt = 7 => "spurious-interrupt",
+        /// The function resets itself.
+        Reset = 8 => "reset",
+        /// The function is gone.
+        Gone = 9 => "gone",
+        /// The rules changed their state.
+        SetState = 10 => "set-state",
     }
 }

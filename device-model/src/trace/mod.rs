@@ -60,7 +60,7 @@ pub use event::{Event, InjectionEvent, MmuEvent, NotificationEvent};
 pub use fields::Fields;
 pub use filter::Filter;
 pub use header::{Header, Identity};
-pub use injection::{HoldEnd, Step};
+pub use injection::{ActionKind, HoldEnd, Step};
 pub use kind::Kind;
 pub use reader::{ReadError, Records, TraceFile};
 pub use record::{RECORD_BYTES, Record};

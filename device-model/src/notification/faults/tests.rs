@@ -71,7 +71,7 @@ impl Rig {
     fn record_to(&self, dma: &dyn DmaSession, access: AccessKind) -> Result<FaultRecord, Loss> {
         let initiator = Initiator { channel: 5, engine: 1, asid: 9 };
         let fault = PageFault { address: 0x7000, access, kind: FaultKind::NotPresent, level: 2 };
-        self.buffer.record(&self.ports, &self.counters, dma, initiator, &fault, |vector| {
+        self.buffer.record_or_lose(&self.ports, &self.counters, dma, (initiator, &fault), None, |vector| {
             assert_eq!(vector, 2);
             self.interrupts.set(self.interrupts.get() + 1);
         })

@@ -3,7 +3,8 @@
 
 use super::place::*;
 use crate::trace::event::Value;
-use crate::trace::injection::{HoldEnd, Step};
+use crate::trace::injection::{ActionKind, HoldEnd, Step};
+use crate::trace::kind::Kind;
 use crate::trace::range::Range;
 
 events! {
@@ -37,6 +38,17 @@ events! {
             /// How it ended.
             how: HoldEnd => STATUS, "how": name;
             /// The channel that was held.
+            channel: Option<u8> => CHANNEL;
+        }
+        /// A rule has fired. What it decides about does not come about, or is not the device's own doing.
+        RuleFired = 98, "rule-fired" {
+            /// The rule's number.
+            rule: u64 => ID, "rule": number;
+            /// What it does.
+            action: ActionKind => DETAIL, "action": name;
+            /// The number of the kind of the event at which it fired; 0 for a time.
+            at: u8 => STATUS, shown Kind::from_raw(at).map(|kind| ("at", Value::Name(kind.name())));
+            /// The channel that the event concerns.
             channel: Option<u8> => CHANNEL;
         }
     }
