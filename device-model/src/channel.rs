@@ -104,6 +104,11 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
         })
     }
 
+    /// The last fence value that was signalled, and what the command that was begun waits for.
+    pub(crate) fn progress(&self) -> (u64, Option<Wait>) {
+        self.state.with(|state| (state.fence, state.wait()))
+    }
+
     /// Whether the channel is in [`ChannelState::Error`].
     pub(crate) fn is_in_error(&self) -> bool {
         self.state.with(|state| state.state == ChannelState::Error)

@@ -4,6 +4,7 @@
 mod inject;
 mod interrupt;
 mod notify;
+mod query;
 
 use std::io;
 use std::sync::Arc;

@@ -21,7 +21,7 @@ use crate::device::{Device, FunctionChange, MSIX, Units};
 use crate::dma::{DmaSpace, ReportedSpace};
 use crate::engine;
 use crate::fabric::{Link, PeerVram};
-use crate::inject::Injector;
+use crate::inject::{DeviceView, Injector};
 use crate::interrupt::InterruptSink;
 use crate::pci::aer::ErrorLog;
 use crate::pci::function::{Change, Controls, Function, Identity};
@@ -123,6 +123,11 @@ impl Gpu {
     /// What makes the device hold, fail or misbehave.
     pub fn inject(&self) -> &Injector {
         &self.device.ports.injector
+    }
+
+    /// What the device knows of itself. Waits for a piece of work of each engine.
+    pub fn query(&self) -> DeviceView {
+        self.device.query()
     }
 
     /// Size of VRAM in bytes.

@@ -22,7 +22,7 @@ pub mod walk;
 use std::sync::Arc;
 
 use ersatz_abi::counter::Counter;
-use ersatz_abi::mmu::{InvalidateScope, InvalidateTarget, Invalidation};
+use ersatz_abi::mmu::{InvalidateScope, InvalidateTarget, Invalidation, Page};
 
 use crate::clock::{Clock, Condvar};
 use crate::counters::Counters;
@@ -93,6 +93,11 @@ impl Mmu {
     /// If there is no such engine.
     pub fn lock(&self, engine: u8) -> Translator<'_> {
         Translator { mmu: self, engine, tlb: self.tlbs[usize::from(engine)].enter(), hits: 0, misses: 0 }
+    }
+
+    /// What the TLB of an engine holds; waits for one piece of the engine's work.
+    pub(crate) fn translations(&self, engine: u8) -> Vec<(u8, u64, Page)> {
+        self.tlbs[usize::from(engine)].with(|tlb| tlb.entries().collect())
     }
 
     /// Requests that every engine drops translations, without waiting for it. Returns the number by which that is acknowledged.
