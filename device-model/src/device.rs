@@ -14,10 +14,10 @@ use ersatz_abi::counter::Counter;
 use ersatz_abi::pci::{BAR_MSIX, MSIX_PBA_OFFSET, MSIX_TABLE_OFFSET, MSIX_VECTORS, VECTOR_ERROR};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::bus_requests::ReportedSession;
 use crate::channel::{Channel, ResetScope};
 use crate::clock::ClockObserver;
 use crate::counters::Counters;
-use crate::dma::ReportedSession;
 use crate::engine::doorbells::{self, Doorbells};
 use crate::engine::gate::Gate;
 use crate::eventfd::{drain, signal};

@@ -15,10 +15,11 @@ use vm_memory::VolatileSlice;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::bus::{BarInfo, BarMapping, Doorbell, Effect, MsixMessage, PciFunction};
+use crate::bus_requests::ReportedSpace;
 use crate::clock::{Clock, ClockObserver};
 use crate::counters::Counters;
 use crate::device::{Device, FunctionChange, MSIX, Units};
-use crate::dma::{DmaSpace, ReportedSpace};
+use crate::dma::DmaSpace;
 use crate::engine;
 use crate::fabric::{Link, PeerVram};
 use crate::inject::{DeviceView, Injector};
@@ -77,9 +78,9 @@ impl Gpu {
         let link = Link::new(vram.clone(), fabric)?;
         let errors = Arc::new(ErrorLog::new(requester_id));
         let counters = Arc::new(Counters::new());
-        let dma = ReportedSpace::new(dma, errors.clone(), counters.clone());
         let injector = Arc::new(Injector::new(number, clock.clone(), tracer.clone()).map_err(GpuError::Events)?);
         let tracer = injector.observe_events(&tracer);
+        let dma = ReportedSpace::new(dma, errors.clone(), counters.clone()).with_injector(injector.clone());
         let ports = Ports { dma, interrupts, clock, tracer, injector };
         let function = new_function(bar, bar_size, serial, errors.clone());
         let units = Units { channels, copy_engines, compute_engines };

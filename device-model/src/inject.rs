@@ -46,5 +46,5 @@ pub use query::{AddressSpaceView, ChannelView, DeviceView, RingView, Translation
 pub use rule::{FIRST_STATE, MAX_RULES, Rule, RuleError};
 pub(crate) use timing::Piece;
 pub use timing::{PRESETS, Preset, Timing};
-pub use trigger::{Occurrence, Probability, Trigger};
+pub use trigger::{DmaKind, Occurrence, Probability, Trigger};
 pub(crate) use work::Work;

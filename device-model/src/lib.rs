@@ -12,6 +12,7 @@
 //! makes it hold, fail or misbehave when it is told to.
 
 pub mod bus;
+mod bus_requests;
 mod cache_hint;
 mod channel;
 pub mod clock;

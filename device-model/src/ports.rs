@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
+use crate::bus_requests::ReportedSpace;
 use crate::clock::Clock;
-use crate::dma::ReportedSpace;
 use crate::inject::Injector;
 use crate::interrupt::InterruptSink;
 use crate::trace::Tracer;

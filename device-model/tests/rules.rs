@@ -14,8 +14,9 @@ use ersatz_abi::notification::NotificationStatus;
 use ersatz_abi::regs;
 use ersatz_device_model::bus::{Effect, PciFunction};
 use ersatz_device_model::clock::ManualClock;
-use ersatz_device_model::inject::{Action, Occurrence, Rule};
+use ersatz_device_model::inject::{Action, DmaKind, Occurrence, Rule};
 use ersatz_device_model::trace::Kind;
+use ersatz_device_model::trace::range::Range;
 use vm_memory::{Bytes, GuestAddress};
 
 use ersatz_device_testing::faults::{
@@ -289,4 +290,36 @@ fn the_function_resets_itself() {
     host.put[0] = 0;
     host.enable(0, 3);
     host.execute(Operation::Nop, 1);
+}
+
+/// Of a copy to the system, which is an access for each entry: the driver sees an error of the bus, as of an access that nothing answers.
+#[test]
+fn the_nth_dma_access_is_refused() {
+    for (kind, occurrence, code, done) in [
+        (DmaKind::Write, 2, ErrorCode::DmaWrite, 4096 + 512),
+        (DmaKind::Read, 1, ErrorCode::DmaRead, 0),
+        (DmaKind::Any, 2, ErrorCode::DmaWrite, 4096 + 512),
+    ] {
+        let mut host = enabled();
+        host.gpu.bar_write(2, 0, &[7; 8192]);
+        let entries = [0, 4096].map(|at| entry(vram(at), system(DATA + at), 4096));
+        let list = host.list(LISTS, &entries);
+        let mut rule = Rule::new("refused", Action::Refuse { bytes: 512 });
+        let places = if kind == DmaKind::Read { (LISTS, 4096) } else { (DATA, 8192) };
+        rule.on.dma = Some(kind);
+        rule.on.event.addresses = Some(Range::with_length(places.0, places.1));
+        rule.on.occurrence = Occurrence::Nth(occurrence);
+        if kind == DmaKind::Read {
+            rule.action = Action::Refuse { bytes: 0 };
+        }
+        add(&host, rule);
+        host.submit(Command { fence: Some(1), ..command(Operation::Copy(list)) });
+        host.wait_until("the error", |host| host.status(0).error() == Some(code));
+        let address = if kind == DmaKind::Read { LISTS } else { DATA + 4096 + 512 };
+        assert_eq!(host.read64(reg(0, regs::ERROR_ADDRESS)), address);
+        assert_eq!(host.counter(Counter::DmaErrors), 1);
+        let mut copied = vec![0; 8192];
+        host.memory.read_slice(&mut copied, GuestAddress(DATA)).unwrap();
+        assert!(copied[..done].iter().all(|byte| *byte == 7) && copied[done..].iter().all(|byte| *byte == 0));
+    }
 }

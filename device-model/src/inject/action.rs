@@ -36,6 +36,12 @@ pub enum Action {
     Overflow,
     /// The engine executes neither this command nor any other one until the device is reset (`command-start`).
     Hang,
+    /// The bus refuses a DMA access as if nothing was mapped there.
+    Refuse {
+        /// How much of the access is done before that, in bytes; less than it has. An atomic access is done as a whole or not at all.
+        #[serde(default)]
+        bytes: u64,
+    },
     /// An interrupt is raised for which there is no reason.
     SpuriousInterrupt {
         /// MSI-X vector.
@@ -62,6 +68,7 @@ impl Action {
             Self::Double => ActionKind::Double,
             Self::Overflow => ActionKind::Overflow,
             Self::Hang => ActionKind::Hang,
+            Self::Refuse { .. } => ActionKind::Refuse,
             Self::SpuriousInterrupt { .. } => ActionKind::SpuriousInterrupt,
             Self::Reset => ActionKind::Reset,
             Self::Gone => ActionKind::Gone,
@@ -78,6 +85,8 @@ impl Action {
             Self::Double => Some(&["interrupt", "fault-recorded"]),
             Self::Overflow => Some(&["fault-recorded"]),
             Self::Hang => Some(&["command-start"]),
+            // DMA accesses are not events.
+            Self::Refuse { .. } => Some(&[]),
             Self::SpuriousInterrupt { .. } | Self::Reset | Self::Gone | Self::SetState { .. } => None,
         }
     }

@@ -8,6 +8,7 @@ use super::injector::{Injector, State};
 use super::rule::{Fired, Rule, RuleError};
 use super::work::Work;
 use crate::trace::event::Subject;
+use crate::trace::range::Range;
 use crate::trace::tracer::EventObserver;
 use crate::trace::{Event, InjectionEvent};
 
@@ -68,6 +69,25 @@ impl Injector {
         decision
     }
 
+    /// Whether there are rules that decide about DMA accesses: one load.
+    #[inline]
+    pub(crate) fn decides_about_dma(&self) -> bool {
+        self.decides_about_dma.load(Ordering::Relaxed)
+    }
+
+    /// The device is about to access `length` bytes at a bus address. Returns how many of them it can access, fewer than all, if
+    /// a rule has the access refused.
+    pub(crate) fn refuses_dma(&self, address: u64, length: u64, is_write: bool) -> Option<u64> {
+        let mut state = self.lock();
+        let now = self.now();
+        let fired = state.rules.look_at_dma(Range::with_length(address, length), is_write, now)?;
+        self.carry_out(&mut state, vec![fired], None, None);
+        match fired.action {
+            Action::Refuse { bytes } => Some(bytes.min(length.saturating_sub(1))),
+            _ => None,
+        }
+    }
+
     /// Has something done after a delay in nanoseconds, unless it is reset before.
     pub(crate) fn do_later(&self, delay: u64, work: Work) {
         self.lock().agenda.add(self.now().saturating_add(delay), work);
@@ -119,6 +139,7 @@ impl Injector {
                 | Action::Double
                 | Action::Overflow
                 | Action::Hang
+                | Action::Refuse { .. }
                 | Action::SetState { .. } => continue,
             };
             state.agenda.add(self.now(), work);
@@ -128,13 +149,15 @@ impl Injector {
     }
 
     fn arm_rules(&self, state: &State) {
-        let (mut decides, mut observes) = (false, false);
+        let (mut decides, mut decides_about_dma, mut observes) = (false, false, false);
         for armed in &state.rules.all {
             match armed.rule.action.decides_about() {
+                Some([]) => decides_about_dma = true,
                 Some(_) => decides = true,
                 None => observes |= armed.rule.on.at_ns.is_none(),
             }
         }
+        self.decides_about_dma.store(decides_about_dma, Ordering::Relaxed);
         self.decides.store(decides, Ordering::Relaxed);
         self.observes.store(observes, Ordering::Relaxed);
     }

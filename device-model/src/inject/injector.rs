@@ -28,6 +28,8 @@ pub struct Injector {
     steps: AtomicU32,
     /// There are rules that decide about events.
     pub(super) decides: AtomicBool,
+    /// There are rules that decide about DMA accesses.
+    pub(super) decides_about_dma: AtomicBool,
     /// There are rules that any event can trigger.
     pub(super) observes: Arc<AtomicBool>,
     /// Work takes longer than the host takes for it.
@@ -93,6 +95,7 @@ impl Injector {
         Ok(Self {
             steps: AtomicU32::new(0),
             decides: AtomicBool::new(false),
+            decides_about_dma: AtomicBool::new(false),
             observes: Arc::default(),
             is_paced: AtomicBool::new(false),
             state: Mutex::default(),

@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::action::Action;
-use super::trigger::{Trigger, hash};
+use super::trigger::{DmaKind, Trigger, hash};
 use crate::trace::event::Subject;
-use crate::trace::{Event, Kind};
+use crate::trace::range::Range;
+use crate::trace::{Event, Filter, Kind};
 
 /// Most rules of a device.
 pub const MAX_RULES: usize = 256;
@@ -48,6 +49,11 @@ pub enum RuleError {
         /// What it can decide about.
         suited: String,
     },
+    /// What belongs to events and what belongs to DMA accesses do not go together.
+    #[error(
+        "rule {0:?}: the action refuse, and no other one, is for DMA accesses (dma), which have no more than addresses and times"
+    )]
+    Dma(String),
     /// It would never fire.
     #[error("rule {0:?}: no occurrence is number 0, and a probability is at most 1,000,000 per million")]
     Occurrence(String),
@@ -74,8 +80,14 @@ impl Rule {
         if self.name.is_empty() || self.name.len() > 64 || self.name.chars().any(char::is_control) {
             return Err(RuleError::Name(name()));
         }
-        let Trigger { event, after, occurrence, at_ns, .. } = &self.on;
-        if let Some(suited) = self.action.decides_about() {
+        let Trigger { event, dma, after, occurrence, at_ns, .. } = &self.on;
+        let is_refusal = matches!(self.action, Action::Refuse { .. });
+        if is_refusal || dma.is_some() {
+            let places = Filter { addresses: event.addresses, times: event.times, ..Filter::default() };
+            if !is_refusal || dma.is_none() || *event != places || at_ns.is_some() {
+                return Err(RuleError::Dma(name()));
+            }
+        } else if let Some(suited) = self.action.decides_about() {
             let is_suited = !event.kinds.is_empty() && event.kinds.iter().all(|kind| self.action.suits(*kind));
             if !is_suited || at_ns.is_some() {
                 let (action, suited) = (self.action.kind().name(), suited.join(", "));
@@ -167,32 +179,58 @@ impl Rules {
     /// The rules that fire at an event, of those that decide about it (`decides`) or of the others.
     pub(super) fn look(&mut self, event: &Event, subject: &Subject, now: u64, decides: bool) -> Vec<Fired> {
         let kind = event.kind();
-        let mut occurring = Vec::new();
-        for (index, armed) in self.all.iter().enumerate() {
-            let on = &armed.rule.on;
-            let occurs = armed.rule.action.decides_about().is_some() == decides
+        self.fire(decides, |Rule { on, action, .. }| {
+            action.decides_about().is_some() == decides
+                && on.dma.is_none()
                 && on.at_ns.is_none()
-                && on.state.is_none_or(|state| state == self.state)
+                && on.event.admits(kind, now, subject, |range| event.is_about(range))
+        })
+    }
+
+    /// The rule that fires at a DMA access.
+    pub(super) fn look_at_dma(&mut self, place: Range, is_write: bool, now: u64) -> Option<Fired> {
+        let fired = self.fire(true, |Rule { on, .. }| {
+            let is_meant = match on.dma {
+                Some(DmaKind::Read) => !is_write,
+                Some(DmaKind::Write) => is_write,
+                Some(DmaKind::Any) => true,
+                None => false,
+            };
+            is_meant
+                && on.event.times.is_none_or(|times| times.contains(now))
+                && on.event.addresses.is_none_or(|range| range.overlaps(place))
+        });
+        fired.into_iter().next()
+    }
+
+    /// Counts an occurrence of each rule that is enabled and meant, and fires those whose turn it is; only the first of them, if it
+    /// decides.
+    fn fire(&mut self, decides: bool, is_meant: impl Fn(&Rule) -> bool) -> Vec<Fired> {
+        let is_enabled = |on: &Trigger| {
+            on.state.is_none_or(|state| state == self.state)
                 && on.after.as_ref().is_none_or(|name| self.has_fired(name))
-                && on.event.admits(kind, now, subject, |range| event.is_about(range));
-            if occurs {
-                occurring.push(index);
-            }
-        }
+        };
+        // Found first: what fires at this event enables nothing before the next one.
+        let occurring: Vec<usize> = (0..self.all.len())
+            .filter(|index| is_meant(&self.all[*index].rule) && is_enabled(&self.all[*index].rule.on))
+            .collect();
         let mut fired = Vec::new();
         for index in occurring {
             let armed = &mut self.all[index];
-            // One rule decides; the others count their occurrences.
             if armed.occurs() && (!decides || fired.is_empty()) {
                 fired.push(armed.fire());
             }
         }
-        for Fired { action, .. } in &fired {
+        self.change_state(&fired);
+        fired
+    }
+
+    fn change_state(&mut self, fired: &[Fired]) {
+        for Fired { action, .. } in fired {
             if let Action::SetState { state } = *action {
                 self.state = state;
             }
         }
-        fired
     }
 
     /// The rules whose time has come.
@@ -205,11 +243,7 @@ impl Rules {
                 && armed.may_fire_again()
         };
         let fired: Vec<_> = self.all.iter_mut().filter(is_due).map(ArmedRule::fire).collect();
-        for Fired { action, .. } in &fired {
-            if let Action::SetState { state } = *action {
-                self.state = state;
-            }
-        }
+        self.change_state(&fired);
         fired
     }
 
@@ -228,7 +262,6 @@ impl Rules {
 mod tests {
     use super::*;
     use crate::inject::trigger::Occurrence;
-    use crate::trace::Filter;
 
     fn fence(channel: u8) -> Event {
         Event::Fence { channel, engine: 0, value: 1, address: 0x1000 }
@@ -280,6 +313,22 @@ mod tests {
         let mut rules = Rules::default();
         assert_eq!(rules.add(1, rule(Action::Drop)), Ok(()));
         assert!(matches!(rules.add(2, rule(Action::Gone)), Err(RuleError::Taken(_))));
+    }
+
+    #[test]
+    fn dma_accesses_are_refused_and_nothing_else() {
+        let mut refuse = Rule::new("r", Action::Refuse { bytes: 0 });
+        assert!(matches!(refuse.check(), Err(RuleError::Dma(_))));
+        refuse.on.dma = Some(DmaKind::Write);
+        refuse.on.event.addresses = Some(Range::with_length(0x1000, 8));
+        assert_eq!(refuse.check(), Ok(()));
+        let other = Rule { action: Action::Drop, ..refuse.clone() };
+        assert!(matches!(other.check(), Err(RuleError::Dma(_))));
+        let mut rules = Rules::default();
+        rules.add(1, refuse).unwrap();
+        assert_eq!(look(&mut rules, fence(0), true), [0; 0]);
+        let mut look = |address, is_write| rules.look_at_dma(Range::with_length(address, 16), is_write, 0).is_some();
+        assert_eq!([look(0xff8, true), look(0xff8, false), look(0x1008, true)], [true, false, false]);
     }
 
     #[test]

@@ -11,6 +11,9 @@ use crate::trace::Filter;
 pub struct Trigger {
     /// The events at which it can fire. Their times are those of the device's clock.
     pub event: Filter,
+    /// In place of events: DMA accesses of this kind, those to the addresses and at the times that `event` has, if it has any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dma: Option<DmaKind>,
     /// Only in this state of the rules.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<u32>,
@@ -25,6 +28,18 @@ pub struct Trigger {
     /// In place of events: it fires once, by itself, when the device's clock reads this many nanoseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_ns: Option<u64>,
+}
+
+/// What kind of DMA accesses. Those of copies and kernels are meant, and those to rings, lists, control blocks and page tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DmaKind {
+    /// Reads.
+    Read,
+    /// Writes and atomics.
+    Write,
+    /// All.
+    Any,
 }
 
 /// Which occurrences a rule fires at.

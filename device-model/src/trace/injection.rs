@@ -64,5 +64,7 @@ numbered! {
         Gone = 9 => "gone",
         /// The rules changed their state.
         SetState = 10 => "set-state",
+        /// The bus refused a DMA access.
+        Refuse = 11 => "refuse",
     }
 }

@@ -4,11 +4,12 @@
 use ersatz_abi::pci::VRAM_MIN;
 
 use super::*;
+use crate::bus_requests::ReportedSpace;
 use crate::channel::{Found, ResetScope};
 use crate::clock::HostClock;
 use crate::counters::Counters;
 use crate::device::Units;
-use crate::dma::{MappedSpace, ReportedSpace};
+use crate::dma::MappedSpace;
 use crate::fabric::Link;
 use crate::inject::Injector;
 use crate::interrupt::InterruptSink;

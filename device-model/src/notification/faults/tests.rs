@@ -9,8 +9,9 @@ use ersatz_abi::notification::{NOTIFICATION_ORDER_MIN, NotificationStatus, RECOR
 use proptest::prelude::*;
 
 use super::*;
+use crate::bus_requests::ReportedSpace;
 use crate::clock::HostClock;
-use crate::dma::{DmaSpace, MapAccess, MappedSpace, ReportedSpace};
+use crate::dma::{DmaSpace, MapAccess, MappedSpace};
 use crate::inject::Injector;
 use crate::interrupt::InterruptSink;
 use crate::pci::aer::ErrorLog;
