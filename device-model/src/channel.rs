@@ -24,7 +24,7 @@ use ersatz_abi::regs::ChannelStatus;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::sync::{Lock, Mutex};
-pub(crate) use setup::{ChannelFailure, Setup};
+pub(crate) use setup::{ChannelFailure, CheckedSetup, Setup};
 pub(crate) use state::{ChannelSwitched, Found, ResetScope, Settled, State, Turn};
 pub(crate) use suspended::Wait;
 use task::Task;
@@ -102,6 +102,11 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
             address: state.address,
             get: state.get,
         })
+    }
+
+    /// The last fence value that was signalled, and what the command that was begun waits for.
+    pub(crate) fn progress(&self) -> (u64, Option<Wait>) {
+        self.state.with(|state| (state.fence, state.wait()))
     }
 
     /// Whether the channel is in [`ChannelState::Error`].
@@ -226,9 +231,11 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
         self.state.with(|state| matches!(state.wait(), Some(Wait::Replay(_))))
     }
 
-    /// Ends the wait for a replay. Returns whether there was one: the caller then kicks the engine.
-    pub(crate) fn replay(&self) -> bool {
-        self.state.with(State::replay)
+    /// Ends the wait for a replay; the command then waits until the hold that `hold` returns has ended, if it returns one.
+    /// `hold` is called with the channel's lock held, with the setup and what the channel would stop with. Returns whether there
+    /// was a wait: the caller then kicks the engine.
+    pub(crate) fn replay(&self, hold: impl FnOnce(&CheckedSetup, ChannelFailure) -> Option<u64>) -> bool {
+        self.state.with(|state| state.replay(hold))
     }
 
     /// Puts a channel that waits at a fault in error. `tell` is called as for [`Self::switch`], with what is wrong, the

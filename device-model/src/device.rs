@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the register file and the engines share: the state of the device behind its PCI function.
 
+mod inject;
+mod interrupt;
 mod notify;
+mod query;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use ersatz_abi::counter::Counter;
 use ersatz_abi::pci::{BAR_MSIX, MSIX_PBA_OFFSET, MSIX_TABLE_OFFSET, MSIX_VECTORS, VECTOR_ERROR};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::bus_requests::ReportedSession;
 use crate::channel::{Channel, ResetScope};
 use crate::clock::ClockObserver;
 use crate::counters::Counters;
-use crate::dma::ReportedSession;
 use crate::engine::doorbells::{self, Doorbells};
 use crate::engine::gate::Gate;
 use crate::eventfd::{drain, signal};
@@ -25,11 +28,12 @@ use crate::mmu::memory::DeviceTables;
 use crate::notification::{AccessCounters, FaultBuffer};
 use crate::pci::aer::ErrorLog;
 use crate::pci::capability::MsixLayout;
-use crate::pci::msix::{Msix, Raised};
+use crate::pci::msix::Msix;
 use crate::ports::Ports;
 use crate::sync::Mutex;
-use crate::trace::{Event, InterruptOutcome, ResetSource};
+use crate::trace::{Event, ResetSource};
 use crate::vram::Vram;
+pub(crate) use inject::{FunctionChange, Removal};
 
 /// Where the device has its MSI-X table and pending bits.
 pub(crate) const MSIX: MsixLayout =
@@ -70,6 +74,10 @@ pub(crate) struct Device {
     /// One an engine: first the copy engines, then the compute engines.
     engines: Box<[Doorbells]>,
     copy_engines: u8,
+    /// One bit for each engine that hangs.
+    hung: AtomicU32,
+    /// What the injector has changed, and the bus has to know.
+    pub(crate) removal: Removal,
     /// The function answers memory accesses. Cleared before a reset of the function begins.
     pub(crate) answers: AtomicBool,
     bad_access: AtomicBool,
@@ -92,7 +100,8 @@ impl Device {
         let Units { channels, copy_engines, compute_engines } = units;
         let channels = (0..channels).map(|_| EventFd::new(EFD_NONBLOCK).map(Channel::new));
         let doorbells = (0..usize::from(copy_engines) + usize::from(compute_engines)).map(|_| Doorbells::new());
-        let mmu = Mmu::new(copy_engines + compute_engines, counters.clone(), ports.tracer.clone());
+        let mmu = Mmu::new(copy_engines + compute_engines, counters.clone(), ports.tracer.clone())
+            .with_injector(ports.injector.clone());
         let device = Self {
             number,
             ports,
@@ -108,6 +117,8 @@ impl Device {
             gate: Gate::default(),
             engines: doorbells.collect::<io::Result<_>>()?,
             copy_engines,
+            hung: AtomicU32::new(0),
+            removal: Removal::new()?,
             answers: AtomicBool::new(false),
             bad_access: AtomicBool::new(false),
             resetting: Mutex::new(false),
@@ -180,21 +191,6 @@ impl Device {
         }
     }
 
-    /// Raises an interrupt. Every interrupt of the device is raised here.
-    pub(crate) fn raise(&self, vector: u16, cause: InterruptCause) {
-        self.msix.raise(vector, &*self.ports.interrupts, |raised| {
-            let outcome = match raised {
-                Raised::Sent => InterruptOutcome::Sent,
-                Raised::Pending => InterruptOutcome::Pending,
-                Raised::Lost => InterruptOutcome::Lost,
-            };
-            if outcome != InterruptOutcome::Lost {
-                self.counters.add(Counter::Interrupts, 1);
-            }
-            self.ports.tracer.emit(Event::Interrupt { vector, channel: cause.channel(), outcome });
-        });
-    }
-
     /// Runs `effect`, which a register access has on counters and interrupts, unless the function was reset since the access
     /// began. A reset of the function waits until it is done. No channel may be locked.
     pub(crate) fn unless_reset<R>(&self, effect: impl FnOnce() -> R) -> Option<R> {
@@ -228,12 +224,16 @@ impl Device {
         let mut resetting = self.resetting.lock();
         *resetting = true;
         for (channel, number) in self.channels.iter().zip(0..) {
-            channel.request_reset(ResetScope::Device, || {
-                self.ports.tracer.emit(Event::ChannelReset { channel: number });
-            });
+            channel.request_reset(ResetScope::Device, || self.report_channel_reset(number));
         }
         drop(resetting);
         self.channel_was_reset();
+    }
+
+    /// A channel is being reset: reports it to the trace, and what was held of it is dropped. Called with the channel's lock held.
+    pub(crate) fn report_channel_reset(&self, channel: u8) {
+        self.ports.injector.drop_holds(channel);
+        self.ports.tracer.emit(Event::ChannelReset { channel });
     }
 
     /// The reset of a channel is complete; the last one completes that of the device.
@@ -244,6 +244,7 @@ impl Device {
             self.faults.reset();
             self.access_counters.reset();
             self.bad_access.store(false, Ordering::Relaxed);
+            self.reset_injected();
             self.ports.tracer.emit(Event::Reset { source: ResetSource::Register });
             *resetting = false;
         }
@@ -257,20 +258,22 @@ impl Device {
 
     fn reset_now(&self, source: ResetSource) {
         let mut resetting = self.resetting.lock();
-        for channel in &self.channels {
+        for (number, channel) in (0..).zip(&self.channels) {
             channel.reset(ResetScope::Device);
+            self.ports.injector.drop_holds(number);
             drain(&channel.doorbell);
         }
         self.mmu.reset();
         self.msix.reset();
         match source {
             ResetSource::Conventional | ResetSource::Transport => self.errors.power_on(),
-            ResetSource::FunctionLevel | ResetSource::Register => self.errors.reset(),
+            ResetSource::FunctionLevel | ResetSource::Register | ResetSource::Removal => self.errors.reset(),
         }
         self.faults.reset();
         self.access_counters.reset();
         self.counters.reset();
         self.bad_access.store(false, Ordering::Relaxed);
+        self.reset_injected();
         *resetting = false;
         self.ports.tracer.emit(Event::Reset { source });
     }
@@ -279,9 +282,10 @@ impl Device {
     pub(crate) fn leave(&self) {
         self.leaving.store(true, Ordering::Release);
         self.mmu.leave();
-        for channel in &self.channels {
-            channel.request_reset(ResetScope::Device, || ());
+        for (number, channel) in (0..).zip(&self.channels) {
+            channel.request_reset(ResetScope::Device, || self.ports.injector.drop_holds(number));
         }
+        self.ports.injector.leave();
         self.kick_all();
     }
 
@@ -295,5 +299,6 @@ impl ClockObserver for Device {
     fn clock_was_set(&self) {
         self.kick_all();
         self.mmu.clock_was_set();
+        self.ports.injector.clock_was_set();
     }
 }

@@ -3,7 +3,6 @@
 
 mod mapped;
 mod observer;
-mod reported;
 
 use std::sync::Weak;
 
@@ -14,7 +13,6 @@ pub use crate::cache_hint::Purpose;
 
 pub use mapped::{MAP_ALIGNMENT, MAX_MAPS, MapError, MappedSpace};
 pub use observer::{MapAccess, MapObserver, MappedRegion};
-pub(crate) use reported::{ReportedSession, ReportedSpace};
 
 /// Why DMA did not happen. Nothing was transferred beyond what the error says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

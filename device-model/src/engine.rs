@@ -7,11 +7,14 @@
 //! that [`completion`] has; [`list`] executes the lists of copy engines, by [`transfer`] each entry, and [`kernel`] the kernels
 //! of compute engines; both reach memory through [`memory_access`], and [`gate`] is what stops them.
 
+mod command_event;
 mod completion;
 mod context;
+mod decide;
 pub(crate) mod doorbells;
 mod execute;
 pub(crate) mod gate;
+mod hold;
 mod kernel;
 mod list;
 mod memory_access;
@@ -102,16 +105,17 @@ impl EngineOps for Engine {
     }
 
     fn take_up(&self, channel: u8) -> Found {
+        if self.device.is_hung(self.number) {
+            return Found::Nothing;
+        }
         self.channel(channel).take_up(self.number, |wait| is_over(&self.device, wait))
     }
 
     fn work(&mut self, channel: u8, turn: Turn, resumed: Option<Box<Task>>) -> Next {
         let next = self.executor.run(channel, turn, resumed);
-        let settled = self.channel(channel).let_go(&turn, |settled| {
-            self.device.ports.tracer.emit(match settled {
-                Settled::Reset => Event::ChannelReset { channel },
-                Settled::Stopped => Event::ChannelDisabled { channel },
-            });
+        let settled = self.channel(channel).let_go(&turn, |settled| match settled {
+            Settled::Reset => self.device.report_channel_reset(channel),
+            Settled::Stopped => self.device.ports.tracer.emit(Event::ChannelDisabled { channel }),
         });
         if settled == Some(Settled::Reset) {
             self.device.channel_was_reset();
@@ -137,6 +141,7 @@ fn is_over(device: &Device, wait: Wait) -> bool {
     match wait {
         Wait::Replay(_) => false,
         Wait::Acknowledgement(number) => device.mmu.acknowledged() >= number,
+        Wait::Hold(number) => !device.ports.injector.is_held(number),
         Wait::Time(deadline) => device.ports.clock.now() >= deadline,
     }
 }

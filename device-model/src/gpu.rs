@@ -12,14 +12,17 @@ use ersatz_abi::counter::Counter;
 use ersatz_abi::pci as abi;
 use ersatz_abi::regs;
 use vm_memory::VolatileSlice;
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::bus::{BarInfo, BarMapping, Doorbell, Effect, MsixMessage, PciFunction};
+use crate::bus_requests::ReportedSpace;
 use crate::clock::{Clock, ClockObserver};
 use crate::counters::Counters;
-use crate::device::{Device, MSIX, Units};
-use crate::dma::{DmaSpace, ReportedSpace};
+use crate::device::{Device, FunctionChange, MSIX, Units};
+use crate::dma::DmaSpace;
 use crate::engine;
 use crate::fabric::{Link, PeerVram};
+use crate::inject::{DeviceView, Injector};
 use crate::interrupt::InterruptSink;
 use crate::pci::aer::ErrorLog;
 use crate::pci::function::{Change, Controls, Function, Identity};
@@ -75,8 +78,10 @@ impl Gpu {
         let link = Link::new(vram.clone(), fabric)?;
         let errors = Arc::new(ErrorLog::new(requester_id));
         let counters = Arc::new(Counters::new());
-        let dma = ReportedSpace::new(dma, errors.clone(), counters.clone());
-        let ports = Ports { dma, interrupts, clock, tracer };
+        let injector = Arc::new(Injector::new(number, clock.clone(), tracer.clone()).map_err(GpuError::Events)?);
+        let tracer = injector.observe_events(&tracer);
+        let dma = ReportedSpace::new(dma, errors.clone(), counters.clone()).with_injector(injector.clone());
+        let ports = Ports { dma, interrupts, clock, tracer, injector };
         let function = new_function(bar, bar_size, serial, errors.clone());
         let units = Units { channels, copy_engines, compute_engines };
         let device =
@@ -99,6 +104,10 @@ impl Gpu {
         let name = format!("gpu{number}-mmu");
         let mmu = Builder::new().name(name).spawn(move || device.run_mmu()).map_err(GpuError::Mmu)?;
         gpu.threads.push(mmu);
+        let device = gpu.device.clone();
+        let name = format!("gpu{number}-inject");
+        let inject = Builder::new().name(name).spawn(move || device.run_injection()).map_err(GpuError::Inject)?;
+        gpu.threads.push(inject);
         let ports = &gpu.device.ports;
         ports.tracer.emit(Event::DeviceCreated { vram: vram_size });
         if let Some(observer) = ports.tracer.map_observer() {
@@ -110,6 +119,16 @@ impl Gpu {
     /// The value of a performance counter.
     pub fn counter(&self, counter: Counter) -> u64 {
         self.device.counters.get(counter)
+    }
+
+    /// What makes the device hold, fail or misbehave.
+    pub fn inject(&self) -> &Injector {
+        &self.device.ports.injector
+    }
+
+    /// What the device knows of itself. Waits for a piece of work of each engine.
+    pub fn query(&self) -> DeviceView {
+        self.device.query()
     }
 
     /// Size of VRAM in bytes.
@@ -226,15 +245,22 @@ fn new_function(vram: ResizableBar, bar_size: u64, serial: u64, errors: Arc<Erro
 
 impl PciFunction for Gpu {
     fn config_read(&self, offset: u16, data: &mut [u8]) {
+        if self.device.removal.is_gone() {
+            return data.fill(0xff);
+        }
         self.function.lock().read(offset, data);
     }
 
     fn config_write(&self, offset: u16, data: &[u8]) -> Vec<Effect> {
+        let mut effects = self.take_effects();
         let mut function = self.function.lock();
-        match function.write(offset, data) {
-            Change::FunctionReset => self.reset_as(&function, ResetSource::FunctionLevel),
-            Change::Controls { before, after } => self.apply(function.bars(), &before, &after),
+        if !self.device.removal.is_gone() {
+            effects.extend(match function.write(offset, data) {
+                Change::FunctionReset => self.reset_as(&function, ResetSource::FunctionLevel),
+                Change::Controls { before, after } => self.apply(function.bars(), &before, &after),
+            });
         }
+        effects
     }
 
     fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) {
@@ -261,8 +287,13 @@ impl PciFunction for Gpu {
         match bar {
             abi::BAR_REGISTERS => self.registers.write(&self.device, offset, data),
             abi::BAR_MSIX => {
-                let effects = self.device.msix.write(offset, data, self.keeps_table());
-                self.trace_sends(&effects);
+                let sends = self.device.msix.write(offset, data, self.keeps_table());
+                self.trace_sends(&sends);
+                let mut effects = self.take_effects();
+                // A reset that was pending leaves nothing to send.
+                if effects.is_empty() {
+                    effects = sends;
+                }
                 return effects;
             }
             abi::BAR_VRAM => {
@@ -313,8 +344,31 @@ impl PciFunction for Gpu {
 
     fn reset(&self) -> Vec<Effect> {
         let mut function = self.function.lock();
+        if self.device.removal.is_gone() {
+            return Vec::new();
+        }
         function.reset();
         self.reset_as(&function, ResetSource::Conventional)
+    }
+
+    fn event(&self) -> Option<Arc<EventFd>> {
+        Some(self.device.removal.event.clone())
+    }
+
+    fn take_effects(&self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for change in self.device.removal.take() {
+            match change {
+                FunctionChange::Gone => effects.push(Effect::Gone),
+                FunctionChange::Reset if self.device.removal.is_gone() => {}
+                FunctionChange::Reset => {
+                    let mut function = self.function.lock();
+                    function.reset();
+                    effects.extend(self.reset_as(&function, ResetSource::FunctionLevel));
+                }
+            }
+        }
+        effects
     }
 }
 

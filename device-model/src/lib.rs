@@ -8,9 +8,11 @@
 //! [`bus::PciFunction`]; whatever an access changes outside of the device is returned as a [`bus::Effect`], for the
 //! bus to carry out.
 //!
-//! What the device looks like to a driver is written in `ersatz-abi`; what it saw and did goes to the log of [`trace`].
+//! What the device looks like to a driver is written in `ersatz-abi`; what it saw and did goes to the log of [`trace`]. [`inject`]
+//! makes it hold, fail or misbehave when it is told to.
 
 pub mod bus;
+mod bus_requests;
 mod cache_hint;
 mod channel;
 pub mod clock;
@@ -21,6 +23,7 @@ mod engine;
 mod eventfd;
 pub mod fabric;
 pub mod gpu;
+pub mod inject;
 pub mod interrupt;
 pub mod mmu;
 mod notification;

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use crate::bus_requests::ReportedSpace;
 use crate::clock::Clock;
-use crate::dma::ReportedSpace;
+use crate::inject::Injector;
 use crate::interrupt::InterruptSink;
 use crate::trace::Tracer;
 
@@ -14,4 +15,6 @@ pub(crate) struct Ports {
     pub(crate) interrupts: Arc<dyn InterruptSink>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tracer: Tracer,
+    /// What is to be held or made to fail.
+    pub(crate) injector: Arc<Injector>,
 }

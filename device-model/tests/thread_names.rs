@@ -12,7 +12,7 @@ fn threads_are_named_after_their_gpu() {
     let mut config = GpuConfig::new(64 << 20);
     config.number = 3;
     let host = Host::with(config, Interrupts::default());
-    let wanted = ["gpu3-copy-0", "gpu3-copy-1", "gpu3-compute-2", "gpu3-mmu", "gpu3-trace"];
+    let wanted = ["gpu3-copy-0", "gpu3-copy-1", "gpu3-compute-2", "gpu3-mmu", "gpu3-inject", "gpu3-trace"];
     // A thread names itself when it starts.
     host.wait_until("the names", |_| {
         let tasks = fs::read_dir("/proc/self/task").expect("this process has threads");

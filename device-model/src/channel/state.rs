@@ -130,13 +130,12 @@ impl State {
         self.suspended.as_ref()?.wait
     }
 
-    /// Ends the wait for a replay. Returns whether there was one.
-    pub(super) fn replay(&mut self) -> bool {
-        let Some(suspended) = &mut self.suspended else { return false };
-        if !matches!(suspended.wait, Some(Wait::Replay(_))) {
-            return false;
-        }
-        suspended.wait = None;
+    /// Ends the wait for a replay; the command then waits until the hold that `hold` returns has ended, if it returns one.
+    /// Returns whether there was a wait.
+    pub(super) fn replay(&mut self, hold: impl FnOnce(&CheckedSetup, ChannelFailure) -> Option<u64>) -> bool {
+        let (Some(suspended), Some(setup)) = (&mut self.suspended, &self.checked) else { return false };
+        let Some(Wait::Replay(failure)) = suspended.wait else { return false };
+        suspended.wait = hold(setup, failure).map(Wait::Hold);
         self.state = ChannelState::Busy;
         true
     }

@@ -19,8 +19,9 @@ pub(crate) enum Wait {
     Replay(ChannelFailure),
     /// An invalidation was requested: the command waits until this number is acknowledged.
     Acknowledgement(u64),
+    /// A breakpoint holds the command: it waits until the hold of this number has ended.
+    Hold(u64),
     /// The command waits until the device's clock reads this many nanoseconds.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nothing of the device delays a command yet"))]
     Time(u64),
 }
 
@@ -37,7 +38,7 @@ impl Wait {
     pub(crate) fn deadline(self) -> Option<u64> {
         match self {
             Self::Time(deadline) => Some(deadline),
-            Self::Replay(_) | Self::Acknowledgement(_) => None,
+            Self::Replay(_) | Self::Acknowledgement(_) | Self::Hold(_) => None,
         }
     }
 
@@ -45,7 +46,7 @@ impl Wait {
     pub(super) fn state(self) -> ChannelState {
         match self {
             Self::Replay(_) => ChannelState::Faulted,
-            Self::Acknowledgement(_) | Self::Time(_) => ChannelState::Busy,
+            Self::Acknowledgement(_) | Self::Hold(_) | Self::Time(_) => ChannelState::Busy,
         }
     }
 
@@ -53,7 +54,7 @@ impl Wait {
     pub(super) fn failure(self) -> Option<ChannelFailure> {
         match self {
             Self::Replay(failure) => Some(failure),
-            Self::Acknowledgement(_) | Self::Time(_) => None,
+            Self::Acknowledgement(_) | Self::Hold(_) | Self::Time(_) => None,
         }
     }
 }

@@ -3,6 +3,9 @@
 //! access that faulted, or at the very step of its end.
 
 use ersatz_abi::command::{Aperture, Command, ListEntry};
+use ersatz_abi::error::ErrorCode;
+
+use crate::trace::Step;
 
 /// A command that was begun.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +22,8 @@ pub(crate) struct Task {
 /// whose progress is in the [`Cursor`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
+    /// All of it: nothing is done.
+    Fetched,
     /// What the operation says.
     Work,
     /// The fence value.
@@ -42,6 +47,19 @@ pub(crate) struct Cursor {
     pub(crate) carry: u64,
     /// Number of the invalidation that was requested.
     pub(crate) invalidation: Option<u64>,
+    /// What the command passes when it goes on.
+    pub(crate) passes: Passes,
+    /// What rules have decided about the list entry under way: that it fails with this behind this many bytes, or does not.
+    pub(crate) fate: Option<Option<(ErrorCode, u64)>>,
+}
+
+/// The steps that a command comes to again when it goes on, and that are settled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Passes {
+    /// A breakpoint held the command there.
+    pub(crate) held: Option<Step>,
+    /// Rules have decided about it there.
+    pub(crate) decided: Option<Step>,
 }
 
 /// A list entry under way. It is kept, not fetched again: what the guest makes of the list meanwhile changes nothing.
@@ -62,6 +80,12 @@ impl Part {
         Self { entry, offset: 0, digest: 0, finished: false }
     }
 
+    /// Whether it is copied to or from the system, as far as the entry says: a virtual address says nothing.
+    pub(crate) fn is_over_link(&self) -> bool {
+        let ListEntry { source, destination, .. } = self.entry;
+        [source, destination].iter().any(|location| location.aperture == Aperture::System)
+    }
+
     /// The address to name when nothing may be accessed: the system's, if there is one.
     pub(crate) fn address(&self) -> u64 {
         let ListEntry { source, destination, .. } = self.entry;
@@ -72,6 +96,6 @@ impl Part {
 impl Task {
     /// A command of which nothing is done.
     pub(crate) fn new(command: Command) -> Self {
-        Self { command, stage: Stage::Work, bytes: 0, cursor: Cursor::default() }
+        Self { command, stage: Stage::Fetched, bytes: 0, cursor: Cursor::default() }
     }
 }

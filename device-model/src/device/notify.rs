@@ -5,10 +5,12 @@ use ersatz_abi::fault::FaultRecord;
 
 use super::Device;
 use crate::engine::gate::Master;
+use crate::inject::{Action, Work};
 use crate::interrupt::InterruptCause;
 use crate::mmu::PageFault;
 use crate::notification::{Access, Initiator};
-use crate::trace::Loss;
+use crate::trace::event::Subject;
+use crate::trace::{Loss, NotificationEvent};
 
 impl Device {
     /// Records a fault in the fault buffer, and raises its interrupt if one is due. Returns the record, or why it was lost.
@@ -18,8 +20,46 @@ impl Device {
         initiator: Initiator,
         fault: &PageFault,
     ) -> Result<FaultRecord, Loss> {
+        let loss = match self.decide_about_record(initiator, fault) {
+            Some((record, Action::Delay { ns })) => {
+                self.ports.injector.do_later(ns, Work::Record(record));
+                return Err(Loss::Injected);
+            }
+            Some((_, Action::Drop)) => Some(Loss::Injected),
+            Some((_, Action::Overflow)) => Some(Loss::Overflow),
+            Some((_, Action::Double)) => {
+                let _ = self.record_undecided(master, initiator, fault, None);
+                None
+            }
+            _ => None,
+        };
+        self.record_undecided(master, initiator, fault, loss)
+    }
+
+    /// What a rule does about the record of a fault, and the record without a number and a time.
+    fn decide_about_record(&self, initiator: Initiator, fault: &PageFault) -> Option<(FaultRecord, Action)> {
+        let injector = &self.ports.injector;
+        if !injector.decides() {
+            return None;
+        }
+        let Initiator { channel, engine, asid } = initiator;
+        let PageFault { address, access, kind, level } = *fault;
+        let record = FaultRecord { address, asid, channel, engine, access, kind, level, timestamp: 0, number: 0 };
+        let event = NotificationEvent::FaultRecorded { record, position: 0 }.into();
+        let subject = Subject { channel: Some(channel), engine: Some(engine), asid: Some(asid), cause: None };
+        Some((record, injector.decide(&event, &subject)?))
+    }
+
+    /// As [`Self::record_fault`], for a fault about which rules have decided: that its record is lost, if they have.
+    pub(super) fn record_undecided(
+        &self,
+        master: &Master<'_>,
+        initiator: Initiator,
+        fault: &PageFault,
+        loss: Option<Loss>,
+    ) -> Result<FaultRecord, Loss> {
         let raise = |vector| self.raise(vector, InterruptCause::FaultBuffer);
-        self.faults.record(&self.ports, &self.counters, &master.dma, initiator, fault, raise)
+        self.faults.record_or_lose(&self.ports, &self.counters, &master.dma, (initiator, fault), loss, raise)
     }
 
     /// Counts an access through a translation, and notifies the driver if its memory is hot. Costs next to nothing while

@@ -10,13 +10,17 @@ use std::sync::Arc;
 use ersatz_abi::channel::{CONTROL_BLOCK_FENCE, CONTROL_BLOCK_PUT};
 use ersatz_abi::command::{COMMAND_BYTES, Command, Operation};
 use ersatz_abi::error::ErrorCode;
+use ersatz_abi::fault::FaultRecord;
 use ersatz_abi::mmu::Invalidation;
 
+use super::command_event::{end_event, start_event};
 use super::context::{Context, Stop, words_at};
+use super::decide::decide_about_command;
+use super::hold::{at_fetched, site};
 use super::kernel::{KernelRunner, in_flight};
 use super::list::Lists;
 use super::memory_access::MemoryAccess;
-use super::retire::{end_event, fail, retire, start_event};
+use super::retire::{fail, retire};
 use super::scheduler::Next;
 use super::transfer::Work;
 use crate::channel::task::{Stage, Task};
@@ -24,6 +28,7 @@ use crate::channel::{ChannelFailure, Turn, Wait};
 use crate::device::{Device, EngineKind};
 use crate::dma::DmaSession;
 use crate::mmu::PageFault;
+use crate::trace::{NotificationEvent, Step};
 
 /// Commands fetched at once, and executed before other channels have their turn.
 const COMMANDS_AT_ONCE: u32 = 16;
@@ -118,8 +123,7 @@ impl Executor {
         let stop = match self.run_stages(context, &mut task) {
             Ok(go_on) => return Ok(go_on),
             Err(Stop::PageFault { fault, entry }) => self.suspend_at_fault(context, &task, fault, entry),
-            Err(Stop::Wait(wait)) if context.channel.suspend(&context.turn, &task, wait, || ()) => Stop::Wait(wait),
-            Err(Stop::Wait(_)) => Stop::Reset,
+            Err(Stop::Wait(wait)) => suspend(context, &task, wait),
             Err(stop) => stop,
         };
         if let Stop::Failed(failure) = stop {
@@ -134,6 +138,11 @@ impl Executor {
 
     /// As [`Self::proceed`], without an answer to what stops the command.
     fn run_stages(&mut self, context: &mut Context<'_>, task: &mut Task) -> Result<bool, Stop> {
+        if task.stage == Stage::Fetched {
+            at_fetched(context, &task.command, &mut task.cursor.passes)?;
+            decide_about_command(context, &task.command, &mut task.cursor.passes)?;
+            task.stage = Stage::Work;
+        }
         if task.stage == Stage::Work {
             self.perform(context, task)?;
         }
@@ -149,7 +158,7 @@ impl Executor {
                 return invalidate(context, invalidation, &mut cursor.invalidation);
             }
             (Operation::Kernel(kernel), EngineUnit::Compute(runner)) => {
-                return runner.run(context, &kernel, cursor, bytes);
+                return runner.run(context, (&kernel, command.cause), cursor, bytes);
             }
             (Operation::Copy(list), EngineUnit::Copy(lists)) => (list, Work::Copy, lists),
             (Operation::Fill(list, pattern), EngineUnit::Copy(lists)) => (list, Work::Fill(pattern), lists),
@@ -181,7 +190,10 @@ impl Executor {
         }
         let wait = Wait::Replay(failure);
         let suspended = context.access(entry, address, |master| {
-            let report = || faults.iter().for_each(|fault| context.report(master, fault));
+            let report = || {
+                faults.iter().for_each(|fault| context.report(master, fault));
+                hold_behind_record(context, task, &first);
+            };
             context.channel.suspend(&context.turn, task, wait, report)
         });
         match suspended {
@@ -189,6 +201,51 @@ impl Executor {
             Ok(false) => Stop::Reset,
             Err(stop) => stop,
         }
+    }
+}
+
+/// Keeps a command in its channel until its wait is over.
+fn suspend(context: &Context<'_>, task: &Task, wait: Wait) -> Stop {
+    let injector = &context.device.ports.injector;
+    let begin = || {
+        if let Wait::Hold(hold) = wait {
+            injector.begin(hold);
+        }
+    };
+    if context.channel.suspend(&context.turn, task, wait, begin) {
+        return Stop::Wait(wait);
+    }
+    if let Wait::Hold(hold) = wait {
+        injector.forget(hold);
+    }
+    Stop::Reset
+}
+
+/// The record of a fault is in the fault buffer. If a breakpoint holds the channel here, a replay makes it wait for the end of
+/// that hold.
+fn hold_behind_record(context: &Context<'_>, task: &Task, fault: &PageFault) {
+    let injector = &context.device.ports.injector;
+    if !injector.is_watched(Step::AfterFaultRecord) {
+        return;
+    }
+    let Context { device, number: channel, engine, turn, .. } = *context;
+    let PageFault { address, access, kind, level } = *fault;
+    let asid = turn.setup.asid;
+    let record = FaultRecord {
+        address,
+        asid,
+        channel,
+        engine,
+        access,
+        kind,
+        level,
+        timestamp: device.ports.clock.now(),
+        number: 0,
+    };
+    let event = NotificationEvent::FaultRecorded { record, position: 0 };
+    let site = site(context, Step::AfterFaultRecord, task.command.cause, event.into(), Some(address));
+    if let Some(hold) = injector.arrive(&site) {
+        injector.begin(hold);
     }
 }
 

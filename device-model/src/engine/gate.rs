@@ -12,7 +12,7 @@
 
 use std::sync::RwLockReadGuard;
 
-use crate::dma::{ReportedSession, ReportedSpace};
+use crate::bus_requests::{ReportedSession, ReportedSpace};
 use crate::sync::RwLock;
 
 /// The gate of one device.

@@ -6,14 +6,17 @@
 
 mod scattered;
 
+use ersatz_abi::command::Cause;
 use ersatz_abi::fault::AccessKind;
 use ersatz_abi::kernel::{Kernel, WORD_BYTES};
 use ersatz_abi::list::Location;
 use ersatz_abi::mmu::PageSize;
 
 use super::context::{Context, Stop};
+use super::hold::{begin_piece, end_piece, pass, stride_event};
 use super::memory_access::{MemoryAccess, Span};
 use crate::channel::task::Cursor;
+use crate::trace::Step;
 pub(super) use scattered::in_flight;
 use scattered::{STRIDE_ACCESSES, atomic_add, chase, random_update};
 
@@ -37,18 +40,24 @@ impl KernelRunner {
     pub(crate) fn run(
         &mut self,
         context: &Context<'_>,
-        kernel: &Kernel,
+        (kernel, cause): (&Kernel, Cause),
         cursor: &mut Cursor,
         bytes: &mut u64,
     ) -> Result<(), Stop> {
         let steps = steps(kernel);
         while cursor.done < steps {
-            MemoryAccess::open(context, 0, address_of(kernel), |memory| {
+            let begun = cursor.done;
+            let what = || stride_event(context, kernel, begun, STRIDE_BYTES);
+            pass(context, Step::BeforePiece, cause, &mut cursor.passes, what)?;
+            let began = begin_piece(context);
+            let moved = MemoryAccess::open(context, 0, address_of(kernel), |memory| {
                 let result = self.stride(memory, kernel, cursor);
                 // What was done before it had to stop is counted, too.
                 *bytes += memory.bytes;
-                result
+                result.map(|()| memory.bytes)
             })?;
+            pass(context, Step::AfterPiece, cause, &mut cursor.passes, what)?;
+            end_piece(context, began, moved, false)?;
         }
         let Some(result) = result_of(kernel) else { return Ok(()) };
         MemoryAccess::open(context, 0, result, |memory| {

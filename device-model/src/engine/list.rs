@@ -8,10 +8,13 @@ use ersatz_abi::command::{Cause, EntryError, LIST_ENTRY_BYTES, List, ListEntry};
 
 use super::PIECE_BYTES;
 use super::context::{Context, Stop, words_at};
+use super::decide::decide_about_entry;
+use super::hold::{begin_piece, end_piece, pass};
 use super::memory_access::MemoryAccess;
-use super::transfer::{Transfer, Work};
+use super::transfer::{Transfer, Work, part_event};
 use crate::channel::task::{Cursor, Part};
 use crate::dma::Purpose;
+use crate::trace::Step;
 
 /// List entries fetched at once.
 const ENTRIES_AT_ONCE: u64 = 128;
@@ -50,26 +53,58 @@ impl Lists {
                 entries.fetch(context, cursor.entries)?;
                 continue;
             };
+            let begun = *part;
+            let what = || (part_event(context, work, cause, &begun), begun.entry.tag);
+            pass(context, Step::BeforePiece, cause, &mut cursor.passes, what)?;
+            let injector = &context.device.ports.injector;
+            let is_decided = injector.decides();
+            if is_decided && cursor.fate.is_none() {
+                cursor.fate = Some(decide_about_entry(context, cause, begun.entry.length.into(), what().0)?);
+            }
+            let budget = match cursor.fate.flatten() {
+                Some((code, bytes)) if begun.offset >= bytes => {
+                    return Err(Stop::failed(code, cursor.entries, begun.address()));
+                }
+                Some((_, bytes)) => PIECE_BYTES.min(bytes - begun.offset),
+                None => PIECE_BYTES,
+            };
+            // Those who look at pieces see each entry.
+            let is_watched =
+                injector.is_watched(Step::BeforePiece) || injector.is_watched(Step::AfterPiece) || is_decided;
+            let limit = Limit { bytes: budget, entries: if is_watched { 1 } else { u32::MAX } };
             // One permit for as many entries as make up a piece: asking for it costs as much as a small copy.
-            MemoryAccess::open(context, cursor.entries, part.address(), |memory| {
-                let result = piece(memory, transfer, entries, work, cursor, bytes);
+            let began = begin_piece(context);
+            let moved = MemoryAccess::open(context, cursor.entries, begun.address(), |memory| {
+                let result = piece(memory, transfer, (entries, limit), work, cursor, bytes);
                 transfer.settle(context, memory, work, cause);
                 result
             })?;
+            pass(context, Step::AfterPiece, cause, &mut cursor.passes, what)?;
+            end_piece(context, began, moved, begun.is_over_link())?;
         }
     }
 }
 
-/// Executes as many entries as make up a piece, and are here.
+/// What a piece ends at.
+#[derive(Clone, Copy, Debug)]
+struct Limit {
+    bytes: u64,
+    entries: u32,
+}
+
+/// Executes as many entries as make up a piece, are here, and are within the limit. Returns how many bytes
+/// it has moved.
 fn piece(
     memory: &mut MemoryAccess<'_>,
     transfer: &mut Transfer,
-    entries: &Entries,
+    (entries, limit): (&Entries, Limit),
     work: Work,
     cursor: &mut Cursor,
     bytes: &mut u64,
-) -> Result<(), Stop> {
-    let mut budget = PIECE_BYTES;
+) -> Result<u64, Stop> {
+    let mut moved = 0;
+    let mut budget = limit.bytes;
+    let end = cursor.entries.saturating_add(limit.entries);
     while let Some(part) = &mut cursor.part {
         memory.entry = cursor.entries;
         if let Some(Ok(next)) = entries.peek(cursor.entries + 1) {
@@ -77,20 +112,22 @@ fn piece(
             memory.expect(next.destination, Purpose::Write);
         }
         let done = transfer.step(memory, work, part, budget)?;
+        moved += done;
         budget = budget.saturating_sub(done.max(ENTRY_COST));
         if part.finished {
             *bytes += u64::from(part.entry.length);
             cursor.entries += 1;
             cursor.part = None;
+            cursor.fate = None;
         }
-        if budget == 0 {
+        if budget == 0 || cursor.entries >= end {
             break;
         }
         if cursor.part.is_none() {
             cursor.part = entries.get(cursor.entries)?;
         }
     }
-    Ok(())
+    Ok(moved)
 }
 
 /// Some entries of the list under way.

@@ -10,6 +10,7 @@ use ersatz_abi::error::ErrorCode;
 use ersatz_abi::fault::AccessKind;
 use ersatz_abi::list::{Aperture, Location};
 
+use super::PIECE_BYTES;
 use super::context::{Context, Stop};
 use super::memory_access::MemoryAccess;
 use crate::channel::task::Part;
@@ -80,19 +81,8 @@ impl Transfer {
                 Work::Digest => memory.tally.add(Counter::BytesDigested, length),
             }
         }
-        let Context { device, number: channel, engine, .. } = *context;
-        device.ports.tracer.emit_all(self.done.iter().map(|part| {
-            let ListEntry { source, destination, length, tag } = part.entry;
-            let length = u64::from(length);
-            match work {
-                Work::Copy => Event::Copy { channel, engine, cause, source, destination, length, tag },
-                Work::Fill(pattern) => Event::Fill { channel, engine, cause, destination, length, pattern, tag },
-                Work::Digest => {
-                    let digest = part.digest;
-                    Event::Digest { channel, engine, cause, source, destination, length, digest, tag }
-                }
-            }
-        }));
+        let done = self.done.iter().map(|part| entry_event(context, work, cause, &part.entry, part.digest));
+        context.device.ports.tracer.emit_all(done);
         self.done.clear();
     }
 
@@ -141,6 +131,33 @@ impl Transfer {
         part.offset += from.length;
         Ok(from.length)
     }
+}
+
+/// The event of an entry that was executed.
+#[inline]
+fn entry_event(context: &Context<'_>, work: Work, cause: Cause, entry: &ListEntry, digest: u32) -> Event {
+    let Context { number: channel, engine, .. } = *context;
+    let ListEntry { source, destination, length, tag } = *entry;
+    let length = u64::from(length);
+    match work {
+        Work::Copy => Event::Copy { channel, engine, cause, source, destination, length, tag },
+        Work::Fill(pattern) => Event::Fill { channel, engine, cause, destination, length, pattern, tag },
+        Work::Digest => Event::Digest { channel, engine, cause, source, destination, length, digest, tag },
+    }
+}
+
+/// The event of the piece of an entry that comes next, as if it were an entry of its own.
+pub(super) fn part_event(context: &Context<'_>, work: Work, cause: Cause, part: &Part) -> Event {
+    let ListEntry { source, destination, length, tag } = part.entry;
+    let left = u64::from(length).saturating_sub(part.offset).min(PIECE_BYTES);
+    let entry = ListEntry {
+        source: behind(source, part.offset),
+        // A digest is written to one place.
+        destination: if work == Work::Digest { destination } else { behind(destination, part.offset) },
+        length: u32::try_from(left).unwrap_or(u32::MAX),
+        tag: tag.wrapping_add(part.offset),
+    };
+    entry_event(context, work, cause, &entry, part.digest)
 }
 
 /// Finds out what can be found out before anything is moved.

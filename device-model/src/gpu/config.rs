@@ -105,4 +105,7 @@ pub enum GpuError {
     /// The thread could not be started.
     #[error("cannot start the thread that invalidates translations")]
     Mmu(#[source] io::Error),
+    /// The thread could not be started.
+    #[error("cannot start the thread that carries out what breakpoints and rules want")]
+    Inject(#[source] io::Error),
 }

@@ -28,6 +28,8 @@ pub(super) struct Requests {
     awaited: bool,
     /// Carried out and not acknowledged, each with the time at which it is; in the order of their numbers.
     unacknowledged: VecDeque<(Batch, u64)>,
+    /// Acknowledgements that are held, in the order of their numbers.
+    held: VecDeque<Held>,
     /// How long acknowledgements are held back, in nanoseconds.
     pub(super) delay: u64,
     /// How often this was reset.
@@ -44,6 +46,26 @@ struct Batch {
     last: u64,
     awaited: bool,
     generation: u64,
+}
+
+/// An acknowledgement that waits for the end of a hold.
+#[derive(Debug)]
+struct Held {
+    /// Number of the invalidation.
+    number: u64,
+    /// Number of the hold.
+    hold: u64,
+    state: HoldState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HoldState {
+    /// The invalidation is not carried out yet, or one before it is not acknowledged.
+    Ahead,
+    /// Nothing but the hold is in the way of the acknowledgement, from now on.
+    Reached,
+    /// The hold has begun.
+    Begun,
 }
 
 /// What is acknowledged at once.
@@ -77,7 +99,26 @@ impl Requests {
 
     /// When there is something to acknowledge.
     pub(super) fn deadline(&self) -> Option<u64> {
-        self.unacknowledged.front().map(|(_, deadline)| *deadline)
+        let is_held = self.held.front().is_some_and(|held| held.state != HoldState::Ahead);
+        self.unacknowledged.front().filter(|_| !is_held).map(|(_, deadline)| *deadline)
+    }
+
+    /// The acknowledgement of the last invalidation waits for the end of a hold.
+    pub(super) fn hold(&mut self, number: u64, hold: u64) {
+        self.held.push_back(Held { number, hold, state: HoldState::Ahead });
+    }
+
+    /// Calls `begin` for a hold that is all that is in the way of an acknowledgement now.
+    pub(super) fn begin_holds(&mut self, begin: impl FnOnce(u64)) {
+        if let Some(held) = self.held.front_mut().filter(|held| held.state == HoldState::Reached) {
+            held.state = HoldState::Begun;
+            begin(held.hold);
+        }
+    }
+
+    /// A hold has ended.
+    pub(super) fn release(&mut self, hold: u64) {
+        self.held.retain(|held| held.hold != hold);
     }
 
     /// All invalidations up to this number are complete.
@@ -85,8 +126,9 @@ impl Requests {
         self.acknowledged
     }
 
-    /// Forgets everything; what is being carried out is not acknowledged.
-    pub(super) fn reset(&mut self) {
+    /// Forgets everything; what is being carried out is not acknowledged. Calls `drop_hold` for each hold.
+    pub(super) fn reset(&mut self, drop_hold: impl FnMut(u64)) {
+        self.held.iter().map(|held| held.hold).for_each(drop_hold);
         let generation = self.generation.wrapping_add(1);
         *self = Self { generation, leaving: self.leaving, delay: self.delay, ..Self::default() };
     }
@@ -108,13 +150,23 @@ impl Requests {
 
     /// Acknowledges what is due.
     fn acknowledge(&mut self, now: u64, announce: impl FnOnce(&Done)) -> Option<Done> {
-        let mut due: Option<(u64, bool)> = None;
+        let (mut last, mut awaited) = (self.acknowledged, false);
         while self.deadline().is_some_and(|deadline| deadline <= now)
-            && let Some((batch, _)) = self.unacknowledged.pop_front()
+            && let Some((batch, _)) = self.unacknowledged.front()
         {
-            due = Some((batch.last, batch.awaited || due.is_some_and(|(_, awaited)| awaited)));
+            awaited |= batch.awaited;
+            // Those before one that is held are not.
+            if let Some(held) = self.held.front_mut().filter(|held| held.number <= batch.last) {
+                held.state = HoldState::Reached;
+                last = held.number - 1;
+                break;
+            }
+            last = batch.last;
+            self.unacknowledged.pop_front();
         }
-        let (last, awaited) = due?;
+        if last == self.acknowledged {
+            return None;
+        }
         let done = Done { numbers: self.acknowledged + 1..=last, awaited };
         announce(&done);
         self.acknowledged = last;

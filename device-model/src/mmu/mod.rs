@@ -22,12 +22,14 @@ pub mod walk;
 use std::sync::Arc;
 
 use ersatz_abi::counter::Counter;
-use ersatz_abi::mmu::{InvalidateScope, InvalidateTarget, Invalidation};
+use ersatz_abi::mmu::{InvalidateScope, InvalidateTarget, Invalidation, Page};
 
 use crate::clock::{Clock, Condvar};
 use crate::counters::Counters;
+use crate::inject::site::Site;
+use crate::inject::{Action, Injector};
 use crate::sync::{Lock, Mutex};
-use crate::trace::{MmuEvent, Tracer};
+use crate::trace::{Event, MmuEvent, Step, Tracer};
 use invalidate::{Done, Requests, serve};
 use space::{AddressSpace, AddressSpaces, SpaceSwitched};
 use tlb::Tlb;
@@ -42,6 +44,8 @@ pub struct Mmu {
     pub spaces: AddressSpaces,
     counters: Arc<Counters>,
     tracer: Tracer,
+    /// What holds acknowledgements, if anything does.
+    injector: Option<Arc<Injector>>,
     /// One per engine.
     tlbs: Box<[Turnstile<Tlb>]>,
     window: Mutex<Window>,
@@ -68,11 +72,17 @@ impl Mmu {
             spaces: AddressSpaces::new(),
             counters,
             tracer,
+            injector: None,
             tlbs: (0..engines).map(|_| Turnstile::new(Tlb::new())).collect(),
             window: Mutex::default(),
             requests: Mutex::default(),
             wake: Condvar::new(),
         }
+    }
+
+    /// The same with acknowledgements that an injector can hold.
+    pub(crate) fn with_injector(self, injector: Arc<Injector>) -> Self {
+        Self { injector: Some(injector), ..self }
     }
 
     /// Locks the TLB of an engine for translations. Invalidations wait until what this returns is dropped: for one piece of
@@ -85,16 +95,54 @@ impl Mmu {
         Translator { mmu: self, engine, tlb: self.tlbs[usize::from(engine)].enter(), hits: 0, misses: 0 }
     }
 
+    /// What the TLB of an engine holds; waits for one piece of the engine's work.
+    pub(crate) fn translations(&self, engine: u8) -> Vec<(u8, u64, Page)> {
+        self.tlbs[usize::from(engine)].with(|tlb| tlb.entries().collect())
+    }
+
     /// Requests that every engine drops translations, without waiting for it. Returns the number by which that is acknowledged.
     /// `channel` is the one whose command requests it, if a command does.
     pub fn request(&self, invalidation: Invalidation, channel: Option<u8>) -> u64 {
         let mut requests = self.requests.lock();
         let number = requests.add(invalidation, channel.is_some());
         // Before it can be acknowledged.
-        self.tracer.emit(MmuEvent::InvalidateRequested { number, invalidation, channel }.into());
+        let event = MmuEvent::InvalidateRequested { number, invalidation, channel }.into();
+        self.tracer.emit(event);
+        if let Some(hold) = self.hold(event) {
+            requests.hold(number, hold);
+        }
         drop(requests);
         self.wake.notify_one();
         number
+    }
+
+    /// Returns the number of a hold, which has not begun, if the acknowledgement of the invalidation of this event is to be held, or
+    /// to be late.
+    fn hold(&self, event: Event) -> Option<u64> {
+        let injector = self.injector.as_ref()?;
+        let subject = event.subject();
+        if injector.is_watched(Step::BeforeInvalidationAck) {
+            let address = match event {
+                Event::Mmu(MmuEvent::InvalidateRequested {
+                    invalidation: Invalidation::Range { address, .. }, ..
+                }) => Some(address),
+                _ => None,
+            };
+            let hold = injector.arrive(&Site { step: Step::BeforeInvalidationAck, event, subject, address });
+            if hold.is_some() {
+                return hold;
+            }
+        }
+        match injector.decides().then(|| injector.decide(&event, &subject)).flatten() {
+            Some(Action::Delay { ns }) => Some(injector.delay(ns)),
+            _ => None,
+        }
+    }
+
+    /// The hold of this number has ended: the acknowledgement that it held is due.
+    pub(crate) fn release(&self, hold: u64) {
+        self.requests.lock().release(hold);
+        self.wake.notify_all();
     }
 
     /// All invalidations up to this number are complete: no access through a translation that they mean, and that was made
@@ -128,6 +176,10 @@ impl Mmu {
     pub fn run(&self, clock: &dyn Clock, wake: impl Fn()) {
         while self.wait(clock) {
             let done = serve(&self.requests, &self.tlbs, clock.now(), |done| self.announce(done));
+            if let Some(injector) = &self.injector {
+                // With the lock, so that a reset comes before the hold begins or ends it.
+                self.requests.lock().begin_holds(|hold| injector.begin(hold));
+            }
             if done.is_some_and(|done| done.awaited) {
                 wake();
             }
@@ -189,7 +241,11 @@ impl Mmu {
     pub fn reset(&self) {
         self.spaces.reset();
         *self.window.lock() = Window::default();
-        self.requests.lock().reset();
+        self.requests.lock().reset(|hold| {
+            if let Some(injector) = &self.injector {
+                injector.drop_hold(hold);
+            }
+        });
         for tlb in &self.tlbs {
             tlb.with(|tlb| tlb.forget(&Invalidation::All));
         }

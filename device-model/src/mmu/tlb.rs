@@ -5,7 +5,7 @@
 //! an invalidation drops it, or its place is needed, whatever the page tables say meanwhile. What a walk did *not* find is never
 //! held.
 
-use ersatz_abi::mmu::{Invalidation, PageSize};
+use ersatz_abi::mmu::{Invalidation, Page, PageSize};
 
 use super::walk::Walked;
 
@@ -128,6 +128,14 @@ impl Tlb {
         for cache in &mut self.0 {
             cache.remove(asid, address);
         }
+    }
+
+    /// All that is held: the address spaces, the first addresses of the pages, and where they lead.
+    pub fn entries(&self) -> impl Iterator<Item = (u8, u64, Page)> {
+        self.0.iter().flat_map(|cache| {
+            let held = cache.sets.iter().flat_map(|set| &set.ways).flatten();
+            held.map(|(key, walked)| (key.asid, key.page << cache.size.order(), walked.page))
+        })
     }
 
     /// Holds nothing any more of what an invalidation means: of a range, every page that has a byte in it.

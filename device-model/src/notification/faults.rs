@@ -38,14 +38,15 @@ impl FaultBuffer {
         self.ring.reset();
     }
 
-    /// Records a fault, and raises the interrupt that may be due. Returns the record, or why it was lost.
-    pub(crate) fn record(
+    /// Records a fault, and raises the interrupt that may be due; with `loss`, behaves as if the record was lost for this reason.
+    /// Returns the record, or why it was lost.
+    pub(crate) fn record_or_lose(
         &self,
         ports: &Ports,
         counters: &Counters,
         dma: &dyn DmaSession,
-        Initiator { channel, engine, asid }: Initiator,
-        fault: &PageFault,
+        (Initiator { channel, engine, asid }, fault): (Initiator, &PageFault),
+        loss: Option<Loss>,
         raise: impl FnOnce(u16),
     ) -> Result<FaultRecord, Loss> {
         let PageFault { address, access, kind, level } = *fault;
@@ -55,7 +56,12 @@ impl FaultBuffer {
             *last += 1;
             let (number, timestamp) = (*last, ports.clock.now());
             let record = FaultRecord { address, asid, channel, engine, access, kind, level, timestamp, number };
-            (record, self.ring.claim(is_prefetch))
+            let claim = match loss {
+                None => self.ring.claim(is_prefetch),
+                Some(Loss::Overflow) => Err(self.ring.overflow()),
+                Some(loss) => Err(loss),
+            };
+            (record, claim)
         };
         let written = claim.as_ref().map_err(|loss| *loss).and_then(|claim| {
             self.ring.fill(dma, claim, &record.encode())?;

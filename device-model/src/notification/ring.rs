@@ -69,6 +69,11 @@ impl NotificationRing {
         self.state.lock().claim(may_drop)
     }
 
+    /// A record is lost as if the ring was full. Returns why it is lost.
+    pub(crate) fn overflow(&self) -> Loss {
+        self.state.lock().overflow()
+    }
+
     /// Writes a record where a claim says. The claim's interrupt is due either way: it may be what announces a record of another
     /// thread, behind this one.
     pub(crate) fn fill(&self, dma: &dyn DmaSession, claim: &Claim, record: &[u64; RECORD_WORDS]) -> Result<(), Loss> {

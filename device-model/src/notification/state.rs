@@ -169,6 +169,13 @@ impl State {
         Ok(Claim { position, address, interrupt })
     }
 
+    /// Behaves as if the ring was full. Returns why a record is lost: an overflow, if the ring is enabled.
+    pub(crate) fn overflow(&mut self) -> Loss {
+        let Activity::Enabled(_) = self.activity else { return Loss::Off };
+        self.status = self.status.with_overflow(true);
+        Loss::Overflow
+    }
+
     /// The record of a claim is in memory, or could not be written.
     pub(crate) fn settle(&mut self, is_written: bool) {
         self.under_way = self.under_way.saturating_sub(1);

@@ -59,8 +59,7 @@ fn control(device: &Device, number: u8, channel: &Channel, value: u64) -> bool {
         return false;
     }
     if control.reset() {
-        let tell = || device.ports.tracer.emit(Event::ChannelReset { channel: number });
-        if channel.request_reset(ResetScope::Channel, tell) {
+        if channel.request_reset(ResetScope::Channel, || device.report_channel_reset(number)) {
             device.channel_was_reset();
         }
         return true;

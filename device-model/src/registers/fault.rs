@@ -4,10 +4,12 @@
 use ersatz_abi::counter::Counter;
 use ersatz_abi::pci::VECTOR_ERROR;
 
-use crate::channel::ChannelFailure;
+use crate::channel::{ChannelFailure, CheckedSetup};
 use crate::device::Device;
+use crate::inject::site::Site;
 use crate::interrupt::InterruptCause;
-use crate::trace::{Event, NotificationEvent};
+use crate::trace::event::Subject;
+use crate::trace::{Event, NotificationEvent, Step};
 
 /// One bit for each channel that waits at a fault.
 pub(super) fn faulted_channels(device: &Device) -> u64 {
@@ -27,11 +29,27 @@ pub(super) fn replay(device: &Device, value: u64) -> bool {
         device.ports.tracer.emit(NotificationEvent::Replay { channels }.into());
     });
     for (number, channel) in (0..).zip(&device.channels) {
-        if channels & (1 << number) != 0 && channel.replay() {
+        if channels & (1 << number) != 0 && channel.replay(|setup, failure| hold(device, number, setup, failure)) {
             device.kick(number);
         }
     }
     true
+}
+
+/// Returns the hold that a channel which tries again has to wait for: the one that began when its fault was recorded, or one that
+/// begins here. Called with the channel's lock held.
+fn hold(device: &Device, number: u8, setup: &CheckedSetup, failure: ChannelFailure) -> Option<u64> {
+    let injector = &device.ports.injector;
+    let held = injector.hold_of(number);
+    if held.is_some() || !injector.is_watched(Step::BeforeReplay) {
+        return held;
+    }
+    let subject = Subject { channel: Some(number), engine: Some(setup.engine), asid: Some(setup.asid), cause: None };
+    let event = NotificationEvent::Replay { channels: 1 << number }.into();
+    let site = Site { step: Step::BeforeReplay, event, subject, address: Some(failure.address) };
+    let hold = injector.arrive(&site)?;
+    injector.begin(hold);
+    Some(hold)
 }
 
 /// Ends the waiting of a channel with an error; one that does not wait stays as it is. Returns whether there is such a channel.
@@ -44,6 +62,7 @@ pub(super) fn cancel(device: &Device, value: u64) -> bool {
     let mut told = None;
     let cancelled = channel.cancel(|fault, position, vector| {
         let ChannelFailure { code, entry, address } = fault;
+        device.ports.injector.drop_holds(number);
         device.ports.tracer.emit(NotificationEvent::FaultCancelled { channel: number }.into());
         device.ports.tracer.emit(Event::ChannelError { channel: number, error: code, position, entry, address });
         told = vector;

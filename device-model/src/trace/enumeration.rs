@@ -79,6 +79,8 @@ macro_rules! enumerations {
     )*};
 }
 
+pub(super) use enumerations;
+
 enumerations! { Aperture, Cause, Opcode, ErrorCode, AccessKind, FaultKind, PageSize, Loss, ResetSource, InterruptOutcome }
 
 /// Declares an enumeration that converts from its number fallibly, and whose variants have names.
@@ -106,6 +108,8 @@ macro_rules! numbered {
     };
 }
 
+pub(super) use numbered;
+
 numbered! {
     /// Why a record is not in its notification ring.
     pub enum Loss {
@@ -117,6 +121,8 @@ numbered! {
         DmaError = 2 => "dma-error",
         /// A prefetch fault, and the ring is more than half full.
         HalfFull = 3 => "half-full",
+        /// A rule of the host's wanted it so.
+        Injected = 4 => "injected",
     }
 }
 
@@ -131,6 +137,8 @@ numbered! {
         Register = 2 => "register",
         /// A reset by the transport, as when its client requests one, or disconnects.
         Transport = 3 => "transport",
+        /// The function is gone.
+        Removal = 4 => "removal",
     }
 }
 

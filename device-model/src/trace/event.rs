@@ -8,10 +8,11 @@
 //!
 //! Logs outlive the device that wrote them: the number of a kind is never used again for another, and what stands in a
 //! record keeps its place. Numbers below 64 are for the events in this file, from 64 to 79 for [`MmuEvent`], from 80 to 95 for
-//! [`NotificationEvent`].
+//! [`NotificationEvent`], from 96 to 111 for [`InjectionEvent`].
 
 #[macro_use]
 mod definition;
+mod injection;
 mod mmu;
 mod notification;
 pub(super) mod place;
@@ -27,6 +28,7 @@ use ersatz_abi::error::ErrorCode;
 
 use super::enumeration::{InterruptOutcome, ResetSource};
 use super::range::Range;
+pub use injection::InjectionEvent;
 pub use mmu::MmuEvent;
 pub use notification::NotificationEvent;
 pub use place::Subject;
@@ -275,6 +277,8 @@ events! {
         Mmu(MmuEvent);
         /// An event of a notification ring.
         Notification(NotificationEvent);
+        /// An event of a breakpoint or a rule.
+        Injection(InjectionEvent);
     }
 }
 

@@ -10,9 +10,14 @@
 //! |---|---|---|
 //! | kind | a name | it is of that kind |
 //! | cause | a name | its command was submitted for that cause |
-//! | channel, asid | a number | it concerns that channel, that address space |
+//! | channel, engine, asid | a number | it concerns that channel, that engine, that address space |
 //! | address | `0x1000..0x3000`, `0x1000+8K`, `0x1000` | it is about memory in the range, in any aperture, virtual, or as the tag |
 //! | time | `1.5ms..2s`, `..10us`, `3s..` | it happened then, counted from the first event |
+//!
+//! Rules and breakpoints ([`inject`](crate::inject)) select with the same filter while the device runs. Their times are those of
+//! the device's clock.
+
+mod text;
 
 #[cfg(test)]
 mod tests;
@@ -21,27 +26,38 @@ mod tests;
 use std::str::FromStr;
 
 use ersatz_abi::command::Cause;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::event::Event;
+use super::event::Subject;
 use super::kind::Kind;
 use super::range::Range;
 use super::record::Record;
 
 /// Which events are wanted. The default wants all of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Filter {
     /// Of these kinds.
+    #[serde(with = "text::kinds", skip_serializing_if = "Vec::is_empty")]
     pub kinds: Vec<Kind>,
     /// For these causes.
+    #[serde(with = "text::causes", skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<Cause>,
     /// Of these channels.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub channels: Vec<u8>,
+    /// Of these engines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub engines: Vec<u8>,
     /// Of these address spaces.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub asids: Vec<u8>,
     /// About these addresses.
+    #[serde(with = "text::addresses", skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Range>,
     /// At these times, in nanoseconds.
+    #[serde(with = "text::times", skip_serializing_if = "Option::is_none")]
     pub times: Option<Range>,
 }
 
@@ -67,23 +83,31 @@ impl Filter {
         (self.kinds.is_empty() || record.kind().is_some_and(|kind| self.kinds.contains(&kind)))
             && self.times.is_none_or(|range| range.contains(time))
             && match record.event() {
-                Some(event) => self.matches_subject(&event),
+                Some(event) => self.admits_subject(&event.subject(), |range| event.is_about(range)),
                 None => !self.asks_for_subject(),
             }
     }
 
-    /// Whether the event is wanted by all criteria but kind and time.
-    fn matches_subject(&self, event: &Event) -> bool {
-        let subject = event.subject();
+    /// Whether an event is wanted that happens at `time`, in nanoseconds, and concerns `subject`; `is_about` says whether it is about
+    /// memory in a range.
+    pub(crate) fn admits(&self, kind: Kind, time: u64, subject: &Subject, is_about: impl Fn(Range) -> bool) -> bool {
+        (self.kinds.is_empty() || self.kinds.contains(&kind))
+            && self.times.is_none_or(|range| range.contains(time))
+            && self.admits_subject(subject, is_about)
+    }
+
+    fn admits_subject(&self, subject: &Subject, is_about: impl Fn(Range) -> bool) -> bool {
         is_wanted(&self.causes, subject.cause)
             && is_wanted(&self.channels, subject.channel)
+            && is_wanted(&self.engines, subject.engine)
             && is_wanted(&self.asids, subject.asid)
-            && self.addresses.is_none_or(|range| event.is_about(range))
+            && self.addresses.is_none_or(is_about)
     }
 
     /// Whether there is a criterion that only a decoded event can satisfy.
     fn asks_for_subject(&self) -> bool {
-        !(self.causes.is_empty() && self.channels.is_empty() && self.asids.is_empty() && self.addresses.is_none())
+        let Self { kinds: _, causes, channels, engines, asids, addresses, times: _ } = self;
+        !(causes.is_empty() && channels.is_empty() && engines.is_empty() && asids.is_empty() && addresses.is_none())
     }
 }
 

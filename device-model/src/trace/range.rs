@@ -88,6 +88,22 @@ impl Range {
         if to.is_empty() { Ok(Self { first, last: u64::MAX }) } else { Self::until(first, time(to)?) }
     }
 
+    /// Writes a range of addresses so that [`Self::of_addresses`] reads it.
+    pub fn to_addresses(self) -> String {
+        match self.last.checked_add(1) {
+            Some(end) => format!("{:#x}..{end:#x}", self.first),
+            None => format!("{:#x}+{}", self.first, (self.last - self.first).saturating_add(1)),
+        }
+    }
+
+    /// Writes a range of times so that [`Self::of_times`] reads it.
+    pub fn to_times(self) -> String {
+        match self.last.checked_add(1) {
+            Some(end) => format!("{}ns..{end}ns", self.first),
+            None => format!("{}ns..", self.first),
+        }
+    }
+
     fn until(first: u64, end: u64) -> Result<Self, RangeError> {
         match end.checked_sub(1) {
             Some(last) if first <= last => Ok(Self { first, last }),
@@ -186,6 +202,17 @@ mod tests {
             for text in [text, digits] {
                 let _ = (Range::of_addresses(&text), Range::of_times(&text));
             }
+        }
+
+        #[test]
+        fn what_is_written_is_read(first: u64, length in 1u64.., near_the_end: bool) {
+            let first = if near_the_end { u64::MAX - first % 4 } else { first };
+            let range = Range::with_length(first, length);
+            // A text has no length for all numbers there are.
+            if range != Range::ALL {
+                prop_assert_eq!(Range::of_addresses(&range.to_addresses()), Ok(range));
+            }
+            prop_assert_eq!(Range::of_times(&range.to_times()), Ok(range));
         }
 
         #[test]

@@ -2,6 +2,7 @@
 //! The one thing the device code sees of the log: [`Tracer::emit`].
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -34,7 +35,23 @@ impl TraceOptions {
 
 /// Writes events, or does not. Clones share one log; the last one to go closes it.
 #[derive(Clone, Default)]
-pub struct Tracer(Option<Arc<Sink>>);
+pub struct Tracer {
+    sink: Option<Arc<Sink>>,
+    watch: Option<Watch>,
+}
+
+/// Sees each event that is emitted, whether or not it is written.
+pub(crate) trait EventObserver: Send + Sync {
+    /// An event has come about. Called from any thread, with locks of the device held: must not emit through the same tracer.
+    fn observe(&self, event: &Event);
+}
+
+/// An observer, and whether it wants to see events at all.
+#[derive(Clone)]
+struct Watch {
+    is_armed: Arc<AtomicBool>,
+    observer: Arc<dyn EventObserver>,
+}
 
 struct Sink {
     log: Log,
@@ -45,7 +62,12 @@ struct Sink {
 impl Tracer {
     /// A tracer that writes nothing.
     pub const fn disabled() -> Self {
-        Self(None)
+        Self { sink: None, watch: None }
+    }
+
+    /// The same tracer, with an observer that sees events while `is_armed` is set. A device without rules looks at that alone.
+    pub(crate) fn observed(&self, is_armed: Arc<AtomicBool>, observer: Arc<dyn EventObserver>) -> Self {
+        Self { sink: self.sink.clone(), watch: Some(Watch { is_armed, observer }) }
     }
 
     /// A tracer that writes to a new log at `path`; what was there is lost. `clock` is the device's own, which its
@@ -68,27 +90,31 @@ impl Tracer {
             closed: false,
         };
         let log = Log::create(path, &header)?;
-        Ok(Self(Some(Arc::new(Sink { log, clock, device: options.identity.device }))))
+        let sink = Sink { log, clock, device: options.identity.device };
+        Ok(Self { sink: Some(Arc::new(sink)), watch: None })
     }
 
     /// Whether events go anywhere: to skip work that only the trace needs.
     #[inline]
     pub const fn enabled(&self) -> bool {
-        self.0.is_some()
+        self.sink.is_some()
     }
 
     /// The observer that writes the maps of a [`DmaSpace`](crate::dma::DmaSpace) to the log until the last tracer closes it;
     /// `None` for a tracer that writes nothing.
     pub fn map_observer(&self) -> Option<Weak<dyn MapObserver>> {
-        let sink: Arc<dyn MapObserver> = self.0.clone()?;
+        let sink: Arc<dyn MapObserver> = self.sink.clone()?;
         Some(Arc::downgrade(&sink))
     }
 
     /// Writes an event, from any thread, without waiting for another.
     #[inline]
     pub fn emit(&self, event: Event) {
-        if let Some(sink) = &self.0 {
+        if let Some(sink) = &self.sink {
             sink.write(&event);
+        }
+        if let Some(observer) = self.observer() {
+            observer.observe(&event);
         }
     }
 
@@ -98,10 +124,22 @@ impl Tracer {
         if events.len() == 0 {
             return;
         }
-        if let Some(sink) = &self.0 {
+        if self.observer().is_some() {
+            return events.for_each(|event| self.emit(event));
+        }
+        if let Some(sink) = &self.sink {
             let now = sink.clock.now();
             sink.log.append_all(events, |event, sequence| sink.words(&event, sequence, now));
         }
+    }
+}
+
+impl Tracer {
+    /// The observer, if it wants to see events: one load.
+    #[inline]
+    fn observer(&self) -> Option<&dyn EventObserver> {
+        let watch = self.watch.as_ref().filter(|watch| watch.is_armed.load(Ordering::Relaxed))?;
+        Some(&*watch.observer)
     }
 }
 

@@ -22,7 +22,7 @@ use ersatz_abi::counter::Counter;
 use ersatz_abi::pci::{BAR_MSIX, BAR_REGISTERS, MSIX_PBA_OFFSET};
 use ersatz_abi::regs::{self, ChannelStatus, Register};
 use ersatz_device_model::bus::{Effect, PciFunction};
-use ersatz_device_model::clock::HostClock;
+use ersatz_device_model::clock::{Clock, HostClock};
 use ersatz_device_model::dma::{MapAccess, MappedSpace};
 use ersatz_device_model::interrupt::InterruptSink;
 use ersatz_device_model::{Gpu, GpuConfig};
@@ -132,6 +132,13 @@ impl Host {
         Self { _log: log, ..Self::made(config, interrupts, clock) }
     }
 
+    /// A GPU of 64 MiB by a clock of the caller's, likewise.
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        let mut config = GpuConfig::new(64 << 20);
+        let log = Log::of(&mut config, clock.clone());
+        Self { _log: log, ..Self::made(config, Interrupts::default(), clock) }
+    }
+
     /// A GPU of 64 MiB that writes no log: for measurements.
     pub fn unlogged() -> Self {
         Self::unlogged_with(GpuConfig::new(64 << 20))
@@ -142,7 +149,7 @@ impl Host {
         Self::made(config, Interrupts::default(), Arc::new(HostClock::new()))
     }
 
-    fn made(config: GpuConfig, interrupts: Interrupts, clock: Arc<HostClock>) -> Self {
+    fn made(config: GpuConfig, interrupts: Interrupts, clock: Arc<dyn Clock>) -> Self {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM as usize)]).unwrap();
         let space = Arc::new(MappedSpace::from_memory(&memory).unwrap());
         let interrupts = Arc::new(interrupts);

@@ -15,8 +15,10 @@ enum Act {
     Fail,
     LetGo,
     Acknowledge,
+    EndHold,
     Tick,
-    Replay,
+    /// Into a hold, if this is set.
+    Replay(bool),
     Cancel,
     Enable(bool),
     Reset,
@@ -27,12 +29,13 @@ enum Act {
 enum Reason {
     Replay,
     Acknowledgement,
+    Hold,
     Time,
 }
 
 fn any_act() -> impl Strategy<Value = Act> {
-    let stage = prop::sample::select(vec![Stage::Work, Stage::Fence, Stage::Get, Stage::Interrupt]);
-    let reason = prop::sample::select(vec![Reason::Replay, Reason::Acknowledgement, Reason::Time]);
+    let stage = prop::sample::select(vec![Stage::Fetched, Stage::Work, Stage::Fence, Stage::Get, Stage::Interrupt]);
+    let reason = prop::sample::select(vec![Reason::Replay, Reason::Acknowledgement, Reason::Hold, Reason::Time]);
     prop_oneof![
         8 => Just(Act::TakeUp),
         6 => (stage, reason).prop_map(|(stage, reason)| Act::Suspend(stage, reason)),
@@ -40,8 +43,9 @@ fn any_act() -> impl Strategy<Value = Act> {
         1 => Just(Act::Fail),
         8 => Just(Act::LetGo),
         2 => Just(Act::Acknowledge),
+        2 => Just(Act::EndHold),
         2 => Just(Act::Tick),
-        2 => Just(Act::Replay),
+        2 => any::<bool>().prop_map(Act::Replay),
         1 => Just(Act::Cancel),
         4 => any::<bool>().prop_map(Act::Enable),
         1 => Just(Act::Reset),
@@ -53,6 +57,8 @@ fn any_act() -> impl Strategy<Value = Act> {
 #[derive(Debug, Default)]
 struct Model {
     acknowledged: u64,
+    /// Holds up to this number have ended.
+    ended: u64,
     now: u64,
     /// The engine has the channel: its turn, and the command it is at.
     engine: Option<(Turn, Option<Task>)>,
@@ -68,6 +74,7 @@ impl Model {
         match wait {
             Wait::Replay(_) => false,
             Wait::Acknowledgement(number) => self.acknowledged >= number,
+            Wait::Hold(number) => self.ended >= number,
             Wait::Time(deadline) => self.now >= deadline,
         }
     }
@@ -118,6 +125,7 @@ fn play(channel: &Channel, model: &mut Model, act: Act) -> Result<(), TestCaseEr
             let wait = match reason {
                 Reason::Replay => Wait::Replay(FAILURE),
                 Reason::Acknowledgement => Wait::Acknowledgement(model.acknowledged + 1),
+                Reason::Hold => Wait::Hold(model.ended + 1),
                 Reason::Time => Wait::Time(model.now + 1),
             };
             let task = Task { stage: stage.max(task.stage), ..task };
@@ -151,12 +159,14 @@ fn play(channel: &Channel, model: &mut Model, act: Act) -> Result<(), TestCaseEr
             }
         }
         Act::Acknowledge => model.acknowledged += 1,
+        Act::EndHold => model.ended += 1,
         Act::Tick => model.now += 1,
-        Act::Replay => {
+        Act::Replay(holds) => {
             let waited = matches!(model.kept_wait(), Some(Wait::Replay(_)));
-            prop_assert_eq!(channel.replay(), waited);
+            let hold = holds.then_some(model.ended + 1);
+            prop_assert_eq!(channel.replay(|_, _| hold), waited);
             if let Some((_, wait)) = model.kept.as_mut().filter(|_| waited) {
-                *wait = None;
+                *wait = hold.map(Wait::Hold);
             }
         }
         Act::Cancel => {

@@ -102,7 +102,7 @@ impl World {
     fn proceed(&self, turn: &Turn, mut task: Task) {
         let mut turn = *turn;
         let is_current = || self.channel.is_current(&turn);
-        if task.stage == Stage::Work {
+        if task.stage <= Stage::Work {
             let _pass = self.gate.read().unwrap();
             if is_current() {
                 self.write_data();

@@ -4,12 +4,14 @@
 use ersatz_abi::pci::VRAM_MIN;
 
 use super::*;
+use crate::bus_requests::ReportedSpace;
 use crate::channel::{Found, ResetScope};
 use crate::clock::HostClock;
 use crate::counters::Counters;
 use crate::device::Units;
-use crate::dma::{MappedSpace, ReportedSpace};
+use crate::dma::MappedSpace;
 use crate::fabric::Link;
+use crate::inject::Injector;
 use crate::interrupt::InterruptSink;
 use crate::pci::aer::ErrorLog;
 use crate::ports::Ports;
@@ -31,6 +33,7 @@ fn device() -> Device {
         interrupts: Arc::new(NoInterrupts),
         clock: Arc::new(HostClock::new()),
         tracer: Tracer::disabled(),
+        injector: Injector::idle(),
     };
     let vram = Arc::new(Vram::new(VRAM_MIN).unwrap());
     let link = Link::new(vram.clone(), None).unwrap();

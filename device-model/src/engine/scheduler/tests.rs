@@ -147,6 +147,8 @@ struct World {
     wait: Option<Wait>,
     /// Invalidations up to this number are acknowledged.
     acknowledged: AtomicU64,
+    /// Holds up to this number have ended.
+    ended: AtomicU64,
     /// What the clock reads.
     time: AtomicU64,
 }
@@ -258,6 +260,7 @@ impl World {
             leaving: AtomicBool::new(false),
             wait,
             acknowledged: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
             time: AtomicU64::new(0),
         })
     }
@@ -266,6 +269,7 @@ impl World {
         match wait {
             Wait::Replay(_) => false,
             Wait::Acknowledgement(number) => self.acknowledged.load(Ordering::Acquire) >= number,
+            Wait::Hold(number) => self.ended.load(Ordering::Acquire) >= number,
             Wait::Time(deadline) => self.time.load(Ordering::Acquire) >= deadline,
         }
     }
@@ -279,10 +283,11 @@ impl World {
         }
         match self.wait {
             Some(Wait::Acknowledgement(number)) => self.acknowledged.store(number, Ordering::Release),
+            Some(Wait::Hold(number)) => self.ended.store(number, Ordering::Release),
             Some(Wait::Time(deadline)) => self.time.store(deadline, Ordering::Release),
             Some(Wait::Replay(_)) => {
                 self.kernel.wait_until(|descriptors| descriptors.faulted);
-                assert!(self.channel.replay());
+                assert!(self.channel.replay(|_, _| None));
             }
             None => {}
         }
@@ -410,7 +415,7 @@ fn disabled_moved_and_enabled_while_a_command_is_completed() {
 }
 
 const FAILURE: ChannelFailure = ChannelFailure { code: ErrorCode::MmuFault, entry: 0, address: 0 };
-const WAITS: [Wait; 3] = [Wait::Replay(FAILURE), Wait::Acknowledgement(1), Wait::Time(5)];
+const WAITS: [Wait; 4] = [Wait::Replay(FAILURE), Wait::Acknowledgement(1), Wait::Hold(1), Wait::Time(5)];
 
 /// A command waits, and what it waits for comes at any moment: before it waits, while its engine lets go of it, or behind that.
 fn waits_once(mistake: Mistake, wait: Wait) {
@@ -433,6 +438,12 @@ fn a_command_that_waits_is_resumed_whenever_its_wait_ends() {
 #[should_panic(expected = "deadlock")]
 fn a_kick_before_an_acknowledgement_is_found() {
     waits_once(Mistake::EarlyKick, Wait::Acknowledgement(1));
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn a_kick_before_a_hold_ends_is_found() {
+    waits_once(Mistake::EarlyKick, Wait::Hold(1));
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn a_reset_starts_numbers_again() {
     requests.add(RANGE, true);
     let batch = requests.take().unwrap();
     requests.add(RANGE, true);
-    requests.reset();
+    requests.reset(|_| ());
     requests.carried_out(batch, 0);
     assert_eq!(requests.acknowledge(u64::MAX, |_| panic!("not acknowledged")), None);
     assert!(!requests.is_due(u64::MAX) && requests.acknowledged() == 0);
@@ -111,7 +111,7 @@ fn a_reset_forgets_acknowledgements_that_are_held_back() {
     let tlbs: [Mutex<Tlb>; 1] = Default::default();
     requests.lock().add(RANGE, true);
     assert_eq!(serve(&requests, &tlbs, 0, |_| ()), None);
-    requests.lock().reset();
+    requests.lock().reset(|_| ());
     assert_eq!(requests.lock().deadline(), None);
     requests.lock().add(RANGE, false);
     assert_eq!(serve(&requests, &tlbs, 100, |_| ()), None, "the delay stays");
@@ -242,7 +242,7 @@ fn a_reset_while_invalidations_are_carried_out() {
             serve(&other.requests, &other.tlbs, 0, |_| ());
             serve(&other.requests, &other.tlbs, 0, |_| ());
         });
-        world.requests.with(Requests::reset);
+        world.requests.with(|requests| requests.reset(|_| ()));
         let number = world.requests.with(|requests| requests.add(RANGE, false));
         assert_eq!(number, 1);
         if world.requests.with(|requests| requests.acknowledged()) >= number {

@@ -9,8 +9,10 @@ use ersatz_abi::notification::{NOTIFICATION_ORDER_MIN, NotificationStatus, RECOR
 use proptest::prelude::*;
 
 use super::*;
+use crate::bus_requests::ReportedSpace;
 use crate::clock::HostClock;
-use crate::dma::{DmaSpace, MapAccess, MappedSpace, ReportedSpace};
+use crate::dma::{DmaSpace, MapAccess, MappedSpace};
+use crate::inject::Injector;
 use crate::interrupt::InterruptSink;
 use crate::pci::aer::ErrorLog;
 use crate::trace::{Event, Identity, TraceFile, TraceOptions, Tracer};
@@ -46,6 +48,7 @@ impl Rig {
             interrupts: Arc::new(NoInterrupts),
             clock: Arc::new(HostClock::new()),
             tracer,
+            injector: Injector::idle(),
         };
         Self { ports, space, counters: Counters::new(), buffer: FaultBuffer::default(), interrupts: Cell::new(0) }
     }
@@ -69,7 +72,7 @@ impl Rig {
     fn record_to(&self, dma: &dyn DmaSession, access: AccessKind) -> Result<FaultRecord, Loss> {
         let initiator = Initiator { channel: 5, engine: 1, asid: 9 };
         let fault = PageFault { address: 0x7000, access, kind: FaultKind::NotPresent, level: 2 };
-        self.buffer.record(&self.ports, &self.counters, dma, initiator, &fault, |vector| {
+        self.buffer.record_or_lose(&self.ports, &self.counters, dma, (initiator, &fault), None, |vector| {
             assert_eq!(vector, 2);
             self.interrupts.set(self.interrupts.get() + 1);
         })

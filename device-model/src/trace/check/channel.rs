@@ -4,7 +4,9 @@
 use ersatz_abi::error::ErrorCode;
 
 use super::{Rule, Site};
-use crate::trace::event::{Event, MmuEvent, NotificationEvent};
+use crate::trace::event::{Event, InjectionEvent, MmuEvent, NotificationEvent};
+use crate::trace::injection::ActionKind;
+use crate::trace::kind::Kind;
 
 /// What the log says about a channel so far. What it has not said yet breaks no rule.
 #[derive(Debug)]
@@ -136,6 +138,16 @@ impl Channel {
                 | NotificationEvent::AccessNotificationDropped { .. },
             ) => self.last_work = site.sequence,
             Event::Interrupt { .. } => self.due.interrupt = false,
+            // What the rule decides about is not the device's own doing.
+            Event::Injection(InjectionEvent::RuleFired {
+                action: action @ (ActionKind::Drop | ActionKind::Delay),
+                at,
+                ..
+            }) => match Kind::from_raw(at).map(Kind::name) {
+                Some("interrupt") => self.due.interrupt = false,
+                Some("fence") if action == ActionKind::Drop => self.due.fence = None,
+                _ => {}
+            },
             _ => {}
         }
     }

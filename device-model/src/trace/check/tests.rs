@@ -8,7 +8,7 @@ use ersatz_abi::error::ErrorCode;
 use proptest::prelude::*;
 
 use super::*;
-use crate::trace::{Identity, InterruptOutcome, ResetSource};
+use crate::trace::{ActionKind, Identity, InjectionEvent, InterruptOutcome, Kind, ResetSource};
 
 const VRAM: u64 = 1 << 20;
 
@@ -283,4 +283,26 @@ proptest! {
         prop_assert_eq!(summary.records, records.len() as u64);
         prop_assert_eq!(checker.finish(&header(u64::MAX, 1, true)).records, records.len() as u64);
     }
+}
+
+#[test]
+fn what_a_rule_makes_the_device_do_is_not_held_against_it() {
+    let fired = |action, at: &str| {
+        let at = Kind::from_name(at).unwrap().number();
+        Event::from(InjectionEvent::RuleFired { rule: 1, action, at, channel: Some(0) })
+    };
+    let command = [start(0, Some(1), true), end(0, ErrorCode::None)];
+    let check = |between: &[Event]| broken(&[&command[..1], between, &command[1..]].concat()).len();
+    let fence = Event::Fence { channel: 0, engine: 0, value: 1, address: 0x2000 };
+    assert_eq!(check(&[]), 2, "neither fence nor interrupt");
+    assert_eq!(check(&[fence]), 1);
+    assert_eq!(check(&[fence, fired(ActionKind::Drop, "interrupt")]), 0);
+    assert_eq!(check(&[fence, fired(ActionKind::Delay, "interrupt")]), 0, "it may come later");
+    assert_eq!(check(&[fired(ActionKind::Drop, "fence"), fired(ActionKind::Drop, "interrupt")]), 0);
+    assert_eq!(
+        check(&[fired(ActionKind::Delay, "fence"), fired(ActionKind::Drop, "interrupt")]),
+        1,
+        "late is not never"
+    );
+    assert_eq!(check(&[fired(ActionKind::Double, "fence")]), 2);
 }

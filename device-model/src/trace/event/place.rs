@@ -183,6 +183,23 @@ impl FieldPlace<u8> for Engine {
     }
 }
 
+impl FieldPlace<Option<u8>> for Engine {
+    #[inline]
+    fn put(&self, value: Option<u8>, fields: &mut Fields) {
+        fields.engine = value.unwrap_or(NONE);
+    }
+
+    #[inline]
+    fn get(&self, fields: &Fields) -> Option<Option<u8>> {
+        Some((fields.engine != NONE).then_some(fields.engine))
+    }
+
+    #[inline]
+    fn concern(&self, value: Option<u8>, subject: &mut Subject) {
+        subject.engine = value;
+    }
+}
+
 /// Declares places that are some bits of a byte: for enumerations and small numbers.
 macro_rules! bits {
     ($($(#[$meta:meta])* $NAME:ident: $Type:ident = $field:ident >> $shift:literal & $mask:literal;)*) => {$(

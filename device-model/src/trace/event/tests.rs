@@ -13,7 +13,7 @@ use proptest::test_runner::TestRunner;
 
 use super::*;
 use crate::trace::filter::Filter;
-use crate::trace::{Kind, Loss, Record};
+use crate::trace::{ActionKind, HoldEnd, Kind, Loss, Record, Step};
 
 const FAULT: FaultRecord = FaultRecord {
     address: 0x7fff_ffff_f000,
@@ -121,6 +121,35 @@ fn examples() -> Vec<Event> {
         ]
         .map(Event::from),
     );
+    events.extend(
+        [
+            InjectionEvent::BreakpointHeld {
+                breakpoint: 3,
+                hold: 4,
+                step: Step::BeforeReplay,
+                channel: Some(channel),
+                engine: Some(engine),
+                address: Some(0x1000),
+            },
+            InjectionEvent::BreakpointHeld {
+                breakpoint: 3,
+                hold: 5,
+                step: Step::BeforeInvalidationAck,
+                channel: None,
+                engine: None,
+                address: None,
+            },
+            InjectionEvent::BreakpointResumed {
+                breakpoint: 3,
+                hold: 4,
+                step: Step::CommandFetched,
+                how: HoldEnd::Deadline,
+                channel: Some(channel),
+            },
+            InjectionEvent::RuleFired { rule: 6, action: ActionKind::SetState, at: 37, channel: None },
+        ]
+        .map(Event::from),
+    );
     events
 }
 
@@ -202,6 +231,7 @@ proptest! {
             kinds: vec![kind],
             causes: subject.cause.into_iter().collect(),
             channels: subject.channel.into_iter().collect(),
+            engines: subject.engine.into_iter().collect(),
             asids: subject.asid.into_iter().collect(),
             ..Filter::default()
         };

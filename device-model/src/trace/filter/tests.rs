@@ -4,7 +4,7 @@
 use ersatz_abi::command::Location;
 
 use super::*;
-use crate::trace::{Fields, MmuEvent};
+use crate::trace::{Event, Fields, MmuEvent};
 
 fn record(event: &Event) -> Record {
     Record { sequence: 1, time: 7, fields: event.to_fields() }

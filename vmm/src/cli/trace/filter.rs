@@ -19,6 +19,9 @@ pub struct FilterArgs {
     /// Only events of these channels
     #[arg(long, value_name = "NUMBER", value_delimiter = ',')]
     channel: Vec<u8>,
+    /// Only events of these engines
+    #[arg(long, value_name = "NUMBER", value_delimiter = ',')]
+    engine: Vec<u8>,
     /// Only events of these address spaces
     #[arg(long, value_name = "NUMBER", value_delimiter = ',')]
     asid: Vec<u8>,
@@ -47,6 +50,7 @@ impl FilterArgs {
             kinds: self.kind.clone(),
             causes: self.cause.clone(),
             channels: self.channel.clone(),
+            engines: self.engine.clone(),
             asids: self.asid.clone(),
             addresses: self.address,
             times: self.time,

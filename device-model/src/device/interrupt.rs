@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! How the device raises interrupts, and what rules make of them.
+
+use ersatz_abi::counter::Counter;
+
+use super::Device;
+use crate::inject::{Action, Work};
+use crate::interrupt::InterruptCause;
+use crate::pci::msix::Raised;
+use crate::trace::{Event, InterruptOutcome};
+
+impl Device {
+    /// Raises an interrupt. Every interrupt for which the device has a cause is raised here.
+    pub(crate) fn raise(&self, vector: u16, cause: InterruptCause) {
+        let injector = &self.ports.injector;
+        if injector.decides() {
+            let event = Event::Interrupt { vector, channel: cause.channel(), outcome: InterruptOutcome::Sent };
+            match injector.decide(&event, &event.subject()) {
+                Some(Action::Drop) => return,
+                Some(Action::Double) => self.raise_undecided(vector, cause.channel()),
+                Some(Action::Delay { ns }) => {
+                    return injector.do_later(ns, Work::Interrupt { vector, cause: Some(cause) });
+                }
+                _ => {}
+            }
+        }
+        self.raise_undecided(vector, cause.channel());
+    }
+
+    /// Raises an interrupt about which rules have decided, or that has no cause.
+    pub(super) fn raise_undecided(&self, vector: u16, channel: Option<u8>) {
+        self.msix.raise(vector, &*self.ports.interrupts, |raised| {
+            let outcome = match raised {
+                Raised::Sent => InterruptOutcome::Sent,
+                Raised::Pending => InterruptOutcome::Pending,
+                Raised::Lost => InterruptOutcome::Lost,
+            };
+            if outcome != InterruptOutcome::Lost {
+                self.counters.add(Counter::Interrupts, 1);
+            }
+            self.ports.tracer.emit(Event::Interrupt { vector, channel, outcome });
+        });
+    }
+}

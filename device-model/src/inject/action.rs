@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a rule does when it fires.
+//!
+//! Some actions are answers of the device at the place where it asks: the event of the rule's trigger is about to come about, and the
+//! action decides what becomes of it. The others are carried out beside the event that triggers them, or at a time.
+
+use ersatz_abi::error::ErrorCode;
+use serde::{Deserialize, Serialize};
+
+use crate::trace::{ActionKind, Kind};
+
+/// What a rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", deny_unknown_fields, rename_all = "kebab-case")]
+pub enum Action {
+    /// The command (`command-start`) or the list entry (`copy`, `fill`, `digest`) fails.
+    Fail {
+        /// The error with which the channel stops.
+        #[serde(with = "error")]
+        error: ErrorCode,
+        /// How much of a list entry is done before it fails, in bytes, rounded down to a multiple of 8; less than the entry has.
+        #[serde(default)]
+        bytes: u64,
+    },
+    /// The fence and all behind it (`fence`), the interrupt (`interrupt`), the acknowledgement (`invalidate-requested`) or the
+    /// record (`fault-recorded`) comes later.
+    Delay {
+        /// By how much, in nanoseconds.
+        ns: u64,
+    },
+    /// The fence is not written (`fence`), the interrupt not raised (`interrupt`), the record not written (`fault-recorded`).
+    Drop,
+    /// The interrupt is raised twice (`interrupt`), the record written twice (`fault-recorded`).
+    Double,
+    /// The fault buffer takes the record for one too many (`fault-recorded`): it is lost, and the overflow bit is set.
+    Overflow,
+    /// The engine executes neither this command nor any other one until the device is reset (`command-start`).
+    Hang,
+    /// The bus refuses a DMA access as if nothing was mapped there.
+    Refuse {
+        /// How much of the access is done before that, in bytes; less than it has. An atomic access is done as a whole or not at all.
+        #[serde(default)]
+        bytes: u64,
+    },
+    /// An interrupt is raised for which there is no reason.
+    SpuriousInterrupt {
+        /// MSI-X vector.
+        vector: u16,
+    },
+    /// The function resets itself, as by a function level reset that the driver did not ask for.
+    Reset,
+    /// The function is gone, as if pulled out of its slot: registers read as all ones, DMA has ended.
+    Gone,
+    /// The rules are in another state from the next event on.
+    SetState {
+        /// The state; it is 1 at first.
+        state: u32,
+    },
+}
+
+impl Action {
+    /// Its kind, by which the trace names it.
+    pub const fn kind(&self) -> ActionKind {
+        match self {
+            Self::Fail { .. } => ActionKind::Fail,
+            Self::Delay { .. } => ActionKind::Delay,
+            Self::Drop => ActionKind::Drop,
+            Self::Double => ActionKind::Double,
+            Self::Overflow => ActionKind::Overflow,
+            Self::Hang => ActionKind::Hang,
+            Self::Refuse { .. } => ActionKind::Refuse,
+            Self::SpuriousInterrupt { .. } => ActionKind::SpuriousInterrupt,
+            Self::Reset => ActionKind::Reset,
+            Self::Gone => ActionKind::Gone,
+            Self::SetState { .. } => ActionKind::SetState,
+        }
+    }
+
+    /// The names of the kinds of events that the action decides about; `None` if it is carried out beside any event.
+    pub(super) const fn decides_about(&self) -> Option<&'static [&'static str]> {
+        match self {
+            Self::Fail { .. } => Some(&["command-start", "copy", "fill", "digest"]),
+            Self::Delay { .. } => Some(&["fence", "interrupt", "invalidate-requested", "fault-recorded"]),
+            Self::Drop => Some(&["fence", "interrupt", "fault-recorded"]),
+            Self::Double => Some(&["interrupt", "fault-recorded"]),
+            Self::Overflow => Some(&["fault-recorded"]),
+            Self::Hang => Some(&["command-start"]),
+            // DMA accesses are not events.
+            Self::Refuse { .. } => Some(&[]),
+            Self::SpuriousInterrupt { .. } | Self::Reset | Self::Gone | Self::SetState { .. } => None,
+        }
+    }
+
+    /// Whether the action can decide about events of a kind, or is carried out beside any.
+    pub(super) fn suits(&self, kind: Kind) -> bool {
+        self.decides_about().is_none_or(|names| names.contains(&kind.name()))
+    }
+}
+
+/// An error as its name.
+mod error {
+    use ersatz_abi::error::ErrorCode;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+    pub(super) fn serialize<S: Serializer>(code: &ErrorCode, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(code.name())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ErrorCode, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let code = ErrorCode::ALL.iter().copied().find(|code| code.name() == name && *code != ErrorCode::None);
+        code.ok_or_else(|| D::Error::custom(format_args!("no command fails with {name:?}")))
+    }
+}

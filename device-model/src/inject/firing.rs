@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The injector's rules: added and removed by those who set them, asked by the device, and triggered by its events.
+
+use std::sync::atomic::Ordering;
+
+use super::action::Action;
+use super::injector::{Injector, State};
+use super::rule::{Fired, Rule, RuleError};
+use super::work::Work;
+use crate::trace::event::Subject;
+use crate::trace::range::Range;
+use crate::trace::tracer::EventObserver;
+use crate::trace::{Event, InjectionEvent};
+
+impl Injector {
+    /// Adds a rule. Returns its number, which no other one gets again.
+    ///
+    /// # Errors
+    ///
+    /// Whatever [`RuleError`] lists.
+    pub fn add_rule(&self, rule: Rule) -> Result<u64, RuleError> {
+        let mut state = self.lock();
+        let number = state.next_rule;
+        state.rules.add(number, rule)?;
+        state.next_rule += 1;
+        self.arm_rules(&state);
+        self.announce(&mut state);
+        drop(state);
+        // It may fire by itself.
+        self.wake();
+        Ok(number)
+    }
+
+    /// Removes the rule of this number; what it has done stays done. Returns whether there was one.
+    pub fn remove_rule(&self, number: u64) -> bool {
+        let mut state = self.lock();
+        let before = state.rules.all.len();
+        state.rules.all.retain(|armed| armed.number != number);
+        let removed = state.rules.all.len() < before;
+        if removed {
+            self.arm_rules(&state);
+            self.announce(&mut state);
+        }
+        removed
+    }
+
+    /// The rules with their numbers and how often each has fired, in the order in which they were added.
+    pub fn rules(&self) -> Vec<(u64, Rule, u64)> {
+        self.lock().rules.all.iter().map(|armed| (armed.number, armed.rule.clone(), armed.fired)).collect()
+    }
+
+    /// The state of the rules.
+    pub fn rule_state(&self) -> u32 {
+        self.lock().rules.state
+    }
+
+    /// Whether there are rules that decide about events: one load.
+    #[inline]
+    pub(crate) fn decides(&self) -> bool {
+        self.decides.load(Ordering::Relaxed)
+    }
+
+    /// An event is about to come about. Returns what a rule does about it.
+    pub(crate) fn decide(&self, event: &Event, subject: &Subject) -> Option<Action> {
+        let mut state = self.lock();
+        let fired = state.rules.look(event, subject, self.now(), true);
+        let decision = fired.first().map(|fired| fired.action);
+        self.carry_out(&mut state, fired, Some(event), subject.channel);
+        decision
+    }
+
+    /// Whether there are rules that decide about DMA accesses: one load.
+    #[inline]
+    pub(crate) fn decides_about_dma(&self) -> bool {
+        self.decides_about_dma.load(Ordering::Relaxed)
+    }
+
+    /// The device is about to access `length` bytes at a bus address. Returns how many of them it can access, fewer than all, if
+    /// a rule has the access refused.
+    pub(crate) fn refuses_dma(&self, address: u64, length: u64, is_write: bool) -> Option<u64> {
+        let mut state = self.lock();
+        let now = self.now();
+        let fired = state.rules.look_at_dma(Range::with_length(address, length), is_write, now)?;
+        self.carry_out(&mut state, vec![fired], None, None);
+        match fired.action {
+            Action::Refuse { bytes } => Some(bytes.min(length.saturating_sub(1))),
+            _ => None,
+        }
+    }
+
+    /// Has something done after a delay in nanoseconds, unless it is reset before.
+    pub(crate) fn do_later(&self, delay: u64, work: Work) {
+        self.lock().agenda.add(self.now().saturating_add(delay), work);
+        self.wake();
+    }
+
+    /// An acknowledgement is to be late: returns the number of a hold which is not shown. It ends by itself once
+    /// [`Self::begin`] was called for it and the delay is over.
+    pub(crate) fn delay(&self, delay: u64) -> u64 {
+        let mut state = self.lock();
+        let number = state.holds.next_number();
+        state.delays.push((number, delay));
+        number
+    }
+
+    /// How often the device was reset: work that was taken before a reset is not done behind it.
+    pub(crate) fn resets(&self) -> u64 {
+        self.lock().agenda.resets
+    }
+
+    /// The device was reset: what is late does not come any more.
+    pub(crate) fn reset(&self) {
+        let mut state = self.lock();
+        state.agenda.reset();
+        state.delays.clear();
+    }
+
+    /// Fires the rules whose time has come.
+    pub(super) fn expire_rules(&self, state: &mut State) {
+        let fired = state.rules.expire(self.now());
+        self.carry_out(state, fired, None, None);
+    }
+
+    /// Reports what has fired, and does what is not done where an event is decided about.
+    fn carry_out(&self, state: &mut State, fired: Vec<Fired>, event: Option<&Event>, channel: Option<u8>) {
+        if fired.is_empty() {
+            return;
+        }
+        for Fired { rule, action } in fired {
+            let at = event.map_or(0, |event| event.kind().number());
+            self.report(InjectionEvent::RuleFired { rule, action: action.kind(), at, channel });
+            let work = match action {
+                Action::SpuriousInterrupt { vector } => Work::Interrupt { vector, cause: None },
+                Action::Reset => Work::Reset,
+                Action::Gone => Work::Vanish,
+                Action::Fail { .. }
+                | Action::Delay { .. }
+                | Action::Drop
+                | Action::Double
+                | Action::Overflow
+                | Action::Hang
+                | Action::Refuse { .. }
+                | Action::SetState { .. } => continue,
+            };
+            state.agenda.add(self.now(), work);
+        }
+        self.announce(state);
+        self.wake();
+    }
+
+    fn arm_rules(&self, state: &State) {
+        let (mut decides, mut decides_about_dma, mut observes) = (false, false, false);
+        for armed in &state.rules.all {
+            match armed.rule.action.decides_about() {
+                Some([]) => decides_about_dma = true,
+                Some(_) => decides = true,
+                None => observes |= armed.rule.on.at_ns.is_none(),
+            }
+        }
+        self.decides_about_dma.store(decides_about_dma, Ordering::Relaxed);
+        self.decides.store(decides, Ordering::Relaxed);
+        self.observes.store(observes, Ordering::Relaxed);
+    }
+}
+
+impl EventObserver for Injector {
+    fn observe(&self, event: &Event) {
+        let subject = event.subject();
+        let mut state = self.lock();
+        let fired = state.rules.look(event, &subject, self.now(), false);
+        self.carry_out(&mut state, fired, Some(event), subject.channel);
+    }
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What the device has to do outside of its own work, now or later.
+
+use ersatz_abi::fault::FaultRecord;
+
+use super::holds::Hold;
+use crate::interrupt::InterruptCause;
+
+/// Something for a thread of the device to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// What was held goes on.
+    GoOn(Hold),
+    /// An acknowledgement was late for long enough: the hold of this number, which was never shown, has ended.
+    Acknowledge(u64),
+    /// Raises an interrupt.
+    Interrupt {
+        /// MSI-X vector.
+        vector: u16,
+        /// Its cause, which a rule has decided about; `None` if there is none.
+        cause: Option<InterruptCause>,
+    },
+    /// Writes the record of a fault, with a number and a time of its own.
+    Record(FaultRecord),
+    /// Resets the function.
+    Reset,
+    /// Takes the function away.
+    Vanish,
+}
+
+impl Work {
+    /// Whether a reset of the device leaves nothing of it.
+    fn is_reset(&self) -> bool {
+        matches!(self, Self::Acknowledge(_) | Self::Interrupt { .. } | Self::Record(_))
+    }
+
+    /// Whether it is on behalf of this channel, whose reset leaves nothing of it.
+    fn is_of(&self, channel: u8) -> bool {
+        match self {
+            Self::Interrupt { cause, .. } => cause.is_some_and(|cause| cause.channel() == Some(channel)),
+            Self::Record(record) => record.channel == channel,
+            Self::GoOn(_) | Self::Acknowledge(_) | Self::Reset | Self::Vanish => false,
+        }
+    }
+}
+
+/// What is to be done, by the times at which it is.
+#[derive(Debug, Default)]
+pub(super) struct Agenda {
+    items: Vec<(u64, Work)>,
+    /// How often the device was reset.
+    pub(super) resets: u64,
+}
+
+impl Agenda {
+    /// Adds something to do at this time, in nanoseconds; behind what is to be done at the same time.
+    pub(super) fn add(&mut self, time: u64, work: Work) {
+        self.items.push((time, work));
+    }
+
+    /// When there is something to do.
+    pub(super) fn deadline(&self) -> Option<u64> {
+        self.items.iter().map(|(time, _)| *time).min()
+    }
+
+    /// Takes out what is to be done by now, in the order of the times.
+    pub(super) fn take(&mut self, now: u64) -> Vec<Work> {
+        // The sort is stable.
+        self.items.sort_by_key(|(time, _)| *time);
+        let due = self.items.partition_point(|(time, _)| *time <= now);
+        self.items.drain(..due).map(|(_, work)| work).collect()
+    }
+
+    /// The device was reset.
+    pub(super) fn reset(&mut self) {
+        self.items.retain(|(_, work)| !work.is_reset());
+        self.resets = self.resets.wrapping_add(1);
+    }
+
+    /// A channel was reset.
+    pub(super) fn reset_channel(&mut self, channel: u8) {
+        self.items.retain(|(_, work)| !work.is_of(channel));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_comes_in_the_order_of_its_times_and_a_reset_drops_it() {
+        let interrupt = |vector| Work::Interrupt { vector, cause: Some(InterruptCause::CommandComplete(vector as u8)) };
+        let mut agenda = Agenda::default();
+        for (time, vector) in [(5, 1), (3, 2), (5, 3), (9, 4), (9, 5)] {
+            agenda.add(time, interrupt(vector));
+        }
+        agenda.add(9, Work::Reset);
+        assert_eq!((agenda.deadline(), agenda.take(2)), (Some(3), vec![]));
+        assert_eq!(agenda.take(5), [2, 1, 3].map(interrupt));
+        agenda.reset_channel(4);
+        assert_eq!(agenda.take(9), [interrupt(5), Work::Reset]);
+        agenda.add(9, interrupt(6));
+        agenda.add(9, Work::Vanish);
+        agenda.reset();
+        assert_eq!((agenda.take(9), agenda.resets, agenda.deadline()), (vec![Work::Vanish], 1, None));
+    }
+}
