@@ -143,6 +143,7 @@ fn outcome(outcome: &StepOutcome) -> String {
         StepOutcome::Signal(number) => format!("signal {number}"),
         StepOutcome::Content(content) => format!("digest {:08x}", content.digest),
         StepOutcome::Skipped => "skipped".to_owned(),
+        StepOutcome::Failed(why) => format!("failed: {why}"),
         StepOutcome::Unfinished => "not finished".to_owned(),
     }
 }
