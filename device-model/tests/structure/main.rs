@@ -17,7 +17,7 @@ const VMM: &str = "vmm/src/lib.rs";
 const GUEST_TESTS: &str = "guest-image/tests/src/main.rs";
 
 /// Every crate of the workspace that has more than a file.
-const CRATES: [&str; 12] = [
+const CRATES: [&str; 13] = [
     ABI,
     DEVICE_MODEL,
     "device-model/testing/src/lib.rs",
