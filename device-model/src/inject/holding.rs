@@ -214,3 +214,6 @@ fn is_of_command(step: Step) -> bool {
 const fn bit(step: Step) -> u32 {
     1 << step as u32
 }
+
+#[cfg(test)]
+mod tests;
