@@ -27,11 +27,13 @@
 mod action;
 mod breakpoint;
 mod firing;
+mod holding;
 mod holds;
 mod injector;
 mod pacing;
 mod query;
 mod rule;
+mod rules;
 pub(crate) mod site;
 mod timing;
 mod trigger;

@@ -14,7 +14,7 @@ use ersatz_abi::notification::NotificationStatus;
 use ersatz_abi::regs;
 use ersatz_device_model::bus::{Effect, PciFunction};
 use ersatz_device_model::clock::ManualClock;
-use ersatz_device_model::inject::{Action, DmaKind, Occurrence, Rule};
+use ersatz_device_model::inject::{Action, Breakpoint, DmaKind, Occurrence, Rule, Step};
 use ersatz_device_model::trace::Kind;
 use ersatz_device_model::trace::range::Range;
 use vm_memory::{Bytes, GuestAddress};
@@ -107,6 +107,23 @@ fn a_fence_is_late_and_all_behind_it() {
     clock.advance_to(LATE_NS);
     host.wait_until("the fence", |host| host.fence() == 1);
     host.interrupts.wait_for(2);
+}
+
+/// It is held first, late then, and neither again.
+#[test]
+fn a_fence_is_held_and_late() {
+    let (mut host, clock) = clocked();
+    host.gpu.inject().set_breakpoint(Breakpoint::new("fence", Step::BeforeFence)).unwrap();
+    let mut rule = nth("fence", 1, Action::Delay { ns: LATE_NS });
+    rule.on.occurrence = Occurrence::Every;
+    add(&host, rule);
+    host.submit(nop(1));
+    host.wait_until("the hold", |host| !host.gpu.inject().holds().is_empty());
+    assert_eq!((host.gpu.inject().resume_breakpoint("fence"), host.fence()), (1, 0));
+    host.wait_until("the rule", |host| fired(host) == 1);
+    clock.advance_to(LATE_NS);
+    host.interrupts.wait_for(1);
+    assert_eq!((host.fence(), fired(&host)), (1, 1));
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn arrive(
     (event, address): (Event, u64),
 ) -> Result<(), Stop> {
     // A command that goes on is at the step at which it was held, or behind it.
-    if passes.held.take() == Some(step) {
+    if passes.held.take() == Some(step) || passes.decided == Some(step) {
         return Ok(());
     }
     let site = site(context, step, cause, event, Some(address));

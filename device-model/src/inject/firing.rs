@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use super::action::Action;
 use super::injector::{Injector, State};
-use super::rule::{Fired, Rule, RuleError};
+use super::rule::{Rule, RuleError};
+use super::rules::Fired;
 use super::work::Work;
 use crate::trace::event::Subject;
 use crate::trace::range::Range;
