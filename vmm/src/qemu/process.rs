@@ -129,7 +129,6 @@ fn inherit(descriptor: RawFd) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::os::unix::net::UnixStream;
 
     use super::*;
 
@@ -149,13 +148,15 @@ mod tests {
 
     #[test]
     fn descriptors_are_inherited_and_the_status_is_known() {
-        let (mut reader, writer) = UnixStream::pair().unwrap();
-        let number = writer.as_raw_fd();
-        let mut process = start(&format!("echo hello >&{number}; exit 7"), vec![writer.into()]);
-        let mut text = String::new();
-        reader.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "hello\n");
+        let mut file = tempfile::tempfile().unwrap();
+        let inherited = file.try_clone().unwrap();
+        // By its path: a shell need not take a number of two digits for a descriptor.
+        let path = format!("/proc/self/fd/{}", inherited.as_raw_fd());
+        let mut process = start(&format!("echo hello >>{path}; exit 7"), vec![inherited.into()]);
         assert_eq!(process.wait().unwrap().code(), Some(7));
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello\n");
     }
 
     #[test]

@@ -88,11 +88,13 @@ mod tests {
     #[test]
     fn every_kind_has_its_text_and_its_object() {
         for &kind in Kind::ALL {
-            // Pages have a size, and most invalidations have none.
-            let lengths = [0, 4096].map(|length| Fields { length, ..Fields::new(kind) });
-            let records = lengths.map(|fields| Record { sequence: 1, time: 2, fields });
-            let record =
-                records.iter().find(|record| record.event().is_some()).expect("zeros are an event of any kind");
+            // Pages have a size, and most invalidations have none. Some codes begin at 1.
+            let values = [(0, 0), (4096, 0), (0, 1)];
+            let fields =
+                values.map(|(length, code)| Fields { length, detail: code, status: code, ..Fields::new(kind) });
+            let records = fields.map(|fields| Record { sequence: 1, time: 2, fields });
+            let record = records.iter().find(|record| record.event().is_some());
+            let record = record.unwrap_or_else(|| panic!("none of these is a {}", kind.name()));
             let object = object(record, 2);
             assert_eq!(object["kind"], kind.name());
             let event = record.event().expect("the one just found");
