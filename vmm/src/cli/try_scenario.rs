@@ -133,6 +133,9 @@ pub fn run(options: &TryOptions) -> Result<u8, CommandError> {
     let Some(sources) = sources(options)? else { return Ok(STATUS_USAGE) };
     let kernels = kernels(options)?;
     let plans = plans(options, &sources, &kernels)?;
+    if plans.is_empty() {
+        say("no scenario is for a memory type that --mode asks for");
+    }
     let several = plans.len() > 1;
     let mut trials = Vec::new();
     let mut show = |trial: Trial| {

@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The interleaving of an attempt for people: a column for each thread, one for the device, one line for what happened at a time.
+//!
+//! A line has text in one column only, so a long text may reach into those right of it.
 
 use ersatz_scenario::mark::Edge;
 
 use super::interleaving::{Row, What};
 use super::script::Script;
 
-/// Width of the whole, unless there are so many threads that their columns need more, or all is to be shown.
+/// Most characters of a line, unless there are so many threads that their columns need more, or all is to be shown.
 const WIDTH: usize = 132;
 /// Width of the column of times.
 const TIME: usize = 12;
 /// Blanks between columns.
 const GAP: usize = 2;
-/// Narrowest column of a thread.
-const NARROWEST: usize = 16;
-/// Narrowest column of the device.
-const DEVICE: usize = 45;
+/// Widest column of a thread.
+const WIDEST: usize = 22;
+/// Least characters that are shown of a text.
+const LEAST: usize = 24;
 /// Of a list that is cut, this many lines of its beginning are shown for each three of its end: what went wrong is at the end.
 const HEAD_PART: usize = 4;
 
@@ -31,13 +33,13 @@ pub fn lay_out(rows: &[Row], script: &Script, limit: Option<usize>) -> Vec<Strin
     let (columns, names) = columns(rows, script);
     let device = names.len() - 1;
     let lines = lines(rows, script, &columns, device);
-    let widths = widths(&lines, &names, limit.is_some());
+    let widths = widths(&lines, &names);
     let mut out = vec![header(&names, &widths)];
     let line = |line: &Line| {
-        let indent: usize = widths[..line.column].iter().map(|width| width + GAP).sum();
-        let text = shortened(&line.text, *widths.get(line.column).unwrap_or(&NARROWEST));
-        let blanks = " ".repeat(indent);
-        format!("{:>TIME$}  {blanks}{text}", time(line.at_ns)).trim_end().to_owned()
+        let indent = TIME + GAP + widths[..line.column].iter().map(|width| width + GAP).sum::<usize>();
+        let room = if limit.is_some() { WIDTH.saturating_sub(indent).max(LEAST) } else { usize::MAX };
+        let blanks = " ".repeat(indent - TIME);
+        format!("{:>TIME$}{blanks}{}", time(line.at_ns), shortened(&line.text, room)).trim_end().to_owned()
     };
     match limit.map(|limit| limit.saturating_sub(2).max(2)).filter(|limit| lines.len() > *limit) {
         None => out.extend(lines.iter().map(line)),
@@ -109,25 +111,14 @@ fn place(function: &str) -> String {
     if function.is_empty() { String::new() } else { format!(" at {function}") }
 }
 
-/// Widths of the columns: what they need; if they are bounded and that is more than there is, the device's gives way first, then the
-/// widest of the threads'.
-fn widths(lines: &[Line], names: &[String], bounded: bool) -> Vec<usize> {
+/// Widths of the columns: what they need, within bounds.
+fn widths(lines: &[Line], names: &[String]) -> Vec<usize> {
     let length = |text: &str| text.chars().count();
     let mut widths: Vec<usize> = names.iter().map(|name| length(name)).collect();
     for line in lines {
         if let Some(width) = widths.get_mut(line.column) {
-            *width = length(&line.text).max(*width);
+            *width = length(&line.text).min(WIDEST).max(*width);
         }
-    }
-    if let (true, Some((device, threads))) = (bounded, widths.split_last_mut()) {
-        let room = WIDTH.saturating_sub(TIME + GAP * names.len());
-        while threads.iter().sum::<usize>() > room.saturating_sub(DEVICE) {
-            match threads.iter_mut().max() {
-                Some(widest) if *widest > NARROWEST => *widest -= 1,
-                _ => break,
-            }
-        }
-        *device = (*device).min(room.saturating_sub(threads.iter().sum()).max(DEVICE));
     }
     widths
 }
@@ -197,14 +188,14 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "        time  main                     t1                         t2                  device",
+                "        time  main                    t1                      t2                  device",
                 "    0.000 ms  map r 2M",
-                "    0.010 ms                           migrate r to-system ...",
-                "    0.020 ms                           held at migrate_vma_pages",
-                "    0.030 ms                                                      madvise r dontneed",
-                "    0.040 ms                                                                          copy 2 MiB vram to system (migrate-to-system)",
-                "    0.050 ms                           goes on",
-                "    0.060 ms                           ... moved 512",
+                "    0.010 ms                          migrate r to-system ...",
+                "    0.020 ms                          held at migrate_vma_pages",
+                "    0.030 ms                                                  madvise r dontneed",
+                "    0.040 ms                                                                      copy 2 MiB vram to system (migrate-to-system)",
+                "    0.050 ms                          goes on",
+                "    0.060 ms                          ... moved 512",
                 "    0.070 ms  read r: digest 00000001",
             ]
         );

@@ -5,7 +5,7 @@
 //! none. All else is shown as `ersatz trace cat` shows it, in the order of the log.
 
 use ersatz_abi::command::{Aperture, Cause, Location};
-use ersatz_device_model::trace::{Event, Record};
+use ersatz_device_model::trace::{Event, Record, ResetSource};
 
 use crate::cli::trace::describe;
 use crate::cli::trace::units::bytes;
@@ -77,8 +77,8 @@ impl DeviceEvents {
             return;
         }
         let name = event.kind().name();
-        // The end of a command that failed is told by its channel's error.
-        if UNREMARKABLE.contains(&name) {
+        // The end of a command that failed is told by its channel's error; the machine resets its devices when it ends.
+        if UNREMARKABLE.contains(&name) || matches!(event, Event::Reset { source: ResetSource::Conventional }) {
             return;
         }
         self.end_work();

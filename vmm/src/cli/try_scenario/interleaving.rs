@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use ersatz_device_model::trace::{Event, ReadError, Record, TraceFile};
 use ersatz_scenario::mark::{Edge, Mark};
-use ersatz_scenario::report::{Release, StepOutcome};
+use ersatz_scenario::report::{Content, PageContent, Release, Run, StepOutcome};
 
 use super::device_events::{DeviceEvents, Happening};
 use super::evidence::{Attempt, Hold, Step};
@@ -16,6 +16,8 @@ use super::script::Script;
 
 /// Most rows kept of one attempt.
 const ROWS: usize = 20_000;
+/// Most runs of equal pages that are shown of what a step read.
+const RUNS: usize = 4;
 
 /// One line of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,12 +142,33 @@ fn outcome(outcome: &StepOutcome) -> String {
         StepOutcome::Done { detail: None } => String::new(),
         StepOutcome::Done { detail: Some(detail) } => detail.clone(),
         StepOutcome::Errno(number) => rustix::io::Errno::from_raw_os_error(*number).to_string(),
-        StepOutcome::Signal(number) => format!("signal {number}"),
-        StepOutcome::Content(content) => format!("digest {:08x}", content.digest),
+        StepOutcome::Signal(number) => signal(*number),
+        StepOutcome::Content(content) => content_text(content),
         StepOutcome::Skipped => "skipped".to_owned(),
         StepOutcome::Failed(why) => format!("failed: {why}"),
         StepOutcome::Unfinished => "not finished".to_owned(),
     }
+}
+
+/// A signal by its name, if it is one of those that accesses to memory get.
+fn signal(number: i32) -> String {
+    match number {
+        libc::SIGBUS => "SIGBUS".to_owned(),
+        libc::SIGSEGV => "SIGSEGV".to_owned(),
+        libc::SIGKILL => "SIGKILL".to_owned(),
+        number => format!("signal {number}"),
+    }
+}
+
+/// What pages hold: the first runs of equal ones.
+fn content_text(content: &Content) -> String {
+    let run = |run: &Run| match run.content {
+        PageContent::Byte(byte) => format!("{}\u{d7}{byte:#04x}", run.pages),
+        PageContent::Digest(digest) => format!("{}\u{d7}crc {digest:08x}", run.pages),
+    };
+    let shown: Vec<_> = content.runs.iter().take(RUNS).map(run).collect();
+    let more = if content.more > 0 || content.runs.len() > RUNS { " \u{2026}" } else { "" };
+    format!("{}{more}", shown.join(" "))
 }
 
 /// Sorts the records of a log into attempts.
@@ -255,6 +278,16 @@ mod tests {
         assert_eq!(edges(&read.rows[&1]), [(0, Some(Edge::Begin))]);
         let owners: Vec<_> = (1..=8).map(|sequence| (0..3).find(|attempt| read.is_in(sequence, *attempt))).collect();
         assert_eq!(owners, [0, 0, 0, 0, 0, 0, 1, 1].map(Some));
+    }
+
+    #[test]
+    fn what_a_step_read_is_shown_by_runs() {
+        let run = |pages, content| Run { pages, content };
+        let runs = vec![run(3, PageContent::Byte(7)), run(1, PageContent::Digest(0xab))];
+        let content = Content { digest: 1, runs: runs.clone(), more: 0 };
+        assert_eq!(content_text(&content), "3\u{d7}0x07 1\u{d7}crc 000000ab");
+        assert_eq!(content_text(&Content { more: 9, ..content }), "3\u{d7}0x07 1\u{d7}crc 000000ab \u{2026}");
+        assert_eq!((signal(7), signal(64)), ("SIGBUS".to_owned(), "signal 64".to_owned()));
     }
 
     #[test]
