@@ -373,7 +373,13 @@ impl Call {
     pub fn is_synchronisation(&self) -> bool {
         matches!(
             self,
-            Self::Hold(_) | Self::Wait { .. } | Self::Resume(_) | Self::Barrier(_) | Self::Sleep(_) | Self::Join(_)
+            Self::Hold(_)
+                | Self::Wait { .. }
+                | Self::Resume(_)
+                | Self::Barrier(_)
+                | Self::Sleep(_)
+                | Self::Join(_)
+                | Self::Uffd(Uffd::Wait(_))
         )
     }
 

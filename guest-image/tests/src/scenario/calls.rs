@@ -16,17 +16,11 @@ use ersatz_scenario::report::{Ground, StepOutcome};
 
 use super::context::{Context, Done};
 
+pub use order::Waits;
 pub use reclaim::{CGROUP, setting_file};
 
-/// What a thread remembers from step to step.
-#[derive(Debug, Default)]
-pub struct Memory {
-    /// For each sequence, how often this thread has waited until it was held.
-    pub waits: Vec<u32>,
-}
-
 /// Performs a call. Holds are not calls, and forks have a function of their own.
-pub fn perform(context: &Context<'_>, call: &Call, memory: &mut Memory) -> Done {
+pub fn perform(context: &Context<'_>, call: &Call, waits: &mut Waits) -> Done {
     if call.is_for_device() && context.ground == Ground::Plain {
         return Ok(StepOutcome::Skipped);
     }
@@ -62,7 +56,7 @@ pub fn perform(context: &Context<'_>, call: &Call, memory: &mut Memory) -> Done 
         Call::Set { setting, value } => reclaim::set(setting, value),
         Call::Vmread { process, range } => cross_process::read(context, process, range),
         Call::Vmwrite { process, range, byte } => cross_process::write(context, process, range, *byte),
-        Call::Wait { thread, awaited } => order::wait(context, thread, *awaited, memory),
+        Call::Wait { thread, awaited } => order::wait(context, thread, *awaited, waits),
         Call::Resume(thread) => order::resume(context, thread),
         Call::Barrier(name) => order::barrier(context, name),
         Call::Sleep(time) => order::sleep_for(*time),

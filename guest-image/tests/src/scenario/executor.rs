@@ -12,7 +12,7 @@ use ersatz_scenario::report::{Ground, StepOutcome};
 use nix::unistd::gettid;
 
 use super::board::{HoldBoard, HoldState, Phase, now_ns};
-use super::calls::{self, Memory};
+use super::calls::{self, Waits};
 use super::context::{Context, Done, Failure, done};
 
 /// Forks the process of a name.
@@ -29,7 +29,7 @@ pub fn run(context: &Context<'_>, index: usize, fork: Fork) {
     let Some(sequence) = context.scenario.sequences().nth(index) else { return };
     board.thread.store(gettid().as_raw(), Ordering::Release);
     board.set_phase(Phase::Running);
-    let (mut memory, mut hold) = (Memory::default(), None);
+    let (mut waits, mut hold) = (Waits::default(), None);
     for (number, (step, slot)) in sequence.steps.iter().zip(&board.steps).enumerate() {
         slot.begin(now_ns());
         context.mark(index, number, Edge::Begin);
@@ -41,7 +41,7 @@ pub fn run(context: &Context<'_>, index: usize, fork: Fork) {
             call => {
                 let mut perform = || match call {
                     Call::Fork(child) => fork(context, child),
-                    call => calls::perform(context, call, &mut memory),
+                    call => calls::perform(context, call, &mut waits),
                 };
                 match hold.take() {
                     Some((at, hold)) => held(context, index, (at, hold), perform),

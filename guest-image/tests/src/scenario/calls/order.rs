@@ -7,12 +7,26 @@ use std::time::{Duration, Instant};
 
 use ersatz_scenario::call::{Awaited, Call};
 
-use super::Memory;
 use crate::scenario::board::{HoldState, Phase};
 use crate::scenario::context::{Context, Done, done, done_with};
 
 /// How often a waiting thread looks.
 const TICK: Duration = Duration::from_micros(100);
+
+/// What a thread remembers from step to step: how often it has waited for each sequence to be held.
+#[derive(Debug, Default)]
+pub struct Waits(Vec<u32>);
+
+impl Waits {
+    /// Counts a wait for a sequence, and returns how many there were before.
+    fn count(&mut self, sequence: usize) -> u32 {
+        if self.0.len() <= sequence {
+            self.0.resize(sequence + 1, 0);
+        }
+        self.0[sequence] += 1;
+        self.0[sequence] - 1
+    }
+}
 
 /// Waits until something holds; false if the time is over first.
 pub(super) fn wait_until(patience: Duration, holds: impl Fn() -> bool) -> bool {
@@ -27,7 +41,7 @@ pub(super) fn wait_until(patience: Duration, holds: impl Fn() -> bool) -> bool {
 }
 
 /// The n-th wait of a thread for another waits for the n-th hold of that.
-pub fn wait(context: &Context<'_>, thread: &str, awaited: Awaited, memory: &mut Memory) -> Done {
+pub fn wait(context: &Context<'_>, thread: &str, awaited: Awaited, waits: &mut Waits) -> Done {
     let index = context.thread(thread)?;
     let other = &context.board.sequences[index];
     let is_done = || other.phase() == Phase::Done;
@@ -38,11 +52,7 @@ pub fn wait(context: &Context<'_>, thread: &str, awaited: Awaited, memory: &mut 
             Err(format!("{thread} was not done in time").into())
         };
     }
-    if memory.waits.len() <= index {
-        memory.waits.resize(index + 1, 0);
-    }
-    let before = memory.waits[index];
-    memory.waits[index] += 1;
+    let before = waits.count(index);
     let is_over = || other.hold.over.load(Ordering::Acquire) > before;
     let is_held = || other.hold.state() == HoldState::Held;
     let came = wait_until(context.patience(), || is_over() || is_held() || is_done());
