@@ -21,7 +21,9 @@ const OUTCOME_BYTES: usize = 1600;
 #[derive(Debug)]
 #[repr(C)]
 pub struct Board {
-    /// 1 once the threads may begin.
+    /// Threads that are ready to begin.
+    pub ready: AtomicU32,
+    /// 1 once they may.
     pub gate: AtomicU32,
     /// Threads that have come to each barrier.
     pub barriers: [AtomicU32; BARRIERS],

@@ -4,9 +4,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::thread::{ScopedJoinHandle, scope, sleep};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ersatz_scenario::Process;
+use ersatz_scenario::call::Call;
+use ersatz_scenario::{Process, Step};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -21,13 +22,15 @@ pub const STATUS_FAILED: i32 = 125;
 
 /// How often a process looks at its threads and children.
 const TICK: Duration = Duration::from_micros(200);
+/// How long threads may take until all of them are ready to begin.
+const READY: Duration = Duration::from_secs(2);
 
 /// The first process: setup, its threads, finally. Never returns.
 pub fn first(context: &Context<'_>) -> ! {
     leave_after(|| {
         guarded::install().expect("a handler of signals");
+        Cpus::of(context.scenario).enter_others();
         executor::run(context, 0, fork_child);
-        context.board.gate.store(1, Ordering::Release);
         run_threads(context, &Process::First);
         executor::run(context, context.scenario.threads.len() + 1, fork_child);
     })
@@ -59,14 +62,27 @@ fn fork_child(context: &Context<'_>, name: &str) -> Done {
     }
 }
 
+/// How many threads there are when setup is done: those of later forks begin when they are forked.
+fn first_threads(context: &Context<'_>) -> u32 {
+    let forked = |step: &Step| match &step.call {
+        Call::Fork(child) => Some(Process::Child(child.clone())),
+        _ => None,
+    };
+    let processes = context.scenario.setup.iter().filter_map(forked).chain([Process::First]);
+    processes.map(|process| context.threads_of(&process).len() as u32).sum()
+}
+
 /// Runs the threads of a process, until they and all forked processes are over.
 fn run_threads(context: &Context<'_>, process: &Process) {
     let cpus = Cpus::of(context.scenario);
+    // Threads inherit this: none of them may wait for a CPU where another one is held already.
+    cpus.enter_others();
     scope(|scope| {
         let spawn = |index| {
             let cpus = &cpus;
             scope.spawn(move || {
                 cpus.enter(index);
+                context.board.ready.fetch_add(1, Ordering::AcqRel);
                 while context.board.gate.load(Ordering::Acquire) == 0 {
                     sleep(TICK / 4);
                 }
@@ -74,7 +90,13 @@ fn run_threads(context: &Context<'_>, process: &Process) {
             })
         };
         let threads: Vec<_> = context.threads_of(process).into_iter().map(spawn).collect();
+        let opens = Instant::now() + READY;
         loop {
+            let ready = context.board.ready.load(Ordering::Acquire) >= first_threads(context);
+            // A process that was forked may be gone before its threads are there.
+            if *process == Process::First && (ready || Instant::now() > opens) {
+                context.board.gate.store(1, Ordering::Release);
+            }
             let over = threads.iter().all(ScopedJoinHandle::is_finished);
             let childless = reap(context);
             if over && childless {
