@@ -47,6 +47,17 @@ pub struct Attempt {
     pub holds: Vec<Hold>,
 }
 
+impl Attempt {
+    /// Leaves out how the attempt differs from plain memory, if its steps did not come in the order that is compared: such differences follow
+    /// from that.
+    pub fn leave_out_incomparable(&mut self) {
+        let is_comparison = |symptom| matches!(symptom, Symptom::Content | Symptom::Errno | Symptom::Signal);
+        if self.findings.iter().any(|finding| finding.symptom == Symptom::Order) {
+            self.findings.retain(|finding| !is_comparison(finding.symptom));
+        }
+    }
+}
+
 /// A step that is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {

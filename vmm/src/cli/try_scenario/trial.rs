@@ -88,6 +88,7 @@ impl Trial {
             }
         }
         attribute(&mut shown.attempts, &traced);
+        shown.attempts.iter_mut().for_each(Attempt::leave_out_incomparable);
         let found = symptoms(shown.attempts.iter().flat_map(|attempt| &attempt.findings));
         let verdict = match shortfall(&subject, &shown, outcome, &traced) {
             // What is wrong is wrong, however little of the rest is known.
@@ -198,6 +199,15 @@ mod tests {
         let trial = judged(subject(&[Symptom::KernelBug], 3), shown(&attempts), &Outcome::Exited(1));
         assert_eq!(trial.verdict, Verdict::Shown(vec![Symptom::KernelBug]));
         assert_eq!((trial.with_findings(), trial.telling().map(|tried| tried.number)), (1, Some(1)));
+    }
+
+    #[test]
+    fn differences_that_follow_from_another_order_do_not_count() {
+        let attempts = [attempt(0, &[Symptom::Order, Symptom::Errno, Symptom::Signal]), attempt(1, &[Symptom::Content])];
+        let trial = judged(subject(&[Symptom::Order], 1), shown(&attempts[..1]), &Outcome::Exited(1));
+        assert_eq!(trial.verdict, Verdict::Shown(vec![Symptom::Order]));
+        let trial = judged(subject(&[Symptom::Order], 2), shown(&attempts), &Outcome::Exited(1));
+        assert_eq!(trial.verdict, Verdict::Unexpected(vec![Symptom::Content]), "of an attempt that came in order");
     }
 
     #[test]
