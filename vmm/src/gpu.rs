@@ -12,7 +12,7 @@ use ersatz_device_model::interrupt::InterruptSink;
 use ersatz_device_model::trace::{CreateError, Identity, TraceOptions, Tracer};
 use thiserror::Error;
 
-use crate::spec::GpuSpec;
+use crate::spec::{ApplyError, GpuSpec};
 use crate::vfio_user::backend::FunctionBackend;
 use crate::vfio_user::interrupts::ClientInterrupts;
 
@@ -28,6 +28,9 @@ pub enum BuildError {
         #[source]
         source: CreateError,
     },
+    /// The device refuses its rules.
+    #[error("the GPU cannot have its rules")]
+    Injection(#[from] ApplyError),
     /// There are more GPUs than a fabric links.
     #[error(transparent)]
     Fabric(#[from] FabricError),
@@ -53,7 +56,7 @@ pub struct GpuAddress {
     pub requester_id: u16,
 }
 
-/// Makes a GPU, with its trace log if it has one.
+/// Makes a GPU, with its trace log and its rules if it has any.
 ///
 /// # Errors
 ///
@@ -83,6 +86,9 @@ pub fn build(
             .map_err(|source| BuildError::Trace { path: path.to_path_buf(), source })?;
     }
     let gpu = Gpu::new(config, dma, interrupts, clock).map_err(|source| BuildError::Gpu { vram: spec.vram, source })?;
+    if let Some(injection) = &spec.injection {
+        injection.apply(gpu.inject())?;
+    }
     Ok(Arc::new(gpu))
 }
 

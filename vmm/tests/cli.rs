@@ -74,6 +74,18 @@ fn a_file_that_is_not_a_scenario_is_refused_by_its_line_before_anything_runs() {
 }
 
 #[test]
+fn a_bad_rules_file_is_refused_in_one_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("rules.toml");
+    std::fs::write(&file, "[[rule]]\nname = \"r\"\naction = { kind = \"explode\" }\n").expect("a file");
+    let file = file.to_str().expect("UTF-8");
+    for command in [&["run"][..], &["test"], &["device", "--socket", "s"]] {
+        refused(&[command, &["--rules", file]].concat(), &["rules.toml, line 3", "explode", "delay"]);
+    }
+    refused(&["run", "--rules", "/no/such/file"], &["/no/such/file", "No such file"]);
+}
+
+#[test]
 fn a_missing_guest_is_a_failure_not_a_usage_error() {
     let output = ersatz(&["run", "--", "true"]);
     let text = String::from_utf8(output.stderr).expect("UTF-8");
