@@ -32,6 +32,8 @@ fn help_goes_to_stdout() {
         (&["test", "--help"], "--format"),
         (&["try", "--help"], "--museum"),
         (&["device", "--help"], "vfio-user-pci"),
+        (&["ctl", "--help"], "breakpoints"),
+        (&["ctl", "gpu.ctl", "break", "--help"], "before-fence"),
     ] {
         let output = ersatz(arguments);
         assert!(output.status.success(), "{arguments:?}");
@@ -83,6 +85,7 @@ fn a_bad_rules_file_is_refused_in_one_line() {
         refused(&[command, &["--rules", file]].concat(), &["rules.toml, line 3", "explode", "delay"]);
     }
     refused(&["run", "--rules", "/no/such/file"], &["/no/such/file", "No such file"]);
+    refused(&["test", "--isolated", "--control", "c"], &["--isolated", "--control"]);
 }
 
 #[test]
