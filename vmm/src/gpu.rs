@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Making the GPU of a [`GpuSpec`], for whichever transport.
 
+pub mod registry;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,7 +14,8 @@ use ersatz_device_model::interrupt::InterruptSink;
 use ersatz_device_model::trace::{CreateError, Identity, TraceOptions, Tracer};
 use thiserror::Error;
 
-use crate::spec::GpuSpec;
+use self::registry::GpuRegistry;
+use crate::spec::{ApplyError, GpuSpec};
 use crate::vfio_user::backend::FunctionBackend;
 use crate::vfio_user::interrupts::ClientInterrupts;
 
@@ -28,6 +31,9 @@ pub enum BuildError {
         #[source]
         source: CreateError,
     },
+    /// The device refuses its rules.
+    #[error("the GPU cannot have its rules")]
+    Injection(#[from] ApplyError),
     /// There are more GPUs than a fabric links.
     #[error(transparent)]
     Fabric(#[from] FabricError),
@@ -42,7 +48,7 @@ pub enum BuildError {
     },
 }
 
-/// Where a GPU is attached: its port on the fabric and its function on the bus.
+/// Where a GPU is attached: its port on the fabric, its function on the bus, and where others find it.
 #[derive(Clone, Debug, Default)]
 pub struct GpuAddress {
     /// Number of the GPU in its machine, from 0; also that of its port on the fabric.
@@ -51,9 +57,11 @@ pub struct GpuAddress {
     pub fabric: Fabric,
     /// Bus, device and function number; 0 if they are not known.
     pub requester_id: u16,
+    /// Where the GPU is entered by its number.
+    pub registry: GpuRegistry,
 }
 
-/// Makes a GPU, with its trace log if it has one.
+/// Makes a GPU, with its trace log and its rules if it has any.
 ///
 /// # Errors
 ///
@@ -64,7 +72,7 @@ pub fn build(
     dma: Arc<dyn DmaSpace>,
     interrupts: Arc<dyn InterruptSink>,
 ) -> Result<Arc<Gpu>, BuildError> {
-    let GpuAddress { index, ref fabric, requester_id } = *address;
+    let GpuAddress { index, ref fabric, requester_id, ref registry } = *address;
     let clock: Arc<dyn Clock> = Arc::new(HostClock::new());
     let mut config = GpuConfig::new(spec.vram);
     config.bar_size = spec.bar_size();
@@ -83,7 +91,12 @@ pub fn build(
             .map_err(|source| BuildError::Trace { path: path.to_path_buf(), source })?;
     }
     let gpu = Gpu::new(config, dma, interrupts, clock).map_err(|source| BuildError::Gpu { vram: spec.vram, source })?;
-    Ok(Arc::new(gpu))
+    if let Some(injection) = &spec.injection {
+        injection.apply(gpu.inject())?;
+    }
+    let gpu = Arc::new(gpu);
+    registry.enter(index, &gpu);
+    Ok(gpu)
 }
 
 /// Makes a GPU for vfio-user clients, which do not pass its requester id.

@@ -5,6 +5,7 @@
 //! the signals, and gives them back.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use thiserror::Error;
 
@@ -15,6 +16,8 @@ use crate::accel::tcg::{self, TcgError};
 use crate::console::log::ConsoleLog;
 use crate::console::output::{ConsoleOutput, Style};
 use crate::console::terminal::{RawTerminal, follow_input};
+use crate::control::server::{ControlError, ControlServer};
+use crate::gpu::registry::GpuRegistry;
 use crate::outcome::Outcome;
 use crate::signals::Signals;
 use crate::spec::GuestSpec;
@@ -26,6 +29,15 @@ pub enum LaunchError {
     /// Exits cannot be counted under TCG.
     #[error("--exit-counts counts exits to the VMM, and under --accel tcg the guest has none; use nested or kvm")]
     NoExits,
+    /// The device of a nested guest is not in this process.
+    #[error(
+        "--control reaches a device on this host, and under --accel nested it is inside the outer machine; \
+         use --accel tcg or kvm, or have the device do things from its start on by --rules"
+    )]
+    ControlInside,
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// On KVM.
     #[error(transparent)]
     Kvm(#[from] KvmRunError),
@@ -52,6 +64,8 @@ pub struct Connection {
     pub verbatim: bool,
     /// Whether the guest boots though it could start from a snapshot.
     pub cold: bool,
+    /// Path of the control socket for the GPUs.
+    pub control: Option<PathBuf>,
     /// Called with the steps of a long start, and with exit counts.
     pub progress: Box<dyn FnMut(&str)>,
 }
@@ -78,7 +92,13 @@ pub fn launch(
     };
     let style = if terminal.is_some() || connection.verbatim { Style::Raw } else { Style::Text };
     let output = ConsoleOutput::new(log.clone(), connection.sink.take(), style);
-    let watch = Watch { log: log.clone(), limit: spec.run.timeout, stop };
+    let gpus = GpuRegistry::default();
+    let _control = match &connection.control {
+        Some(_) if matches!(accelerator, Accelerator::Nested(_)) => return Err(LaunchError::ControlInside),
+        Some(path) => Some(ControlServer::start(path, gpus.clone())?),
+        None => None,
+    };
+    let watch = Watch { log: log.clone(), limit: spec.run.timeout, stop, gpus };
     let outcome = match accelerator {
         Accelerator::Kvm => kvm::run(spec, output, input, &watch, &mut connection.progress)?,
         Accelerator::Tcg(_) if spec.run.exit_counts => return Err(LaunchError::NoExits),

@@ -7,6 +7,7 @@ pub mod accel;
 pub mod bench;
 pub mod cli;
 pub mod console;
+pub mod control;
 pub mod gpu;
 pub mod launch;
 pub mod machine;

@@ -6,6 +6,7 @@
 //! unchanged are defined here, on the fields that they fill.
 
 mod gpu;
+mod injection;
 mod machine;
 mod path;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use gpu::{BarError, GpuSpec, check_vram};
+pub use injection::{ApplyError, InjectionSpec, RulesFileError};
 pub use machine::{MachineSpec, Resources, check_memory};
 pub use path::{PathMapping, ReadPath, WrittenPath};
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::console::log::ConsoleLog;
+use crate::gpu::registry::GpuRegistry;
 use crate::machine::{End, MachineHandle};
 use crate::outcome::Outcome;
 use crate::threads::{Role, spawn_scoped};
@@ -115,7 +116,7 @@ pub fn first_of<const N: usize>(events: [&Event; N], limit: Duration) -> Option<
     }
 }
 
-/// What a supervisor watches.
+/// A run, for those who watch over it.
 #[derive(Clone, Debug)]
 pub struct Watch {
     /// The guest's console log.
@@ -124,6 +125,8 @@ pub struct Watch {
     pub limit: Option<Duration>,
     /// Set when the user interrupts the run.
     pub stop: Event,
+    /// Where its GPUs are entered, so that others reach them while it runs.
+    pub gpus: GpuRegistry,
 }
 
 /// Why the supervisor ended a machine.
@@ -258,7 +261,7 @@ mod tests {
     fn run(limit: Option<Duration>, body: impl FnOnce(&Fake, &Watch) -> End) -> Outcome {
         let log = ConsoleLog::new();
         let fake = Fake { stopped: Event::new().unwrap(), answered: Event::new().unwrap(), log: log.clone() };
-        let watch = Watch { log, limit, stop: Event::new().unwrap() };
+        let watch = Watch { log, limit, stop: Event::new().unwrap(), gpus: GpuRegistry::default() };
         supervise::<io::Error>(&watch, &fake, || Ok(body(&fake, &watch))).unwrap()
     }
 

@@ -30,6 +30,10 @@ pub enum Role {
     VfioUserServer(u8),
     /// Serves one client of the GPU of this number.
     VfioUserClient(u8),
+    /// Accepts the clients of the control socket.
+    ControlServer,
+    /// Serves one client of the control socket.
+    ControlClient,
     /// Keeps the end of what a child process prints.
     Tail,
     /// Runs isolated tests, one after the other.
@@ -51,6 +55,8 @@ impl Role {
             Self::ProbeWatchdog => "probe-watchdog".to_owned(),
             Self::VfioUserServer(gpu) => format!("gpu{gpu}"),
             Self::VfioUserClient(gpu) => format!("gpu{gpu}-client"),
+            Self::ControlServer => "control".to_owned(),
+            Self::ControlClient => "control-client".to_owned(),
             Self::Tail => "tail".to_owned(),
             Self::TestWorker(number) => format!("tests{number}"),
             Self::BenchConsole => "bench-console".to_owned(),
@@ -114,6 +120,8 @@ mod tests {
             Role::ProbeWatchdog,
             Role::VfioUserServer(u8::MAX),
             Role::VfioUserClient(u8::MAX),
+            Role::ControlServer,
+            Role::ControlClient,
             Role::Tail,
             Role::TestWorker(u8::MAX),
             Role::BenchConsole,

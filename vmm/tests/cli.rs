@@ -32,6 +32,8 @@ fn help_goes_to_stdout() {
         (&["test", "--help"], "--format"),
         (&["try", "--help"], "--museum"),
         (&["device", "--help"], "vfio-user-pci"),
+        (&["ctl", "--help"], "breakpoints"),
+        (&["ctl", "gpu.ctl", "break", "--help"], "before-fence"),
     ] {
         let output = ersatz(arguments);
         assert!(output.status.success(), "{arguments:?}");
@@ -71,6 +73,19 @@ fn a_file_that_is_not_a_scenario_is_refused_by_its_line_before_anything_runs() {
     std::fs::write(&path, "setup\n  map r 4K\n  mapp s 4K\n").unwrap();
     let path = path.to_str().expect("a plain path");
     refused(&["try", path], &[&format!("{path}:3: \"mapp\""), "expected map"]);
+}
+
+#[test]
+fn a_bad_rules_file_is_refused_in_one_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("rules.toml");
+    std::fs::write(&file, "[[rule]]\nname = \"r\"\naction = { kind = \"explode\" }\n").expect("a file");
+    let file = file.to_str().expect("UTF-8");
+    for command in [&["run"][..], &["test"], &["device", "--socket", "s"]] {
+        refused(&[command, &["--rules", file]].concat(), &["rules.toml, line 3", "explode", "delay"]);
+    }
+    refused(&["run", "--rules", "/no/such/file"], &["/no/such/file", "No such file"]);
+    refused(&["test", "--isolated", "--control", "c"], &["--isolated", "--control"]);
 }
 
 #[test]

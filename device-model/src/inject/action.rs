@@ -103,6 +103,8 @@ mod error {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
+    use crate::trace::nearest::nearest;
+
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
     pub(super) fn serialize<S: Serializer>(code: &ErrorCode, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(code.name())
@@ -111,6 +113,9 @@ mod error {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ErrorCode, D::Error> {
         let name = String::deserialize(deserializer)?;
         let code = ErrorCode::ALL.iter().copied().find(|code| code.name() == name && *code != ErrorCode::None);
-        code.ok_or_else(|| D::Error::custom(format_args!("no command fails with {name:?}")))
+        let nearest = || nearest(&name, ErrorCode::ALL.iter().map(|code| code.name()).filter(|name| *name != "none"));
+        code.ok_or_else(|| {
+            D::Error::custom(format_args!("no command fails with {name:?}; the nearest is {:?}", nearest()))
+        })
     }
 }

@@ -72,7 +72,11 @@ impl Breakpoint {
     }
 
     /// Checks what can be checked without the other breakpoints.
-    pub(super) fn check(&self) -> Result<(), SetError> {
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SetError`] that are about a breakpoint alone.
+    pub fn check(&self) -> Result<(), SetError> {
         let name = || self.name.clone();
         if self.name.is_empty() || self.name.len() > MAX_NAME_BYTES || self.name.chars().any(char::is_control) {
             return Err(SetError::Name(name()));
@@ -117,6 +121,7 @@ mod step {
     use serde::{Deserialize, Deserializer, Serializer};
 
     use crate::trace::Step;
+    use crate::trace::nearest::nearest;
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
     pub(super) fn serialize<S: Serializer>(step: &Step, serializer: S) -> Result<S::Ok, S::Error> {
@@ -126,7 +131,8 @@ mod step {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Step, D::Error> {
         let name = String::deserialize(deserializer)?;
         let step = Step::ALL.iter().copied().find(|step| step.name() == name);
-        step.ok_or_else(|| D::Error::custom(format_args!("there is no step {name:?}")))
+        let nearest = || nearest(&name, Step::ALL.iter().map(|step| step.name()));
+        step.ok_or_else(|| D::Error::custom(format_args!("there is no step {name:?}; the nearest is {:?}", nearest())))
     }
 }
 

@@ -73,7 +73,11 @@ impl Rule {
     }
 
     /// Checks what can be checked without the other rules.
-    pub(super) fn check(&self) -> Result<(), RuleError> {
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RuleError`] that are about a rule alone.
+    pub fn check(&self) -> Result<(), RuleError> {
         let name = || self.name.clone();
         if self.name.is_empty() || self.name.len() > 64 || self.name.chars().any(char::is_control) {
             return Err(RuleError::Name(name()));

@@ -31,6 +31,7 @@ use thiserror::Error;
 
 use super::event::Subject;
 use super::kind::Kind;
+use super::nearest::nearest;
 use super::range::Range;
 use super::record::Record;
 
@@ -63,8 +64,11 @@ pub struct Filter {
 
 /// No command has this cause.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("commands have no cause {0:?}")]
-pub struct NoSuchCause(String);
+#[error("commands have no cause {name:?}; the nearest is {nearest:?}")]
+pub struct NoSuchCause {
+    name: String,
+    nearest: &'static str,
+}
 
 /// The cause with this name.
 ///
@@ -72,7 +76,9 @@ pub struct NoSuchCause(String);
 ///
 /// If there is none.
 pub fn cause(name: &str) -> Result<Cause, NoSuchCause> {
-    Cause::ALL.iter().copied().find(|cause| cause.name() == name).ok_or_else(|| NoSuchCause(name.to_owned()))
+    let nearest = || nearest(name, Cause::ALL.iter().map(|cause| cause.name()));
+    let cause = Cause::ALL.iter().copied().find(|cause| cause.name() == name);
+    cause.ok_or_else(|| NoSuchCause { name: name.to_owned(), nearest: nearest() })
 }
 
 impl Filter {

@@ -7,11 +7,15 @@ use thiserror::Error;
 
 use super::event::Event;
 use super::kind::Kind;
+use super::nearest::nearest;
 
 /// No event has this kind.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("there are no events of kind {0:?}")]
-pub struct NoSuchKind(String);
+#[error("there are no events of kind {name:?}; the nearest is {nearest:?}")]
+pub struct NoSuchKind {
+    name: String,
+    nearest: &'static str,
+}
 
 /// The kinds by their numbers. Zero is not a kind: an unwritten slot is all zeros.
 const BY_NUMBER: [Option<Kind>; 256] = {
@@ -73,7 +77,8 @@ impl FromStr for Kind {
     type Err = NoSuchKind;
 
     fn from_str(name: &str) -> Result<Self, NoSuchKind> {
-        Self::from_name(name).ok_or_else(|| NoSuchKind(name.to_owned()))
+        let nearest = || nearest(name, Self::ALL.iter().map(|kind| kind.name()));
+        Self::from_name(name).ok_or_else(|| NoSuchKind { name: name.to_owned(), nearest: nearest() })
     }
 }
 

@@ -46,6 +46,7 @@ pub mod header;
 mod injection;
 pub mod kind;
 pub mod kinds;
+pub(crate) mod nearest;
 pub mod range;
 pub mod reader;
 pub mod record;

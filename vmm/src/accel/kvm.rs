@@ -9,6 +9,7 @@ use ersatz_device_model::fabric::{FABRIC_PORTS, Fabric};
 use thiserror::Error;
 
 use crate::console::output::ConsoleOutput;
+use crate::gpu::registry::GpuRegistry;
 use crate::gpu::{self, GpuAddress};
 use crate::machine::{BusConnections, Console, FunctionFactory, Machine, MachineConfig, MachineError};
 use crate::outcome::Outcome;
@@ -35,7 +36,7 @@ pub enum KvmRunError {
 /// Runs a guest.
 ///
 /// Its console goes to `output`; `input` is read whenever it is readable, to its end. `progress` is called with the exit counts,
-/// if the run asks for them.
+/// if the run asks for them. Its GPUs are entered in `watch.gpus`.
 ///
 /// # Errors
 ///
@@ -48,8 +49,11 @@ pub fn run(
     progress: &mut dyn FnMut(&str),
 ) -> Result<Outcome, KvmRunError> {
     let config = MachineConfig::linux(&spec.machine, spec.run.archive()?);
-    let machine =
-        Machine::new(&config, gpu_factories(&spec.run.devices)?, Console { output: Box::new(output), input })?;
+    let machine = Machine::new(
+        &config,
+        gpu_factories(&spec.run.devices, &watch.gpus)?,
+        Console { output: Box::new(output), input },
+    )?;
     let handle = machine.handle();
     let outcome = supervise::<KvmRunError>(watch, &handle, || Ok(machine.run()?))?;
     if spec.run.exit_counts {
@@ -58,23 +62,24 @@ pub fn run(
     Ok(outcome)
 }
 
-/// What makes the GPUs, in their order, linked with each other.
+/// What makes the GPUs, in their order, linked with each other, and enters them in a registry.
 ///
 /// # Errors
 ///
 /// Fails if there are more than a fabric links.
-pub fn gpu_factories(devices: &[GpuSpec]) -> Result<Vec<FunctionFactory>, KvmRunError> {
+pub fn gpu_factories(devices: &[GpuSpec], registry: &GpuRegistry) -> Result<Vec<FunctionFactory>, KvmRunError> {
     if devices.len() > usize::from(FABRIC_PORTS) {
         return Err(KvmRunError::TooMany(devices.len()));
     }
     let fabric = Fabric::new();
-    Ok((0..).zip(devices).map(|(index, gpu)| factory(gpu.clone(), index, fabric.clone())).collect())
+    let factory = |(index, gpu): (u8, &GpuSpec)| factory(gpu.clone(), index, fabric.clone(), registry.clone());
+    Ok((0..).zip(devices).map(factory).collect())
 }
 
 /// What makes one GPU once its machine has memory and interrupts.
-fn factory(spec: GpuSpec, index: u8, fabric: Fabric) -> FunctionFactory {
+fn factory(spec: GpuSpec, index: u8, fabric: Fabric, registry: GpuRegistry) -> FunctionFactory {
     Box::new(move |BusConnections { dma, interrupts, requester_id }: BusConnections| {
-        let address = GpuAddress { index, fabric, requester_id };
+        let address = GpuAddress { index, fabric, requester_id, registry };
         Ok(gpu::build(&spec, &address, dma, interrupts).map(|gpu| gpu as Arc<_>)?)
     })
 }

@@ -26,6 +26,7 @@ use self::devices::{DeviceError, Devices};
 use self::guest::{ConsoleRelay, Guest, RelayEnd};
 use self::machine::{Machine, Role};
 use crate::console::output::ConsoleOutput;
+use crate::gpu::registry::GpuRegistry;
 use crate::outcome::Outcome;
 use crate::qemu::migration::MigrationError;
 use crate::qemu::{Qemu, QemuError, QmpError};
@@ -94,7 +95,7 @@ pub enum TcgError {
 /// Runs a guest.
 ///
 /// Its console goes to `relay.output`; `relay.input` is read whenever it is readable, to its end. With `cold` it boots; without,
-/// it starts from a snapshot, which is made if there is none.
+/// it starts from a snapshot, which is made if there is none. Its GPUs are entered in `watch.gpus`.
 ///
 /// # Errors
 ///
@@ -116,12 +117,12 @@ pub fn run(
             restore::Started::NoSnapshot => {}
         }
     }
-    boot(spec, qemu)?.run(&mut relay, watch)
+    boot(spec, qemu, &watch.gpus)?.run(&mut relay, watch)
 }
 
 /// Starts a guest that boots with its run.
-fn boot(spec: &GuestSpec, qemu: &Qemu) -> Result<Guest, TcgError> {
-    let devices = Devices::start(&spec.run.devices)?;
+fn boot(spec: &GuestSpec, qemu: &Qemu, gpus: &GpuRegistry) -> Result<Guest, TcgError> {
+    let devices = Devices::start(&spec.run.devices, gpus)?;
     let initramfs = initramfs(spec)?;
     let machine = Machine::start(&spec.machine, qemu, &Role::Boot(Some(initramfs)), devices.sockets()?, None)?;
     Ok(Guest::new(machine, devices))

@@ -39,6 +39,7 @@ pub fn run(options: &BootSpecOptions) -> Result<u8, CommandError> {
         keys: false,
         verbatim: true,
         cold: true,
+        control: None,
         progress: Box::new(say),
     };
     let (outcome, _) = launch(&spec, &Accelerator::Kvm, connection)?;

@@ -12,6 +12,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::socket_reaper::SocketReaper;
 use super::{CommandError, size};
+use crate::control::server::ControlServer;
+use crate::gpu::registry::GpuRegistry;
 use crate::gpu::{self, GpuAddress};
 use crate::spec::GpuSpec;
 use crate::threads::{Role, spawn_scoped};
@@ -33,6 +35,9 @@ pub struct DeviceOptions {
     sockets: Vec<PathBuf>,
     #[command(flatten)]
     gpu: GpuSpec,
+    /// Have `ersatz ctl PATH` reach the GPUs, by a socket of this user's (see docs/injection.md)
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
     /// Keep the content of VRAM from one client to the next
     #[arg(long)]
     keep_vram: bool,
@@ -50,17 +55,24 @@ pub fn run(options: &DeviceOptions) -> Result<u8, CommandError> {
     let stop = &interrupted()?;
     let fabric = Fabric::new();
     // Dropped after the sockets, which are then gone already.
-    let mut reaper = SocketReaper::start(&options.sockets)?;
+    let paths: Vec<_> = options.sockets.iter().chain(&options.control).cloned().collect();
+    let mut reaper = SocketReaper::start(&paths)?;
+    let registry = GpuRegistry::default();
     let mut devices = Vec::new();
     let count = u8::try_from(options.sockets.len()).unwrap_or(u8::MAX);
     for ((index, path), gpu) in (0..).zip(&options.sockets).zip(options.gpu.repeat(count)?) {
-        let address = GpuAddress { index, fabric: fabric.clone(), requester_id: 0 };
+        let address = GpuAddress { index, fabric: fabric.clone(), requester_id: 0, registry: registry.clone() };
         let backend = gpu::build_backend(&gpu, &address, options.keep_vram)?;
         let socket = Socket::bind(path)?;
         reaper.register(&socket)?;
         devices.push((socket, backend));
         eprintln!("ersatz: {} of VRAM at {}; Ctrl-C ends", size::format(gpu.vram), path.display());
     }
+    let control = options.control.as_ref().map(|path| Socket::bind_private(path)).transpose()?;
+    if let Some(socket) = &control {
+        reaper.register(socket)?;
+    }
+    let _control = control.map(|socket| ControlServer::serve(socket, registry)).transpose()?;
     let until = if options.once { Until::FirstClientLeft } else { Until::Stopped };
     let ends: Vec<Result<(), ServeError>> = thread::scope(|scope| {
         let serve = |(index, (socket, backend)): (u8, (Socket, _))| {

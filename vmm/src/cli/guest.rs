@@ -79,6 +79,9 @@ pub struct GuestOptions {
     /// Number of GPUs
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8), default_value = "1", help_heading = "Device")]
     pub devices: u8,
+    /// Have `ersatz ctl PATH` reach the GPUs while the guest runs, by a socket of this user's (kvm and tcg; see docs/injection.md)
+    #[arg(long, value_name = "PATH", help_heading = "Device")]
+    pub control: Option<PathBuf>,
     /// Say at the end how often the guest's vCPUs exited to the VMM, by cause (kvm and nested)
     #[arg(long)]
     pub exit_counts: bool,

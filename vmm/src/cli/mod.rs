@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The command line: `ersatz run`, `test`, `try`, `device`, `trace`, `bench`, `clean`.
+//! The command line: `ersatz run`, `test`, `try`, `device`, `ctl`, `trace`, `bench`, `clean`.
 //!
 //! Each command has a module with its options and what it does. Options that several share are in [`guest`]; how values are
 //! read is in [`size`], [`limit`] and [`artifacts`]; [`usage`] reports bad ones in one line.
@@ -9,6 +9,7 @@ pub mod await_run;
 pub mod bench;
 pub mod boot_spec;
 pub mod clean;
+pub mod ctl;
 pub mod device;
 pub mod guest;
 pub mod limit;
@@ -54,6 +55,7 @@ Examples:
   ersatz test --mode private migrate        the guest-side tests with `migrate` in their name
   ersatz try suspicion.scenario                  whether a suspected race shows, and in which order things happened
   ersatz device --socket gpu.sock           the GPU alone, for a QEMU of your own
+  ersatz ctl gpu.ctl break before-fence     hold a device of --control gpu.ctl before its next fence
   ersatz trace summary gpu0.trace           what a device saw and did
 
 Exit status: the guest command's own, or
@@ -68,6 +70,7 @@ enum Command {
     Test(test::TestOptions),
     Try(try_scenario::TryOptions),
     Device(device::DeviceOptions),
+    Ctl(ctl::CtlOptions),
     #[command(name = crate::accel::nested::inside::COMMAND, hide = true)]
     BootSpec(boot_spec::BootSpecOptions),
     #[command(name = crate::accel::nested::await_run::COMMAND, hide = true)]
@@ -105,6 +108,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Try(options) => try_scenario::run(&options),
         Command::Device(options) => device::run(&options),
+        Command::Ctl(options) => ctl::run(&options),
         Command::BootSpec(options) => boot_spec::run(&options),
         Command::AwaitRun(options) => await_run::run(&options),
         Command::SocketReaper(options) => socket_reaper::run(&options),

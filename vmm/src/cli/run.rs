@@ -59,6 +59,7 @@ pub fn run(options: &RunOptions) -> Result<u8, CommandError> {
         keys: true,
         verbatim: false,
         cold: options.guest.is_cold(),
+        control: options.guest.control.clone(),
         progress: Box::new(report::say),
     };
     let (outcome, log) = launch(&guest.spec, &accelerator, connection)?;

@@ -61,7 +61,7 @@ pub struct TestOptions {
     #[arg(long, help_heading = "Tests")]
     list: bool,
     /// Give each test a guest of its own, several side by side; with --trace DIR each has its own log there
-    #[arg(long, conflicts_with = "list", help_heading = "Tests")]
+    #[arg(long, conflicts_with_all = ["list", "control"], help_heading = "Tests")]
     isolated: bool,
     /// How many guests run side by side with --isolated [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64), requires = "isolated", help_heading = "Tests")]
@@ -163,6 +163,7 @@ fn run_in_one_guest(options: &TestOptions, mode: Mode, report: &Report) -> Resul
         keys: false,
         verbatim: false,
         cold: options.guest.is_cold(),
+        control: options.guest.control.clone(),
         progress: Box::new(say),
     };
     let (outcome, log) = launch(&guest.spec, &accelerator, connection)?;

@@ -2,11 +2,14 @@
 //! One GPU: the options that describe it are the description.
 
 use clap::Args;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use ersatz_abi::pci::{VRAM_MAX, VRAM_MIN};
 use ersatz_device_model::size;
+use ersatz_guest_image::error_chain::chain;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::injection::InjectionSpec;
 use super::path::{PathMapping, WrittenPath};
 
 /// One GPU.
@@ -22,6 +25,9 @@ pub struct GpuSpec {
     /// Write what the device sees to FILE (or to gpu0.trace, gpu1.trace... in the folder DIR)
     #[arg(long, value_name = "FILE|DIR")]
     pub trace: Option<WrittenPath>,
+    /// Have each GPU fail, hold or take its time as the rules in FILE say, from its start on (see docs/injection.md)
+    #[arg(long = "rules", value_name = "FILE", value_parser = injection())]
+    pub injection: Option<InjectionSpec>,
 }
 
 /// `--bar` is larger than `--vram`.
@@ -35,9 +41,9 @@ pub struct BarError {
 }
 
 impl GpuSpec {
-    /// Returns a GPU with `vram` bytes of VRAM, all of it in BAR2, and no trace.
+    /// Returns a GPU with `vram` bytes of VRAM, all of it in BAR2, no trace and no rules.
     pub const fn new(vram: u64) -> Self {
-        Self { vram, bar: None, trace: None }
+        Self { vram, bar: None, trace: None, injection: None }
     }
 
     /// Returns the size of BAR2 in bytes.
@@ -65,9 +71,9 @@ impl GpuSpec {
     ///
     /// Those of `mapping`.
     pub fn map_paths<M: PathMapping>(&self, mapping: &mut M) -> Result<Self, M::Error> {
-        let Self { vram, bar, trace } = self;
+        let Self { vram, bar, trace, injection } = self;
         let trace = trace.as_ref().map(|path| mapping.written(path)).transpose()?;
-        Ok(Self { vram: *vram, bar: *bar, trace })
+        Ok(Self { vram: *vram, bar: *bar, trace, injection: injection.clone() })
     }
 }
 
@@ -77,6 +83,11 @@ fn numbered(path: &WrittenPath, number: u8, count: u8) -> WrittenPath {
         return path.join(format!("gpu{number}.trace")).into();
     }
     if count == 1 { path.clone() } else { path.with_suffix(&number.to_string()) }
+}
+
+/// Reads the file of `--rules`.
+fn injection() -> impl TypedValueParser<Value = InjectionSpec> {
+    PathBufValueParser::new().try_map(|path| InjectionSpec::read(&path).map_err(|error| chain(&error).to_string()))
 }
 
 /// Reads `--vram` and `--bar`.

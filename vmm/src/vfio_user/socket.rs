@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Creating and removing the file of a listening socket, without touching those of other servers.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -55,6 +55,20 @@ impl Socket {
     ///
     /// Fails if something else is there, or the system refuses.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        Self::bind_with(path, None)
+    }
+
+    /// Listens as [`Self::bind`], on a socket that only its owner may connect to. In the instant in which the socket has been made others
+    /// may: the server asks clients who they are, too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::bind`].
+    pub fn bind_private(path: &Path) -> Result<Self, SocketError> {
+        Self::bind_with(path, Some(0o600))
+    }
+
+    fn bind_with(path: &Path, mode: Option<u32>) -> Result<Self, SocketError> {
         let failed = |source| SocketError::Bind { path: path.to_owned(), source };
         let _locked = lock_folder(path);
         if let Ok(metadata) = fs::symlink_metadata(path) {
@@ -67,7 +81,11 @@ impl Socket {
             fs::remove_file(path).map_err(failed)?;
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
-        Ok(Self { listener, file: SocketFile::open(path)? })
+        let socket = Self { listener, file: SocketFile::open(path)? };
+        if let Some(mode) = mode {
+            fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)?;
+        }
+        Ok(socket)
     }
 
     /// The listener.

@@ -120,7 +120,7 @@ fn the_device_copies_both_ways_and_interrupts() {
 fn gpus_of_one_process_copy_into_each_other() {
     let fabric = Fabric::new();
     let [zero, one] = [0, 1].map(|index| {
-        let address = GpuAddress { index, fabric: fabric.clone(), requester_id: 0 };
+        let address = GpuAddress { index, fabric: fabric.clone(), ..GpuAddress::default() };
         Served::at(&GpuSpec::new(VRAM), &address, false)
     });
     let mut driver = Driver::new(zero.connect());

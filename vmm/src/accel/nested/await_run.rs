@@ -29,6 +29,7 @@ use crate::accel::kvm::{KvmRunError, gpu_factories};
 use crate::console::log::ConsoleLog;
 use crate::console::output::{ConsoleOutput, Style};
 use crate::console::terminal::follow_input;
+use crate::gpu::registry::GpuRegistry;
 use crate::machine::{Console, Machine, MachineConfig, MachineError, MachineHandle, PlugError, SharedMemory};
 use crate::outcome::Outcome;
 use crate::signals::Signals;
@@ -152,7 +153,7 @@ pub fn run(spec: &MachineSpec, progress: &mut dyn FnMut(&str)) -> Result<Outcome
         }
         let before = handle.exits();
         let limit = awaited.as_ref().and_then(|awaited| awaited.run.timeout);
-        let watch = Watch { log: log.clone(), limit, stop: stop.clone() };
+        let watch = Watch { log: log.clone(), limit, stop: stop.clone(), gpus: GpuRegistry::default() };
         let outcome = supervise::<AwaitError>(&watch, &handle, || {
             running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(AwaitError::from)
         })?;
@@ -171,7 +172,7 @@ fn start(
     mut typed: UnixStream,
 ) -> Result<AwaitedRun, AwaitError> {
     let (awaited, archive) = AwaitedRun::decode(bytes).map_err(AwaitError::Description)?;
-    for (slot, factory) in (0..).zip(gpu_factories(&awaited.run.devices)?) {
+    for (slot, factory) in (0..).zip(gpu_factories(&awaited.run.devices, &GpuRegistry::default())?) {
         handle.pci().plug(slot, factory)?;
     }
     let header = Header { seed: outer.seed, ..header::new(archive, &awaited.run)? };

@@ -12,6 +12,7 @@ use ersatz_guest_image::error_chain::chain;
 use rustix::fs::{Mode, OFlags, open};
 use thiserror::Error;
 
+use crate::gpu::registry::GpuRegistry;
 use crate::gpu::{self, BuildError, GpuAddress};
 use crate::spec::GpuSpec;
 use crate::supervisor::Event;
@@ -53,8 +54,8 @@ struct Server {
 }
 
 impl Devices {
-    /// Makes the devices; each listens when this returns.
-    pub(super) fn start(specs: &[GpuSpec]) -> Result<Self, DeviceError> {
+    /// Makes the devices, and enters them in a registry; each listens when this returns.
+    pub(super) fn start(specs: &[GpuSpec], registry: &GpuRegistry) -> Result<Self, DeviceError> {
         let stop = Event::new().map_err(|source| DeviceError::Serve { index: 0, source })?;
         let mut devices = Self { stop, servers: Vec::new() };
         if specs.len() > usize::from(FABRIC_PORTS) {
@@ -62,7 +63,7 @@ impl Devices {
         }
         let fabric = Fabric::new();
         for (index, spec) in (0..).zip(specs) {
-            let address = GpuAddress { index, fabric: fabric.clone(), requester_id: 0 };
+            let address = GpuAddress { index, fabric: fabric.clone(), requester_id: 0, registry: registry.clone() };
             let backend = gpu::build_backend(spec, &address, true)?;
             let started = listen(index).and_then(|(socket, listener)| {
                 let (ended, stop) = (Event::new()?, devices.stop.clone());

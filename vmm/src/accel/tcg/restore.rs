@@ -24,6 +24,7 @@ use super::{KIND, TcgError};
 use crate::console::log::ConsoleLog;
 use crate::console::output::{ConsoleOutput, Style};
 use crate::console::recorder::Recorder;
+use crate::gpu::registry::GpuRegistry;
 use crate::machine::End;
 use crate::outcome::Outcome;
 use crate::qemu::migration::{self, MigrationError};
@@ -63,7 +64,7 @@ pub(super) fn start(
             Obtained::Ended(outcome) => return Ok(Started::Ended(outcome)),
             Obtained::Nothing => return Ok(Started::NoSnapshot),
         };
-        match restore(spec, qemu, &snapshot) {
+        match restore(spec, qemu, &snapshot, &watch.gpus) {
             Err(TcgError::Migration(error @ MigrationError::Failed { .. })) if !tried => {
                 progress(&format!("the snapshot cannot be used and is made again: {}", chain(&error)));
                 discard(&key);
@@ -79,7 +80,7 @@ pub(super) fn start(
 fn make(machine: &MachineSpec, qemu: &Qemu, output: &mut dyn Write, watch: &Watch) -> Result<Made, TcgError> {
     let scratch = File::from(memfd_create("ersatz-state", MemfdFlags::CLOEXEC).map_err(io::Error::from)?);
     let started = Machine::start(machine, qemu, &Role::Boot(None), Vec::new(), Some(&scratch))?;
-    let mut guest = Guest::new(started, Devices::start(&[])?);
+    let mut guest = Guest::new(started, Devices::start(&[], &GpuRegistry::default())?);
     let console = Recorder::default();
     let watch = Watch { log: ConsoleLog::new(), ..watch.clone() };
     let output_kept = ConsoleOutput::new(watch.log.clone(), Some(Box::new(console.clone())), Style::Raw);
@@ -108,8 +109,8 @@ fn make(machine: &MachineSpec, qemu: &Qemu, output: &mut dyn Write, watch: &Watc
 }
 
 /// Restores a guest, and gives it its run.
-fn restore(spec: &GuestSpec, qemu: &Qemu, snapshot: &Snapshot) -> Result<Guest, TcgError> {
-    let devices = Devices::start(&spec.run.devices)?;
+fn restore(spec: &GuestSpec, qemu: &Qemu, snapshot: &Snapshot, gpus: &GpuRegistry) -> Result<Guest, TcgError> {
+    let devices = Devices::start(&spec.run.devices, gpus)?;
     let sockets = devices.sockets()?;
     let numbers: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
     let state = snapshot.state()?;

@@ -59,6 +59,7 @@ pub fn run(options: &MigrateOptions) -> Result<u8, CommandError> {
         keys: false,
         verbatim: false,
         cold: options.guest.is_cold(),
+        control: options.guest.control.clone(),
         progress: Box::new(report::say),
     };
     let (outcome, log) = launch(&guest.spec, &accelerator, connection)?;

@@ -127,6 +127,8 @@ fn guest_run(
         keys: false,
         verbatim: false,
         cold: options.guest.is_cold(),
+        // Several guests run side by side.
+        control: None,
         progress: Box::new(say),
     };
     let (outcome, log) = launch(&spec, accelerator, connection)?;

@@ -10,7 +10,7 @@ mod cat;
 mod check;
 pub mod describe;
 mod export;
-mod filter;
+pub(super) mod filter;
 mod merge;
 mod perfetto;
 mod summary;

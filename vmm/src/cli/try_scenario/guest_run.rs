@@ -104,6 +104,7 @@ impl<'a> Plan<'a> {
             keys: false,
             verbatim: false,
             cold: self.cold,
+            control: None,
             progress: Box::new(say),
         };
         let started = Instant::now();
