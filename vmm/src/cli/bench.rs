@@ -39,7 +39,7 @@ pub struct BenchOptions {
 #[derive(Debug, Subcommand)]
 enum What {
     Boot(BootOptions),
-    Migrate(migrate::MigrateOptions),
+    Migrate(Box<migrate::MigrateOptions>),
     /// Carry out a plan on this machine's KVM; what `bench boot` runs in an outer machine
     #[command(hide = true)]
     CarryOut {

@@ -203,7 +203,8 @@ mod tests {
 
     #[test]
     fn differences_that_follow_from_another_order_do_not_count() {
-        let attempts = [attempt(0, &[Symptom::Order, Symptom::Errno, Symptom::Signal]), attempt(1, &[Symptom::Content])];
+        let attempts =
+            [attempt(0, &[Symptom::Order, Symptom::Errno, Symptom::Signal]), attempt(1, &[Symptom::Content])];
         let trial = judged(subject(&[Symptom::Order], 1), shown(&attempts[..1]), &Outcome::Exited(1));
         assert_eq!(trial.verdict, Verdict::Shown(vec![Symptom::Order]));
         let trial = judged(subject(&[Symptom::Order], 2), shown(&attempts), &Outcome::Exited(1));
