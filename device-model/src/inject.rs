@@ -6,7 +6,7 @@
 //! resumed, its deadline passes, or what it holds is reset. Others run on: a command that is held is kept by its channel as any
 //! command that waits is, and no engine, lock or pass is held for it.
 //!
-//! A [`Rule`] is a [`Trigger`] and an [`Action`]. The trigger selects events of the trace. Some actions decide what becomes of the very
+//! A [`Rule`] is a [`Trigger`] and an [`Action`]. The trigger selects events of the trace. Some actions change or take away the very
 //! event that triggers them: the device asks before it comes about ([`Injector::decide`]). The others are carried out beside the
 //! event, which the tracer of the device shows to the injector. Which occurrences of an event a rule fires at depends on the order of
 //! these events alone.

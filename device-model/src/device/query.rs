@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the device tells of itself to those who watch it from the host.
+//! The state of a device, as it is shown on the host.
 
 use ersatz_abi::channel::ChannelState;
 use ersatz_abi::mmu::{ADDRESS_SPACES, Page};

@@ -2,7 +2,7 @@
 //! What a rule does when it fires.
 //!
 //! Some actions are answers of the device at the place where it asks: the event of the rule's trigger is about to come about, and the
-//! action decides what becomes of it. The others are carried out beside the event that triggers them, or at a time.
+//! action changes it or takes it away. The others are carried out beside the event that triggers them, or at a time.
 
 use ersatz_abi::error::ErrorCode;
 use serde::{Deserialize, Serialize};

@@ -17,7 +17,7 @@ pub(crate) enum Work {
     Interrupt {
         /// MSI-X vector.
         vector: u16,
-        /// Its cause, which a rule has decided about; `None` if there is none.
+        /// Its cause, if it has one.
         cause: Option<InterruptCause>,
     },
     /// Writes the record of a fault, with a number and a time of its own.

@@ -36,7 +36,7 @@ pub(crate) struct Hold {
     filter: Filter,
     nth: u64,
     deadline_ms: u32,
-    /// One of the states above. Whoever changes it decides what becomes of the task.
+    /// One of the states above. The task goes on when it changes from held.
     state: Atomic<u32>,
     hits: Atomic<u64>,
     unholdable: Atomic<u64>,

@@ -23,7 +23,7 @@ const KEEPER: Duration = Duration::from_secs(5);
 /// How often a thread looks for an answer.
 const TICK: Duration = Duration::from_micros(50);
 
-/// Does the steps of a sequence, by its number, and notes what comes of each.
+/// Does the steps of a sequence, by its number, and notes how each ends.
 pub fn run(context: &Context<'_>, index: usize, fork: Fork) {
     let board = &context.board.sequences[index];
     let Some(sequence) = context.scenario.sequences().nth(index) else { return };

@@ -36,6 +36,7 @@ global_asm!(
     ".popsection",
 );
 
+// SAFETY: the assembly above defines these, with this calling convention and these arguments.
 unsafe extern "sysv64" {
     fn ersatz_guarded_copy(to: *mut c_void, from: *const c_void, words: usize) -> c_int;
     fn ersatz_guarded_byte(to: *mut c_void, from: *const c_void, bytes: usize) -> c_int;
