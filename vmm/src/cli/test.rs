@@ -24,8 +24,8 @@ use crate::outcome::{Outcome, STATUS_FAILED};
 /// The tests, in the guest.
 const PROGRAM: &str = TESTS_PATH;
 
-/// How long a guest may run: three times what the full suite takes under emulation on a busy machine.
-const LIMIT: Option<Duration> = Some(Duration::from_secs(1800));
+/// How long a guest may run: twice what the full suite takes under emulation twice over on a busy machine.
+const LIMIT: Option<Duration> = Some(Duration::from_secs(3600));
 
 /// VRAM of each GPU, unless `--vram` says otherwise: the tests can fill it in acceptable time. With more VRAM they skip those
 /// that do.
