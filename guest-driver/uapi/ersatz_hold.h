@@ -69,7 +69,7 @@ struct ersatz_hold_resume {
 	__u32 reserved; /* zero */
 };
 
-/* Ends a hold: resumes the task that is held; if there is none, no task will be. */
+/* Ends a hold: a task that is held goes on, and none is held from then on. */
 struct ersatz_hold_cancel {
 	__u32 id; /* in: the hold */
 	__u32 reserved; /* zero */

@@ -24,7 +24,7 @@ impl PidRef {
     ///
     /// # Errors
     ///
-    /// `ESRCH` if there is none.
+    /// `ESRCH` if there is no such task.
     pub(crate) fn of_thread(number: u32) -> Result<Self> {
         Self::find(number, false)
     }
@@ -33,7 +33,7 @@ impl PidRef {
     ///
     /// # Errors
     ///
-    /// `ESRCH` if there is none.
+    /// `ESRCH` if there is no such task.
     pub(crate) fn of_process(number: u32) -> Result<Self> {
         Self::find(number, true)
     }

@@ -149,7 +149,7 @@ pub struct Resume {
     pub reserved: u32,
 }
 
-/// Ends a hold: resumes the task that is held; if there is none, no task will be. Its id remains valid for [`Query`] until the file
+/// Ends a hold: a task that is held goes on, and none is held from then on. The id remains valid for [`Query`] until the file
 /// needs room for another hold.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]

@@ -86,7 +86,7 @@ fn rust_side() -> BTreeMap<String, u64> {
     facts
 }
 
-/// Has a C compiler say what these expressions are with the headers.
+/// The values of expressions, as a C compiler computes them with the headers.
 fn c_side<'a>(expressions: impl Iterator<Item = &'a String>) -> BTreeMap<String, u64> {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let (source, program) = (folder.join("c_header.c"), folder.join("c_header"));

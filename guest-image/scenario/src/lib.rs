@@ -2,7 +2,7 @@
 //! Scenarios: a suspected race of memory management, written down in a few lines, for a runner to try.
 //!
 //! [`parse()`] makes a [`Scenario`] of a text, and `Display` makes the text of a scenario. [`call`] has the steps, [`range`] the
-//! memory that they name. A runner in the guest carries a scenario out and tells of it in [`report`] entries; it also puts
+//! memory that they name. A runner in the guest carries a scenario out and writes a [`report`] of it; it also puts
 //! [`mark`]s into the device's trace, so that steps and device events have one order. `docs/scenarios.md` is the manual.
 //!
 //! The text comes from a file and is taken for hostile: all sizes and counts have bounds, which [`limits`] names.

@@ -72,7 +72,7 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// Something is wrong with the next word, or with the line if there is none.
+    /// Something is wrong with the next word, or, behind the last one, with the line.
     pub(super) fn trouble(&self, problem: impl Into<String>, expected: impl Into<String>) -> Trouble {
         match self.words.get(self.taken) {
             Some(word) => Trouble::word(self.line, word, problem, expected),
