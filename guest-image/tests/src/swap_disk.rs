@@ -45,8 +45,10 @@ impl SwapDisk {
 
 impl Drop for SwapDisk {
     fn drop(&mut self) {
+        // Of a test that fails, too: the tests that follow make the disk anew.
+        let off = run("swapoff");
         if !std::thread::panicking() {
-            run("swapoff").unwrap_or_else(|error| panic!("{error}"));
+            off.unwrap_or_else(|error| panic!("{error}"));
         }
     }
 }

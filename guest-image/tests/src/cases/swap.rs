@@ -6,16 +6,19 @@ use std::ops::Deref;
 use ersatz_uapi::{Direction, PageState, Residency};
 use nix::sys::mman::MmapAdvise;
 
+use super::cpu::run_on;
 use super::fixture::send;
 use super::page_map::entries;
 use crate::device::Device;
 use crate::pattern::Pattern;
 use crate::process::Child;
 use crate::region::Region;
+use crate::runner::drain_page_lists;
 use crate::suite::test_list;
 use crate::swap_disk::SwapDisk;
 
 test_list! { "swap":
+    pages_filled_on_another_cpu_are_swapped_out;
     swapped_pages_are_reported;
     swapped_pages_do_not_migrate;
     swapped_pages_are_read_by_the_device;
@@ -46,10 +49,17 @@ fn swapped(pattern: Pattern) -> Swapped {
     let region = Region::new(PAGES);
     region.advise(0..PAGES, MmapAdvise::MADV_NOHUGEPAGE).expect("MADV_NOHUGEPAGE");
     region.fill(pattern);
+    swap_out(&region);
+    Swapped { region, _swap: swap }
+}
+
+fn swap_out(region: &Region) {
     for _ in 0..100 {
-        region.advise(0..PAGES, MmapAdvise::MADV_PAGEOUT).expect("MADV_PAGEOUT");
+        // What waits in the list of another CPU to go to an LRU list is not on one, and stays.
+        drain_page_lists();
+        region.advise(0..region.pages(), MmapAdvise::MADV_PAGEOUT).expect("MADV_PAGEOUT");
         if entries(region.span()).iter().all(|entry| entry.is_swapped()) {
-            return Swapped { region, _swap: swap };
+            return;
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
@@ -62,6 +72,16 @@ fn raw_states(device: &Device, region: &Region) -> Vec<u8> {
     // SAFETY: the array has one byte a page of the range.
     unsafe { device.try_residency_raw(request) }.unwrap_or_else(|error| panic!("ERSATZ_IOC_RESIDENCY: {error}"));
     states
+}
+
+/// Of what the tests here stand on: a page that another CPU has not put on an LRU list yet, and an idle one never does, is swapped out too.
+fn pages_filled_on_another_cpu_are_swapped_out() {
+    let _swap = SwapDisk::on();
+    run_on(1);
+    let region = Region::filled(PAGES / 2, Pattern::new(1));
+    run_on(0);
+    swap_out(&region);
+    region.check(Pattern::new(1));
 }
 
 fn swapped_pages_are_reported() {

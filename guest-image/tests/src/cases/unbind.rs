@@ -7,9 +7,8 @@ use std::thread;
 use ersatz_abi::counter::Counter;
 use ersatz_uapi::Direction;
 use nix::errno::Errno;
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 
+use super::cpu::run_on;
 use super::fixture::{assert_works, beside_owners, on_device, send};
 use crate::bus::Function;
 use crate::device::Device;
@@ -119,13 +118,6 @@ fn a_file_open_across_it_stays_dead() {
     assert_works();
     drop(old);
     assert_works();
-}
-
-fn run_on(cpu: usize) {
-    let mut cpus = CpuSet::new();
-    cpus.set(cpu).unwrap();
-    sched_setaffinity(Pid::from_raw(0), &cpus)
-        .unwrap_or_else(|error| panic!("a test for two CPUs, on CPU {cpu}: {error}"));
 }
 
 /// A coherent page that is unmapped while it is locked stays referenced in a list of the CPU that did it.

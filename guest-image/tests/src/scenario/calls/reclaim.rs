@@ -10,6 +10,7 @@ use nix::libc;
 use super::mapping::madvise;
 use super::order::wait_until;
 use crate::proc_fs::pagemap;
+use crate::runner::drain_page_lists;
 use crate::scenario::context::{Done, Failure, done, done_with};
 use crate::scenario::ranges::Place;
 
@@ -49,7 +50,8 @@ pub fn scan() -> Done {
 pub fn swap_out(place: Place) -> Done {
     let swapped = || pagemap(place.span()).iter().filter(|entry| entry.swap()).count();
     let all = wait_until(PATIENCE / 4, || {
-        // What cannot go now is tried again.
+        // What cannot go now is tried again; what waits in the list of another CPU to go to an LRU list cannot go.
+        drain_page_lists();
         let _ = madvise(place, libc::MADV_PAGEOUT);
         swapped() == place.pages()
     });
