@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-pub use self::reader::{Mailbox, ReadError};
+pub use self::reader::{Archives, Mailbox, ReadError};
 
 /// PCI vendor of the device.
 pub const VENDOR: u16 = 0x1af4;

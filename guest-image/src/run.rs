@@ -53,6 +53,9 @@ const ALIGNMENT: usize = 4;
 /// The bits of a mode with the kind of file.
 const FILE_TYPE: u32 = 0o170_000;
 
+/// Bytes that are copied at a time: few system calls, and little memory that must be cleared first.
+const PIECE: usize = 64 << 10;
+
 /// Every entry of a `newc` archive begins with this.
 const MAGIC: &[u8] = b"070701";
 
@@ -159,22 +162,32 @@ fn unpack_entry(
     let (name, mode) = (entry.name().to_owned(), entry.mode());
     let path = below(root, &name).ok_or_else(|| UnpackError::BadPath(name.clone()))?;
     let is = |kind: ModeFileType| mode & FILE_TYPE == u32::from(kind);
-    // The header's size is a claim; what is read ends with the archive.
-    let mut content = Vec::new();
-    io::Read::read_to_end(reader, &mut content).map_err(malformed)?;
     let written = if is(ModeFileType::Directory) {
         fs::create_dir_all(&path)
     } else if is(ModeFileType::Regular) {
         replace(&path, |path| {
             let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode & 0o7777).open(path)?;
-            io::Write::write_all(&mut file, &content)
+            copy(reader, &mut file)
         })
     } else if is(ModeFileType::Symlink) {
-        replace(&path, |path| symlink(OsStr::from_bytes(&content), path))
+        let mut target = Vec::new();
+        io::Read::read_to_end(reader, &mut target).map_err(malformed)?;
+        replace(&path, |path| symlink(OsStr::from_bytes(&target), path))
     } else {
         return Err(UnpackError::BadType(name));
     };
     written.map_err(|source| UnpackError::Write { path, source })
+}
+
+/// Copies what is left of an entry. The header's size is a claim; what is read ends with the archive.
+fn copy(reader: &mut Reader<&[u8]>, file: &mut fs::File) -> io::Result<()> {
+    let mut piece = vec![0; PIECE];
+    loop {
+        match io::Read::read(reader, &mut piece)? {
+            0 => return Ok(()),
+            length => io::Write::write_all(file, &piece[..length])?,
+        }
+    }
 }
 
 /// Makes a new file in the place of an older one. An older one may be a program that runs, which cannot be written to.

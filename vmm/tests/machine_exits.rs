@@ -75,14 +75,16 @@ fn what_is_not_there_reads_as_ones() {
 
 #[test]
 fn exits_are_counted_by_kind() {
-    // Config space of 00:00.0 by ECAM, twice; nothing at 0xd0000000; two ports.
-    let code = Code::new().load32(0xe000_0000).store32(0xe000_0004, 0).load32(0xd000_0000).out8(0x80, 0).out8(0xf4, 0);
+    // Config space of 00:00.0 by ECAM, twice, and by its ports, once; nothing at 0xd0000000; the serial port; two other ports.
+    let code = Code::new().load32(0xe000_0000).store32(0xe000_0004, 0).in8(0xcfc).load32(0xd000_0000);
+    let code = code.out8(0x3f8, 0).out8(0x80, 0).out8(0xf4, 0);
     let machine = machine(code);
     let handle = machine.handle();
     assert_eq!(machine.run().unwrap(), End::Exited(0));
     let exits = handle.exits();
     let of = |kind| exits.of(kind);
-    assert_eq!((of(ExitKind::ConfigSpace), of(ExitKind::Unclaimed), of(ExitKind::Port)), (2, 1, 2), "{exits}");
+    assert_eq!((of(ExitKind::ConfigSpace), of(ExitKind::Unclaimed), of(ExitKind::Port)), (3, 1, 2), "{exits}");
+    assert_eq!(of(ExitKind::Serial), 1, "{exits}");
     assert_eq!((of(ExitKind::Bar), of(ExitKind::MappedBar)), (0, 0), "{exits}");
 }
 

@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const COMMAND_LINE: &str = "/proc/cmdline";
 /// Makes the kernel look for functions that were not there before.
 const RESCAN: &str = "/sys/bus/pci/rescan";
+/// One folder per PCI bus.
+const BUSES: &str = "/sys/class/pci_bus";
 /// One folder per PCI function.
 const FUNCTIONS: &str = "/sys/bus/pci/devices";
 
@@ -67,7 +69,7 @@ pub enum RestoreError {
         /// Number that was found.
         found: usize,
         /// Number that was announced.
-        wanted: u32,
+        wanted: usize,
     },
 }
 
@@ -123,11 +125,10 @@ fn become_own(header: &Header) -> Result<(), RestoreError> {
 
 fn wait_for_gpus(header: &Header) -> Result<(), RestoreError> {
     let deadline = Instant::now() + PATIENCE;
-    let wanted = header.gpus;
+    let wanted = usize::try_from(header.gpus).unwrap_or(usize::MAX);
     loop {
-        rescan()?;
-        let found = count_gpus(Path::new(FUNCTIONS));
-        if u32::try_from(found).is_ok_and(|found| found >= wanted) {
+        let found = look_for_gpus(wanted)?;
+        if found >= wanted {
             return Ok(());
         }
         if Instant::now() > deadline {
@@ -137,8 +138,32 @@ fn wait_for_gpus(header: &Header) -> Result<(), RestoreError> {
     }
 }
 
-/// Makes the kernel look for functions that it does not know yet. Those that it was about to make known by itself are known to
-/// drivers when this returns, since the kernel adds functions one at a time.
+/// Makes the kernel look for functions that it does not know yet, bus by bus until there are as many GPUs as are wanted: to look
+/// at all buses takes thousands of accesses, each of which leaves the guest. Returns the number of GPUs.
+///
+/// GPUs that the kernel was about to make known by itself are known to drivers when this returns, since it adds functions one at
+/// a time, and at least one bus is looked at.
+fn look_for_gpus(wanted: usize) -> Result<usize, RestoreError> {
+    let mut found = 0;
+    for bus in slots(Path::new(BUSES)).map_err(RestoreError::Rescan)? {
+        fs::write(bus.join("rescan"), "1").map_err(RestoreError::Rescan)?;
+        found = count_gpus(Path::new(FUNCTIONS));
+        if found >= wanted {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// The folders of the buses below root ports, in order.
+fn slots(buses: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut slots = fs::read_dir(buses)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    slots.retain(|bus| bus.file_name().is_some_and(|name| !name.as_encoded_bytes().ends_with(b":00")));
+    slots.sort();
+    Ok(slots)
+}
+
+/// Makes the kernel look for functions that it does not know yet, on all buses.
 fn rescan() -> Result<(), RestoreError> {
     fs::write(RESCAN, "1").map_err(RestoreError::Rescan)
 }

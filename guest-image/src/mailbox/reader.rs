@@ -3,8 +3,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::slice;
 use std::sync::atomic::{Ordering, fence};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -39,7 +41,7 @@ pub struct Mailbox {
     header: Mapping,
 }
 
-/// The first bytes of a file, mapped and shared with all that have the file open.
+/// A part of a file, mapped and shared with all that have the file open.
 ///
 /// # Invariants
 ///
@@ -71,7 +73,7 @@ impl Mailbox {
     }
 
     fn of_file(memory: File) -> io::Result<Self> {
-        let header = Mapping::new(&memory, HEADER_SIZE)?;
+        let header = Mapping::new(&memory, 0, HEADER_SIZE)?;
         Ok(Self { memory, header })
     }
 
@@ -84,17 +86,31 @@ impl Mailbox {
         Ok(read_header(|bytes| self.header.copy_to(bytes))?)
     }
 
-    /// The archives behind a header.
+    /// The archives behind a header that came from this mailbox. They are mapped, not copied.
     ///
     /// # Errors
     ///
     /// Fails if they cannot be mapped.
-    pub fn archives(&self, header: &Header) -> io::Result<Vec<u8>> {
-        let end = ARCHIVES.saturating_add(header.length).min(SIZE);
-        let mut bytes = vec![0; usize::try_from(end).map_err(io::Error::other)?];
-        Mapping::new(&self.memory, bytes.len())?.copy_to(&mut bytes);
-        bytes.drain(..usize::try_from(ARCHIVES).unwrap_or(0).min(bytes.len()));
-        Ok(bytes)
+    pub fn archives(&self, header: &Header) -> io::Result<Archives> {
+        let length = usize::try_from(header.length.min(SIZE - ARCHIVES)).map_err(io::Error::other)?;
+        // There is no mapping without a byte.
+        let mapping = (length != 0).then(|| Mapping::new(&self.memory, ARCHIVES, length)).transpose()?;
+        Ok(Archives(mapping))
+    }
+}
+
+/// What a full mailbox holds behind its header.
+#[derive(Debug)]
+pub struct Archives(Option<Mapping>);
+
+impl Deref for Archives {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let Some(mapping) = &self.0 else { return &[] };
+        // SAFETY: the mapping is readable and lives as long as this (invariant of `Mapping`). Nobody writes to it: the host filled
+        // the mailbox before it wrote the state in the header, and fills it once.
+        unsafe { slice::from_raw_parts(mapping.memory, mapping.length) }
     }
 }
 
@@ -113,9 +129,9 @@ fn read_header(mut copy: impl FnMut(&mut [u8; HEADER_SIZE])) -> Result<Option<He
 }
 
 impl Mapping {
-    fn new(file: &File, length: usize) -> io::Result<Self> {
+    fn new(file: &File, offset: u64, length: usize) -> io::Result<Self> {
         // SAFETY: the kernel chooses the place, so the mapping overlaps nothing that is in use.
-        let memory = unsafe { mmap(ptr::null_mut(), length, ProtFlags::READ, MapFlags::SHARED, file, 0) }?;
+        let memory = unsafe { mmap(ptr::null_mut(), length, ProtFlags::READ, MapFlags::SHARED, file, offset) }?;
         Ok(Self { memory: memory.cast(), length })
     }
 
@@ -141,8 +157,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the mapping was made by this type with this length, and nothing refers into it: all that is handed out
-        // is copied. It could fail only if it were not mapped.
+        // SAFETY: the mapping was made by this type with this length, and nothing refers into it: what is handed out
+        // is a copy, or borrows this. It could fail only if it were not mapped.
         let _ = unsafe { munmap(self.memory.cast_mut().cast(), self.length) };
     }
 }
@@ -181,7 +197,8 @@ mod tests {
         let header = Header { length: 11, gpus: 1, wall_clock: Duration::from_secs(9), seed: [3; SEED_SIZE] };
         fill(&file, &header, b"hello world").unwrap();
         assert_eq!(mailbox.header().unwrap(), Some(header));
-        assert_eq!(mailbox.archives(&header).unwrap(), b"hello world");
+        assert_eq!(&*mailbox.archives(&header).unwrap(), b"hello world");
+        assert!(mailbox.archives(&Header { length: 0, ..header }).unwrap().is_empty());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::libc::{c_void, off_t};
@@ -17,6 +17,9 @@ use nix::sys::mman::{
 };
 
 use crate::pattern::{PAGE, Pattern};
+
+/// Bytes that are read or written at once.
+const WORD: usize = size_of::<u64>();
 
 /// Bytes in a huge page.
 pub const HUGE_PAGE: usize = 2 << 20;
@@ -144,17 +147,25 @@ impl Region {
 
     /// Reads one page as the CPU sees it.
     pub fn read(&self, index: usize) -> [u8; PAGE] {
-        let source = self.pointer(self.page_offset(index)).cast::<[u8; PAGE]>();
-        // SAFETY: `page_offset` made sure that the page is inside the mapping; a page that cannot be read ends the process,
-        // which is the failure the test is to see.
-        unsafe { source.read_volatile() }
+        let mut page = [0; PAGE];
+        for (target, word) in page.chunks_exact_mut(WORD).zip(self.words(index)) {
+            target.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+        }
+        page
     }
 
     /// Writes one page.
     pub fn write(&self, index: usize, content: &[u8; PAGE]) {
-        let target = self.pointer(self.page_offset(index)).cast::<[u8; PAGE]>();
-        // SAFETY: as in `read`.
-        unsafe { target.write_volatile(*content) }
+        for (word, source) in self.words(index).iter().zip(content.chunks_exact(WORD)) {
+            let mut value = [0; WORD];
+            value.copy_from_slice(source);
+            word.store(u64::from_ne_bytes(value), Ordering::Relaxed);
+        }
+    }
+
+    /// One page. By words: a volatile access to an array is one to each byte, which compilers write out.
+    fn words(&self, index: usize) -> &[AtomicU64] {
+        self.atomics(self.page_offset(index), PAGE / WORD)
     }
 
     /// A number in the region that threads and processes may use at once.

@@ -11,9 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum ExitKind {
-    /// An I/O port.
+    /// The serial port.
+    Serial,
+    /// Another I/O port.
     Port,
-    /// PCI config space through ECAM.
+    /// PCI config space, through ECAM or through ports.
     ConfigSpace,
     /// A trapped part of a BAR: registers.
     Bar,
@@ -29,12 +31,21 @@ pub enum ExitKind {
 
 impl ExitKind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Self; 7] =
-        [Self::Port, Self::ConfigSpace, Self::Bar, Self::MappedBar, Self::Unclaimed, Self::Signal, Self::Other];
+    pub const ALL: [Self; 8] = [
+        Self::Serial,
+        Self::Port,
+        Self::ConfigSpace,
+        Self::Bar,
+        Self::MappedBar,
+        Self::Unclaimed,
+        Self::Signal,
+        Self::Other,
+    ];
 
     /// A short name, for reports.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Serial => "serial",
             Self::Port => "port",
             Self::ConfigSpace => "config-space",
             Self::Bar => "bar",
@@ -121,7 +132,7 @@ mod tests {
         assert_eq!(exits.of(ExitKind::Bar), 2);
         assert_eq!(exits.of(ExitKind::MappedBar), 0);
         assert_eq!(exits.total(), 3);
-        assert!(exits.to_string().starts_with("port=1 config-space=0 bar=2"));
+        assert!(exits.to_string().starts_with("serial=0 port=1 config-space=0 bar=2"));
         counters.count(ExitKind::Bar);
         let later = counters.read().since(&exits);
         assert_eq!((later.of(ExitKind::Bar), later.total()), (1, 1));

@@ -68,6 +68,15 @@ impl Platform {
         self.config_port.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What an access to a port is counted as.
+    pub fn exit_kind(port: u16) -> ExitKind {
+        match port {
+            PORT_SERIAL..=SERIAL_END => ExitKind::Serial,
+            CONFIG_PORT..=CONFIG_END => ExitKind::ConfigSpace,
+            _ => ExitKind::Port,
+        }
+    }
+
     /// Reads a port; where nothing is, all ones.
     pub fn port_read(&self, port: u16, data: &mut [u8]) {
         match port {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use ersatz_guest_image::mailbox::{self, Header, Mailbox, ReadError};
+use ersatz_guest_image::mailbox::{self, Archives, Header, Mailbox, ReadError};
 use ersatz_guest_image::ports::READY_PORT;
 use ersatz_guest_image::run::WAIT_FOR_RUN;
 use rustix::time::{ClockId, Timespec, clock_settime};
@@ -168,7 +168,7 @@ pub fn run(spec: &MachineSpec, progress: &mut dyn FnMut(&str)) -> Result<Outcome
 fn start(
     handle: &MachineHandle,
     memory: &File,
-    (outer, bytes): &(Header, Vec<u8>),
+    (outer, bytes): &(Header, Archives),
     mut typed: UnixStream,
 ) -> Result<AwaitedRun, AwaitError> {
     let (awaited, archive) = AwaitedRun::decode(bytes).map_err(AwaitError::Description)?;
@@ -193,7 +193,7 @@ struct Host<'a> {
 
 impl Host<'_> {
     /// Waits until the guest is ready, tells the host, and waits for a run; `None` if the guest ended or is to end.
-    fn wait_for_run(&self, handle: &MachineHandle) -> Result<Option<(Header, Vec<u8>)>, AwaitError> {
+    fn wait_for_run(&self, handle: &MachineHandle) -> Result<Option<(Header, Archives)>, AwaitError> {
         while handle.ready().read().is_err() {
             if first_of([self.ended, self.stop], LOOK).is_some() {
                 return Ok(None);

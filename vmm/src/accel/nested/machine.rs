@@ -13,13 +13,9 @@ use ersatz_guest_image::ports::READY_PORT;
 use super::image::assemble;
 use super::{Artifacts, NestedError, OuterJob, utf8};
 use crate::qemu::migration::{self, MigrationError};
-use crate::qemu::{Monitor, QemuProcess, QmpError, mailbox, timestamp};
+use crate::qemu::{Monitor, PROCESSOR, QemuProcess, QmpError, mailbox, timestamp};
 use crate::snapshot::key::KeyBuilder;
 use crate::snapshot::ram::new_memory;
-
-/// The processor: all that TCG can do, with SVM, but without five-level paging, which makes every page walk of the
-/// emulator longer. 46 physical address bits make room for a BAR of 1 TiB; the guest's processor has as many.
-const PROCESSOR: &str = "max,+svm,vmx=off,la57=off,phys-bits=46";
 
 /// The outer kernel's command line. The outer machine is a means, not the thing under test, so it spares what costs
 /// boot time without protecting anything here: mitigations, checks of timers (which are late on a busy host) and of its own
@@ -163,7 +159,7 @@ fn hardware(descriptors: &OuterDescriptors, memory: u64, is_shared: bool) -> Vec
     let share = if is_shared { "on" } else { "off" };
     let words = [
         "-accel tcg -smp 1 -display none -nodefaults -no-user-config -no-reboot".to_owned(),
-        format!("-cpu {PROCESSOR}"),
+        format!("-cpu {PROCESSOR},vmx=off,svm=on"),
         format!("-object memory-backend-file,id=ram,size={mebibytes}M,mem-path=/proc/self/fd/{ram},share={share}"),
         format!("-machine q35,memory-backend=ram -m {mebibytes}M"),
         "-chardev stdio,id=log,signal=off -serial chardev:log".to_owned(),

@@ -38,6 +38,8 @@ const KIND: &str = "nested";
 const MACHINE: &str = "/ersatz/machine.json";
 /// How often a snapshot is taken before it is given up.
 const ATTEMPTS: u32 = 12;
+/// How long outer machine and guest may take to boot: they take half a minute where nothing else runs.
+const BOOT_LIMIT: Duration = Duration::from_secs(300);
 /// How long the machine is left alone before each: the guest and the outer kernel finish what they do after a boot.
 const SETTLE: Duration = Duration::from_millis(400);
 
@@ -88,7 +90,8 @@ fn key(machine: &MachineSpec, artifacts: &Artifacts, memory: u64) -> Result<Key,
     Ok(key.finish())
 }
 
-/// Boots outer machine and guest to where the guest waits for a run, and saves the outer machine.
+/// Boots outer machine and guest to where the guest waits for a run, and saves the outer machine. A guest that does not get there
+/// in time is booted once more: of some hundred nested guests, one stops getting the interrupts of its timer.
 fn make(
     spec: &GuestSpec,
     artifacts: &Artifacts,
@@ -98,13 +101,31 @@ fn make(
     progress: &mut dyn FnMut(&str),
 ) -> Result<Made, NestedError> {
     progress("booting the outer machine and a guest in it once; runs after this one start from their snapshot");
+    let limit = spec.run.timeout.map_or(BOOT_LIMIT, |limit| BOOT_LIMIT.min(limit.saturating_add(GRACE)));
+    let mut attempt = || boot_and_save(spec, artifacts, memory, limit, console, stop);
+    match attempt() {
+        Err(error @ NestedError::VmmHung { .. }) => {
+            progress(&format!("the guest does not boot; trying once more: {}", chain(&error)));
+            attempt()
+        }
+        result => result,
+    }
+}
+
+fn boot_and_save(
+    spec: &GuestSpec,
+    artifacts: &Artifacts,
+    memory: u64,
+    limit: Duration,
+    console: &mut Console,
+    stop: &Event,
+) -> Result<Made, NestedError> {
     let outcome = tempfile::NamedTempFile::new().map_err(NestedError::Scratch)?;
     let scratch = File::from(
         memfd_create("ersatz-state", MemfdFlags::CLOEXEC).map_err(|error| NestedError::Scratch(error.into()))?,
     );
     let machine = OuterMachine::start(artifacts, Start::Boot(&job(&spec.machine, artifacts)?), memory, &[&scratch])?;
-    let limit = spec.run.timeout.map(|limit| limit.saturating_add(GRACE));
-    let mut session = Session::new(machine, vec![Some(outcome.path().to_owned())], limit)?;
+    let mut session = Session::new(machine, vec![Some(outcome.path().to_owned())], Some(limit))?;
     // The guest's console output is shown only if it does not get that far.
     let recorded = Recorder::default();
     let errors = std::mem::replace(&mut console.errors, Box::new(io::sink()));

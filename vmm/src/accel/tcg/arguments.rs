@@ -11,13 +11,9 @@ use ersatz_guest_image::run::WAIT_FOR_RUN;
 use serde_json::{Value, json};
 
 use super::KIND;
-use crate::qemu::{Qemu, timestamp};
+use crate::qemu::{PROCESSOR, Qemu, timestamp};
 use crate::snapshot::key::{Key, KeyBuilder, KeyError};
 use crate::spec::MachineSpec;
-
-/// The processor: all that TCG can do, but without five-level paging, which makes every page walk of the emulator longer.
-/// 46 physical address bits make room for a BAR of 1 TiB.
-const PROCESSOR: &str = "max,la57=off,phys-bits=46";
 
 /// Words for the kernel that emulation needs: on a busy host the emulated timers are late, which a kernel that checks them
 /// against each other takes for broken hardware, and panics ("IO-APIC + timer doesn't work!").

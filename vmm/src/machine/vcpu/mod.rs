@@ -99,11 +99,11 @@ impl Vcpu {
         let (kind, next) = match exit {
             VcpuExit::IoIn(port, data) => {
                 self.platform.port_read(port, data);
-                (ExitKind::Port, Next::Enter)
+                (Platform::exit_kind(port), Next::Enter)
             }
             VcpuExit::IoOut(port, data) => {
                 let end = self.platform.port_write(port, data);
-                (ExitKind::Port, end.map_or(Next::Enter, Next::End))
+                (Platform::exit_kind(port), end.map_or(Next::Enter, Next::End))
             }
             VcpuExit::MmioRead(address, data) => (self.platform.mmio_read(address, data), Next::Enter),
             VcpuExit::MmioWrite(address, data) => (self.platform.mmio_write(address, data), Next::Enter),
