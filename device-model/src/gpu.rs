@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 
+use ersatz_abi::control_window::SIZE as CONTROL_WINDOW_SIZE;
 use ersatz_abi::counter::Counter;
 use ersatz_abi::pci as abi;
 use ersatz_abi::regs;
@@ -17,6 +18,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::bus::{BarInfo, BarMapping, Doorbell, Effect, MsixMessage, PciFunction};
 use crate::bus_requests::ReportedSpace;
 use crate::clock::{Clock, ClockObserver};
+use crate::control_window::ControlWindow;
 use crate::counters::Counters;
 use crate::device::{Device, FunctionChange, MSIX, Units};
 use crate::dma::DmaSpace;
@@ -47,6 +49,7 @@ pub struct Gpu {
     /// How much of VRAM BAR2 shows in bytes: a copy for those who do not want the function's lock.
     shown: AtomicU64,
     registers: Registers,
+    control: Option<Arc<ControlWindow>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -62,7 +65,7 @@ impl Gpu {
         interrupts: Arc<dyn InterruptSink>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, GpuError> {
-        let GpuConfig { vram_size, bar_size, number, serial, requester_id, fabric, tracer, .. } = config;
+        let GpuConfig { vram_size, bar_size, number, serial, requester_id, fabric, control, tracer, .. } = config;
         let GpuConfig { channels, copy_engines, compute_engines, .. } = config;
         if channels == 0 || u32::from(channels) > regs::MAX_CHANNELS {
             return Err(GpuError::Channels(channels));
@@ -82,7 +85,7 @@ impl Gpu {
         let tracer = injector.observe_events(&tracer);
         let dma = ReportedSpace::new(dma, errors.clone(), counters.clone()).with_injector(injector.clone());
         let ports = Ports { dma, interrupts, clock, tracer, injector };
-        let function = new_function(bar, bar_size, serial, errors.clone());
+        let function = new_function(bar, bar_size, control.is_some(), serial, errors.clone());
         let units = Units { channels, copy_engines, compute_engines };
         let device =
             Arc::new(Device::new(number, ports, vram, link, errors, counters, units).map_err(GpuError::Events)?);
@@ -93,6 +96,7 @@ impl Gpu {
             function: Mutex::new(function),
             shown: AtomicU64::new(bar_size),
             registers: Registers::default(),
+            control: None,
             threads: Vec::new(),
         };
         for engine in 0..gpu.device.engine_count() {
@@ -108,6 +112,12 @@ impl Gpu {
         let name = format!("gpu{number}-inject");
         let inject = Builder::new().name(name).spawn(move || device.run_injection()).map_err(GpuError::Inject)?;
         gpu.threads.push(inject);
+        if let Some(handler) = control {
+            let window = gpu.control.insert(Arc::new(ControlWindow::new())).clone();
+            let name = format!("gpu{number}-control");
+            let thread = Builder::new().name(name).spawn(move || window.run(&*handler)).map_err(GpuError::Control)?;
+            gpu.threads.push(thread);
+        }
         let ports = &gpu.device.ports;
         ports.tracer.emit(Event::DeviceCreated { vram: vram_size });
         if let Some(observer) = ports.tracer.map_observer() {
@@ -226,7 +236,7 @@ impl Gpu {
     }
 }
 
-fn new_function(vram: ResizableBar, bar_size: u64, serial: u64, errors: Arc<ErrorLog>) -> Function {
+fn new_function(vram: ResizableBar, bar_size: u64, has_window: bool, serial: u64, errors: Arc<ErrorLog>) -> Function {
     let identity = Identity {
         vendor: abi::VENDOR_ID,
         device: abi::DEVICE_ID,
@@ -235,11 +245,14 @@ fn new_function(vram: ResizableBar, bar_size: u64, serial: u64, errors: Arc<Erro
         serial,
     };
     let plain = |bar, size| BarInfo { bar, size, is_64bit: false, prefetchable: false };
-    let bars = vec![
+    let mut bars = vec![
         plain(abi::BAR_REGISTERS, abi::REGISTERS_BAR_SIZE),
         BarInfo { bar: abi::BAR_VRAM, size: bar_size, is_64bit: true, prefetchable: true },
         plain(abi::BAR_MSIX, abi::MSIX_BAR_SIZE),
     ];
+    if has_window {
+        bars.push(plain(abi::BAR_CONTROL, CONTROL_WINDOW_SIZE.into()));
+    }
     Function::new(identity, bars, Some(vram), MSIX, errors)
 }
 
@@ -271,6 +284,11 @@ impl PciFunction for Gpu {
         match bar {
             abi::BAR_REGISTERS => self.registers.read(&self.device, offset, data),
             abi::BAR_MSIX => self.device.msix.read(offset, data),
+            abi::BAR_CONTROL => {
+                if let Some(window) = &self.control {
+                    window.read(offset, data);
+                }
+            }
             abi::BAR_VRAM => {
                 if let Some(slice) = self.vram_at(offset, data.len()) {
                     slice.copy_to(data);
@@ -295,6 +313,11 @@ impl PciFunction for Gpu {
                     effects = sends;
                 }
                 return effects;
+            }
+            abi::BAR_CONTROL => {
+                if let Some(window) = &self.control {
+                    window.write(offset, data);
+                }
             }
             abi::BAR_VRAM => {
                 if let Some(slice) = self.vram_at(offset, data.len()) {
@@ -376,7 +399,14 @@ impl Drop for Gpu {
     fn drop(&mut self) {
         self.device.link.unplug();
         self.device.leave();
+        if let Some(window) = &self.control {
+            window.leave();
+        }
         for thread in self.threads.drain(..) {
+            // A request of the control window may hold the last reference to this.
+            if thread.thread().id() == std::thread::current().id() {
+                continue;
+            }
             // A panic there has been printed, and there is nothing left to save.
             let _ = thread.join();
         }

@@ -16,6 +16,7 @@ mod bus_requests;
 mod cache_hint;
 mod channel;
 pub mod clock;
+pub mod control_window;
 pub mod counters;
 mod device;
 pub mod dma;

@@ -15,6 +15,7 @@ use ersatz_device_model::trace::{CreateError, Identity, TraceOptions, Tracer};
 use thiserror::Error;
 
 use self::registry::GpuRegistry;
+use crate::control::window::WindowHandler;
 use crate::spec::{ApplyError, GpuSpec};
 use crate::vfio_user::backend::FunctionBackend;
 use crate::vfio_user::interrupts::ClientInterrupts;
@@ -80,6 +81,7 @@ pub fn build(
     config.serial = u64::from(index) + 1;
     config.requester_id = requester_id;
     config.fabric = Some(fabric.port(index)?);
+    config.control = spec.control_window.then(|| Arc::new(WindowHandler::new(registry.clone())) as _);
     if let Some(path) = &spec.trace {
         let identity = Identity {
             device: index,

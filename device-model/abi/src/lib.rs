@@ -34,6 +34,7 @@ mod fields;
 pub mod access_counter;
 pub mod channel;
 pub mod command;
+pub mod control_window;
 pub mod counter;
 pub mod error;
 pub mod fault;

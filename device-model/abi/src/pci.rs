@@ -19,6 +19,8 @@ pub const BAR_MSIX: u8 = 4;
 
 /// Size of BAR0 in bytes.
 pub const REGISTERS_BAR_SIZE: u64 = 512 << 10;
+/// BAR5: the control window, 32-bit, not prefetchable; only if the device has one.
+pub const BAR_CONTROL: u8 = 5;
 /// Size of BAR4 in bytes.
 pub const MSIX_BAR_SIZE: u64 = 8 << 10;
 /// Offset of the MSI-X table in BAR4.

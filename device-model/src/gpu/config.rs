@@ -2,10 +2,12 @@
 //! What a GPU can be asked to be, and why it may not come about.
 
 use std::io;
+use std::sync::Arc;
 
 use ersatz_abi::regs;
 use thiserror::Error;
 
+use crate::control_window::ControlHandler;
 use crate::fabric::{FabricError, FabricPort};
 use crate::trace::Tracer;
 use crate::vram::VramError;
@@ -36,13 +38,15 @@ pub struct GpuConfig {
     pub requester_id: u16,
     /// Where this GPU is plugged into a fabric, by which it reaches others and they reach it.
     pub fabric: Option<FabricPort>,
+    /// Carries out the requests of programs in the guest, who have a control window then.
+    pub control: Option<Arc<dyn ControlHandler>>,
     /// Where the trace goes.
     pub tracer: Tracer,
 }
 
 impl GpuConfig {
     /// All of VRAM in BAR2, sixteen channels, two copy engines, one compute engine, number, serial number and requester id
-    /// zero, no fabric, no trace.
+    /// zero, no fabric, no control window, no trace.
     pub const fn new(vram_size: u64) -> Self {
         Self {
             vram_size,
@@ -54,6 +58,7 @@ impl GpuConfig {
             number: 0,
             requester_id: 0,
             fabric: None,
+            control: None,
             tracer: Tracer::disabled(),
         }
     }
@@ -108,4 +113,7 @@ pub enum GpuError {
     /// The thread could not be started.
     #[error("cannot start the thread that carries out what breakpoints and rules want")]
     Inject(#[source] io::Error),
+    /// The thread could not be started.
+    #[error("cannot start the thread of the control window")]
+    Control(#[source] io::Error),
 }

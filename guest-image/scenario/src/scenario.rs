@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ersatz_uapi::MemoryType;
 
-use crate::call::Call;
+use crate::call::{Call, Point};
 use crate::limits;
 use crate::symptom::{Aspect, Symptom};
 
@@ -116,9 +116,20 @@ impl Scenario {
 
     /// Whether a function of the kernel is held.
     pub fn holds_kernel(&self) -> bool {
-        let kernel =
-            |call: &Call| matches!(call, Call::Hold(hold) if matches!(hold.point, crate::call::Point::Kernel(_)));
-        self.sequences().any(|sequence| sequence.steps.iter().any(|step| kernel(&step.call)))
+        self.points().any(|point| matches!(point, Point::Kernel(_)))
+    }
+
+    /// Whether a step of the device's work is held.
+    pub fn holds_device(&self) -> bool {
+        self.points().any(|point| matches!(point, Point::Device(_)))
+    }
+
+    /// Where its steps are held.
+    pub fn points(&self) -> impl Iterator<Item = &Point> {
+        self.sequences().flat_map(|sequence| sequence.steps).filter_map(|step| match &step.call {
+            Call::Hold(hold) => Some(&hold.point),
+            _ => None,
+        })
     }
 
     /// The symptoms that are expected on a kernel, given as `7.2` or `7.2.12`.

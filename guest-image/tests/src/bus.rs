@@ -123,7 +123,15 @@ impl Function {
             .unwrap_or_else(|error| panic!("cannot write to {}: {error}", path.display()));
     }
 
-    /// Maps pages of a BAR, from the offset of a page on. The kernel permits that while no driver is bound.
+    /// Whether it has a BAR.
+    pub fn has_bar(&self, bar: u8) -> bool {
+        let resources = fs::read_to_string(self.folder.join("resource")).unwrap_or_default();
+        // Start, end and flags of one on each line.
+        let end = resources.lines().nth(bar.into()).and_then(|line| line.split_whitespace().nth(1));
+        end.is_some_and(|end| end.trim_start_matches("0x").chars().any(|digit| digit != '0'))
+    }
+
+    /// Maps pages of a BAR, from the offset of a page on. The kernel permits that while no driver is bound that has claimed the BAR.
     pub fn map_bar(&self, bar: u8, offset: u64, pages: usize) -> Region {
         let path = self.folder.join(format!("resource{bar}"));
         let file = OpenOptions::new()

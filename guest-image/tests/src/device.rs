@@ -283,11 +283,14 @@ impl Device {
 
     /// Moves every page of every process off the device.
     pub fn evict(&self) -> Evict {
+        self.try_evict().unwrap_or_else(|error| panic!("ERSATZ_IOC_EVICT: {error}"))
+    }
+
+    /// `ERSATZ_IOC_EVICT`.
+    pub fn try_evict(&self) -> Result<Evict, Errno> {
         let mut request = Evict::default();
         // SAFETY: the structure is the one the ioctl writes, and lives through the call.
-        unsafe { ioctls::evict(self.descriptor(), &mut request) }
-            .unwrap_or_else(|error| panic!("ERSATZ_IOC_EVICT: {error}"));
-        request
+        unsafe { ioctls::evict(self.descriptor(), &mut request) }.map(|_| request)
     }
 
     /// Puts a number into the trace log.

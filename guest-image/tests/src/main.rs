@@ -6,12 +6,13 @@
 //! [`ktap`] reports. The rest is what tests are made of: [`device`] (the ioctls and the counters), [`region`] (memory),
 //! [`pattern`] (its content), [`process`] (forks and events), [`proc_fs`] and [`bus`] (the kernel's view), and for those tests that
 //! take the driver off the device and program it themselves, [`direct`]; [`hold`] stops tasks inside the kernel, [`points`] says where that is
-//! useful. [`mod@bench`] measures instead of testing, and [`mod@scenario`] tries scenarios.
+//! useful, and [`control_window`] has the device itself hold and fail. [`mod@bench`] measures instead of testing, and [`mod@scenario`] tries scenarios.
 
 mod bench;
 mod bus;
 mod cases;
 mod config_space;
+mod control_window;
 mod device;
 mod direct;
 mod hold;

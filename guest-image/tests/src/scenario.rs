@@ -3,7 +3,7 @@
 //!
 //! An attempt is made twice, on the GPU and on plain memory, each in fresh processes: [`crew`] has these, [`executor`] does the steps of
 //! one thread, [`calls`] what each step is, by way of [`guarded`] accesses to the memory that [`ranges`] knows. They share a [`board`],
-//! which the [`monitor`] reads: it tells of each step as it ends, has the [`keeper`] arm holds and end them, and finds hangs. [`trial`]
+//! which the [`monitor`] reads: it tells of each step as it ends, has the [`keeper`] arm holds ([`held_point`]) and end them, and finds hangs. [`trial`]
 //! compares the two, and [`leak`] looks whether the device has its memory back.
 
 mod board;
@@ -14,6 +14,7 @@ mod cpus;
 mod crew;
 mod executor;
 mod guarded;
+mod held_point;
 mod keeper;
 mod leak;
 mod monitor;
@@ -36,13 +37,13 @@ use nix::unistd::{ForkResult, Pid, fork, setpgid};
 use self::board::SharedBoard;
 use self::context::Context;
 use self::cpus::Cpus;
+use self::held_point::Holders;
 use self::monitor::Monitor;
 use self::ranges::Ranges;
 use self::report::Reporter;
 use self::surroundings::Surroundings;
 use self::trial::Trial;
 use crate::device::Device;
-use crate::hold::Holder;
 
 /// What to do with the scenarios.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +75,8 @@ pub fn run(paths: &[PathBuf], options: Options) -> u8 {
     // Processes whose parents are over become children of the monitor, which sees their ends.
     // SAFETY: the call changes only whose children those become.
     let _ = unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
-    let mut runner = Runner { reporter: Reporter::default(), log: KernelLog::open().ok(), holder: None, options };
+    let mut runner =
+        Runner { reporter: Reporter::default(), log: KernelLog::open().ok(), holders: Holders::default(), options };
     let statuses: Vec<u8> = scenarios.iter().map(|scenario| runner.try_scenario(scenario)).collect();
     if statuses.iter().all(|&status| status == STATUS_UNAVAILABLE) {
         return STATUS_UNAVAILABLE;
@@ -92,8 +94,7 @@ fn read(path: &Path) -> Result<Scenario, String> {
 struct Runner {
     reporter: Reporter,
     log: Option<KernelLog>,
-    /// Opened with the first scenario that holds something.
-    holder: Option<Holder>,
+    holders: Holders,
     options: Options,
 }
 
@@ -128,16 +129,13 @@ impl Runner {
         if self.options.only_plain {
             return Ok(());
         }
-        let info = Device::try_open().map_err(|error| format!("cannot open {}: {error}", crate::device::PATH))?;
-        let info = info.try_info().map_err(|errno| format!("the driver does not answer: {errno}"))?;
+        let device = Device::try_open().map_err(|error| format!("cannot open {}: {error}", crate::device::PATH))?;
+        let info = device.try_info().map_err(|errno| format!("the driver does not answer: {errno}"))?;
         let fits = |&memory: &MemoryType| memory as u32 == info.memory_type;
         if !scenario.guest.memory.is_empty() && !scenario.guest.memory.iter().any(fits) {
             return Err("the driver has registered VRAM as another type of memory".into());
         }
-        if scenario.holds_kernel() && self.holder.is_none() {
-            self.holder = Some(Holder::open().map_err(|error| error.to_string())?);
-        }
-        Ok(())
+        self.holders.open(scenario, &device)
     }
 
     /// Makes an attempt; true if something in it hung.
@@ -203,6 +201,6 @@ impl Runner {
         let _ = setpgid(first, first);
         Cpus::of(scenario).enter_others();
         let context = context();
-        Ok(Monitor::new(&context, self.holder.as_ref(), &mut self.reporter, first).watch())
+        Ok(Monitor::new(&context, &self.holders, &mut self.reporter, first).watch())
     }
 }

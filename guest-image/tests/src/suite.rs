@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use ersatz_abi::pci::BAR_CONTROL;
 use ersatz_uapi::{Info, MemoryType};
 
 use crate::bus::Function;
@@ -33,6 +34,8 @@ pub enum Need {
     HugetlbPages,
     /// A kernel that looks for memory that it has lost.
     Kmemleak,
+    /// A device that a program in the guest can have hold and fail.
+    ControlWindow,
 }
 
 impl Need {
@@ -70,6 +73,9 @@ impl Need {
             }
             Self::Kmemleak if !std::path::Path::new(crate::proc_fs::KMEMLEAK).exists() => {
                 Some("this kernel does not look for memory that it has lost (CONFIG_DEBUG_KMEMLEAK)".into())
+            }
+            Self::ControlWindow if !Function::at(info.pci_address).has_bar(BAR_CONTROL) => {
+                Some("the GPU has no control window (--control-window)".into())
             }
             _ => None,
         }

@@ -152,6 +152,8 @@ fn run_in_one_guest(options: &TestOptions, mode: Mode, report: &Report) -> Resul
     words.extend(options.filter.iter().cloned());
     let mut guest = options.guest.guest(options.kernel.kernel.as_ref(), &[mode], Some(&words), LIMIT)?;
     for gpu in &mut guest.spec.run.devices {
+        // Some tests have the device hold or fail.
+        gpu.control_window = true;
         if options.mode.len() > 1 {
             gpu.trace = gpu.trace.take().map(|path| mode.beside(&path));
         }

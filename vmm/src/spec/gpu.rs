@@ -28,6 +28,10 @@ pub struct GpuSpec {
     /// Have each GPU fail, hold or take its time as the rules in FILE say, from its start on (see docs/injection.md)
     #[arg(long = "rules", value_name = "FILE", value_parser = injection())]
     pub injection: Option<InjectionSpec>,
+    /// Let programs in the guest do what `ersatz ctl` does, by BAR5 of each GPU (see docs/injection.md)
+    #[arg(long)]
+    #[serde(default)]
+    pub control_window: bool,
 }
 
 /// `--bar` is larger than `--vram`.
@@ -41,9 +45,9 @@ pub struct BarError {
 }
 
 impl GpuSpec {
-    /// Returns a GPU with `vram` bytes of VRAM, all of it in BAR2, no trace and no rules.
+    /// Returns a GPU with `vram` bytes of VRAM, all of it in BAR2, no trace, no rules and no control window.
     pub const fn new(vram: u64) -> Self {
-        Self { vram, bar: None, trace: None, injection: None }
+        Self { vram, bar: None, trace: None, injection: None, control_window: false }
     }
 
     /// Returns the size of BAR2 in bytes.
@@ -71,9 +75,9 @@ impl GpuSpec {
     ///
     /// Those of `mapping`.
     pub fn map_paths<M: PathMapping>(&self, mapping: &mut M) -> Result<Self, M::Error> {
-        let Self { vram, bar, trace, injection } = self;
+        let Self { vram, bar, trace, injection, control_window } = self;
         let trace = trace.as_ref().map(|path| mapping.written(path)).transpose()?;
-        Ok(Self { vram: *vram, bar: *bar, trace, injection: injection.clone() })
+        Ok(Self { vram: *vram, bar: *bar, trace, injection: injection.clone(), control_window: *control_window })
     }
 }
 

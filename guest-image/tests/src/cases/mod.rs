@@ -16,6 +16,7 @@ mod fork;
 mod hold;
 mod holes;
 mod huge;
+mod injection;
 mod ksm;
 pub mod leaks;
 mod limbo;
@@ -74,6 +75,7 @@ const TOPICS: &[&[Test]] = &[
     stay::TESTS,
     vma::TESTS,
     huge::TESTS,
+    injection::TESTS,
     folios::TESTS,
     splits::TESTS,
     orders::TESTS,

@@ -13,13 +13,14 @@ use nix::unistd::Pid;
 
 use super::board::{HoldState, now_ns};
 use super::context::Context;
-use crate::hold::{Condition, Hold, Holder, Spec, Task};
+use super::held_point::{HeldPoint, Holders};
+use crate::hold::{Condition, Spec, Task};
 
 /// A hold that a thread has asked for.
 #[derive(Debug)]
-struct Kept {
+struct Kept<'a> {
     /// None on plain memory.
-    hold: Option<Hold>,
+    hold: Option<HeldPoint<'a>>,
     /// The step that says where.
     step: usize,
     held_at: Option<u64>,
@@ -32,14 +33,14 @@ struct Kept {
 #[derive(Debug)]
 pub struct Keeper<'a> {
     context: &'a Context<'a>,
-    holder: Option<&'a Holder>,
-    kept: [Option<Kept>; limits::THREADS + 2],
+    holders: &'a Holders,
+    kept: [Option<Kept<'a>>; limits::THREADS + 2],
 }
 
 impl<'a> Keeper<'a> {
-    /// A keeper; without a holder it can arm nothing on the GPU.
-    pub fn new(context: &'a Context<'a>, holder: Option<&'a Holder>) -> Self {
-        Self { context, holder, kept: [const { None }; limits::THREADS + 2] }
+    /// A keeper.
+    pub fn new(context: &'a Context<'a>, holders: &'a Holders) -> Self {
+        Self { context, holders, kept: [const { None }; limits::THREADS + 2] }
     }
 
     /// Does what is to be done, and returns what is worth telling.
@@ -72,8 +73,7 @@ impl<'a> Keeper<'a> {
                     kept.released = Some((now_ns(), Release::Resumed));
                     self.context.mark(index, kept.step + 1, Edge::Resumed);
                     if let Some(hold) = &kept.hold {
-                        // Its deadline may have come first, which `finish` sees.
-                        let _ = hold.resume();
+                        hold.resume();
                     }
                 }
                 board.advance(HoldState::Resuming, HoldState::Free);
@@ -98,7 +98,7 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    fn arm(&self, index: usize) -> Kept {
+    fn arm(&self, index: usize) -> Kept<'a> {
         let step = self.context.board.sequences[index].hold.step.load(Ordering::Relaxed) as usize;
         let mut kept = Kept { hold: None, step, held_at: None, released: None, refused: None };
         if self.context.ground == Ground::Gpu {
@@ -110,11 +110,15 @@ impl<'a> Keeper<'a> {
         kept
     }
 
-    fn try_arm(&self, index: usize, step: usize) -> Result<Hold, String> {
+    fn try_arm(&self, index: usize, step: usize) -> Result<HeldPoint<'a>, String> {
         let board = &self.context.board.sequences[index];
         let (asked, _) = self.asked(index, step).ok_or("that step is no hold")?;
-        let Point::Kernel(function) = &asked.point else {
-            return Err("the device cannot be held by a scenario yet".into());
+        let function = match &asked.point {
+            Point::Kernel(function) => function,
+            Point::Device(at) => {
+                let name = format!("scenario-{index}-{step}");
+                return self.holders.arm_device(name, at, asked.nth, self.context.scenario.hold_limit);
+            }
         };
         let task = Task::Thread(Pid::from_raw(board.thread.load(Ordering::Acquire)));
         let mut spec = Spec::new(function, task).nth(asked.nth).deadline(self.context.scenario.hold_limit);
@@ -122,14 +126,13 @@ impl<'a> Keeper<'a> {
             let [first, end] = [0, 1].map(|bound| board.hold.addresses[bound].load(Ordering::Relaxed));
             spec = spec.condition(Condition::Argument(number.into(), first..=end.saturating_sub(1)));
         }
-        let holder = self.holder.ok_or("the module that holds tasks is not there")?;
-        holder.arm(&spec).map_err(|error| chain(&error))
+        self.holders.arm_kernel(&spec)
     }
 
     fn look_whether_held(&mut self, index: usize) {
         let Some(kept) = &mut self.kept[index] else { return };
         // On plain memory the thread itself waits.
-        let is_held = kept.hold.as_ref().is_none_or(|hold| hold.state() != State::Armed);
+        let is_held = kept.hold.as_ref().is_none_or(|hold| hold.status().state != State::Armed);
         if is_held {
             kept.held_at = Some(now_ns());
             self.context.mark(index, kept.step + 1, Edge::Held);
@@ -140,7 +143,7 @@ impl<'a> Keeper<'a> {
     fn look_whether_expired(&mut self, index: usize) {
         let Some(kept) = &mut self.kept[index] else { return };
         let expired = match &kept.hold {
-            Some(hold) => hold.state() == State::Expired,
+            Some(hold) => hold.status().state == State::Expired,
             None => {
                 let held = Duration::from_nanos(now_ns().saturating_sub(kept.held_at.unwrap_or_default()));
                 held > self.context.scenario.hold_limit
@@ -153,7 +156,7 @@ impl<'a> Keeper<'a> {
     }
 
     /// What became of a hold. Cancels it if it is still armed.
-    fn finish(&self, index: usize, kept: Kept) -> Vec<Entry> {
+    fn finish(&self, index: usize, kept: Kept<'_>) -> Vec<Entry> {
         let Some((asked, line)) = self.asked(index, kept.step).filter(|_| self.context.ground == Ground::Gpu) else {
             return Vec::new();
         };
@@ -167,9 +170,8 @@ impl<'a> Keeper<'a> {
         let status = hold.status();
         hold.cancel();
         let Some(held_at) = status.held_at_ns.or(kept.held_at) else {
-            let also = if status.unholdable == 0 { "" } else { ", some with interrupts off" };
-            let entries = format!("{} entries of {}{also}", status.hits, asked.nth);
-            return vec![order(format!("the call did not come to {}: {entries}", asked.point))];
+            let hits = status.hits.map(|hits| format!(": {hits} entries of {}{}", asked.nth, status.also));
+            return vec![order(format!("nothing came to {}{}", asked.point, hits.unwrap_or_default()))];
         };
         let how = if status.state == State::Expired { Release::Deadline } else { Release::Resumed };
         let released = status.released_at_ns.or(kept.released.map(|(at, _)| at)).unwrap_or_else(now_ns);
@@ -186,15 +188,4 @@ impl<'a> Keeper<'a> {
         }
         entries
     }
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

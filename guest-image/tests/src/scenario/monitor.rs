@@ -15,10 +15,10 @@ use nix::unistd::Pid;
 
 use super::board::{Phase, now_ns};
 use super::context::{Context, children};
+use super::held_point::Holders;
 use super::keeper::Keeper;
 use super::report::Reporter;
 use super::trial::Trial;
-use crate::hold::Holder;
 use crate::stuck;
 
 /// How often the monitor looks.
@@ -44,9 +44,9 @@ pub struct Monitor<'a> {
 
 impl<'a> Monitor<'a> {
     /// A monitor of processes that have just been started.
-    pub fn new(context: &'a Context<'a>, holder: Option<&'a Holder>, reporter: &'a mut Reporter, first: Pid) -> Self {
+    pub fn new(context: &'a Context<'a>, holders: &'a Holders, reporter: &'a mut Reporter, first: Pid) -> Self {
         let outcomes = context.scenario.sequences().map(|sequence| vec![None; sequence.steps.len()]).collect();
-        let keeper = Keeper::new(context, holder);
+        let keeper = Keeper::new(context, holders);
         Self { context, reporter, keeper, first, first_end: None, outcomes, last_event: Instant::now() }
     }
 

@@ -115,6 +115,7 @@ fn guest_run(
 ) -> Result<(Outcome, String, ConsoleLog), CommandError> {
     let mut spec = options.guest.guest(options.kernel.kernel.as_ref(), &[mode], Some(words), LIMIT)?.spec;
     for (gpu, index) in spec.run.devices.iter_mut().zip(0u8..) {
+        gpu.control_window = true;
         gpu.trace = match (&options.guest.gpu.trace, test) {
             (Some(folder), Some(test)) => Some(trace_path(folder, test, mode, index)),
             _ => None,

@@ -61,6 +61,7 @@ impl<'a> Plan<'a> {
         let mut options = options.clone();
         let wanted = &source.scenario.guest;
         options.gpu.vram = wanted.vram.unwrap_or(options.gpu.vram);
+        options.gpu.control_window |= source.scenario.holds_device();
         let traces = options.gpu.trace.take();
         options.resources.vcpus = wanted.vcpus.unwrap_or(options.resources.vcpus);
         options.resources.memory = wanted.ram.unwrap_or(options.resources.memory);
