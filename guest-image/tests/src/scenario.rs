@@ -72,6 +72,7 @@ pub fn run(paths: &[PathBuf], options: Options) -> u8 {
             }
         }
     }
+    keep_heap();
     // Processes whose parents are over become children of the monitor, which sees their ends.
     // SAFETY: the call changes only whose children those become.
     let _ = unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
@@ -82,6 +83,16 @@ pub fn run(paths: &[PathBuf], options: Options) -> u8 {
         return STATUS_UNAVAILABLE;
     }
     if statuses.contains(&STATUS_FOUND) { STATUS_FOUND } else { STATUS_EXPECTED }
+}
+
+/// Has all threads share one heap, which has room and never shrinks. To give it more takes the lock of the address space for writing; a
+/// thread that waits for that behind a step which wants the lock, too, would not do its own step.
+fn keep_heap() {
+    const ROOM: i32 = 4 << 20;
+    for (parameter, value) in [(libc::M_ARENA_MAX, 1), (libc::M_TOP_PAD, ROOM), (libc::M_TRIM_THRESHOLD, i32::MAX)] {
+        // SAFETY: the call sets a number in the allocator.
+        let _ = unsafe { libc::mallopt(parameter, value) };
+    }
 }
 
 fn read(path: &Path) -> Result<Scenario, String> {

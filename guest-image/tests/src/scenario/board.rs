@@ -242,6 +242,16 @@ impl SharedBoard {
     }
 }
 
+impl Board {
+    /// Has this process map all of it, so that no step faults there, which would wait for a step that has the address space's lock.
+    pub fn populate(&self) {
+        // SAFETY: the advice changes no content. A kernel that refuses it maps the pages as they are used.
+        let _ = unsafe {
+            libc::madvise(std::ptr::from_ref(self).cast_mut().cast(), size_of::<Self>(), libc::MADV_POPULATE_WRITE)
+        };
+    }
+}
+
 impl Deref for SharedBoard {
     type Target = Board;
 

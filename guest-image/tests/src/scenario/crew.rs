@@ -29,6 +29,7 @@ const READY: Duration = Duration::from_secs(2);
 pub fn first(context: &Context<'_>) -> ! {
     leave_after(|| {
         guarded::install().expect("a handler of signals");
+        context.board.populate();
         Cpus::of(context.scenario).enter_others();
         executor::run(context, 0, fork_child);
         run_threads(context, &Process::First);
@@ -51,6 +52,7 @@ fn fork_child(context: &Context<'_>, name: &str) -> Done {
     // it allocates memory and starts threads.
     match unsafe { fork() }? {
         ForkResult::Child => leave_after(|| {
+            context.board.populate();
             // Its parent may come to this only after it has ended.
             context.board.children[number].pid.store(getpid().as_raw(), Ordering::Release);
             run_threads(context, &Process::Child(name.to_owned()));
