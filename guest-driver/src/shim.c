@@ -87,6 +87,11 @@ bool ersatz_page_set_poisoned(struct page *page)
 	return TestSetPageHWPoison(page);
 }
 
+void ersatz_page_mark_dirty(struct page *page)
+{
+	folio_mark_dirty(page_folio(page));
+}
+
 bool ersatz_page_is_poisoned(struct page *page)
 {
 	return PageHWPoison(page);

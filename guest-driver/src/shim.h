@@ -44,6 +44,8 @@ int ersatz_page_references(struct page *page);
 /* Marks a page as unusable for good. Returns whether it already was. */
 bool ersatz_page_set_poisoned(struct page *page);
 bool ersatz_page_is_poisoned(struct page *page);
+/* Notes that a page was written. The caller keeps it from being truncated. */
+void ersatz_page_mark_dirty(struct page *page);
 /* Number of pages from the current process's `address` to the end of the large folio mapped there; 0 if it maps no large folio. */
 unsigned long ersatz_large_folio_rest(unsigned long address);
 unsigned long ersatz_totalram_pages(void);

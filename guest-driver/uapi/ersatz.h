@@ -86,6 +86,48 @@ struct ersatz_mark {
 	__u64 value; /* in: the number */
 };
 
+/*
+ * Makes the address space of the calling process the device's, for the work launched through this open file, until that is closed. EBUSY if
+ * the file has one already; EOPNOTSUPP if the device cannot work by virtual addresses; ENOSPC if all its address spaces are taken.
+ */
+struct ersatz_bind {
+	__u32 flags; /* in: zero */
+	__u32 asid; /* out: number of the device's address space */
+};
+
+/* Kernels; operands: what first, value, second, count and result are. The others are zero; a word is eight bytes. */
+#define ERSATZ_KERNEL_READ 0 /* source, -, -, bytes, - */
+#define ERSATZ_KERNEL_WRITE 1 /* destination, seed, -, bytes, -: word n becomes seed + n */
+#define ERSATZ_KERNEL_SET 2 /* destination, pattern, -, bytes, -: each word becomes the pattern */
+#define ERSATZ_KERNEL_SUM 3 /* source, -, -, bytes, address of the sum of the words */
+#define ERSATZ_KERNEL_SAXPY 4 /* x, factor (32 bits), y, bytes, -: y[n] = factor * x[n] + y[n], floats */
+#define ERSATZ_KERNEL_ATOMIC_ADD 5 /* target, addend, -, bytes, - */
+#define ERSATZ_KERNEL_COMPARE_AND_SWAP 6 /* target, expected, replacement, -, address of the old value */
+#define ERSATZ_KERNEL_CHASE 7 /* start, -, -, steps, address of the last word */
+#define ERSATZ_KERNEL_RANDOM_UPDATE 8 /* table, seed (not 0), bytes (a power of two), updates, - */
+
+#define ERSATZ_FAULT_READ 0
+#define ERSATZ_FAULT_WRITE 1
+#define ERSATZ_FAULT_ATOMIC 2
+
+/*
+ * Runs a kernel on the device over plain addresses of the calling process, and waits for its end. EFAULT, with the last fields filled in, if
+ * the process itself could not have accessed an address so; EINVAL for operands that are not valid, or if no address space is bound; EPERM
+ * if another process's is; ENOMEM; EIO if the device failed or took too long.
+ */
+struct ersatz_launch {
+	__u32 kernel; /* in: ERSATZ_KERNEL_* */
+	__u32 flags; /* in: zero */
+	__u64 first; /* in */
+	__u64 value; /* in */
+	__u64 second; /* in */
+	__u64 count; /* in */
+	__u64 result; /* in */
+	__u64 fault_address; /* out, after EFAULT: the address that could not be accessed */
+	__u32 fault_access; /* out, after EFAULT: ERSATZ_FAULT_* */
+	__u32 reserved; /* zero */
+};
+
 #define ERSATZ_IOC_INFO _IOWR(ERSATZ_IOC_MAGIC, 1, struct ersatz_info)
 #define ERSATZ_IOC_MIGRATE _IOWR(ERSATZ_IOC_MAGIC, 2, struct ersatz_migrate)
 #define ERSATZ_IOC_RESIDENCY _IOWR(ERSATZ_IOC_MAGIC, 3, struct ersatz_residency)
@@ -93,5 +135,7 @@ struct ersatz_mark {
 #define ERSATZ_IOC_COUNTERS _IOWR(ERSATZ_IOC_MAGIC, 5, struct ersatz_counters)
 #define ERSATZ_IOC_EVICT _IOWR(ERSATZ_IOC_MAGIC, 6, struct ersatz_evict)
 #define ERSATZ_IOC_MARK _IOWR(ERSATZ_IOC_MAGIC, 7, struct ersatz_mark)
+#define ERSATZ_IOC_BIND _IOWR(ERSATZ_IOC_MAGIC, 8, struct ersatz_bind)
+#define ERSATZ_IOC_LAUNCH _IOWR(ERSATZ_IOC_MAGIC, 9, struct ersatz_launch)
 
 #endif

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A bound device.
 
-use super::{copy_engine::CopyEngine, registers::Registers, statistics::Statistics};
+use super::{copy_engine::CopyEngine, registers::Registers, statistics::Statistics, svm::Svm};
 use crate::{
     kernel_ext::revocable::SleepableRevocable,
     zone_device::{
@@ -29,6 +29,8 @@ pub(crate) struct Gpu {
     pub(crate) faults: FaultCounts,
     pub(crate) statistics: Arc<Statistics>,
     pub(crate) identity: Identity,
+    /// What works by virtual addresses, if the device can.
+    pub(crate) svm: Option<Arc<Svm>>,
     /// What takes the place of poisoned pages; private memory needs none.
     pub(crate) stand_ins: Option<Arc<SleepableRevocable<Registered<StandIns>>>>,
 }
@@ -73,6 +75,7 @@ impl Gpu {
         engine: impl PinInit<CopyEngine, Error> + 'a,
         statistics: Arc<Statistics>,
         identity: Identity,
+        svm: Option<Arc<Svm>>,
         stand_ins: Option<Arc<SleepableRevocable<Registered<StandIns>>>>,
     ) -> impl PinInit<Self, Error> + 'a {
         try_pin_init!(Self {
@@ -81,6 +84,7 @@ impl Gpu {
             faults: FaultCounts { answered: Atomic::new(0), failed: Atomic::new(0) },
             statistics,
             identity,
+            svm,
             stand_ins,
         })
     }

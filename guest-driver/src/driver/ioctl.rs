@@ -6,9 +6,17 @@ use super::{
     gpu::Gpu,
     inspection::{self, Digests, StateBuffers},
     placement,
+    svm::{launch::Outcome, space::SpaceId, Svm},
 };
 use crate::{
-    abi::{counter::Counter, regs},
+    abi::{
+        counter::Counter,
+        fault::AccessKind,
+        kernel::{Kernel, KernelWords},
+        opcode::Opcode,
+        regs,
+    },
+    bindings::EOPNOTSUPP,
     kernel_ext::{char_device::Node, revocable::SleepableRevocable},
     uapi,
     zone_device::pagemap::{BoundMap, Kind, Registered},
@@ -16,25 +24,124 @@ use crate::{
 use core::ops::Range;
 use kernel::{
     mm::MmWithUser,
+    new_mutex,
     page::{PAGE_MASK, PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
+    sync::{Arc, Mutex},
     task::CurrentTask,
     transmute::{AsBytes, FromBytes},
     uaccess::{UserPtr, UserSlice, UserSliceWriter},
 };
 
+/// An open file of the device's node.
+#[pin_data(PinnedDrop)]
+pub(crate) struct OpenFile {
+    node: Arc<SleepableRevocable<Registered<Gpu>>>,
+    /// The address space that was bound through this file.
+    #[pin]
+    space: Mutex<Option<SpaceId>>,
+}
+
 impl Node for SleepableRevocable<Registered<Gpu>> {
-    fn ioctl(&self, cmd: u32, arg: usize) -> Result {
+    type File = OpenFile;
+
+    fn open(node: Arc<Self>) -> Result<Arc<OpenFile>> {
+        Arc::pin_init(pin_init!(OpenFile { node, space <- new_mutex!(None, "ersatz_file") }), GFP_KERNEL)
+    }
+
+    fn ioctl(file: &OpenFile, cmd: u32, arg: usize) -> Result {
+        let node = &*file.node;
         match cmd {
-            uapi::IOC_INFO => self.exchange(arg, fill_info),
-            uapi::IOC_MIGRATE => self.exchange(arg, migrate),
-            uapi::IOC_RESIDENCY => exchange(arg, |request| residency(self, request)),
-            uapi::IOC_DIGEST => exchange(arg, |request| digest(self, request)),
-            uapi::IOC_COUNTERS => self.exchange(arg, read_counters),
-            uapi::IOC_EVICT => self.exchange(arg, evict),
-            uapi::IOC_MARK => self.exchange(arg, write_mark),
+            uapi::IOC_INFO => node.exchange(arg, fill_info),
+            uapi::IOC_MIGRATE => node.exchange(arg, migrate),
+            uapi::IOC_RESIDENCY => exchange(arg, |request| residency(node, request)),
+            uapi::IOC_DIGEST => exchange(arg, |request| digest(node, request)),
+            uapi::IOC_COUNTERS => node.exchange(arg, read_counters),
+            uapi::IOC_EVICT => node.exchange(arg, evict),
+            uapi::IOC_MARK => node.exchange(arg, write_mark),
+            uapi::IOC_BIND => exchange(arg, |request| file.bind(request)),
+            uapi::IOC_LAUNCH => exchange_always(arg, |request| file.launch(request)),
             _ => Err(ENOTTY),
         }
+    }
+}
+
+impl OpenFile {
+    fn bind(&self, request: &mut uapi::Bind) -> Result {
+        if request.flags != 0 {
+            return Err(EINVAL);
+        }
+        let task = kernel::current!();
+        let mm = own_memory(task)?;
+        let mut space = self.space.lock();
+        if space.is_some() {
+            return Err(EBUSY);
+        }
+        let id = self.node.with_map(|map| svm(map)?.bind(map.dev(), mm))?;
+        request.asid = id.asid.into();
+        *space = Some(id);
+        Ok(())
+    }
+
+    fn launch(&self, request: &mut uapi::Launch) -> Result {
+        let kernel = kernel_of(request)?;
+        let id = (*self.space.lock()).ok_or(EINVAL)?;
+        let task = kernel::current!();
+        let mm = own_memory(task)?;
+        match self.node.with_map(|map| svm(map)?.launch(map, id, mm, kernel))? {
+            Outcome::Done => Ok(()),
+            Outcome::Fault { address, access } => {
+                request.fault_address = address;
+                request.fault_access = match access {
+                    AccessKind::Read | AccessKind::Prefetch => uapi::FaultAccess::Read,
+                    AccessKind::Write => uapi::FaultAccess::Write,
+                    AccessKind::Atomic => uapi::FaultAccess::Atomic,
+                } as u32;
+                Err(EFAULT)
+            }
+        }
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for OpenFile {
+    fn drop(self: Pin<&mut Self>) {
+        let Some(id) = self.space.lock().take() else { return };
+        // If the device is not bound any more the address space ended with it.
+        if let Some(vram) = self.node.try_access() {
+            if let Some(svm) = &vram.bound().memory().svm {
+                svm.unbind(id);
+            }
+        }
+    }
+}
+
+fn svm<'a>(map: BoundMap<'a, Gpu>) -> Result<&'a Svm> {
+    map.map().memory().svm.as_deref().ok_or_else(|| Error::from_errno(-(EOPNOTSUPP as i32)))
+}
+
+/// The kernel that a request asks for, checked as the device would.
+fn kernel_of(request: &uapi::Launch) -> Result<Kernel> {
+    use uapi::KernelKind as Kind;
+    if request.flags != 0 || request.reserved != 0 {
+        return Err(EINVAL);
+    }
+    let opcode = match request.kernel {
+        kind if kind == Kind::Read as u32 => Opcode::Read,
+        kind if kind == Kind::Write as u32 => Opcode::Write,
+        kind if kind == Kind::Set as u32 => Opcode::Set,
+        kind if kind == Kind::Sum as u32 => Opcode::Sum,
+        kind if kind == Kind::Saxpy as u32 => Opcode::Saxpy,
+        kind if kind == Kind::AtomicAdd as u32 => Opcode::AtomicAdd,
+        kind if kind == Kind::CompareAndSwap as u32 => Opcode::CompareAndSwap,
+        kind if kind == Kind::Chase as u32 => Opcode::Chase,
+        kind if kind == Kind::RandomUpdate as u32 => Opcode::RandomUpdate,
+        _ => return Err(EINVAL),
+    };
+    let &uapi::Launch { first, value, second, count, result, .. } = request;
+    match Kernel::decode(opcode, &KernelWords { first, value, second, count, result }) {
+        Some(Ok(kernel)) => Ok(kernel),
+        _ => Err(EINVAL),
     }
 }
 
@@ -63,6 +170,15 @@ fn exchange<T: AsBytes + FromBytes>(arg: usize, answer: impl FnOnce(&mut T) -> R
     let mut value = reader.read::<T>()?;
     answer(&mut value)?;
     writer.write(&value)
+}
+
+/// As [`exchange`], but writes the structure back after an error, too.
+fn exchange_always<T: AsBytes + FromBytes>(arg: usize, answer: impl FnOnce(&mut T) -> Result) -> Result {
+    let (mut reader, mut writer) = UserSlice::new(UserPtr::from_addr(arg), size_of::<T>()).reader_writer();
+    let mut value = reader.read::<T>()?;
+    let result = answer(&mut value);
+    writer.write(&value)?;
+    result
 }
 
 fn page_range(address: u64, length: u64) -> Result<Range<usize>> {

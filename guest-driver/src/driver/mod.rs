@@ -10,6 +10,7 @@
 //! - [`transfer`]: migrations whose content is being copied.
 //! - [`placement`], [`fault`], [`eviction`]: pages that move because user space, a CPU or the kernel wants it.
 //! - [`inspection`]: looking at pages where they are.
+//! - [`svm`]: kernels that work on the addresses of a process.
 //! - [`ioctl`]: what user space can ask for.
 
 pub(crate) mod channel;
@@ -26,4 +27,5 @@ pub(crate) mod probe;
 pub(crate) mod registers;
 pub(crate) mod reset;
 pub(crate) mod statistics;
+pub(crate) mod svm;
 pub(crate) mod transfer;

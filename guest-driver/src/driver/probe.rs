@@ -16,6 +16,7 @@ use super::{
     registers::Registers,
     reset,
     statistics::Statistics,
+    svm::{Svm, SvmInterrupt},
 };
 use crate::{
     abi::{
@@ -46,6 +47,9 @@ use kernel::{
 
 /// The vector of device errors, by the ABI; those behind it are the channels'.
 const ERROR_VECTOR: u16 = 0;
+
+/// The channels that memory is copied by.
+type CopyChannels = [Arc<Channel>; CHANNELS];
 
 /// The driver, as the PCI bus knows it.
 pub(crate) struct Driver;
@@ -80,7 +84,7 @@ impl pci::Driver for Driver {
             let registers = Arc::new(Registers::map(pdev)?, GFP_KERNEL)?;
             let identity = identify(pdev, &registers)?;
             reset::bring_up(pdev, &registers)?;
-            let channels = open_channels(pdev, registers.clone())?;
+            let (channels, svm) = open_channels(pdev, registers.clone())?;
             let region = reserve_pfns(pdev, &registers, index.get(), kind)?;
             let (start, pages) = (region.start(), region.pages());
             let statistics = Arc::new(Statistics::new(), GFP_KERNEL)?;
@@ -88,7 +92,8 @@ impl pci::Driver for Driver {
                 Kind::Private => None,
                 Kind::Coherent => Some(stand_in::register(dev, c"ersatz poisoned pages")?),
             };
-            let gpu = Gpu::new(registers, CopyEngine::new(dev, channels), statistics.clone(), identity, stand_ins);
+            let engine = CopyEngine::new(dev, channels);
+            let gpu = Gpu::new(registers, engine, statistics.clone(), identity, svm, stand_ins);
             let vram = PageMap::register(dev, kind, region, gpu)?;
             let name = CString::try_from_fmt(fmt!("ersatz{}", index.get()))?;
             dev_info!(dev, "{}: {} pages of {:?} memory at {:#x}\n", &*name, pages, kind, start);
@@ -104,7 +109,12 @@ impl pci::Driver for Driver {
     }
 
     fn unbind(_pdev: &pci::Device<Core<'_>>, data: Pin<&DriverData>) {
-        data.vram.revoke_with(eviction::empty);
+        data.vram.revoke_with(|vram| {
+            if let Some(svm) = &vram.bound().memory().svm {
+                svm.unbind_all();
+            }
+            eviction::empty(vram);
+        });
     }
 }
 
@@ -134,8 +144,9 @@ fn identify(pdev: &pci::Device<Core<'_>>, registers: &Registers) -> Result<Ident
 }
 
 /// Opens a channel for each of the first copy engines, and listens to their interrupts and to those of device errors. A device with fewer
-/// engines has several channels on one, and one with fewer vectors has the channels share them.
-fn open_channels(pdev: &pci::Device<Core<'_>>, registers: Arc<Registers>) -> Result<[Arc<Channel>; CHANNELS]> {
+/// engines has several channels on one, and one with fewer vectors has the channels share them. The channels behind them are for what works by
+/// virtual addresses, if there is a vector left for it.
+fn open_channels(pdev: &pci::Device<Core<'_>>, registers: Arc<Registers>) -> Result<(CopyChannels, Option<Arc<Svm>>)> {
     let configuration = regs::Configuration(registers.read(regs::CONFIGURATION)? as u32);
     let engines = configuration.copy_engines();
     let vectors = configuration.vectors().saturating_sub(1).clamp(1, CHANNELS as u32);
@@ -143,7 +154,9 @@ fn open_channels(pdev: &pci::Device<Core<'_>>, registers: Arc<Registers>) -> Res
         let vector = ERROR_VECTOR + 1 + number.min(vectors - 1) as u16;
         Channel::new(pdev, registers.clone(), number, number.min(engines.saturating_sub(1)), vector)
     };
-    let allocated = Vectors::allocate(pdev, vectors + 1)?;
+    let svm_vector = ERROR_VECTOR + 1 + vectors as u16;
+    let has_svm_vector = configuration.vectors() > svm_vector.into();
+    let allocated = Vectors::allocate(pdev, vectors + 1 + u32::from(has_svm_vector))?;
     let first = open(0)?;
     // A device with one channel gets all work through that.
     let second = if configuration.channels() > 1 { open(1)? } else { first.clone() };
@@ -156,7 +169,14 @@ fn open_channels(pdev: &pci::Device<Core<'_>>, registers: Arc<Registers>) -> Res
             allocated.register(vector, c"ersatz-channel", ChannelInterrupt { channels: [channel.clone()] })?;
         }
     }
-    Ok(channels)
+    let svm = match has_svm_vector {
+        true => Svm::new(pdev, registers, CHANNELS as u32, svm_vector)?,
+        false => None,
+    };
+    if let Some(svm) = &svm {
+        allocated.register(svm_vector.into(), c"ersatz-svm", SvmInterrupt { svm: svm.clone() })?;
+    }
+    Ok((channels, svm))
 }
 
 /// Finds pfns for as much of the VRAM as the BAR shows and the parameters permit.

@@ -66,6 +66,44 @@ impl Registers {
         self.write_at(offset, register.width, value)
     }
 
+    /// Reads a register of an address space.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there can be no such address space; `ENODEV` after the device was unbound.
+    pub(crate) fn read_address_space(&self, asid: u8, register: Register) -> Result<u64> {
+        let offset = regs::address_space_register(asid.into(), register).ok_or(EINVAL)?;
+        self.read_at(offset, register.width)
+    }
+
+    /// Writes a register of an address space.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Registers::read_address_space`].
+    pub(crate) fn write_address_space(&self, asid: u8, register: Register, value: u64) -> Result {
+        let offset = regs::address_space_register(asid.into(), register).ok_or(EINVAL)?;
+        self.write_at(offset, register.width, value)
+    }
+
+    /// Reads a register of the fault buffer.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` after the device was unbound.
+    pub(crate) fn read_fault_buffer(&self, register: Register) -> Result<u64> {
+        self.read_at(regs::FAULT_RING_BASE + register.offset, register.width)
+    }
+
+    /// Writes a register of the fault buffer.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` after the device was unbound.
+    pub(crate) fn write_fault_buffer(&self, register: Register, value: u64) -> Result {
+        self.write_at(regs::FAULT_RING_BASE + register.offset, register.width, value)
+    }
+
     /// Rings a channel's doorbell. All that was written to memory before can be seen by the device.
     ///
     /// # Errors

@@ -19,15 +19,25 @@ use kernel::{
 
 /// What is behind a device node.
 pub(crate) trait Node: Send + Sync + 'static {
+    /// An open file of the node. Dropped when the file is closed, which is when its last descriptor goes.
+    type File: Send + Sync + 'static;
+
+    /// Opens a file.
+    ///
+    /// # Errors
+    ///
+    /// What the user is to get.
+    fn open(node: Arc<Self>) -> Result<Arc<Self::File>>;
+
     /// Answers an ioctl. `arg` is a user's pointer, for 32-bit callers too.
     ///
     /// # Errors
     ///
     /// What the user is to get.
-    fn ioctl(&self, cmd: u32, arg: usize) -> Result;
+    fn ioctl(file: &Self::File, cmd: u32, arg: usize) -> Result;
 }
 
-/// A node in /dev. Open files keep the [`Node`] alive, not this.
+/// A node in /dev. Open files keep the [`Node`] alive if they have it, not this.
 ///
 /// # Invariants
 ///
@@ -100,17 +110,17 @@ impl<T: Node> Files<T> {
 
 #[vtable]
 impl<T: Node> MiscDevice for Files<T> {
-    type Ptr = Arc<T>;
+    type Ptr = Arc<T::File>;
 
-    fn open(_file: &File, misc: &MiscDeviceRegistration<Self>) -> Result<Arc<T>> {
+    fn open(_file: &File, misc: &MiscDeviceRegistration<Self>) -> Result<Arc<T::File>> {
         let misc = Opaque::cast_from(misc.as_raw().cast_const());
         // SAFETY: Only `CharDevice::register` registers devices with these operations, and they stay registered
         // while one is being opened.
         let device = unsafe { &*kernel::container_of!(misc, CharDevice<T>, misc) };
-        Ok(device.node.clone())
+        T::open(device.node.clone())
     }
 
-    fn ioctl(node: ArcBorrow<'_, T>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
-        node.ioctl(cmd, arg).map(|()| 0)
+    fn ioctl(data: ArcBorrow<'_, T::File>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
+        T::ioctl(&data, cmd, arg).map(|()| 0)
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! System memory mapped for DMA, many pages at a time.
+//! System memory mapped for DMA: many pages at a time for one piece of work, or a page by itself for as long as it lasts.
 
 use super::raw::device_ptr;
 use crate::{bindings, zone_device::folio::Pfn};
@@ -11,6 +11,7 @@ use kernel::{
     error::to_result,
     page::{PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
+    sync::aref::ARef,
 };
 
 /// A mapping made by itself, where there is no IOMMU.
@@ -160,5 +161,63 @@ impl Drop for SystemMappings<'_> {
             // SAFETY: By the type invariants the pages are mapped with just these arguments.
             unsafe { bindings::ersatz_dma_unmap_page(raw, stretch.address, stretch.length, direction.into()) };
         }
+    }
+}
+
+/// A page that a device may read and write. Dropping it ends that.
+///
+/// # Invariants
+///
+/// `address` is a mapping of page `pfn` for `dev` in both directions. The page stays allocated, and `dev` bound, until this is dropped.
+pub(crate) struct MappedPage {
+    dev: ARef<Device>,
+    pfn: Pfn,
+    address: DmaAddress,
+}
+
+impl MappedPage {
+    /// Maps a page. Does not sleep.
+    ///
+    /// # Safety
+    ///
+    /// `pfn` is that of a page of system memory that stays allocated until this is dropped, and `dev` stays bound until then.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the page cannot be made reachable for the device.
+    pub(crate) unsafe fn new(dev: &Device<Bound>, pfn: Pfn) -> Result<Self> {
+        // SAFETY: By the function's requirements the pfn has a page.
+        let page = unsafe { bindings::ersatz_pfn_to_page(pfn) };
+        let raw = device_ptr(dev);
+        // SAFETY: `dev` is bound and the page is valid.
+        let address =
+            unsafe { bindings::ersatz_dma_map_page(raw, page, PAGE_SIZE, DataDirection::Bidirectional.into()) };
+        // SAFETY: `address` is what the mapping function returned.
+        if unsafe { bindings::ersatz_dma_mapping_error(raw, address) } != 0 {
+            return Err(EIO);
+        }
+        // INVARIANT: Just mapped; the rest is what the caller guarantees.
+        Ok(Self { dev: dev.into(), pfn, address })
+    }
+
+    /// The bus address of the page.
+    pub(crate) fn address(&self) -> DmaAddress {
+        self.address
+    }
+
+    /// Notes that the device has written the page, so that the kernel does not drop its content.
+    ///
+    /// To be called while the page is mapped in the process, so that its file is not truncated meanwhile.
+    pub(crate) fn mark_dirty(&self) {
+        // SAFETY: By the type invariants the page is allocated.
+        unsafe { bindings::ersatz_page_mark_dirty(bindings::ersatz_pfn_to_page(self.pfn)) };
+    }
+}
+
+impl Drop for MappedPage {
+    fn drop(&mut self) {
+        let raw = device_ptr(&self.dev);
+        // SAFETY: By the type invariants the page is mapped with just these arguments.
+        unsafe { bindings::ersatz_dma_unmap_page(raw, self.address, PAGE_SIZE, DataDirection::Bidirectional.into()) };
     }
 }

@@ -13,4 +13,4 @@ macro_rules! plain_bytes {
     )*};
 }
 
-plain_bytes!(Info, Migrate, Residency, Digest, Counters, Evict, Mark);
+plain_bytes!(Info, Migrate, Residency, Digest, Counters, Evict, Mark, Bind, Launch);

@@ -12,6 +12,7 @@
 //! - [`migrate`]: moving the folios of a VMA, of a CPU fault, or of a list of device pages.
 //! - [`mirror`]: looking at a process's page tables, and working on its pages while they stay put
 //!   (`hmm_range_fault` with an interval notifier).
+//! - [`interval_notifier`]: a device's page tables that follow a process's.
 //! - [`drain`]: getting back the references in the lists of CPUs.
 //!
 //! # Glossary
@@ -24,6 +25,7 @@ pub(crate) mod drain;
 pub(crate) mod fault;
 pub(crate) mod folio;
 mod frames;
+pub(crate) mod interval_notifier;
 pub(crate) mod migrate;
 pub(crate) mod mirror;
 pub(crate) mod pagemap;

@@ -40,6 +40,11 @@ pub const IOC_EVICT: u32 = iowr::<Evict>(6);
 /// `ERSATZ_IOC_MARK`: performs a [`Mark`].
 pub const IOC_MARK: u32 = iowr::<Mark>(7);
 
+/// `ERSATZ_IOC_BIND`: performs a [`Bind`].
+pub const IOC_BIND: u32 = iowr::<Bind>(8);
+/// `ERSATZ_IOC_LAUNCH`: performs a [`Launch`].
+pub const IOC_LAUNCH: u32 = iowr::<Launch>(9);
+
 /// How VRAM is registered with the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -173,4 +178,99 @@ pub struct Evict {
 pub struct Mark {
     /// In: the number.
     pub value: u64,
+}
+
+/// Makes the address space of the calling process the device's, for the work that is launched through this open file. It stays so until the
+/// file is closed; the addresses mean the same to the device as to the process at any time, whatever is mapped, moved or unmapped.
+///
+/// `EBUSY` if the file has an address space already; `EOPNOTSUPP` if the device cannot work by virtual addresses; `ENOSPC` if all of its
+/// address spaces are taken.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Bind {
+    /// In: zero.
+    pub flags: u32,
+    /// Out: the number of the device's address space, for reading traces.
+    pub asid: u32,
+}
+
+/// What [`Launch`] runs. A word is eight bytes; addresses and lengths are multiples of 8.
+///
+/// | kernel | `first` | `value` | `second` | `count` | `result` |
+/// |---|---|---|---|---|---|
+/// | [`Read`](Self::Read) | source | | | bytes | |
+/// | [`Write`](Self::Write) | destination | seed | | bytes | |
+/// | [`Set`](Self::Set) | destination | pattern | | bytes | |
+/// | [`Sum`](Self::Sum) | source | | | bytes | address of the sum |
+/// | [`Saxpy`](Self::Saxpy) | x | factor, 32 bits | y | bytes | |
+/// | [`AtomicAdd`](Self::AtomicAdd) | target | addend | | bytes | |
+/// | [`CompareAndSwap`](Self::CompareAndSwap) | target | expected | replacement | | address of the old value |
+/// | [`Chase`](Self::Chase) | start | | | steps | address of the last word |
+/// | [`RandomUpdate`](Self::RandomUpdate) | table | seed, not 0 | bytes, a power of two | updates | |
+///
+/// What a kernel does not use is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum KernelKind {
+    /// Reads the range.
+    Read = 0,
+    /// Word *n* becomes seed + *n*.
+    Write = 1,
+    /// Each word becomes the pattern.
+    Set = 2,
+    /// Adds up the words, wrapping.
+    Sum = 3,
+    /// y\[n\] = factor × x\[n\] + y\[n\], 32-bit floats.
+    Saxpy = 4,
+    /// Adds to each word, atomically and wrapping.
+    AtomicAdd = 5,
+    /// Replaces a word that is as expected, atomically.
+    CompareAndSwap = 6,
+    /// Follows a chain of words, each the address of the next.
+    Chase = 7,
+    /// For each number *r* after the seed of the 64-bit xorshift 13, 7, 17: word *r* mod words ^= *r*, atomically.
+    RandomUpdate = 8,
+}
+
+/// How the device accessed memory, as [`Launch`] reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum FaultAccess {
+    /// A read.
+    Read = 0,
+    /// A write.
+    Write = 1,
+    /// An atomic.
+    Atomic = 2,
+}
+
+/// Runs a kernel on the device over plain addresses of the calling process, and waits for its end. What is not mapped yet is faulted in as the
+/// CPU's access would do it; pages on the device are used where they are.
+///
+/// `EFAULT`, with the last two fields filled in, if the process itself could not have accessed an address in that way; what the kernel did
+/// before stays done. `EINVAL` for operands that are not valid, or if no address space is bound; `EPERM` if another process's is;
+/// `ENOMEM` if memory could not be faulted in; `EIO` if the device failed or took too long.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Launch {
+    /// In: a [`KernelKind`].
+    pub kernel: u32,
+    /// In: zero.
+    pub flags: u32,
+    /// In: first operand.
+    pub first: u64,
+    /// In: a value.
+    pub value: u64,
+    /// In: second operand.
+    pub second: u64,
+    /// In: how much.
+    pub count: u64,
+    /// In: address of the result.
+    pub result: u64,
+    /// Out, after `EFAULT`: the address that could not be accessed.
+    pub fault_address: u64,
+    /// Out, after `EFAULT`: a [`FaultAccess`].
+    pub fault_access: u32,
+    /// Zero.
+    pub reserved: u32,
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use ersatz_uapi::hold::{self, Arm, Cancel, Query, Resume, Wait};
-use ersatz_uapi::{self as uapi, Counters, Digest, Evict, Info, Mark, Migrate, Residency};
+use ersatz_uapi::{self as uapi, Bind, Counters, Digest, Evict, Info, Launch, Mark, Migrate, Residency};
 
 /// What the Rust side says, by the C expression for the same. Sizes of structures are checked to be the sum of their
 /// fields' sizes: the driver copies them to user space whole, padding would leak.
@@ -36,6 +36,9 @@ fn rust_side() -> BTreeMap<String, u64> {
     structure!(Counters, "ersatz_counters": values: [u64; 64]);
     structure!(Evict, "ersatz_evict": moved: u64, left: u64);
     structure!(Mark, "ersatz_mark": value: u64);
+    structure!(Bind, "ersatz_bind": flags: u32, asid: u32);
+    structure!(Launch, "ersatz_launch": kernel: u32, flags: u32, first: u64, value: u64, second: u64, count: u64,
+        result: u64, fault_address: u64, fault_access: u32, reserved: u32);
     structure!(Arm, "ersatz_hold_arm": function: [u8; hold::NAME_SIZE], task_kind: u32, task: u32, nth: u32,
         deadline_ms: u32, condition_kind: u32, argument: u32, offset: u64, minimum: u64, maximum: u64, id: u32, reserved: u32);
     structure!(Wait, "ersatz_hold_wait": id: u32, timeout_ms: u32, state: u32, reserved: u32);
@@ -52,6 +55,20 @@ fn rust_side() -> BTreeMap<String, u64> {
         ("ERSATZ_IOC_COUNTERS", uapi::IOC_COUNTERS.into()),
         ("ERSATZ_IOC_EVICT", uapi::IOC_EVICT.into()),
         ("ERSATZ_IOC_MARK", uapi::IOC_MARK.into()),
+        ("ERSATZ_IOC_BIND", uapi::IOC_BIND.into()),
+        ("ERSATZ_IOC_LAUNCH", uapi::IOC_LAUNCH.into()),
+        ("ERSATZ_KERNEL_READ", uapi::KernelKind::Read as u64),
+        ("ERSATZ_KERNEL_WRITE", uapi::KernelKind::Write as u64),
+        ("ERSATZ_KERNEL_SET", uapi::KernelKind::Set as u64),
+        ("ERSATZ_KERNEL_SUM", uapi::KernelKind::Sum as u64),
+        ("ERSATZ_KERNEL_SAXPY", uapi::KernelKind::Saxpy as u64),
+        ("ERSATZ_KERNEL_ATOMIC_ADD", uapi::KernelKind::AtomicAdd as u64),
+        ("ERSATZ_KERNEL_COMPARE_AND_SWAP", uapi::KernelKind::CompareAndSwap as u64),
+        ("ERSATZ_KERNEL_CHASE", uapi::KernelKind::Chase as u64),
+        ("ERSATZ_KERNEL_RANDOM_UPDATE", uapi::KernelKind::RandomUpdate as u64),
+        ("ERSATZ_FAULT_READ", uapi::FaultAccess::Read as u64),
+        ("ERSATZ_FAULT_WRITE", uapi::FaultAccess::Write as u64),
+        ("ERSATZ_FAULT_ATOMIC", uapi::FaultAccess::Atomic as u64),
         ("ERSATZ_MEMORY_PRIVATE", uapi::MemoryType::Private as u64),
         ("ERSATZ_MEMORY_COHERENT", uapi::MemoryType::Coherent as u64),
         ("ERSATZ_TO_DEVICE", uapi::Direction::ToDevice as u64),

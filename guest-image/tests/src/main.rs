@@ -11,6 +11,7 @@
 mod bench;
 mod bus;
 mod cases;
+mod compute;
 mod config_space;
 mod control_window;
 mod device;

@@ -47,6 +47,7 @@ mod splits;
 mod stay;
 mod stress;
 mod stress_memory;
+mod svm;
 mod swap;
 mod syscalls;
 mod threads;
@@ -96,6 +97,7 @@ const TOPICS: &[&[Test]] = &[
     pinned::TESTS,
     limbo::TESTS,
     swap::TESTS,
+    svm::TESTS,
     museum::TESTS,
     hold::TESTS,
     random::TESTS,

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Running a kernel in the address space of the process that launches it, and answering its faults.
+//!
+//! A fault is answered by having the page there and mapped, and a replay. One that cannot be answered ends the kernel if it is reported
+//! once more after a replay as the first that its channel waits at: a record may be stale, and memory may be mapped by now.
+
+use super::{
+    compute_channel::ComputeChannel,
+    space::{Space, SpaceId},
+    Svm,
+};
+use crate::{
+    abi::{
+        channel::ChannelState,
+        error::ErrorCode,
+        fault::{AccessKind, FaultKind, FaultRecord},
+        kernel::Kernel,
+        regs,
+    },
+    driver::{gpu::Gpu, parameters},
+    kernel_ext::signal,
+    zone_device::{
+        interval_notifier::{FaultAt, WALK_PAGES},
+        pagemap::BoundMap,
+    },
+};
+use kernel::{
+    mm::MmWithUser,
+    page::PAGE_MASK,
+    prelude::*,
+    processor::cpu_relax,
+    sync::atomic::ordering,
+    time::{msecs_to_jiffies, Delta, Instant, Monotonic},
+};
+
+/// How often to look at the fence before going to sleep.
+const POLLS: u32 = 100;
+/// How often a waiting thread asks the device for faults and errors, in case an interrupt was lost.
+const LOOK_MS: u32 = 20;
+
+/// How a kernel ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It is done.
+    Done,
+    /// It accessed what the process itself could not have accessed so.
+    Fault { address: u64, access: AccessKind },
+}
+
+impl Svm {
+    /// Runs a kernel in an address space that mirrors `mm`, which must be the current process's, and waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the address space has ended; `EPERM` if it mirrors another process's; `EINTR` if a signal came before the kernel was started,
+    /// or the process is being killed; `ENOMEM`; `EIO` if the device failed or took too long. Any part of the kernel may have been done
+    /// then, but nothing more will be.
+    pub(crate) fn launch(
+        &self,
+        map: BoundMap<'_, Gpu>,
+        id: SpaceId,
+        mm: &MmWithUser,
+        kernel: Kernel,
+    ) -> Result<Outcome> {
+        let space = self.space(id).ok_or(EINVAL)?;
+        if !space.is_of(mm) {
+            return Err(EPERM);
+        }
+        let pfns = KVec::from_elem(0, WALK_PAGES, GFP_KERNEL)?;
+        let index = self.take_channel()?;
+        let result = match self.channels.get(index) {
+            Some(channel) => self.run(Run { svm: self, map, space: &space, mm, channel, index, pfns }, kernel),
+            None => Err(EINVAL),
+        };
+        // There is room: the number came from here.
+        let _ = self.idle.lock().push_within_capacity(index);
+        self.returned.notify_one();
+        result
+    }
+
+    fn take_channel(&self) -> Result<usize> {
+        let mut idle = self.idle.lock();
+        loop {
+            if let Some(index) = idle.pop() {
+                return Ok(index);
+            }
+            if self.returned.wait_interruptible(&mut idle) {
+                return Err(EINTR);
+            }
+        }
+    }
+
+    fn run(&self, mut run: Run<'_>, kernel: Kernel) -> Result<Outcome> {
+        if self.invalidator.is_lost() {
+            return Err(EIO);
+        }
+        let channel = run.channel;
+        channel.reset().map_err(|_| EIO)?;
+        self.faults.enable()?;
+        run.space.enable()?;
+        // What is left of the channel's last kernel.
+        self.faults.collect()?;
+        self.faults.take(run.index);
+        let result = channel.start(run.space.id().asid, kernel).and_then(|()| run.attend());
+        if channel.reset().is_err() {
+            // The device might go on writing to the process's memory, whatever becomes of that.
+            self.invalidator.give_up("a channel cannot be reset");
+        }
+        result
+    }
+}
+
+/// A kernel under way.
+struct Run<'a> {
+    svm: &'a Svm,
+    map: BoundMap<'a, Gpu>,
+    space: &'a Space,
+    mm: &'a MmWithUser,
+    channel: &'a ComputeChannel,
+    /// Number of the channel among those of the fault buffer.
+    index: usize,
+    pfns: KVec<usize>,
+}
+
+/// How it stands with answering faults.
+struct Progress {
+    /// Since when nothing has changed.
+    since: Instant<Monotonic>,
+    /// The page that the channel waited at first.
+    page: Option<u64>,
+    /// Why that could not be answered.
+    refused: Option<Error>,
+}
+
+impl Run<'_> {
+    /// Waits for the end of the kernel, and answers its faults.
+    fn attend(&mut self) -> Result<Outcome> {
+        let timeout = Delta::from_millis(parameters::timeout_ms().into());
+        let mut progress = Progress { since: Instant::now(), page: None, refused: None };
+        for _ in 0..POLLS {
+            if self.channel.is_done() {
+                return Ok(Outcome::Done);
+            }
+            cpu_relax();
+        }
+        loop {
+            let seen = self.svm.events.load(ordering::Acquire);
+            if self.channel.is_done() {
+                return Ok(Outcome::Done);
+            }
+            self.svm.faults.collect()?;
+            let records = self.svm.faults.take(self.index);
+            let is_waiting = match self.channel.status()?.state() {
+                Some(ChannelState::Faulted) => true,
+                Some(ChannelState::Idle | ChannelState::Busy) => false,
+                // The fence may have come meanwhile.
+                _ if self.channel.is_done() => return Ok(Outcome::Done),
+                _ => return self.failed(),
+            };
+            if let Some(outcome) = self.answer(&records, &mut progress)? {
+                return Ok(outcome);
+            }
+            if signal::is_fatal_pending() {
+                return Err(EINTR);
+            }
+            if progress.since.elapsed() > timeout {
+                dev_err!(self.map.dev(), "a kernel does not end: it is dropped\n");
+                return Err(EIO);
+            }
+            // A channel that waits without a record of it: that was lost, and comes again.
+            if is_waiting || records.iter().any(Option::is_some) {
+                self.svm.registers.write(regs::FAULT_REPLAY, 1)?;
+                continue;
+            }
+            self.svm.waiters.wait_timeout(msecs_to_jiffies(LOOK_MS), || {
+                let has_changed = self.svm.events.load(ordering::Acquire) != seen || self.channel.is_done();
+                has_changed.then_some(())
+            });
+        }
+    }
+
+    /// Answers faults. Returns how the kernel ended, if one cannot be answered.
+    fn answer(&mut self, records: &[Option<FaultRecord>], progress: &mut Progress) -> Result<Option<Outcome>> {
+        let mut is_first = true;
+        for record in records.iter().flatten() {
+            // One of another address space is left from an earlier kernel.
+            if record.asid != self.space.id().asid || record.access == AccessKind::Prefetch {
+                continue;
+            }
+            let result = self.serve(record);
+            if matches!(result, Err(error) if error == EINTR) {
+                return Err(EINTR);
+            }
+            if !core::mem::take(&mut is_first) {
+                // The channel does not wait at this one. If it cannot be answered it will be the first in time.
+                continue;
+            }
+            let page = record.address & PAGE_MASK as u64;
+            let is_same = progress.page == Some(page);
+            match result {
+                Err(error) if is_same && progress.refused == Some(error) => return refused(record, error).map(Some),
+                result => progress.refused = result.err(),
+            }
+            if !is_same {
+                progress.page = Some(page);
+                progress.since = Instant::now();
+            }
+        }
+        Ok(None)
+    }
+
+    fn serve(&mut self, record: &FaultRecord) -> Result {
+        match record.kind {
+            FaultKind::NotPresent | FaultKind::WriteProtect | FaultKind::AtomicDenied => {}
+            FaultKind::BadAddress => return Err(EFAULT),
+            FaultKind::BadAperture | FaultKind::BadTable => return Err(EIO),
+        }
+        let fault = FaultAt { address: usize::try_from(record.address)?, write: record.access != AccessKind::Read };
+        self.space.serve(self.map, self.mm, fault, &mut self.pfns)
+    }
+
+    /// Says what a channel stopped at.
+    fn failed(&self) -> Result<Outcome> {
+        let error = self.channel.status()?.error();
+        if error == Some(ErrorCode::BadOperand) {
+            // A pointer of a chase that no process could follow in this way.
+            return Err(EINVAL);
+        }
+        dev_err!(
+            self.map.dev(),
+            "a kernel failed: {}, address {:#x}\n",
+            error.map_or("unknown", |error| error.name()),
+            self.channel.error_address()?,
+        );
+        Err(EIO)
+    }
+}
+
+/// How a kernel ends at a fault that cannot be answered. The reset of its channel drops it.
+fn refused(record: &FaultRecord, error: Error) -> Result<Outcome> {
+    match error {
+        error if error == EFAULT || error == EPERM => {
+            Ok(Outcome::Fault { address: record.address, access: record.access })
+        }
+        error if error == ENOMEM => Err(ENOMEM),
+        _ => Err(EIO),
+    }
+}

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0
+//! A process's address space, as the device has it.
+
+use super::{
+    super::{gpu::Gpu, registers::Registers},
+    invalidator::Invalidator,
+    page_tables::{PageTables, Target},
+};
+use crate::{
+    abi::{
+        mmu::{AddressSpaceControl, Invalidation},
+        regs,
+    },
+    zone_device::{
+        interval_notifier::{FaultAt, IntervalNotifier, Mirrored, PresentPage, PresentPages},
+        pagemap::BoundMap,
+    },
+};
+use core::ops::Range;
+use kernel::{
+    device::{Bound, Device},
+    mm::MmWithUser,
+    page::{PAGE_MASK, PAGE_SIZE},
+    prelude::*,
+    sync::Arc,
+};
+
+/// The addresses that are mirrored: those that a process gets if it does not ask for higher ones.
+const ADDRESSES: usize = 1 << 47;
+/// How much around a fault is mapped with it, as far as it is present.
+const WINDOW: usize = 64 << 10;
+
+/// The device's page tables of a process, and how to have the device forget them.
+struct DeviceMappings {
+    asid: u8,
+    tables: PageTables,
+    invalidator: Arc<Invalidator>,
+}
+
+// SAFETY: `invalidate` clears the entries, waits until the device has forgotten them or may do no more DMA, and drops the pages thereafter.
+// `Space::close` does so for all of them, and is called before the device is unbound.
+unsafe impl Mirrored for DeviceMappings {
+    fn invalidate(&mut self, range: Range<usize>) {
+        if let Some(cleared) = self.tables.clear(range) {
+            let (address, length) = (cleared.start as u64, cleared.len() as u64);
+            self.invalidator.invalidate(Invalidation::Range { asid: self.asid, address, length });
+            self.tables.release(cleared);
+        }
+    }
+
+    fn knows_any(&mut self, range: Range<usize>) -> bool {
+        self.tables.maps_any(range)
+    }
+}
+
+/// What names an address space for as long as the device is bound. An ASID gets other users in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SpaceId {
+    /// The address space's number.
+    pub(crate) asid: u8,
+    /// Which of those with this number.
+    pub(crate) serial: u64,
+}
+
+/// An address space of the device that mirrors a process's.
+#[pin_data]
+pub(crate) struct Space {
+    id: SpaceId,
+    root: u64,
+    registers: Arc<Registers>,
+    invalidator: Arc<Invalidator>,
+    #[pin]
+    notifier: IntervalNotifier<DeviceMappings>,
+}
+
+impl Space {
+    /// Mirrors `mm` as address space `id`. The mm must not be locked by the caller.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(
+        dev: &Device<Bound>,
+        mm: &MmWithUser,
+        id: SpaceId,
+        registers: Arc<Registers>,
+        invalidator: Arc<Invalidator>,
+    ) -> Result<Arc<Self>> {
+        let tables = PageTables::new(dev)?;
+        let root = tables.root().0;
+        let mappings = DeviceMappings { asid: id.asid, tables, invalidator: invalidator.clone() };
+        Arc::pin_init(
+            try_pin_init!(Self {
+                id,
+                root,
+                registers,
+                invalidator,
+                notifier <- IntervalNotifier::new(mm, ADDRESSES, mappings),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// What names it.
+    pub(crate) fn id(&self) -> SpaceId {
+        self.id
+    }
+
+    /// Whether it mirrors `mm`.
+    pub(crate) fn is_of(&self, mm: &MmWithUser) -> bool {
+        self.notifier.is_of(mm)
+    }
+
+    /// Enables the address space in the device, unless it is: a reset of the function may have come between.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the device does not take it.
+    pub(crate) fn enable(&self) -> Result {
+        let _mappings = self.notifier.lock();
+        let control = AddressSpaceControl(0).with_enable(true).with_replayable(true);
+        if self.control()? == control {
+            return Ok(());
+        }
+        self.registers.write_address_space(self.id.asid, regs::ADDRESS_SPACE_ROOT, self.root)?;
+        self.registers.write_address_space(self.id.asid, regs::ADDRESS_SPACE_CONTROL, control.0.into())?;
+        (self.control()? == control).then_some(()).ok_or(EIO)
+    }
+
+    fn control(&self) -> Result<AddressSpaceControl> {
+        let control = self.registers.read_address_space(self.id.asid, regs::ADDRESS_SPACE_CONTROL)?;
+        Ok(AddressSpaceControl(control as u32))
+    }
+
+    /// Takes everything from the device. Nothing may run in the address space any more.
+    pub(crate) fn close(&self) {
+        // A device that does not answer has nothing enabled, or is given up below.
+        let _ = self.registers.write_address_space(self.id.asid, regs::ADDRESS_SPACE_CONTROL, 0);
+        self.notifier.lock().invalidate(0..ADDRESSES);
+        // Walks that are under way use tables that are about to be freed.
+        self.invalidator.invalidate(Invalidation::AddressSpace(self.id.asid));
+    }
+
+    /// Has the page of a fault mapped for the device, with what is present around it.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` or `EPERM` if the process itself could not access the page so; `EIO` if the page cannot be made reachable; `ENOMEM`;
+    /// `EINTR` if the process is being killed; `ETIMEDOUT` if the page does not hold still.
+    pub(crate) fn serve(&self, map: BoundMap<'_, Gpu>, mm: &MmWithUser, fault: FaultAt, pfns: &mut [usize]) -> Result {
+        let page = fault.address & PAGE_MASK;
+        if page >= ADDRESSES {
+            return Err(EFAULT);
+        }
+        let spare = {
+            let mappings = self.notifier.lock();
+            if mappings.tables.permits(page, fault.write) {
+                return Ok(());
+            }
+            mappings.tables.has_tables(page)
+        };
+        let spare = if spare { None } else { Some(PageTables::allocate(map.dev(), page)?) };
+        let unused = self.notifier.with_page(mm, map.map().owner(), fault, WINDOW, pfns, |mappings, pages| {
+            let unused = spare.map(|spare| mappings.tables.attach(page, spare)).transpose()?;
+            map_present(map, mappings, fault, pages)?;
+            Ok::<_, Error>(unused)
+        })??;
+        drop(unused);
+        Ok(())
+    }
+}
+
+/// Maps the page of a fault, and those around it that are not mapped yet. Right to write is only given where it was asked for: a page that is
+/// only read does not become dirty.
+fn map_present(
+    map: BoundMap<'_, Gpu>,
+    mappings: &mut DeviceMappings,
+    fault: FaultAt,
+    pages: &PresentPages<'_>,
+) -> Result {
+    let faulted = fault.address & PAGE_MASK;
+    if mappings.tables.permits(faulted, fault.write) {
+        return Ok(());
+    }
+    // With fewer rights than are needed.
+    if mappings.tables.is_mapped(faulted) {
+        mappings.invalidate(faulted..faulted + PAGE_SIZE);
+    }
+    for page in pages.iter() {
+        let is_faulted = page.address == faulted;
+        if !is_faulted && mappings.tables.is_mapped(page.address) {
+            continue;
+        }
+        let mapped = target(map, pages, page)
+            .and_then(|target| mappings.tables.map(page.address, target, page.write && fault.write));
+        if is_faulted {
+            mapped?;
+        }
+    }
+    Ok(())
+}
+
+fn target(map: BoundMap<'_, Gpu>, pages: &PresentPages<'_>, page: PresentPage) -> Result<Target> {
+    match map.offset(page.pfn) {
+        Some(offset) => {
+            map.touch(page.pfn);
+            Ok(Target::Vram(offset))
+        }
+        None => pages.map(map.dev(), page).map(Target::System),
+    }
+}

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Page tables of a device that follow those of a process: an interval notifier over the process's address space, and faults that are
+//! answered from the process's own page tables.
+//!
+//! The protocol is that of `Documentation/mm/hmm.rst`, with the mm locked for reading from the walk to the entry: what needs it for
+//! writing (unmapping, moving, protecting) cannot collide, and what does not need it (reclaim, migration, `MADV_DONTNEED`) has the
+//! walk done again.
+//!
+//! # Locks
+//!
+//! The mm, then the notifier's lock (the memory manager calls [`Mirrored::invalidate`] with the mm locked in any way, or not at all).
+//! Under the latter nothing is allocated in ways that reclaim and no user memory is touched: either could wait for an invalidation, which
+//! waits for that lock.
+
+use super::{
+    folio::{Pfn, HUGE_SIZE},
+    pagemap::Owner,
+};
+use crate::{
+    bindings,
+    kernel_ext::{dma::MappedPage, mm::Vmas, signal},
+};
+use core::ops::Range;
+use kernel::{
+    device::{Bound, Device},
+    error::to_result,
+    mm::MmWithUser,
+    new_mutex,
+    page::{PAGE_MASK, PAGE_SHIFT, PAGE_SIZE},
+    prelude::*,
+    sync::{lock::mutex::MutexGuard, Mutex},
+    time::{Delta, Instant, Monotonic},
+    types::Opaque,
+};
+
+/// Elements that a walk needs: one for each page that an entry of a PMD table covers.
+pub(crate) const WALK_PAGES: usize = HUGE_SIZE / PAGE_SIZE;
+/// How long to walk again and again while others invalidate.
+const PATIENCE: Delta = Delta::from_secs(10);
+
+/// What a device knows of a process's pages.
+///
+/// # Safety
+///
+/// Once [`Mirrored::invalidate`] has returned for a range, the device does not access the pages that were recorded for it, and every
+/// [`MappedPage`] of them is dropped. All are dropped, and the device's accesses have ended, before the device is unbound.
+pub(crate) unsafe trait Mirrored: Send + Unpin + 'static {
+    /// Forgets all pages of a range. May sleep, but not allocate memory in ways that reclaim.
+    fn invalidate(&mut self, range: Range<usize>);
+
+    /// Whether a page of the range is known.
+    fn knows_any(&mut self, range: Range<usize>) -> bool;
+}
+
+/// A mirror of a process's address space that the memory manager invalidates.
+///
+/// # Invariants
+///
+/// `notifier` is inserted into the mm at `mm`, from construction to drop, and keeps that from being freed.
+#[pin_data(PinnedDrop)]
+pub(crate) struct IntervalNotifier<M: Mirrored> {
+    #[pin]
+    notifier: Opaque<bindings::mmu_interval_notifier>,
+    #[pin]
+    mirrored: Mutex<M>,
+    mm: *mut bindings::mm_struct,
+    length: usize,
+}
+
+// SAFETY: A notifier may be used and removed by any thread; `mm` is only compared.
+unsafe impl<M: Mirrored> Send for IntervalNotifier<M> {}
+// SAFETY: As above; what is mirrored is behind a lock.
+unsafe impl<M: Mirrored> Sync for IntervalNotifier<M> {}
+
+impl<M: Mirrored> IntervalNotifier<M> {
+    const OPS: bindings::mmu_interval_notifier_ops =
+        bindings::mmu_interval_notifier_ops { invalidate: Some(Self::invalidate_callback), ..pin_init::zeroed() };
+
+    /// Watches the first `length` bytes of an address space, a multiple of the size of a page. The mm must not be locked by the caller.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new<'a>(mm: &'a MmWithUser, length: usize, mirrored: M) -> impl PinInit<Self, Error> + 'a {
+        let raw = mm.as_raw();
+        try_pin_init!(Self {
+            mm: raw,
+            mirrored <- new_mutex!(mirrored, "ersatz_mirrored"),
+            notifier <- Opaque::try_ffi_init(move |slot: *mut bindings::mmu_interval_notifier| {
+                // SAFETY: `slot` is valid for writes and pinned until the notifier is removed on drop. The callback takes a lock, which is
+                // initialised. The mm has users. INVARIANT: Inserted if this succeeds.
+                to_result(unsafe { bindings::mmu_interval_notifier_insert(slot, raw, 0, length, &Self::OPS) })
+            }),
+            length,
+        })
+    }
+
+    /// Whether this mirrors `mm`.
+    pub(crate) fn is_of(&self, mm: &MmWithUser) -> bool {
+        // An mm that is mirrored is not freed, so no other has its address.
+        self.mm == mm.as_raw()
+    }
+
+    /// Locks what is mirrored. Invalidations wait.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, M> {
+        self.mirrored.lock()
+    }
+
+    /// Has the page at `address` there as a CPU's access would find it, and calls `work` with it and what is present of its mapping within
+    /// `window`, a power of two up to 2 MiB, around it. None of them goes while `work` runs.
+    ///
+    /// `pfns` needs [`WALK_PAGES`] elements. `work` must not allocate memory in ways that reclaim, nor touch user memory.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` or `EPERM` if the process cannot access the page so, or it is not handed out to devices; `EINVAL` for another process's `mm`;
+    /// `EINTR` if the process is being killed; `ETIMEDOUT` if others invalidate all the time.
+    pub(crate) fn with_page<R>(
+        &self,
+        mm: &MmWithUser,
+        owner: Owner<'_>,
+        access: FaultAt,
+        window: usize,
+        pfns: &mut [usize],
+        work: impl FnOnce(&mut M, &PresentPages<'_>) -> R,
+    ) -> Result<R> {
+        if !self.is_of(mm) || access.address >= self.length || window > HUGE_SIZE || pfns.len() < WALK_PAGES {
+            return Err(EINVAL);
+        }
+        let page = access.address & PAGE_MASK;
+        let start = Instant::<Monotonic>::now();
+        loop {
+            let vmas = Vmas::lock(mm);
+            let (vma, _) = vmas.first_in(page..page + PAGE_SIZE).ok_or(EFAULT)?;
+            if vma.start() > page || vma.refuses_gup() {
+                return Err(EFAULT);
+            }
+            let first = page & !(window - 1);
+            let around = first.max(vma.start())..(first + window).min(vma.end());
+            // From where a huge folio would begin: see `Mirror`.
+            let walked = page / HUGE_SIZE * HUGE_SIZE..around.end;
+            let entries = pfns.get_mut(..walked.len() >> PAGE_SHIFT).ok_or(EINVAL)?;
+            // SAFETY: By the type invariants the notifier is inserted.
+            let seq = unsafe { bindings::mmu_interval_read_begin(self.notifier.get()) };
+            match self.walk(owner, access, walked.clone(), entries, seq) {
+                Err(error) if error == EBUSY => {}
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    let mut mirrored = self.mirrored.lock();
+                    // SAFETY: By the type invariants the notifier is inserted; the lock its callback takes is held.
+                    if !unsafe { bindings::ersatz_mmu_interval_read_retry(self.notifier.get(), seq) } {
+                        let entries = &entries[(around.start - walked.start) >> PAGE_SHIFT..];
+                        return Ok(work(&mut *mirrored, &PresentPages { start: around.start, entries }));
+                    }
+                }
+            }
+            drop(vmas);
+            if signal::is_fatal_pending() {
+                return Err(EINTR);
+            }
+            if start.elapsed() > PATIENCE {
+                return Err(ETIMEDOUT);
+            }
+            kernel::task::might_sleep();
+        }
+    }
+
+    /// Has the page of a fault there, and looks at all pages of `walked`.
+    fn walk(
+        &self,
+        owner: Owner<'_>,
+        fault: FaultAt,
+        walked: Range<usize>,
+        entries: &mut [usize],
+        seq: usize,
+    ) -> Result {
+        let mut request = bindings::hmm_pfn_flags_HMM_PFN_REQ_FAULT;
+        if fault.write {
+            request |= bindings::hmm_pfn_flags_HMM_PFN_REQ_WRITE;
+        }
+        let page = fault.address & PAGE_MASK;
+        // By itself: where one page is requested the kernel faults in all from there to the end of the walk (`hmm_vma_fault()`).
+        self.look(owner, page..page + PAGE_SIZE, &mut [request], seq)?;
+        entries.fill(0);
+        let index = (page - walked.start) >> PAGE_SHIFT;
+        self.look(owner, walked, entries, seq)?;
+        // What the first walk found may have gone; the second does not bring it back.
+        let found = entries.get(index).copied().unwrap_or(0);
+        (found & request == request).then_some(()).ok_or(EBUSY)
+    }
+
+    /// Replaces requests by what is found. The mm must be locked, and `entries` as many as the range has pages.
+    fn look(&self, owner: Owner<'_>, range: Range<usize>, entries: &mut [usize], seq: usize) -> Result {
+        if entries.len() != range.len() >> PAGE_SHIFT {
+            return Err(EINVAL);
+        }
+        let mut range = bindings::hmm_range {
+            notifier: self.notifier.get(),
+            notifier_seq: seq,
+            start: range.start,
+            end: range.end,
+            hmm_pfns: entries.as_mut_ptr(),
+            default_flags: 0,
+            pfn_flags_mask: bindings::hmm_pfn_flags_HMM_PFN_REQ_FAULT | bindings::hmm_pfn_flags_HMM_PFN_REQ_WRITE,
+            dev_private_owner: owner.raw,
+        };
+        // SAFETY: The notifier is inserted for the range, there is one element for each page, the caller has locked the mm.
+        to_result(unsafe { bindings::hmm_range_fault(&mut range) })
+    }
+
+    /// Called by the memory manager before a page of the address space goes.
+    ///
+    /// # Safety
+    ///
+    /// `notifier` is the one of a live `IntervalNotifier<M>`, `range` is valid for the call.
+    unsafe extern "C" fn invalidate_callback(
+        notifier: *mut bindings::mmu_interval_notifier,
+        range: *const bindings::mmu_notifier_range,
+        seq: usize,
+    ) -> bool {
+        let inner = Opaque::cast_from(notifier.cast_const());
+        // SAFETY: The memory manager passes the notifier of a live `IntervalNotifier<M>`.
+        let this = unsafe { &*kernel::container_of!(inner, Self, notifier) };
+        // SAFETY: `range` is valid for this call.
+        let (addresses, may_block) =
+            unsafe { ((*range).start..(*range).end, bindings::ersatz_mmu_notifier_range_blockable(range)) };
+        let mut mirrored = if may_block {
+            this.mirrored.lock()
+        } else {
+            match this.mirrored.try_lock() {
+                Some(mirrored) => mirrored,
+                None => return false,
+            }
+        };
+        // The device takes its time over forgetting.
+        if !may_block && mirrored.knows_any(addresses.clone()) {
+            return false;
+        }
+        // SAFETY: The notifier is inserted, and the lock that readers hold is held.
+        unsafe { bindings::ersatz_mmu_interval_set_seq(notifier, seq) };
+        mirrored.invalidate(addresses);
+        true
+    }
+}
+
+#[pinned_drop]
+impl<M: Mirrored> PinnedDrop for IntervalNotifier<M> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: By the type invariants the notifier is inserted; it is removed once.
+        unsafe { bindings::mmu_interval_notifier_remove(self.notifier.get()) };
+    }
+}
+
+/// An access that a device could not make.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FaultAt {
+    /// Where.
+    pub(crate) address: usize,
+    /// Whether it is a write.
+    pub(crate) write: bool,
+}
+
+/// A page that is there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PresentPage {
+    /// Its address.
+    pub(crate) address: usize,
+    /// Its page frame.
+    pub(crate) pfn: Pfn,
+    /// Whether the process may write it now.
+    pub(crate) write: bool,
+    /// Only [`PresentPages`] makes these.
+    _of: (),
+}
+
+/// Pages around a fault, none of which goes while this lives.
+pub(crate) struct PresentPages<'a> {
+    start: usize,
+    entries: &'a [usize],
+}
+
+impl PresentPages<'_> {
+    /// The pages that are there, by address.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = PresentPage> + '_ {
+        let present = |entry: usize| entry & bindings::hmm_pfn_flags_HMM_PFN_VALID != 0;
+        self.entries.iter().enumerate().filter(move |(_, &entry)| present(entry)).map(|(index, &entry)| PresentPage {
+            address: self.start + (index << PAGE_SHIFT),
+            pfn: entry & !bindings::hmm_pfn_flags_HMM_PFN_FLAGS,
+            write: entry & bindings::hmm_pfn_flags_HMM_PFN_WRITE != 0,
+            _of: (),
+        })
+    }
+
+    /// Maps a page of these for the device, to be recorded in the [`Mirrored`] that they are for.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it is a device's; `EIO` if it cannot be mapped.
+    pub(crate) fn map(&self, dev: &Device<Bound>, page: PresentPage) -> Result<MappedPage> {
+        // SAFETY: There are no requirements.
+        if !unsafe { bindings::ersatz_pfn_is_system(page.pfn) } {
+            return Err(EFAULT);
+        }
+        // SAFETY: The page is mapped in the process and not unmapped before it is invalidated, which waits for the lock that is held; by the
+        // safety requirements of `Mirrored` the mapping is dropped then, at the latest before the device is unbound.
+        unsafe { MappedPage::new(dev, page.pfn) }
+    }
+}
