@@ -138,14 +138,15 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
     /// Asks for a reset. It is complete at once if no engine works for the channel (`tell` is called then as for
     /// [`Self::switch`], and the result is true), else when the engine lets go. A wider reset takes the place of a narrower
     /// one.
-    pub(crate) fn request_reset(&self, scope: ResetScope, tell: impl FnOnce()) -> bool {
+    pub(crate) fn request_reset(&self, scope: ResetScope, tell: impl FnOnce(WasUsed)) -> bool {
         self.state.with(|state| {
+            let was_used = WasUsed(state.enable || state.state != ChannelState::Disabled);
             state.reset = state.reset.max(Some(scope));
             state.enable = false;
             self.epoch.advance();
             let complete = state.settle().is_some();
             if complete {
-                tell();
+                tell(was_used);
             }
             complete
         })
@@ -238,15 +239,20 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
         self.state.with(|state| state.replay(hold))
     }
 
-    /// Puts a channel that waits at a fault in error. `tell` is called as for [`Self::switch`], with what is wrong, the
-    /// ring position and the vector to raise. Returns whether the channel waited.
-    pub(crate) fn cancel(&self, tell: impl FnOnce(ChannelFailure, u32, Option<u16>)) -> bool {
+    /// Puts a channel that waits at a fault in error. `tell` is called as for [`Self::switch`]. Returns whether the channel waited.
+    pub(crate) fn cancel(&self, tell: impl FnOnce(&Cancelled)) -> bool {
         self.state.with(|state| {
             // A reset that was asked for is the end of its waiting, though the engine has not let go.
             let waits_at = state.wait().and_then(Wait::failure).filter(|_| state.reset.is_none());
-            let Some(failure) = waits_at else { return false };
+            let (Some(failure), Some(suspended)) = (waits_at, &state.suspended) else { return false };
             let failure = ChannelFailure { code: ErrorCode::FaultCancelled, ..failure };
-            tell(failure, state.get, state.setup.usable_vector());
+            tell(&Cancelled {
+                failure,
+                position: state.get,
+                vector: state.setup.usable_vector(),
+                engine: state.checked.map_or(0, |setup| setup.engine),
+                task: *suspended.task,
+            });
             state.fail(failure);
             self.epoch.advance();
             true
@@ -262,6 +268,25 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
     pub(crate) fn fail(&self, turn: &Turn, failure: ChannelFailure) -> bool {
         self.advance(turn, |state| state.fail(failure))
     }
+}
+
+/// Whether a channel that is reset was enabled or in error before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WasUsed(pub(crate) bool);
+
+/// A command that waited at a fault, which its driver has cancelled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cancelled {
+    /// What the channel stops with.
+    pub(crate) failure: ChannelFailure,
+    /// The command's ring position.
+    pub(crate) position: u32,
+    /// The vector to raise; `None` if the setup names one that is not there.
+    pub(crate) vector: Option<u16>,
+    /// The engine that worked for it.
+    pub(crate) engine: u8,
+    /// The command, as far as it had come.
+    pub(crate) task: Task,
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use ersatz_abi::pci::{BAR_MSIX, MSIX_PBA_OFFSET, MSIX_TABLE_OFFSET, MSIX_VECTORS
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::bus_requests::ReportedSession;
-use crate::channel::{Channel, ResetScope};
+use crate::channel::{Channel, ResetScope, WasUsed};
 use crate::clock::ClockObserver;
 use crate::counters::Counters;
 use crate::engine::doorbells::{self, Doorbells};
@@ -224,7 +224,11 @@ impl Device {
         let mut resetting = self.resetting.lock();
         *resetting = true;
         for (channel, number) in self.channels.iter().zip(0..) {
-            channel.request_reset(ResetScope::Device, || self.report_channel_reset(number));
+            channel.request_reset(ResetScope::Device, |was_used| match was_used {
+                WasUsed(true) => self.report_channel_reset(number),
+                // The event of the device's reset says enough.
+                WasUsed(false) => self.ports.injector.drop_holds(number),
+            });
         }
         drop(resetting);
         self.channel_was_reset();
@@ -283,7 +287,7 @@ impl Device {
         self.leaving.store(true, Ordering::Release);
         self.mmu.leave();
         for (number, channel) in (0..).zip(&self.channels) {
-            channel.request_reset(ResetScope::Device, || self.ports.injector.drop_holds(number));
+            channel.request_reset(ResetScope::Device, |_| self.ports.injector.drop_holds(number));
         }
         self.ports.injector.leave();
         self.kick_all();

@@ -13,6 +13,7 @@ use ersatz_abi::fault::{AccessKind, FaultKind, FaultWord};
 use ersatz_abi::mmu::{InvalidateScope, PageSize, PageTableEntry};
 use ersatz_abi::notification::NotificationStatus;
 use ersatz_abi::regs::{self, Access, Register};
+use ersatz_device_model::trace::check::Rule;
 
 const MANUAL: &str = include_str!("../MANUAL.md");
 
@@ -24,12 +25,23 @@ fn registers(title: &str, registers: &[Register]) -> String {
             Access::WriteOnly => "write",
             Access::ReadWrite => "read, write",
         };
-        // The summaries are rustdoc: in the manual a link is its last part.
-        let summary = register.summary.replace("super::", "").replace("[`", "`").replace("`]", "`");
+        let summary = without_types(register.summary);
         let Register { name, offset, width, .. } = register;
         writeln!(table, "| {offset:#05x} | `{name}` | {width} | {access} | {summary} |").unwrap();
     }
     table
+}
+
+/// Returns a summary, which is rustdoc, as it is in the manual: without the name of the type that has the fields, and with the plain name
+/// of a constant.
+fn without_types(summary: &str) -> String {
+    let text = match (summary.split_once(" ([`"), summary.rsplit_once("`])")) {
+        (Some((before, link)), Some((_, after))) if link.contains(char::is_lowercase) && !link.contains("_VERSION") => {
+            format!("{before}{after}")
+        }
+        _ => summary.to_owned(),
+    };
+    text.replace("super::", "").replace("[`", "`").replace("`]", "`")
 }
 
 fn numbers<'a>(title: &str, rows: impl Iterator<Item = (u8, &'a str)>) -> String {
@@ -62,6 +74,14 @@ fn every_table_is_that_of_the_abi() {
     for error in ErrorCode::ALL {
         let row = format!("| {} | {} |", *error as u8, error.name());
         assert!(MANUAL.contains(&row), "device-model/MANUAL.md has no error row: {row}");
+    }
+}
+
+#[test]
+fn every_rule_of_the_oracle_names_a_section() {
+    for section in Rule::ALL.iter().filter_map(|rule| rule.section()) {
+        let is_heading = |line: &str| line.trim_start_matches('#') == format!(" {section}") && line.starts_with("##");
+        assert!(MANUAL.lines().any(is_heading), "device-model/MANUAL.md has no section {section}");
     }
 }
 

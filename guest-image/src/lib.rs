@@ -18,3 +18,4 @@ pub mod outer;
 pub mod pins;
 pub mod ports;
 pub mod run;
+pub mod test_mark;

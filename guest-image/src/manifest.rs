@@ -27,6 +27,8 @@ pub struct Manifest {
     pub initramfs: PathBuf,
     /// The archive that each run brings: driver module, tests.
     pub programs: PathBuf,
+    /// The names of the tests in that archive, one per line in the order in which they run.
+    pub test_names: PathBuf,
     /// The module of the kernel's own test driver of device memory.
     pub test_driver: PathBuf,
     /// The kernel of the outer machine of `--accel nested`, an ELF file: always a stock one.
@@ -111,6 +113,7 @@ mod tests {
             vmlinux: "/a/vmlinux".into(),
             initramfs: "/b/initramfs.cpio".into(),
             programs: "/b/programs.cpio".into(),
+            test_names: "/b/test-names".into(),
             test_driver: "/b/test_hmm.ko".into(),
             outer_vmlinux: "/a/vmlinux".into(),
             outer_initramfs: "/b/outer.cpio".into(),

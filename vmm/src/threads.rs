@@ -38,6 +38,8 @@ pub enum Role {
     Tail,
     /// Runs isolated tests, one after the other.
     TestWorker(u8),
+    /// Draws the line that says which test is under way.
+    StatusLine,
     /// Reads the console of a guest that a benchmark boots.
     BenchConsole,
 }
@@ -59,6 +61,7 @@ impl Role {
             Self::ControlClient => "control-client".to_owned(),
             Self::Tail => "tail".to_owned(),
             Self::TestWorker(number) => format!("tests{number}"),
+            Self::StatusLine => "status-line".to_owned(),
             Self::BenchConsole => "bench-console".to_owned(),
         }
     }
@@ -124,6 +127,7 @@ mod tests {
             Role::ControlClient,
             Role::Tail,
             Role::TestWorker(u8::MAX),
+            Role::StatusLine,
             Role::BenchConsole,
         ] {
             assert!(role.name().len() <= 15, "{role:?}");

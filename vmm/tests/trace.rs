@@ -478,7 +478,7 @@ fn check_tells_faults_that_wait_from_those_that_were_forgotten() {
         assert!(text.contains("note: 2 faults without an answer where the log ends"), "{text}");
         assert_eq!(json(&stdout(&["trace", "check", "--json", &waiting], 0))["unanswered"], 2);
     }
-    let answer = NotificationEvent::FaultCancelled { channel: 1 }.into();
+    let answer = NotificationEvent::FaultCancelled { channel: 1, address: 0x1000, position: 0 }.into();
     let cancelled = log("cancelled.trace", &[on, fault, answer, off, Event::DeviceDropped]);
     assert_eq!(json(&stdout(&["trace", "check", "--json", &cancelled], 0))["unanswered"], 0);
 }

@@ -101,12 +101,14 @@ impl<'a> Builder<'a> {
         let built = self.modules(&store, &prerequisites, Flavour::Module)?;
         // The debug kernel has all that tests need built in.
         let kernel_packages = (kernel.name != DEBUG_KERNEL).then_some(packages);
+        let brought = initramfs::build_programs(&store, self.progress, &programs, &built, kernel_packages)?;
         let manifest = Manifest {
             release: kernel.release.clone(),
             bz_image: kernel.bz_image.clone(),
             vmlinux: kernel.vmlinux.clone(),
             initramfs: initramfs::build(&store, self.progress, &prerequisites.toolchain, &programs)?,
-            programs: initramfs::build_programs(&store, self.progress, &programs, &built, kernel_packages)?,
+            programs: brought.archive,
+            test_names: brought.test_names,
             test_driver: test_driver::build(&store, self.progress, &prerequisites.toolchain, kernel)?,
             outer_vmlinux: packages.vmlinux(),
             outer_initramfs: outer::build(&store, self.progress, packages, &programs)?,

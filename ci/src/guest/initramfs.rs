@@ -23,6 +23,9 @@ use crate::toolchain::Toolchain;
 /// The name of an archive in its folder.
 pub const ARCHIVE: &str = "initramfs.cpio";
 
+/// The name of the list of tests beside the archive that has the tests.
+const TEST_NAMES: &str = "test-names";
+
 /// What to do when a step fails.
 const ADVICE: &str = "run `cargo xtask clean` and the same command again";
 
@@ -53,14 +56,24 @@ pub fn build(store: &Store, progress: &Progress, toolchain: &Toolchain, programs
     Ok(folder.join(ARCHIVE))
 }
 
-/// Packs the modules, the tests and what these need of a kernel's packages, unless it is built into the kernel. Returns the archive's path.
+/// What each run brings.
+#[derive(Debug)]
+pub struct ProgramsArchive {
+    /// The archive.
+    pub archive: PathBuf,
+    /// The names of the tests in it, one per line.
+    pub test_names: PathBuf,
+}
+
+/// Packs the modules, the tests and what these need of a kernel's packages, unless it is built into the kernel. Lists the tests, which are
+/// a program that this machine can run.
 pub fn build_programs(
     store: &Store,
     progress: &Progress,
     programs: &Programs,
     built: &Modules,
     packages: Option<&KernelPackages>,
-) -> Result<PathBuf> {
+) -> Result<ProgramsArchive> {
     let tests = programs.tests();
     let files: [Entry<'_>; 3] =
         [(TESTS_PATH, 0o755, &tests), (DRIVER_PATH, 0o644, &built.driver), (HOLD_MODULE_PATH, 0o644, &built.hold)];
@@ -70,7 +83,7 @@ pub fn build_programs(
         title: "archive of modules and tests",
         inputs: packages
             .iter()
-            .fold(inputs("programs", &files)?.text(&SWAP_MODULES.join(" ")), |inputs, packages| {
+            .fold(inputs("programs", &files)?.text(&SWAP_MODULES.join(" ")).text(TEST_NAMES), |inputs, packages| {
                 inputs.step(&packages.fingerprint)
             })
             .fingerprint(),
@@ -85,9 +98,11 @@ pub fn build_programs(
                 archive.file(&format!("{SWAP_MODULES_FOLDER}/{index}-{name}.ko"), 0o644, content)?;
             }
         }
+        let names = work.log.output("ersatz-guest-tests", Command::new(&tests).arg("--list"))?;
+        std::fs::write(work.folder.join(TEST_NAMES), names)?;
         Ok(std::fs::write(work.folder.join(ARCHIVE), archive.to_bytes()?)?)
     })?;
-    Ok(folder.join(ARCHIVE))
+    Ok(ProgramsArchive { archive: folder.join(ARCHIVE), test_names: folder.join(TEST_NAMES) })
 }
 
 fn inputs(step: &str, files: &[Entry<'_>]) -> Result<Inputs> {

@@ -16,6 +16,10 @@ macro_rules! bitfield {
             /// The bits that belong to no field; zero in every valid value.
             pub const RESERVED: $int = !(0 $(| bitfield!(@mask $int, $hi, $lo))*);
 
+            /// The fields: name, highest bit, lowest bit. For what is generated from them; a driver has no use for it.
+            #[cfg(not(MODULE))]
+            pub const FIELDS: &'static [(&'static str, u32, u32)] = &[$((stringify!($field), $hi, $lo),)*];
+
             $(
                 $(#[$fmeta])*
                 pub const fn $field(self) -> bitfield!(@type $int, $kind) {

@@ -71,13 +71,13 @@ register_map! {
     DEVICE_REGISTERS:
     /// A register of the device block.
     DeviceRegister:
-    ID / Id @ 0x000, 4, ReadOnly, "Always [`DEVICE_MAGIC`]; all ones means the device is gone.";
+    ID / Id @ 0x000, 4, ReadOnly, "Always [`DEVICE_MAGIC`]; anything else means that the device does not answer.";
     VERSION / Version @ 0x004, 4, ReadOnly, "The ABI version the device implements ([`super::ABI_VERSION`]).";
     CONFIGURATION / Configuration @ 0x008, 4, ReadOnly, "How many parts this device has ([`Configuration`]).";
     STATUS / Status @ 0x00c, 4, ReadOnly, "The device as a whole ([`Status`]).";
     VRAM_SIZE / VramSize @ 0x010, 8, ReadOnly, "Size of VRAM in bytes; BAR2 may show less, never more.";
     CONTROL / Control @ 0x018, 4, ReadWrite, "Requests to the device as a whole ([`Control`]).";
-    TIMESTAMP / Timestamp @ 0x020, 8, ReadOnly, "The device's clock in nanoseconds: monotonic, the one of the trace log.";
+    TIMESTAMP / Timestamp @ 0x020, 8, ReadOnly, "The device's clock in nanoseconds: monotonic, the one that the trace log counts from its base.";
     MARK / Mark @ 0x028, 8, WriteOnly, "Puts the written value into the trace log, to find one's place there.";
     MMU_CONFIGURATION / MmuConfiguration @ 0x030, 4, ReadOnly, "What the device has for virtual memory ([`MmuConfiguration`]).";
     PEERS / Peers @ 0x034, 4, ReadOnly, "Which other GPUs this one is linked with ([`Peers`]).";
@@ -170,7 +170,7 @@ register_map! {
     VECTOR / Vector @ 0x14, 4, ReadWrite, "MSI-X vector of this channel's fences and errors. Written while disabled.";
     CHANNEL_CONTROL / Control @ 0x18, 4, ReadWrite, "Requests to the channel ([`ChannelControl`]).";
     CHANNEL_STATUS / Status @ 0x1c, 4, ReadOnly, "State and error of the channel ([`ChannelStatus`]).";
-    ERROR_POSITION / ErrorPosition @ 0x20, 8, ReadOnly, "Where it failed: ring position (low half), list entry (high half).";
+    ERROR_POSITION / ErrorPosition @ 0x20, 8, ReadOnly, "Where it failed: ring position (low half), list entry or register (high half).";
     ERROR_ADDRESS / ErrorAddress @ 0x28, 8, ReadOnly, "The address that was refused, in the aperture of the failed access.";
     GET / Get @ 0x30, 4, ReadOnly, "The channel's GET, as in its control block.";
     ENGINE / Engine @ 0x34, 4, ReadWrite, "Number of the engine that works for the channel. Written while disabled.";

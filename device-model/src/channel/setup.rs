@@ -5,6 +5,7 @@ use ersatz_abi::channel::{Priority, RING_ORDER_MAX, RING_ORDER_MIN, SHARED_ALIGN
 use ersatz_abi::command::COMMAND_BYTES;
 use ersatz_abi::error::ErrorCode;
 use ersatz_abi::pci::MSIX_VECTORS;
+use ersatz_abi::regs::{ASID, CONTROL_BLOCK, ENGINE, PRIORITY, RING_BASE, RING_ORDER, Register, VECTOR};
 
 use super::ring::Ring;
 
@@ -32,33 +33,34 @@ pub(crate) struct CheckedSetup {
 }
 
 impl Setup {
-    /// Checks, for a device with `engines` engines, what can be checked without touching memory. The address of an error is that
-    /// of the part that is wrong.
+    /// Checks, for a device with `engines` engines, what can be checked without touching memory. The entry of an error is the offset of
+    /// the register with a value that cannot work, the address that of the part that is wrong.
     pub(super) fn check(&self, engines: u8) -> Result<CheckedSetup, ChannelFailure> {
-        let bad = |address| ChannelFailure { code: ErrorCode::BadSetup, entry: 0, address };
+        let bad =
+            |register: Register, address| ChannelFailure { code: ErrorCode::BadSetup, entry: register.offset, address };
         if !(RING_ORDER_MIN..=RING_ORDER_MAX).contains(&self.ring_order) {
-            return Err(bad(0));
+            return Err(bad(RING_ORDER, 0));
         }
         let commands = 1 << self.ring_order;
         if !is_shared_range(self.ring_base, u64::from(commands) * COMMAND_BYTES) {
-            return Err(bad(self.ring_base));
+            return Err(bad(RING_BASE, self.ring_base));
         }
         if !is_shared_range(self.control_block, SHARED_ALIGNMENT) {
-            return Err(bad(self.control_block));
+            return Err(bad(CONTROL_BLOCK, self.control_block));
         }
-        let vector = self.usable_vector().ok_or_else(|| bad(0))?;
-        let small = |value: u32| u8::try_from(value).map_err(|_| bad(0));
-        let engine = small(self.engine)?;
+        let vector = self.usable_vector().ok_or_else(|| bad(VECTOR, 0))?;
+        let small = |value: u32, register| u8::try_from(value).map_err(|_| bad(register, 0));
+        let engine = small(self.engine, ENGINE)?;
         if engine >= engines {
-            return Err(bad(0));
+            return Err(bad(ENGINE, 0));
         }
-        let priority = Priority::from_raw(small(self.priority)?).ok_or_else(|| bad(0))?;
+        let priority = Priority::from_raw(small(self.priority, PRIORITY)?).ok_or_else(|| bad(PRIORITY, 0))?;
         Ok(CheckedSetup {
             ring: Ring::new(self.ring_base, commands),
             control_block: self.control_block,
             vector,
             engine,
-            asid: small(self.asid)?,
+            asid: small(self.asid, ASID)?,
             priority,
         })
     }
@@ -77,7 +79,7 @@ fn is_shared_range(address: u64, length: u64) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ChannelFailure {
     pub(crate) code: ErrorCode,
-    /// List entry, 0 if the command did not get that far.
+    /// List entry, 0 if the command did not get that far; of a bad setup the offset of a register.
     pub(crate) entry: u32,
     /// The address that was refused, 0 if none was.
     pub(crate) address: u64,

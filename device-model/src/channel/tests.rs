@@ -52,7 +52,9 @@ fn answers_are_taken_before_the_engine_has_let_go() {
     assert_eq!(channel.let_go(&turn, |_| panic!("nothing waited")), None);
     assert_eq!(resume(&channel).1, 7);
     fault(&channel, &turn);
-    assert!(channel.cancel(|fault, _, _| assert_eq!((fault.entry, fault.address), (3, 0x5000))));
+    assert!(channel.cancel(|cancelled| {
+        assert_eq!((cancelled.failure.entry, cancelled.failure.address), (3, 0x5000));
+    }));
     assert_eq!(channel.let_go(&turn, |_| panic!("an error is left by a reset alone")), None);
     assert!(channel.is_in_error());
 }
@@ -62,8 +64,8 @@ fn a_reset_that_was_asked_for_leaves_nothing_to_cancel() {
     let channel = enabled();
     let turn = take_up(&channel);
     fault(&channel, &turn);
-    assert!(!channel.request_reset(ResetScope::Channel, || panic!("the engine has it")));
-    assert!(!channel.cancel(|_, _, _| panic!("it was reset")));
+    assert!(!channel.request_reset(ResetScope::Channel, |_| panic!("the engine has it")));
+    assert!(!channel.cancel(|_| panic!("it was reset")));
     assert_eq!(channel.let_go(&turn, |_| ()), Some(Settled::Reset));
     assert_eq!(channel.snapshot().status.error(), Some(ErrorCode::None));
     assert!(!channel.is_faulted() && !channel.replay(|_, _| None));
@@ -75,7 +77,7 @@ fn a_wider_reset_takes_the_place_of_a_narrower_one_and_not_the_other_way() {
         let channel = enabled();
         let turn = take_up(&channel);
         for scope in scopes {
-            assert!(!channel.request_reset(scope, || panic!("the engine has it")));
+            assert!(!channel.request_reset(scope, |_| panic!("the engine has it")));
         }
         assert_eq!(channel.let_go(&turn, |_| ()), Some(Settled::Reset));
         assert_eq!(channel.snapshot().setup, Setup::default());

@@ -59,7 +59,7 @@ fn control(device: &Device, number: u8, channel: &Channel, value: u64) -> bool {
         return false;
     }
     if control.reset() {
-        if channel.request_reset(ResetScope::Channel, || device.report_channel_reset(number)) {
+        if channel.request_reset(ResetScope::Channel, |_| device.report_channel_reset(number)) {
             device.channel_was_reset();
         }
         return true;

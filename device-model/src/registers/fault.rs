@@ -4,7 +4,7 @@
 use ersatz_abi::counter::Counter;
 use ersatz_abi::pci::VECTOR_ERROR;
 
-use crate::channel::{ChannelFailure, CheckedSetup};
+use crate::channel::{Cancelled, ChannelFailure, CheckedSetup};
 use crate::device::Device;
 use crate::inject::site::Site;
 use crate::interrupt::InterruptCause;
@@ -60,10 +60,20 @@ pub(super) fn cancel(device: &Device, value: u64) -> bool {
         return false;
     };
     let mut told = None;
-    let cancelled = channel.cancel(|fault, position, vector| {
-        let ChannelFailure { code, entry, address } = fault;
+    let cancelled = channel.cancel(|cancelled| {
+        let Cancelled { failure: ChannelFailure { code, entry, address }, position, vector, engine, task } = *cancelled;
         device.ports.injector.drop_holds(number);
-        device.ports.tracer.emit(NotificationEvent::FaultCancelled { channel: number }.into());
+        device.ports.tracer.emit(NotificationEvent::FaultCancelled { channel: number, address, position }.into());
+        device.ports.tracer.emit(Event::CommandEnd {
+            channel: number,
+            engine,
+            cause: task.command.cause,
+            opcode: task.command.operation.opcode(),
+            position,
+            error: code,
+            bytes: task.bytes,
+            tag: task.command.tag,
+        });
         device.ports.tracer.emit(Event::ChannelError { channel: number, error: code, position, entry, address });
         told = vector;
     });

@@ -3,15 +3,44 @@
 
 use std::io::{self, Write};
 
+use ersatz_guest_image::test_mark::{End, Mark};
+
 /// How a test ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It held.
     Pass,
-    /// It did not, for this reason.
-    Fail(String),
+    /// It did not.
+    Fail(Failure),
     /// It did not run, for this reason.
     Skip(String),
+}
+
+/// Why a test did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What kind of end it was.
+    pub end: End,
+    /// The reason, in one or more lines.
+    pub reason: String,
+}
+
+impl Failure {
+    /// Returns the failure of a check.
+    pub fn of_check(reason: impl Into<String>) -> Self {
+        Self { end: End::Failed, reason: reason.into() }
+    }
+}
+
+impl Verdict {
+    /// Returns the kind of end.
+    pub fn end(&self) -> End {
+        match self {
+            Self::Pass => End::Passed,
+            Self::Skip(_) => End::Skipped,
+            Self::Fail(failure) => failure.end,
+        }
+    }
 }
 
 /// How many tests ended how.
@@ -64,9 +93,18 @@ impl<W: Write> Report<W> {
         self.out.flush()
     }
 
-    /// The end of the next test.
-    pub fn result(&mut self, name: &str, verdict: &Verdict) -> io::Result<()> {
+    /// The start of a test.
+    pub fn start(&mut self, name: &str) -> io::Result<()> {
+        self.diagnose(&Mark::Started { name }.to_string())
+    }
+
+    /// The end of the next test, after so many milliseconds.
+    pub fn result(&mut self, name: &str, verdict: &Verdict, milliseconds: u64) -> io::Result<()> {
         self.number += 1;
+        if let Verdict::Fail(failure) = verdict {
+            self.diagnose(&format!("{name}: {}", failure.reason))?;
+        }
+        self.diagnose(&Mark::Ended { name, end: verdict.end(), milliseconds }.to_string())?;
         let number = self.number;
         match verdict {
             Verdict::Pass => {
@@ -77,9 +115,8 @@ impl<W: Write> Report<W> {
                 self.totals.skip += 1;
                 writeln!(self.out, "ok {number} {name} # SKIP {}", one_line(reason))?;
             }
-            Verdict::Fail(reason) => {
+            Verdict::Fail(_) => {
                 self.totals.fail += 1;
-                self.diagnose(&format!("{name}: {reason}"))?;
                 writeln!(self.out, "not ok {number} {name}")?;
             }
         }
@@ -107,12 +144,15 @@ mod tests {
     fn a_report_is_ktap() {
         let mut out = Vec::new();
         let mut report = Report::begin(&mut out, 3).unwrap();
-        report.result("a.one", &Verdict::Pass).unwrap();
-        report.result("a.two", &Verdict::Skip("not\nhere".into())).unwrap();
-        report.result("a.three", &Verdict::Fail("first\nsecond".into())).unwrap();
+        report.start("a.one").unwrap();
+        report.result("a.one", &Verdict::Pass, 7).unwrap();
+        report.result("a.two", &Verdict::Skip("not\nhere".into()), 0).unwrap();
+        report.result("a.three", &Verdict::Fail(Failure::of_check("first\nsecond")), 12).unwrap();
         assert_eq!(report.end().unwrap(), Totals { pass: 1, fail: 1, skip: 1 });
-        let expected = "KTAP version 1\n1..3\nok 1 a.one\nok 2 a.two # SKIP not here\n\
-            # a.three: first\n# second\nnot ok 3 a.three\n# Totals: pass:1 fail:1 skip:1\n";
+        let expected = "KTAP version 1\n1..3\n# started a.one\n# ended a.one after 7 ms: passed\nok 1 a.one\n\
+            # ended a.two after 0 ms: skipped\nok 2 a.two # SKIP not here\n\
+            # a.three: first\n# second\n# ended a.three after 12 ms: failed\nnot ok 3 a.three\n\
+            # Totals: pass:1 fail:1 skip:1\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 

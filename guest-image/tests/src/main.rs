@@ -35,12 +35,12 @@ mod vram_bar;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 
 use crate::device::Device;
-use crate::ktap::Report;
+use crate::ktap::{Report, Verdict};
 use crate::runner::{Options, Runner};
 use crate::suite::Test;
 
@@ -54,9 +54,15 @@ const STATUS_FAILED: u8 = 125;
 struct Arguments {
     /// Run the tests whose names contain one of these; all, if there are none
     filters: Vec<String>,
-    /// Take filters as whole names
+    /// Take filters as whole names, and run the tests in the order in which they are given
     #[arg(long)]
     exact: bool,
+    /// Run no test after one that fails; those that remain are skipped
+    #[arg(long)]
+    fail_fast: bool,
+    /// Run the tests in an order that follows from this number, in each round another one
+    #[arg(long, value_name = "SEED")]
+    shuffle: Option<u64>,
     /// List the names of the tests instead of running them
     #[arg(long)]
     list: bool,
@@ -106,8 +112,13 @@ fn main() -> ExitCode {
         let options = scenario::Options { attempts: arguments.repeat, only_plain: arguments.plain };
         return ExitCode::from(scenario::run(&arguments.scenario, options));
     }
-    let selected: Vec<&Test> =
-        cases::all().filter(|test| is_selected(test, &arguments.filters, arguments.exact)).collect();
+    let selected = match select(&arguments.filters, arguments.exact) {
+        Ok(selected) => selected,
+        Err(name) => {
+            eprintln!("ersatz-guest-tests: no test is called {name}");
+            return ExitCode::from(2);
+        }
+    };
     if arguments.list {
         selected.iter().for_each(|test| println!("{}", test.name));
         return ExitCode::SUCCESS;
@@ -138,9 +149,16 @@ fn measure() -> ExitCode {
     }
 }
 
-fn is_selected(test: &Test, filters: &[String], exact: bool) -> bool {
-    let fits = |filter: &String| if exact { test.name == filter } else { test.name.contains(filter.as_str()) };
-    filters.is_empty() || filters.iter().any(fits)
+/// Returns the tests to run, in order; or the whole name that no test has.
+fn select(filters: &[String], exact: bool) -> Result<Vec<&'static Test>, &String> {
+    if exact && !filters.is_empty() {
+        return filters.iter().map(|name| cases::all().find(|test| test.name == name).ok_or(name)).collect();
+    }
+    Ok(cases::all().filter(|test| is_selected(test, filters)).collect())
+}
+
+fn is_selected(test: &Test, filters: &[String]) -> bool {
+    filters.is_empty() || filters.iter().any(|filter| test.name.contains(filter.as_str()))
 }
 
 fn run(selected: &[&Test], arguments: &Arguments) -> io::Result<u8> {
@@ -152,14 +170,28 @@ fn run(selected: &[&Test], arguments: &Arguments) -> io::Result<u8> {
     for complaint in earlier {
         report.diagnose(&format!("before the tests the kernel complained: {complaint}"))?;
     }
+    let mut order = selected.to_vec();
+    let mut has_failed = false;
     for round in 0..u64::from(arguments.repeat) {
         let seed = first_seed.wrapping_add(round);
         report.diagnose(&format!("seed {seed:#x}"))?;
         runner.set_seed(seed);
-        for test in selected {
+        if let Some(shuffle) = arguments.shuffle {
+            order.copy_from_slice(selected);
+            fastrand::Rng::with_seed(shuffle.wrapping_add(round)).shuffle(&mut order);
+        }
+        for test in &order {
+            if has_failed && arguments.fail_fast {
+                report.result(test.name, &Verdict::Skip("not run after a test that failed".to_owned()), 0)?;
+                continue;
+            }
+            report.start(test.name)?;
+            let started = Instant::now();
             let (verdict, output) = runner.run(test);
             report.diagnose(&output)?;
-            report.result(test.name, &verdict)?;
+            let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            report.result(test.name, &verdict, milliseconds)?;
+            has_failed |= matches!(verdict, Verdict::Fail(_));
         }
     }
     report.end().map(ktap::Totals::exit_status)
@@ -179,11 +211,18 @@ mod tests {
     #[test]
     fn filters_are_parts_of_names() {
         let test = Test::new("fork.child_first", || ());
-        assert!(is_selected(&test, &[], false));
-        assert!(is_selected(&test, &["nothing".into(), "child".into()], false));
-        assert!(!is_selected(&test, &["nothing".into()], false));
-        assert!(!is_selected(&test, &["fork.child".into()], true));
-        assert!(is_selected(&test, &["fork.child_first".into()], true));
+        assert!(is_selected(&test, &[]));
+        assert!(is_selected(&test, &["nothing".into(), "child".into()]));
+        assert!(!is_selected(&test, &["nothing".into()]));
+    }
+
+    #[test]
+    fn whole_names_give_the_order() {
+        let all: Vec<&str> = cases::all().map(|test| test.name).collect();
+        let wanted = [all[1].to_owned(), all[0].to_owned()];
+        let selected = select(&wanted, true).unwrap();
+        assert_eq!(selected.iter().map(|test| test.name).collect::<Vec<_>>(), [all[1], all[0]]);
+        assert_eq!(select(&["fork.".into()], true).unwrap_err(), "fork.");
     }
 
     #[test]

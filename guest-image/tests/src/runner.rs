@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use ersatz_abi::counter::Counter;
+use ersatz_guest_image::test_mark::End;
 use ersatz_init::kernel_log::KernelLog;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,7 +20,7 @@ use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdout, fork, setpgid};
 use thiserror::Error;
 
 use crate::device::{Device, PATH};
-use crate::ktap::Verdict;
+use crate::ktap::{Failure, Verdict};
 use crate::suite::Test;
 use crate::{pattern, process, stuck};
 
@@ -103,18 +104,19 @@ impl Runner {
 
     /// Runs a test. What it printed is returned beside the verdict.
     pub fn run(&mut self, test: &Test) -> (Verdict, String) {
-        let (verdict, output) =
-            run_checked(test, self.options).unwrap_or_else(|error| (Verdict::Fail(error.to_string()), String::new()));
+        let (verdict, output) = run_checked(test, self.options)
+            .unwrap_or_else(|error| (Verdict::Fail(Failure::of_check(error.to_string())), String::new()));
         match self.log.complaints() {
             Ok(complaints) if complaints.is_empty() => (verdict, output),
             Ok(complaints) => {
                 let also = match verdict {
-                    Verdict::Fail(reason) => format!("{reason}\n"),
+                    Verdict::Fail(failure) => format!("{}\n", failure.reason),
                     Verdict::Pass | Verdict::Skip(_) => String::new(),
                 };
-                (Verdict::Fail(format!("{also}the kernel complains:\n{}", complaints.join("\n"))), output)
+                let reason = format!("{also}the kernel complains:\n{}", complaints.join("\n"));
+                (Verdict::Fail(Failure { end: End::KernelComplaint, reason }), output)
             }
-            Err(error) => (Verdict::Fail(format!("cannot read the kernel log: {error}")), output),
+            Err(error) => (Verdict::Fail(Failure::of_check(format!("cannot read the kernel log: {error}"))), output),
         }
     }
 }
@@ -128,8 +130,8 @@ fn run_checked(test: &Test, options: Options) -> Result<(Verdict, String), RunEr
     let (verdict, output) = run_in_process(test, options).map_err(RunError::Process)?;
     let aftermath = if test.disruptive { check_after_reload(&before) } else { check_device(&before) };
     let verdict = match (verdict, aftermath) {
-        (Verdict::Pass, Ok(Some(reason))) => Verdict::Fail(reason),
-        (Verdict::Pass, Err(error)) => Verdict::Fail(error.to_string()),
+        (Verdict::Pass, Ok(Some(reason))) => Verdict::Fail(Failure::of_check(reason)),
+        (Verdict::Pass, Err(error)) => Verdict::Fail(Failure::of_check(error.to_string())),
         // What the test itself says comes first: what is wrong afterwards may follow from that.
         (verdict, _) => verdict,
     };
@@ -226,7 +228,7 @@ fn watch(child: Pid, output: &OwnedFd, limit: Duration) -> Result<(Verdict, Stri
                 reap(child);
                 collect(output, &mut text)?;
                 let reason = format!("not done after {} s\n{stuck}", limit.as_secs());
-                return Ok((Verdict::Fail(reason), to_text(&text)));
+                return Ok((Verdict::Fail(Failure { end: End::TimedOut, reason }), to_text(&text)));
             }
             status => {
                 collect(output, &mut text)?;
@@ -267,9 +269,11 @@ fn collect(output: &OwnedFd, text: &mut Vec<u8>) -> Result<bool, Errno> {
 fn verdict(status: WaitStatus) -> Verdict {
     match status {
         WaitStatus::Exited(_, 0) => Verdict::Pass,
-        WaitStatus::Exited(_, code) => Verdict::Fail(format!("ended with status {code}")),
-        WaitStatus::Signaled(_, signal, _) => Verdict::Fail(format!("killed by {signal}")),
-        other => Verdict::Fail(format!("ended as {other:?}")),
+        WaitStatus::Exited(_, code) => Verdict::Fail(Failure::of_check(format!("ended with status {code}"))),
+        WaitStatus::Signaled(_, signal, _) => {
+            Verdict::Fail(Failure { end: End::Killed, reason: format!("killed by {signal}") })
+        }
+        other => Verdict::Fail(Failure::of_check(format!("ended as {other:?}"))),
     }
 }
 
@@ -307,7 +311,7 @@ mod tests {
                 panic!();
             });
             let (verdict, output) = run_in_process(&test, OPTIONS).unwrap();
-            assert_eq!(verdict, Verdict::Fail("ended with status 101".into()));
+            assert_eq!(verdict, Verdict::Fail(Failure::of_check("ended with status 101")));
             assert!(output.contains("the reason"), "{output}");
         });
     }
@@ -317,7 +321,10 @@ mod tests {
         alone("a_crash_fails_the_test_alone", || {
             let test = Test::new("x.crashes", || std::process::abort());
             let (verdict, _) = run_in_process(&test, OPTIONS).unwrap();
-            assert!(matches!(&verdict, Verdict::Fail(reason) if reason.contains("SIGABRT")), "{verdict:?}");
+            assert!(
+                matches!(&verdict, Verdict::Fail(failure) if failure.end == End::Killed && failure.reason.contains("SIGABRT")),
+                "{verdict:?}"
+            );
         });
     }
 
@@ -327,7 +334,10 @@ mod tests {
             let test = Test::new("x.hangs", || std::thread::sleep(Duration::from_secs(1000)));
             let options = Options { time_limit: Duration::from_millis(50), ..OPTIONS };
             let (verdict, _) = run_in_process(&test, options).unwrap();
-            assert!(matches!(&verdict, Verdict::Fail(reason) if reason.contains("state S")), "{verdict:?}");
+            assert!(
+                matches!(&verdict, Verdict::Fail(failure) if failure.end == End::TimedOut && failure.reason.contains("state S")),
+                "{verdict:?}"
+            );
         });
     }
 

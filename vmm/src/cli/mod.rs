@@ -67,7 +67,7 @@ Exit status: the guest command's own, or
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunOptions),
-    Test(test::TestOptions),
+    Test(Box<test::TestOptions>),
     Try(try_scenario::TryOptions),
     Device(device::DeviceOptions),
     Ctl(ctl::CtlOptions),
@@ -129,7 +129,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let mut command = command();
     let matches = command.try_get_matches_from_mut(arguments)?;
-    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    if let (Command::Test(options), Some((name, matches))) = (&mut cli.command, matches.subcommand()) {
+        if let Some(command) = command.find_subcommand(name) {
+            options.keep_command_line(command, matches);
+        }
+    }
+    Ok(cli)
 }
 
 /// The command line that is accepted: the options as they are defined, with the defaults of each command.

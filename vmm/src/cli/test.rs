@@ -1,25 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `ersatz test`: boots a guest and runs the guest-side tests in it, once for each memory type.
 //!
-//! [`ktap`] reads what the tests report, [`report`] shows it.
+//! [`list`] has the names of the tests, [`selection`] those to run. [`ktap`] reads lines of a guest's console, [`collector`] makes
+//! results of them, [`session`] passes these on to a [`reporter`].
 
+mod collector;
 mod isolated;
-pub mod ktap;
-pub mod report;
+mod ktap;
+mod list;
+mod progress;
+mod reporter;
+mod rerun;
+mod result;
+mod selection;
+mod session;
 
+use std::fs::File;
 use std::io::{self, Write};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Args, Command, ValueEnum};
+use clap::{ArgMatches, Args, Command};
 use ersatz_guest_image::run::TESTS_PATH;
 
-use self::ktap::Counts;
-use self::report::{Report, Style};
+use self::progress::StatusLine;
+use self::reporter::{Both, Format, Reporter};
+use self::rerun::Rerun;
+use self::result::Counts;
+use self::selection::Selection;
+use self::session::{Console, Session};
 use super::CommandError;
 use super::guest::{GuestOptions, KernelOption, Mode};
 use super::report::{self as ending, Shown, say};
 use crate::launch::{Connection, launch};
-use crate::outcome::{Outcome, STATUS_FAILED};
+use crate::outcome::{Outcome, STATUS_FAILED, STATUS_USAGE};
 
 /// The tests, in the guest.
 const PROGRAM: &str = TESTS_PATH;
@@ -57,9 +71,27 @@ pub struct TestOptions {
         help_heading = "Tests"
     )]
     mode: Vec<Mode>,
-    /// List the tests instead of running them
+    /// Which tests.
+    #[command(flatten)]
+    selection: Selection,
+    /// List the selected tests instead of running them; boots no guest
     #[arg(long, help_heading = "Tests")]
     list: bool,
+    /// Run the tests N times
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000), help_heading = "Tests")]
+    repeat: u32,
+    /// Run the tests in an order that follows from this number; each round of --repeat has another order
+    #[arg(long, value_name = "SEED", conflicts_with = "isolated", help_heading = "Tests")]
+    shuffle: Option<u64>,
+    /// Seed of the tests' random contents, as a report names it; rounds after the first add their number to it
+    #[arg(long, value_name = "HEX", value_parser = parse_seed, help_heading = "Tests")]
+    seed: Option<u64>,
+    /// Run no test after the first that fails
+    #[arg(long, help_heading = "Tests")]
+    fail_fast: bool,
+    /// Seconds that a test may take, on which those that move much have a multiple
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Tests")]
+    test_timeout: Option<u32>,
     /// Give each test a guest of its own, several side by side; with --trace DIR each has its own log there
     #[arg(long, conflicts_with_all = ["list", "control"], help_heading = "Tests")]
     isolated: bool,
@@ -69,9 +101,17 @@ pub struct TestOptions {
     /// How to report
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "human", help_heading = "Tests")]
     format: Format,
-    /// Run only tests whose name contains one of these
-    #[arg(value_name = "FILTER")]
-    filter: Vec<String>,
+    /// Write the report to this file; the standard output has lines for people then
+    #[arg(long, value_name = "FILE", help_heading = "Tests")]
+    output: Option<PathBuf>,
+    /// How to run one test again.
+    #[arg(skip)]
+    rerun: Rerun,
+}
+
+fn parse_seed(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    u64::from_str_radix(digits, 16).map_err(|_| "a seed is a hexadecimal number of up to 16 digits".to_owned())
 }
 
 /// Changes the defaults of options that all guests have to those of tests.
@@ -79,13 +119,35 @@ pub fn with_defaults(command: Command) -> Command {
     command.mut_arg("vram", |vram| vram.default_value(VRAM))
 }
 
-/// How results are reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// A line per test, and a summary.
-    Human,
-    /// KTAP version 1; with several memory types one subtest for each.
-    Ktap,
+impl TestOptions {
+    /// Takes note of the command line, to show how to run a test again.
+    pub fn keep_command_line(&mut self, command: &Command, matches: &ArgMatches) {
+        self.rerun = Rerun::of(command, matches);
+    }
+
+    /// Returns the words that run `names` in a guest. `round` is added to the seed.
+    fn words(&self, names: &[String], round: u64) -> Vec<String> {
+        let mut words = vec![PROGRAM.to_owned()];
+        let mut option = |name: &str, value: Option<String>| {
+            words.extend(value.into_iter().flat_map(|value| [format!("--{name}"), value]));
+        };
+        option("seed", self.seed.map(|seed| format!("{:#x}", seed.wrapping_add(round))));
+        option("shuffle", self.shuffle.map(|seed| seed.to_string()));
+        option("timeout", self.test_timeout.map(|seconds| seconds.to_string()));
+        option("repeat", (!self.isolated).then(|| self.repeat.to_string()));
+        words.extend(self.fail_fast.then(|| "--fail-fast".to_owned()));
+        words.push("--exact".to_owned());
+        words.extend(names.iter().cloned());
+        words
+    }
+
+    fn reporter(&self) -> Result<Box<dyn Reporter>, CommandError> {
+        let modes = self.mode.len();
+        let Some(path) = &self.output else { return Ok(self.format.reporter(Box::new(io::stdout()), modes)) };
+        let file = File::create(path).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        let people = Format::Human.reporter(Box::new(io::stdout()), modes);
+        Ok(Box::new(Both(people, self.format.reporter(Box::new(file), modes))))
+    }
 }
 
 /// Runs the tests; returns the exit status.
@@ -94,62 +156,62 @@ pub enum Format {
 ///
 /// Fails if a guest cannot be run at all.
 pub fn run(options: &TestOptions) -> Result<u8, CommandError> {
-    // A list does not depend on the memory type.
-    let modes = if options.list { &options.mode[..1] } else { &options.mode[..] };
-    let nested = modes.len() > 1;
-    let in_ktap = options.format == Format::Ktap && !options.list;
-    if in_ktap && nested {
-        writeln!(io::stdout(), "KTAP version 1\n1..{}", modes.len())?;
-    }
-    let mut statuses = Vec::new();
-    for (number, mode) in (1..).zip(modes) {
-        let status = run_in_mode(options, *mode, Style::of(options.format, options.list, nested))?;
-        if in_ktap && nested {
-            let (verdict, note) = match status {
-                PASS => ("ok", ""),
-                SKIP => ("ok", " # SKIP all tests were skipped"),
-                _ => ("not ok", ""),
-            };
-            writeln!(io::stdout(), "{verdict} {number} {}{note}", mode.name())?;
+    let names = match list::names(options)? {
+        Ok(names) => names,
+        Err(outcome) => return Ok(outcome.status()),
+    };
+    let names = match options.selection.of(&names) {
+        Ok(names) => names,
+        Err(error) => {
+            say(&error.to_string());
+            return Ok(STATUS_USAGE);
         }
+    };
+    if options.list {
+        names.iter().try_for_each(|name| writeln!(io::stdout(), "{name}"))?;
+        return Ok(PASS);
+    }
+    if names.is_empty() {
+        say("there are fewer tests than shards: this one has none");
+        return Ok(SKIP);
+    }
+    let for_people = options.format == Format::Human || options.output.is_some();
+    let session = Session::new(options.reporter()?, StatusLine::new(for_people), options.rerun.clone())?;
+    let mut statuses = Vec::new();
+    for mode in &options.mode {
+        let status = run_in_mode(options, *mode, &names, &session)?;
         statuses.push(status);
         // Any other end is a failure of the machine, not of the memory type.
-        if !matches!(status, PASS | FAIL | SKIP) {
+        if !matches!(status, PASS | FAIL | SKIP) || (status == FAIL && options.fail_fast) {
             break;
         }
     }
+    session.finish()?;
     Ok(combined(&statuses))
 }
 
 /// Runs the tests in one guest, or each in a guest of its own.
-fn run_in_mode(options: &TestOptions, mode: Mode, style: Style) -> Result<u8, CommandError> {
-    let report = Report::new(Box::new(io::stdout()), style);
-    let started = Instant::now();
-    let outcome = if options.isolated {
-        isolated::run(options, mode, &report)?
+fn run_in_mode(options: &TestOptions, mode: Mode, names: &[String], session: &Session) -> Result<u8, CommandError> {
+    let planned = std::iter::repeat_n(names, options.repeat as usize).flatten().cloned().collect();
+    session.begin(mode, planned)?;
+    let (outcome, ending) = if options.isolated {
+        (isolated::run(options, mode, names, session)?, None)
     } else {
-        run_in_one_guest(options, mode, &report)?
+        run_in_one_guest(options, mode, names, session)?
     };
-    let counts = report.counts();
-    if style == Style::Human {
-        let Counts { passed, failed, skipped, .. } = counts;
-        let seconds = started.elapsed().as_secs_f32();
-        writeln!(
-            io::stdout(),
-            "{}: {passed} passed, {failed} failed, {skipped} skipped in {seconds:.1} s",
-            mode.name()
-        )?;
-    }
-    Ok(if options.list { outcome.status() } else { status(&outcome, counts) })
+    let status = status(&outcome, session.counts());
+    session.end(mode, status, ending.as_deref())?;
+    Ok(status)
 }
 
-/// Boots a guest, or restores one, and runs all the tests in it.
-fn run_in_one_guest(options: &TestOptions, mode: Mode, report: &Report) -> Result<Outcome, CommandError> {
-    let mut words = vec![PROGRAM.to_owned()];
-    if options.list {
-        words.push("--list".to_owned());
-    }
-    words.extend(options.filter.iter().cloned());
+/// Boots a guest, or restores one, and runs all the tests in it. Returns how it ended, in words, too, unless that is the tests' status.
+fn run_in_one_guest(
+    options: &TestOptions,
+    mode: Mode,
+    names: &[String],
+    session: &Session,
+) -> Result<(Outcome, Option<String>), CommandError> {
+    let words = options.words(names, 0);
     let mut guest = options.guest.guest(options.kernel.kernel.as_ref(), &[mode], Some(&words), LIMIT)?;
     for gpu in &mut guest.spec.run.devices {
         // Some tests have the device hold or fail.
@@ -159,8 +221,9 @@ fn run_in_one_guest(options: &TestOptions, mode: Mode, report: &Report) -> Resul
         }
     }
     let accelerator = options.guest.accelerator(guest.manifest.as_ref())?;
+    let console = Console::new(session.clone(), mode);
     let connection = Connection {
-        sink: Some(Box::new(report.clone())),
+        sink: Some(Box::new(console.clone())),
         interactive: false,
         keys: false,
         verbatim: false,
@@ -169,16 +232,23 @@ fn run_in_one_guest(options: &TestOptions, mode: Mode, report: &Report) -> Resul
         progress: Box::new(say),
     };
     let (outcome, log) = launch(&guest.spec, &accelerator, connection)?;
+    // A test that the user ended has no result.
+    if outcome != Outcome::Interrupted {
+        console.end(|collector| collector.unfinished(&outcome, &log))?;
+    }
     ending::ending(&outcome, &log, Shown::Not);
-    Ok(outcome)
+    let words = match outcome {
+        Outcome::Exited(PASS | FAIL | SKIP) => None,
+        _ => Some(collector::describe(&outcome, &log)),
+    };
+    Ok((outcome, words))
 }
 
 /// Returns the status of one guest: its own, unless its report contradicts that.
 fn status(outcome: &Outcome, counts: Counts) -> u8 {
     match outcome {
-        // `ersatz-guest-tests` reports a filter that fits no test itself; there is no report then.
-        Outcome::Exited(PASS | FAIL | SKIP) if counts.planned.is_some() && !counts.is_complete() => {
-            say(&format!("{} of {:?} planned tests have a result", counts.results(), counts.planned));
+        Outcome::Exited(PASS | FAIL | SKIP) if counts.missing() > 0 => {
+            say(&format!("{} of {} planned tests have a result", counts.results(), counts.planned));
             STATUS_FAILED
         }
         Outcome::Exited(PASS) if counts.failed > 0 || counts.passed == 0 => {
@@ -210,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_report_that_broke_off_is_no_pass() {
-        let counts = Counts { planned: Some(3), passed: 2, failed: 0, skipped: 0 };
+        let counts = Counts { planned: 3, passed: 2, failed: 0, skipped: 0 };
         assert_eq!(status(&Outcome::Exited(PASS), counts), STATUS_FAILED);
         let counts = Counts { passed: 3, ..counts };
         assert_eq!(status(&Outcome::Exited(PASS), counts), PASS);

@@ -171,7 +171,7 @@ fn play(channel: &Channel, model: &mut Model, act: Act) -> Result<(), TestCaseEr
         }
         Act::Cancel => {
             let waited = matches!(model.kept_wait(), Some(Wait::Replay(_)));
-            let cancelled = channel.cancel(|failure, _, _| assert_eq!(failure.code, ErrorCode::FaultCancelled));
+            let cancelled = channel.cancel(|cancelled| assert_eq!(cancelled.failure.code, ErrorCode::FaultCancelled));
             prop_assert_eq!(cancelled, waited && !channel.is_resetting());
             if cancelled {
                 model.kept = None;
@@ -187,7 +187,7 @@ fn play(channel: &Channel, model: &mut Model, act: Act) -> Result<(), TestCaseEr
             );
         }
         Act::Reset => {
-            let complete = channel.request_reset(ResetScope::Channel, || ());
+            let complete = channel.request_reset(ResetScope::Channel, |_| ());
             model.stale = true;
             if complete {
                 model.kept = None;

@@ -245,7 +245,7 @@ fn reset_waiting_at(waits_at: Option<Stage>, driver: fn(&World), engine: fn(&Wor
 }
 
 fn register_reset(world: &World) {
-    world.channel.request_reset(ResetScope::Channel, || ());
+    world.channel.request_reset(ResetScope::Channel, |_| ());
 }
 
 #[test]
@@ -349,7 +349,7 @@ fn the_end_of_a_command_from_before_a_reset_is_not_noted() {
         engine.join().unwrap();
         assert_eq!((second.get, world.channel.snapshot().get), (0, 0));
         assert!(world.channel.is_current(&second));
-        assert!(!world.channel.request_reset(ResetScope::Channel, || ()), "the second turn has the channel");
+        assert!(!world.channel.request_reset(ResetScope::Channel, |_| ()), "the second turn has the channel");
         assert_eq!(world.channel.let_go(&second, |_| ()), Some(Settled::Reset));
     });
 }

@@ -58,7 +58,7 @@ impl Faults {
                 self.waiting
                     .retain(|channel, _| channels.checked_shr((*channel).into()).is_none_or(|bit| bit & 1 == 0));
             }
-            Event::Notification(NotificationEvent::FaultCancelled { channel })
+            Event::Notification(NotificationEvent::FaultCancelled { channel, .. })
             | Event::ChannelReset { channel }
             | Event::ChannelError { channel, .. }
             | Event::CommandEnd { channel, .. } => {

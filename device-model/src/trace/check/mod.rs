@@ -2,7 +2,7 @@
 //! The protocol oracle: reads a log and says where device or driver broke the contract between them.
 //!
 //! `channel` has the rules about commands, fences and interrupts, `dma` those about where and when the device may do DMA,
-//! `translation` that of virtual addresses, `fault` that of the driver's answers.
+//! `translation` that of virtual addresses, `fault` that of the driver's answers, `leave` has warnings about how a driver leaves.
 //! A rule never blames what threads may do to each other in good order: an event is written when its work is done, so
 //! another thread's event may stand between the work and its record. A piece of work is late only if what forbids it
 //! stands before the same channel's *previous* event.
@@ -13,6 +13,7 @@
 mod channel;
 mod dma;
 mod fault;
+mod leave;
 #[cfg(test)]
 mod tests;
 mod translation;
@@ -26,6 +27,7 @@ use super::record::Record;
 use channel::Channel;
 use dma::DmaRules;
 use fault::Faults;
+use leave::Leave;
 use translation::Translations;
 
 /// Most findings that are kept; the rest are counted.
@@ -58,9 +60,31 @@ pub enum Rule {
     StaleTranslation,
     /// Every fault that is reported to the driver gets an answer before the driver is unbound.
     FaultAnswered,
+    /// A driver leaves a device with its channels disabled and without bus mastering.
+    DriverLeaves,
+    /// Registers are accessed as they can be, and not while a reset is under way.
+    BadAccess,
 }
 
 impl Rule {
+    /// All rules.
+    pub const ALL: &'static [Self] = &[
+        Self::Complete,
+        Self::Known,
+        Self::CommandOrder,
+        Self::CommandEnds,
+        Self::Signals,
+        Self::FenceRises,
+        Self::WorkInCommand,
+        Self::BusMaster,
+        Self::DmaMapped,
+        Self::VramRange,
+        Self::StaleTranslation,
+        Self::FaultAnswered,
+        Self::DriverLeaves,
+        Self::BadAccess,
+    ];
+
     /// The name the tool prints.
     pub const fn name(self) -> &'static str {
         match self {
@@ -76,6 +100,24 @@ impl Rule {
             Self::VramRange => "vram-range",
             Self::StaleTranslation => "stale-translation",
             Self::FaultAnswered => "fault-answered",
+            Self::DriverLeaves => "driver-leaves",
+            Self::BadAccess => "bad-access",
+        }
+    }
+
+    /// The section of `device-model/MANUAL.md` that has the rule; `None` for rules about the log itself.
+    pub const fn section(self) -> Option<&'static str> {
+        match self {
+            Self::Complete | Self::Known => None,
+            Self::CommandOrder | Self::CommandEnds | Self::Signals => Some("Bringing up a channel"),
+            Self::FenceRises | Self::WorkInCommand => Some("Commands"),
+            Self::BusMaster => Some("The function"),
+            Self::DmaMapped => Some("Errors on the bus"),
+            Self::VramRange => Some("Errors"),
+            Self::StaleTranslation => Some("What an acknowledgement guarantees"),
+            Self::FaultAnswered => Some("Faults and replay"),
+            Self::DriverLeaves => Some("Bringing up the device"),
+            Self::BadAccess => Some("Access to registers"),
         }
     }
 }
@@ -100,6 +142,8 @@ pub struct Verdict {
     pub findings: Vec<Finding>,
     /// How many there are in all.
     pub total: u64,
+    /// What is not good order, and may have a reason that the log does not show; at most [`MAX_FINDINGS`].
+    pub warnings: Vec<Finding>,
     /// Commands seen to begin.
     pub commands: u64,
     /// Records looked at.
@@ -133,6 +177,12 @@ impl Site<'_> {
     fn report(&mut self, rule: Rule, message: String) {
         self.verdict.report(self.sequence, self.time, rule, message);
     }
+
+    fn warn(&mut self, rule: Rule, message: String) {
+        if self.verdict.warnings.len() < MAX_FINDINGS {
+            self.verdict.warnings.push(Finding { sequence: self.sequence, time: self.time, rule, message });
+        }
+    }
 }
 
 /// The oracle: takes the records of one device in order.
@@ -143,6 +193,7 @@ pub struct Checker {
     dma: DmaRules,
     translations: Translations,
     faults: Faults,
+    leave: Leave,
     vram: u64,
     /// Record behind the last hole in the log; 0: there was none.
     hole: u64,
@@ -179,6 +230,7 @@ impl Checker {
             self.dma = DmaRules::unknown();
             self.translations = Translations::unknown();
             self.faults = Faults::unknown();
+            self.leave = Leave::default();
             self.hole = record.sequence;
         }
         self.previous = record.sequence;
@@ -194,6 +246,7 @@ impl Checker {
         }
         self.dma.look(&event, record.sequence, &mut site);
         self.translations.look(&event, &mut site);
+        self.leave.look(&event, self.faults.unanswered(), &mut site);
         self.faults.look(&event, &mut site);
         if let Event::Reset { .. } = event {
             self.channels.values_mut().for_each(Channel::reset);
@@ -226,6 +279,9 @@ impl Checker {
             let message = format!("{missing} records at the end of the log are missing");
             verdict.report(0, self.last_time, Rule::Complete, message);
         }
+        let mut site = Site { sequence: 0, time: self.last_time, verdict };
+        self.leave.finish(self.faults.unanswered(), &mut site);
+        let verdict = &mut self.verdict;
         for (number, channel) in &self.channels {
             if !header.closed || header.dropped > 0 || missing > 0 {
                 verdict.under_way += u64::from(channel.is_busy());

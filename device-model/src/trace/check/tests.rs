@@ -53,6 +53,42 @@ fn broken(events: &[Event]) -> Vec<(u64, Rule)> {
     check_steps(setup().into_iter().chain(events.iter().copied()).map(Step::Is), 0, true)
 }
 
+/// The warnings about a closed log with these events behind those of [`setup`].
+fn warnings(events: &[Event]) -> Vec<(u64, Rule)> {
+    let mut checker = Checker::new(VRAM);
+    let all: Vec<Event> = setup().into_iter().chain(events.iter().copied()).collect();
+    for (event, sequence) in all.iter().zip(1..) {
+        checker.add(&Record { sequence, time: sequence * 10, fields: event.to_fields() });
+    }
+    let verdict = checker.finish(&header(all.len() as u64, 0, true));
+    verdict.warnings.iter().map(|finding| (finding.sequence, finding.rule)).collect()
+}
+
+#[test]
+fn a_driver_that_leaves_in_good_order_is_not_warned() {
+    let reset = Event::Reset { source: ResetSource::Register };
+    let masterless = Event::BusMaster { enabled: false };
+    assert_eq!(warnings(&[reset, masterless, Event::DeviceDropped]), []);
+    assert_eq!(warnings(&[Event::ChannelDisabled { channel: 0 }, masterless, Event::DeviceDropped]), []);
+    assert_eq!(
+        warnings(&[Event::PowerState { state: 3 }, masterless, Event::PowerState { state: 0 }, reset, masterless]),
+        []
+    );
+}
+
+#[test]
+fn a_driver_that_leaves_in_bad_order_is_warned() {
+    let masterless = Event::BusMaster { enabled: false };
+    assert_eq!(warnings(&[]), [(0, Rule::DriverLeaves)], "the log ends with a channel enabled");
+    assert_eq!(warnings(&[Event::DeviceDropped]), [(3, Rule::DriverLeaves)]);
+    assert_eq!(warnings(&[masterless, Event::DeviceDropped]), [(3, Rule::DriverLeaves)]);
+    assert_eq!(warnings(&[Event::Reset { source: ResetSource::FunctionLevel }]), [(3, Rule::DriverLeaves)]);
+    let reset = Event::Reset { source: ResetSource::Register };
+    assert_eq!(warnings(&[reset, Event::DeviceDropped]), [(4, Rule::DriverLeaves)], "bus mastering is on");
+    let bad = Event::BadAccess { bar: 0, offset: 0x20, width: 4, write: true };
+    assert_eq!(warnings(&[bad, bad, reset, masterless]), [(5, Rule::BadAccess)], "one warning for both");
+}
+
 fn setup() -> [Event; 2] {
     [Event::BusMaster { enabled: true }, enabled()]
 }

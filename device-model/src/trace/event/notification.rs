@@ -17,7 +17,7 @@ events! {
             /// Its record.
             record: FaultRecord => FAULT_RECORD, shown value::fault(record), about [Range::point(record.address)];
             /// Position in the ring.
-            position: u32 => LENGTH, "position": number;
+            position: u32 => LENGTH, "record-position": number;
         }
         /// A fault was not written to the fault buffer. Unless it is a prefetch fault, its channel waits all the same.
         FaultDropped = 81, "fault-dropped" {
@@ -35,6 +35,10 @@ events! {
         FaultCancelled = 83, "fault-cancelled" {
             /// The channel.
             channel: u8 => CHANNEL;
+            /// The virtual address that it waited at.
+            address: u64 => ADDRESS, "address": address, covers 1;
+            /// Ring position of its command.
+            position: u32 => ID, "position": number;
         }
         /// An access notification was written to the access counters' ring: a region is hot. The event is found by the region's first
         /// address: the log does not have the size of regions.
@@ -42,7 +46,7 @@ events! {
             /// Its record.
             record: AccessRecord => ACCESS_RECORD, shown value::access_record(record), about [Range::point(record.region)];
             /// Position in the ring.
-            position: u32 => LENGTH, "position": number;
+            position: u32 => LENGTH, "record-position": number;
         }
         /// An access notification was not written to the access counters' ring.
         AccessNotificationDropped = 85, "access-notification-dropped" {

@@ -115,7 +115,7 @@ fn examples() -> Vec<Event> {
             NotificationEvent::FaultRecorded { record: FAULT, position: u32::MAX },
             NotificationEvent::FaultDropped { record: FAULT, loss: Loss::HalfFull },
             NotificationEvent::Replay { channels: u64::MAX },
-            NotificationEvent::FaultCancelled { channel },
+            NotificationEvent::FaultCancelled { channel, address: 3, position: 4 },
             NotificationEvent::AccessNotification { record: HOT, position: u32::MAX },
             NotificationEvent::AccessNotificationDropped { record: HOT, loss: Loss::DmaError },
         ]

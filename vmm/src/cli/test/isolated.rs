@@ -2,34 +2,31 @@
 //! `ersatz test --isolated`: each test in a guest of its own, several guests side by side.
 //!
 //! Guests that start from a snapshot are cheap enough. What a test does to its kernel it does to no other test: a guest that
-//! panics or hangs is one test that failed. Out of the reports of all the guests this makes one, in the order in which tests end.
+//! panics or hangs is one test that failed. Results are reported in the order in which tests end.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::num::NonZero;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use ersatz_guest_image::error_chain::chain;
 
-use super::ktap::{Line, Verdict};
-use super::report::Report;
-use super::{LIMIT, PROGRAM, TestOptions};
+use super::collector::{Collector, Step, cause, describe};
+use super::result::{Cause, TestResult, Verdict};
+use super::session::Session;
+use super::{FAIL, LIMIT, PASS, SKIP, TestOptions};
 use crate::accel::accelerator::Accelerator;
 use crate::cli::CommandError;
 use crate::cli::guest::Mode;
-use crate::cli::report::{self, say};
-use crate::console::log::ConsoleLog;
+use crate::cli::report::say;
+use crate::console::log::{ConsoleLog, clean};
 use crate::console::recorder::Recorder;
 use crate::launch::{Connection, launch};
 use crate::outcome::Outcome;
 use crate::spec::WrittenPath;
 use crate::threads::{Role, spawn_scoped};
-
-/// Lines of a guest's console to show with a test that has no result.
-const LAST_LINES: usize = 30;
 
 /// What the tests run on, and where their results go.
 struct Runs<'a> {
@@ -38,12 +35,18 @@ struct Runs<'a> {
     accelerator: &'a Accelerator,
     names: &'a [String],
     next: AtomicUsize,
-    done: Mutex<(usize, Report)>,
+    session: &'a Session,
     interrupted: AtomicBool,
+    has_failed: AtomicBool,
 }
 
-/// Runs the tests that the options select. Returns how that ended, apart from what the report counts.
-pub(super) fn run(options: &TestOptions, mode: Mode, report: &Report) -> Result<Outcome, CommandError> {
+/// Runs the tests `names`. Returns how that ended, apart from what the session counts.
+pub(super) fn run(
+    options: &TestOptions,
+    mode: Mode,
+    names: &[String],
+    session: &Session,
+) -> Result<Outcome, CommandError> {
     if let Some(folder) = &options.guest.gpu.trace {
         fs::create_dir_all(folder).map_err(|error| {
             format!("with --isolated, --trace names a folder, and {} is not one: {error}", folder.display())
@@ -51,24 +54,20 @@ pub(super) fn run(options: &TestOptions, mode: Mode, report: &Report) -> Result<
     }
     let manifest = options.guest.guest(options.kernel.kernel.as_ref(), &[mode], None, LIMIT)?.manifest;
     let accelerator = options.guest.accelerator(manifest.as_ref())?;
-    let names = match list(options, mode, &accelerator)? {
-        Ok(names) => names,
-        Err(outcome) => return Ok(outcome),
-    };
-    let mut out = report.clone();
-    writeln!(out, "KTAP version 1\n1..{}", names.len())?;
+    let count = names.len() * options.repeat as usize;
     let runs = Runs {
         options,
         mode,
         accelerator: &accelerator,
-        names: &names,
+        names,
         next: AtomicUsize::new(0),
-        done: Mutex::new((0, out)),
+        session,
         interrupted: AtomicBool::new(false),
+        has_failed: AtomicBool::new(false),
     };
     let workers = options.jobs.map_or_else(|| thread::available_parallelism().map_or(1, NonZero::get), usize::from);
     thread::scope(|scope| {
-        let count = u8::try_from(workers.min(names.len())).unwrap_or(u8::MAX);
+        let count = u8::try_from(workers.min(count)).unwrap_or(u8::MAX);
         let spawned = (0..count).map(|number| spawn_scoped(scope, Role::TestWorker(number), || runs.work()));
         let workers = spawned.collect::<io::Result<Vec<_>>>()?;
         workers
@@ -79,192 +78,147 @@ pub(super) fn run(options: &TestOptions, mode: Mode, report: &Report) -> Result<
     if runs.interrupted.into_inner() {
         return Ok(Outcome::Interrupted);
     }
-    let counts = report.counts();
+    let counts = session.counts();
     Ok(Outcome::Exited(match (counts.failed, counts.passed) {
-        (0, 0) => super::SKIP,
-        (0, _) => super::PASS,
-        _ => super::FAIL,
+        (0, 0) => SKIP,
+        (0, _) => PASS,
+        _ => FAIL,
     }))
 }
 
-/// Returns the names of the tests, as a guest has them; or how that guest ended, which is then reported.
-fn list(
-    options: &TestOptions,
-    mode: Mode,
-    accelerator: &Accelerator,
-) -> Result<Result<Vec<String>, Outcome>, CommandError> {
-    let mut words = vec![PROGRAM.to_owned(), "--list".to_owned()];
-    words.extend(options.filter.iter().cloned());
-    let (outcome, console, log) = guest_run(options, mode, accelerator, &words, None)?;
-    if outcome != Outcome::Exited(0) {
-        report::ending(&outcome, &log, report::Shown::Not);
-        return Ok(Err(outcome));
-    }
-    // A name has no blanks; messages of the kernel in between have.
-    let is_name = |line: &&str| line.contains('.') && !line.contains(char::is_whitespace);
-    Ok(Ok(console.lines().map(str::trim).filter(is_name).map(str::to_owned).collect()))
-}
-
-/// Runs a guest, and returns the whole output of its console.
-fn guest_run(
-    options: &TestOptions,
-    mode: Mode,
-    accelerator: &Accelerator,
-    words: &[String],
-    test: Option<&str>,
-) -> Result<(Outcome, String, ConsoleLog), CommandError> {
-    let mut spec = options.guest.guest(options.kernel.kernel.as_ref(), &[mode], Some(words), LIMIT)?.spec;
-    for (gpu, index) in spec.run.devices.iter_mut().zip(0u8..) {
-        gpu.control_window = true;
-        gpu.trace = match (&options.guest.gpu.trace, test) {
-            (Some(folder), Some(test)) => Some(trace_path(folder, test, mode, index)),
-            _ => None,
-        };
-    }
-    let console = Recorder::default();
-    let connection = Connection {
-        sink: Some(Box::new(console.clone())),
-        interactive: false,
-        keys: false,
-        verbatim: false,
-        cold: options.guest.is_cold(),
-        // Several guests run side by side.
-        control: None,
-        progress: Box::new(say),
-    };
-    let (outcome, log) = launch(&spec, accelerator, connection)?;
-    Ok((outcome, String::from_utf8_lossy(&console.take()).into_owned(), log))
-}
-
-/// The trace of one GPU of one test.
-fn trace_path(folder: &Path, test: &str, mode: Mode, gpu: u8) -> WrittenPath {
-    let path = WrittenPath::from(folder.join(format!("{test}.trace")));
-    mode.beside(&path.with_suffix(&format!("gpu{gpu}")))
-}
-
 impl Runs<'_> {
+    /// Returns the next test to run, and its round.
+    fn next(&self) -> Option<(&str, u32)> {
+        let index = self.next.fetch_add(1, Ordering::Relaxed);
+        let round = u32::try_from(index / self.names.len()).ok().filter(|round| *round < self.options.repeat)?;
+        Some((&self.names[index % self.names.len()], round))
+    }
+
     /// Runs tests one after the other until there are no more.
     fn work(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        while let Some(name) = self.names.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+        while let Some((name, round)) = self.next() {
             if self.interrupted.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            let words = [PROGRAM, "--exact", name].map(str::to_owned);
-            let run = guest_run(self.options, self.mode, self.accelerator, &words, Some(name));
-            // A guest that could not be run fails this test only.
-            let text = match run {
+            let mut collector = Collector::new(self.mode);
+            if self.options.fail_fast && self.has_failed.load(Ordering::Relaxed) {
+                let reason = "not run after a test that failed".to_owned();
+                self.session.ended(collector.with_verdict(name, Verdict::Skipped(reason), None), None)?;
+                continue;
+            }
+            self.session.started(name);
+            let result = match self.guest_run(name, round) {
                 Ok((Outcome::Interrupted, ..)) => {
                     self.interrupted.store(true, Ordering::Relaxed);
                     return Ok(());
                 }
-                Ok((outcome, console, log)) => result(name, &outcome, &console, &log),
-                Err(error) => failure(name, &[chain(error.as_ref()).to_string()]),
+                Ok((outcome, console, log)) => result(name, &mut collector, &outcome, &console, &log),
+                // A guest that could not be run fails this test only.
+                Err(error) => {
+                    let mut result = collector.with_verdict(name, Verdict::Failed(Cause::GuestEnded), None);
+                    result.details.push(chain(error.as_ref()).to_string());
+                    result
+                }
             };
-            self.report(&text)?;
+            if result.cause().is_some() {
+                self.has_failed.store(true, Ordering::Relaxed);
+            }
+            self.session.ended(result, collector.seed())?;
         }
         Ok(())
     }
 
-    /// Adds a test to the report. Its result has no number yet.
-    fn report(&self, text: &str) -> io::Result<()> {
-        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-        done.0 += 1;
-        let number = done.0;
-        for line in text.lines() {
-            match line.split_once(NUMBER) {
-                Some((before, after)) => writeln!(done.1, "{before}{number}{after}")?,
-                None => writeln!(done.1, "{line}")?,
-            }
+    /// Runs a guest, and returns the whole output of its console.
+    fn guest_run(&self, name: &str, round: u32) -> Result<(Outcome, String, ConsoleLog), CommandError> {
+        let options = self.options;
+        let words = options.words(&[name.to_owned()], u64::from(round));
+        let kernel = options.kernel.kernel.as_ref();
+        let mut spec = options.guest.guest(kernel, &[self.mode], Some(&words), LIMIT)?.spec;
+        for (gpu, index) in spec.run.devices.iter_mut().zip(0u8..) {
+            gpu.control_window = true;
+            gpu.trace =
+                options.guest.gpu.trace.as_ref().map(|folder| trace_path(folder, (name, round), self.mode, index));
         }
-        done.1.flush()
+        let console = Recorder::default();
+        let connection = Connection {
+            sink: Some(Box::new(console.clone())),
+            interactive: false,
+            keys: false,
+            verbatim: false,
+            cold: options.guest.is_cold(),
+            // Several guests run side by side.
+            control: None,
+            progress: Box::new(say),
+        };
+        let (outcome, log) = launch(&spec, self.accelerator, connection)?;
+        Ok((outcome, String::from_utf8_lossy(&console.take()).into_owned(), log))
     }
 }
 
-/// Stands for the number of a result.
-const NUMBER: &str = "\u{1}";
-
-/// The lines of the report for a test whose guest has ended.
-fn result(name: &str, outcome: &Outcome, console: &str, log: &ConsoleLog) -> String {
-    let mut text = String::new();
-    let mut found = false;
-    // Before the report are messages of the boot.
-    for line in console.lines().skip_while(|line| Line::parse(line) != Line::Version) {
-        match Line::parse(line) {
-            Line::Result { verdict, .. } if !found => {
-                found = true;
-                let (word, note) = match verdict {
-                    // The guest's own status takes precedence: its kernel may have complained, or the guest not have ended.
-                    Verdict::Passed if *outcome != Outcome::Exited(0) => {
-                        return text + &failure(name, &[describe(outcome, log)]);
-                    }
-                    Verdict::Passed => ("ok", String::new()),
-                    Verdict::Failed => ("not ok", String::new()),
-                    Verdict::Skipped(reason) => ("ok", format!(" # SKIP {reason}")),
-                };
-                text.push_str(&format!("{word} {NUMBER} {name}{note}\n"));
-            }
-            Line::Diagnostic(explanation) if !found => text.push_str(&format!("# {explanation}\n")),
-            Line::Other(said) if !found && !said.trim().is_empty() => text.push_str(&format!("{said}\n")),
-            _ => {}
-        }
-    }
-    if found {
-        return text;
-    }
-    let mut reasons = log.last(LAST_LINES);
-    reasons.push(describe(outcome, log));
-    failure(name, &reasons)
+/// The trace of one GPU of one test; rounds after the first have a number.
+fn trace_path(folder: &Path, (test, round): (&str, u32), mode: Mode, gpu: u8) -> WrittenPath {
+    let name = if round == 0 { format!("{test}.trace") } else { format!("{test}-{round}.trace") };
+    mode.beside(&WrittenPath::from(folder.join(name)).with_suffix(&format!("gpu{gpu}")))
 }
 
-fn describe(outcome: &Outcome, log: &ConsoleLog) -> String {
-    report::text(outcome, log).unwrap_or_else(|| format!("the guest ended with exit status {}", outcome.status()))
-}
-
-fn failure(name: &str, reasons: &[String]) -> String {
-    let explained: Vec<String> =
-        reasons.iter().flat_map(|reason| reason.lines()).map(|line| format!("# {line}\n")).collect();
-    format!("{}not ok {NUMBER} {name}\n", explained.concat())
+/// Returns the result of a test whose guest has ended.
+fn result(name: &str, collector: &mut Collector, outcome: &Outcome, console: &str, log: &ConsoleLog) -> TestResult {
+    let steps = console.lines().filter_map(|line| collector.take(&clean(line.as_bytes())));
+    let mut results = steps.filter_map(|step| if let Step::Ended(result) = step { Some(result) } else { None });
+    let reported = results.next();
+    let Some(mut result) = reported.or_else(|| collector.unfinished(outcome, log)) else {
+        return collector.without_result(name, outcome, log);
+    };
+    // The guest's own status takes precedence: its kernel may have complained, or the guest not have ended.
+    if result.verdict == Verdict::Passed && *outcome != Outcome::Exited(PASS) {
+        result.verdict = Verdict::Failed(cause(outcome));
+        result.details.push(describe(outcome, log));
+    }
+    result
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PASSED: &str = "[ 1.0] hello\nKTAP version 1\n1..1\n# seed 0x1\nok 1 a.b\n# Totals: pass:1\n";
+    const PASSED: &str = "[ 1.0] hello\nKTAP version 1\n1..1\n# seed 0x1\n# started a.b\nok 1 a.b\n# Totals: pass:1\n";
+
+    fn result_of(outcome: &Outcome, console: &str) -> TestResult {
+        result("a.b", &mut Collector::new(Mode::Private), outcome, console, &ConsoleLog::new())
+    }
 
     #[test]
     fn a_result_is_taken_from_its_guest() {
-        let log = ConsoleLog::new();
-        let text = result("a.b", &Outcome::Exited(0), PASSED, &log);
-        assert_eq!(text, format!("# seed 0x1\nok {NUMBER} a.b\n"));
-        let skipped = result("a.b", &Outcome::Exited(4), "KTAP version 1\nok 1 a.b # SKIP no GPU\n", &log);
-        assert_eq!(skipped, format!("ok {NUMBER} a.b # SKIP no GPU\n"));
-        let failed = result("a.b", &Outcome::Exited(1), "KTAP version 1\n[ 2.0] x\n# why\nnot ok 1 a.b\n", &log);
-        assert_eq!(failed, format!("[ 2.0] x\n# why\nnot ok {NUMBER} a.b\n"));
+        assert_eq!(result_of(&Outcome::Exited(0), PASSED).verdict, Verdict::Passed);
+        let skipped = result_of(&Outcome::Exited(4), "KTAP version 1\nok 1 a.b # SKIP no GPU\n");
+        assert_eq!(skipped.verdict, Verdict::Skipped("no GPU".to_owned()));
+        let failed = result_of(&Outcome::Exited(1), "KTAP version 1\n[ 2.0] x\n# why\nnot ok 1 a.b\n");
+        assert_eq!(failed.verdict, Verdict::Failed(Cause::Check));
+        assert_eq!((failed.details, failed.console), (vec!["why".to_owned()], vec!["[ 2.0] x".to_owned()]));
     }
 
     #[test]
     fn a_pass_in_a_guest_that_ended_badly_does_not_count() {
-        let log = ConsoleLog::new();
-        let splat = Outcome::Splat("[ 2.0] WARNING: x".to_owned());
-        let text = result("a.b", &splat, PASSED, &log);
-        assert!(text.ends_with(&format!("not ok {NUMBER} a.b\n")) && text.contains("WARNING: x"), "{text}");
+        let result = result_of(&Outcome::Splat("[ 2.0] WARNING: x".to_owned()), PASSED);
+        assert_eq!(result.verdict, Verdict::Failed(Cause::KernelComplaint));
+        assert!(result.details[0].contains("WARNING: x"), "{result:?}");
     }
 
     #[test]
     fn a_guest_without_a_result_is_a_failure_that_shows_its_last_lines() {
         let log = ConsoleLog::new();
         log.push(b"[ 2.0] Kernel panic - not syncing: why\n");
-        let text = result("a.b", &Outcome::Panicked, "KTAP version 1\n1..1\n", &log);
-        assert!(
-            text.starts_with("# [ 2.0] Kernel panic") && text.ends_with(&format!("not ok {NUMBER} a.b\n")),
-            "{text}"
-        );
+        let mut collector = Collector::new(Mode::Private);
+        let result = result("a.b", &mut collector, &Outcome::Panicked, "KTAP version 1\n1..1\n", &log);
+        assert_eq!(result.verdict, Verdict::Failed(Cause::GuestPanicked));
+        assert!(result.details.last().unwrap().starts_with("[ 2.0] Kernel panic"), "{result:?}");
     }
 
     #[test]
     fn each_test_has_traces_of_its_own() {
-        let path = trace_path(Path::new("t"), "fork.child_first", Mode::Private, 1);
+        let path = trace_path(Path::new("t"), ("fork.child_first", 0), Mode::Private, 1);
         assert_eq!(&*path, Path::new("t/fork.child_first-gpu1-private.trace"));
+        let path = trace_path(Path::new("t"), ("fork.child_first", 2), Mode::Private, 1);
+        assert_eq!(&*path, Path::new("t/fork.child_first-2-gpu1-private.trace"));
     }
 }

@@ -8,12 +8,12 @@ pub enum Line<'a> {
     Version,
     /// How many results to expect.
     Plan(usize),
-    /// What became of a test.
+    /// How a test ended.
     Result {
         /// Its name.
         name: &'a str,
-        /// What became of it.
-        verdict: Verdict<'a>,
+        /// How it ended.
+        outcome: Outcome<'a>,
     },
     /// A line that explains the next result; without its mark.
     Diagnostic(&'a str),
@@ -21,9 +21,9 @@ pub enum Line<'a> {
     Other(&'a str),
 }
 
-/// What became of a test.
+/// How a test ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict<'a> {
+pub enum Outcome<'a> {
     /// It passed.
     Passed,
     /// It failed.
@@ -55,48 +55,12 @@ impl<'a> Line<'a> {
         let (number, description) = rest.split_once(' ')?;
         number.parse::<u32>().ok()?;
         let (name, directive) = description.split_once(" # ").unwrap_or((description, ""));
-        let verdict = match directive.strip_prefix("SKIP") {
-            Some(reason) => Verdict::Skipped(reason.trim()),
-            None if passed => Verdict::Passed,
-            None => Verdict::Failed,
+        let outcome = match directive.strip_prefix("SKIP") {
+            Some(reason) => Outcome::Skipped(reason.trim()),
+            None if passed => Outcome::Passed,
+            None => Outcome::Failed,
         };
-        Some(Self::Result { name: name.trim_start_matches("- ").trim(), verdict })
-    }
-}
-
-/// Counts of a report.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Results to expect; `None` before the plan has come.
-    pub planned: Option<usize>,
-    /// Tests that passed.
-    pub passed: usize,
-    /// Tests that failed.
-    pub failed: usize,
-    /// Tests that were not run.
-    pub skipped: usize,
-}
-
-impl Counts {
-    /// Takes a line into account.
-    pub fn take(&mut self, line: &Line<'_>) {
-        match line {
-            Line::Plan(count) => self.planned = Some(*count),
-            Line::Result { verdict: Verdict::Passed, .. } => self.passed += 1,
-            Line::Result { verdict: Verdict::Failed, .. } => self.failed += 1,
-            Line::Result { verdict: Verdict::Skipped(_), .. } => self.skipped += 1,
-            Line::Version | Line::Diagnostic(_) | Line::Other(_) => {}
-        }
-    }
-
-    /// Number of results.
-    pub fn results(&self) -> usize {
-        self.passed + self.failed + self.skipped
-    }
-
-    /// Whether every planned test has a result.
-    pub fn is_complete(&self) -> bool {
-        self.planned == Some(self.results())
+        Some(Self::Result { name: name.trim_start_matches("- ").trim(), outcome })
     }
 }
 
@@ -109,23 +73,11 @@ mod tests {
     fn a_report_is_read_among_other_lines() {
         let text = "[    1.0] booting\nKTAP version 1\n1..3\nok 1 a.one\n# because\nnot ok 2 a.two\n[ 2.0] ok 9 no\n\
                     ok 3 - a.three # SKIP no huge pages\n";
-        let mut counts = Counts::default();
         let lines: Vec<Line<'_>> = text.lines().map(Line::parse).collect();
-        lines.iter().for_each(|line| counts.take(line));
-        assert_eq!(lines[3], Line::Result { name: "a.one", verdict: Verdict::Passed });
+        assert_eq!(lines[3], Line::Result { name: "a.one", outcome: Outcome::Passed });
         assert_eq!(lines[4], Line::Diagnostic("because"));
         assert_eq!(lines[6], Line::Other("[ 2.0] ok 9 no"));
-        assert_eq!(lines[7], Line::Result { name: "a.three", verdict: Verdict::Skipped("no huge pages") });
-        assert_eq!(counts, Counts { planned: Some(3), passed: 1, failed: 1, skipped: 1 });
-        assert!(counts.is_complete());
-    }
-
-    #[test]
-    fn a_report_that_breaks_off_is_incomplete() {
-        let mut counts = Counts::default();
-        assert!(!counts.is_complete());
-        ["1..2", "ok 1 a"].map(Line::parse).iter().for_each(|line| counts.take(line));
-        assert!(!counts.is_complete());
+        assert_eq!(lines[7], Line::Result { name: "a.three", outcome: Outcome::Skipped("no huge pages") });
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub struct CatArgs {
     files: Vec<PathBuf>,
     #[command(flatten)]
     filter: FilterArgs,
+    /// Print times as the device's clock has them, which its register TIMESTAMP reads, instead of from the first event
+    #[arg(long, conflicts_with = "json")]
+    device_clock: bool,
     /// Stop after this many events
     #[arg(long, value_name = "NUMBER")]
     limit: Option<u64>,
@@ -64,7 +67,7 @@ pub fn run(args: &CatArgs, out: &mut impl Write) -> Result<u8, TraceError> {
         if args.json {
             writeln!(out, "{}", describe::object(&record, time))?;
         } else {
-            writeln!(out, "{}", line(&record, time))?;
+            writeln!(out, "{}", line(&record, if args.device_clock { record.time } else { time }))?;
         }
         left -= 1;
     }

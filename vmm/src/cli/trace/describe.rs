@@ -53,11 +53,13 @@ pub fn json(event: &Event, object: &mut Map<String, Json>) {
     }
 }
 
-/// A whole record as a JSON object; `time` in nanoseconds from the first event of all.
+/// A whole record as a JSON object; `time` in nanoseconds from the first event of all; `timestamp_ns` is that of the device's
+/// clock (`TIMESTAMP`).
 pub fn object(record: &Record, time: u64) -> Json {
     let mut object = Map::new();
     object.insert("sequence".to_owned(), json!(record.sequence));
     object.insert("time_ns".to_owned(), json!(time));
+    object.insert("timestamp_ns".to_owned(), json!(record.time));
     object.insert("device".to_owned(), json!(record.fields.device));
     match record.event() {
         Some(event) => {

@@ -16,6 +16,7 @@ mod perfetto;
 mod summary;
 pub mod units;
 
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -86,9 +87,25 @@ fn is_missing(error: &ReadError) -> bool {
     matches!(error, ReadError::File { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }
 
-/// Opens all logs before anything is printed.
+/// Opens all logs before anything is printed. A folder stands for the logs in it, in the order of their names.
 fn open_all(paths: &[PathBuf]) -> Result<Vec<TraceFile>, ReadError> {
-    paths.iter().map(|path| TraceFile::open(path)).collect()
+    let mut files = Vec::new();
+    for path in paths {
+        let logs = logs_in(path).filter(|logs| !logs.is_empty()).unwrap_or_else(|| vec![path.clone()]);
+        for log in logs {
+            files.push(TraceFile::open(&log)?);
+        }
+    }
+    Ok(files)
+}
+
+/// Returns the files of a folder that end in `.trace`; `None` if it is not a folder, or cannot be read.
+fn logs_in(path: &Path) -> Option<Vec<PathBuf>> {
+    let entries = path.is_dir().then(|| fs::read_dir(path).ok()).flatten()?;
+    let mut logs: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    logs.retain(|log| log.extension().is_some_and(|extension| extension == "trace"));
+    logs.sort();
+    Some(logs)
 }
 
 /// A path as it is shown: absolute, so that it can be used from anywhere.

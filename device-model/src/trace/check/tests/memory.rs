@@ -203,7 +203,7 @@ fn every_fault_gets_an_answer() {
     let replay = |channels| Event::from(NotificationEvent::Replay { channels });
     for answer in [
         replay(0b1),
-        NotificationEvent::FaultCancelled { channel: 0 }.into(),
+        NotificationEvent::FaultCancelled { channel: 0, address: 0, position: 0 }.into(),
         Event::ChannelReset { channel: 0 },
         Event::Reset { source: ResetSource::FunctionLevel },
         error(ErrorCode::FaultCancelled),
@@ -212,7 +212,9 @@ fn every_fault_gets_an_answer() {
         assert_eq!(life(&[fault, answer]), [], "{answer:?}");
         assert_eq!(life(&[fault, fault, answer]), [], "all at once");
     }
-    for none in [replay(0b10), replay(0), NotificationEvent::FaultCancelled { channel: 1 }.into()] {
+    for none in
+        [replay(0b10), replay(0), NotificationEvent::FaultCancelled { channel: 1, address: 0, position: 0 }.into()]
+    {
         assert_eq!(life(&[fault, none]), [(7, Rule::FaultAnswered)], "{none:?} is about another channel");
     }
     assert_eq!(life(&[fault, replay(1), fault]), [(8, Rule::FaultAnswered)], "it faulted again");
