@@ -81,7 +81,7 @@ impl Compression {
 ///
 /// Fails if the file is not a bzImage of boot protocol 2.08 or later, or its header is not valid.
 pub fn payload(image: &[u8]) -> Result<(&[u8], Compression), BzImageError> {
-    if image.get(field::MAGIC..field::MAGIC + 4) != Some(b"HdrS") {
+    if !is_bz_image(image) {
         return Err(BzImageError::NotBzImage);
     }
     let version = u16::from_le_bytes(bytes(image, field::VERSION)?);
@@ -104,6 +104,11 @@ pub fn payload(image: &[u8]) -> Result<(&[u8], Compression), BzImageError> {
         .ok_or_else(|| BzImageError::UnknownCompression(payload.iter().take(4).copied().collect()))?;
     let appended = if compression == Compression::Gzip { 0 } else { 4 };
     Ok((&payload[..payload.len().saturating_sub(appended)], compression))
+}
+
+/// Whether the bytes begin as those of a bzImage.
+pub fn is_bz_image(image: &[u8]) -> bool {
+    image.get(field::MAGIC..field::MAGIC + 4) == Some(b"HdrS")
 }
 
 fn bytes<const N: usize>(image: &[u8], at: usize) -> Result<[u8; N], BzImageError> {

@@ -34,6 +34,14 @@ pub enum ModuleError<E: std::error::Error + 'static> {
     TooDeep(String),
 }
 
+/// The key in `.modinfo` of the kernel's release and some of its settings.
+const VERMAGIC: &[u8] = b"vermagic=";
+
+/// Returns the release of the kernel that the module file `content` was built for; `None` if it does not say.
+pub fn release(content: &[u8]) -> Option<&str> {
+    record(content, VERMAGIC)?.split(' ').next()
+}
+
 /// The names of the modules that the module file `content` depends on; `None` if it is not an uncompressed module.
 ///
 /// The names are those of the files, without `.ko`.
@@ -41,13 +49,18 @@ pub fn depends(content: &[u8]) -> Option<Vec<String>> {
     if !content.starts_with(b"\x7fELF") {
         return None;
     }
-    // Records of `.modinfo` are NUL-terminated "key=value" strings, and the section's own name or code never reads
-    // NUL "depends=". That saves parsing the section table.
-    let start = content.windows(DEPENDS.len() + 1).position(|window| window[0] == 0 && &window[1..] == DEPENDS)?;
-    let value = &content[start + 1 + DEPENDS.len()..];
-    let value = &value[..value.iter().position(|byte| *byte == 0)?];
-    let value = std::str::from_utf8(value).ok()?;
+    let value = record(content, DEPENDS)?;
     Some(value.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect())
+}
+
+/// The value of the record of `.modinfo` that begins with `key`.
+fn record<'a>(content: &'a [u8], key: &[u8]) -> Option<&'a str> {
+    // Records are NUL-terminated "key=value" strings, and the section's own name or code never reads NUL "key=". That saves
+    // parsing the section table.
+    let start = content.windows(key.len() + 1).position(|window| window[0] == 0 && &window[1..] == key)?;
+    let value = &content[start + 1 + key.len()..];
+    let value = &value[..value.iter().position(|byte| *byte == 0)?];
+    std::str::from_utf8(value).ok()
 }
 
 /// Returns all modules that `wanted` needs, itself included, each after those it depends on, with their content.
@@ -124,6 +137,15 @@ mod tests {
         assert_eq!(depends(b"\xfd7zXZ\0depends=kvm\0"), None);
         assert_eq!(depends(b"\x7fELF\0depends=kvm"), None, "no end");
         assert_eq!(depends(b""), None);
+    }
+
+    #[test]
+    fn reads_the_release() {
+        assert_eq!(
+            release(b"\x7fELF\0vermagic=7.2.12+deb13-amd64 SMP preempt mod_unload \0"),
+            Some("7.2.12+deb13-amd64")
+        );
+        assert_eq!(release(b"\x7fELF\0depends=\0"), None);
     }
 
     #[test]

@@ -7,13 +7,16 @@
 
 pub mod bzimage;
 pub mod cache;
+pub mod contents;
 pub mod error_chain;
 pub mod initramfs;
 pub mod kernel_command_line;
+pub mod kernel_file;
 pub mod kernel_module;
 pub mod kernel_release;
 pub mod mailbox;
 pub mod manifest;
+pub mod module_folder;
 pub mod outer;
 pub mod pins;
 pub mod ports;

@@ -31,6 +31,8 @@ pub struct Manifest {
     pub test_names: PathBuf,
     /// The module of the kernel's own test driver of device memory.
     pub test_driver: PathBuf,
+    /// The folder of the kernel's own modules; `None` if it has none.
+    pub modules: Option<PathBuf>,
     /// The kernel of the outer machine of `--accel nested`, an ELF file: always a stock one.
     pub outer_vmlinux: PathBuf,
     /// The initramfs of the outer machine of `--accel nested`: PID 1, the modules for KVM and for shared folders.
@@ -115,6 +117,7 @@ mod tests {
             programs: "/b/programs.cpio".into(),
             test_names: "/b/test-names".into(),
             test_driver: "/b/test_hmm.ko".into(),
+            modules: Some("/a/modules".into()),
             outer_vmlinux: "/a/vmlinux".into(),
             outer_initramfs: "/b/outer.cpio".into(),
             static_ersatz: "/b/ersatz".into(),

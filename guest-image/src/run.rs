@@ -41,6 +41,23 @@ pub const SWAP_MODULES: &[&str] = &["zram"];
 /// Their folder.
 pub const SWAP_MODULES_FOLDER: &str = "/lib/modules/swap";
 
+/// Tells PID 1 to load no driver, if it is there.
+pub const NO_DRIVER_PATH: &str = "/ersatz/no-driver";
+
+/// Where PID 1 looks for the modules to load after the driver: for each its path and its parameters, both NUL-terminated.
+pub const MODULES_LIST: &str = "/ersatz/modules";
+
+/// The folder of those modules.
+pub const MODULES_FOLDER: &str = "/lib/modules/brought";
+
+/// The folder of the guest for programs that a run brings. PID 1 puts it first in `PATH`, so they are found by name, and the
+/// guest's own programs keep their places.
+pub const PROGRAMS_FOLDER: &str = "/usr/local/bin";
+
+/// The folder for libraries that a run brings and that a guest's loader would not find. PID 1 names it in `LD_LIBRARY_PATH` if it is
+/// there.
+pub const LIBRARIES_FOLDER: &str = "/ersatz/lib";
+
 /// Where the guest-side tests are.
 pub const TESTS_PATH: &str = "/bin/ersatz-guest-tests";
 

@@ -5,6 +5,7 @@
 
 pub mod accel;
 pub mod bench;
+pub mod bring;
 pub mod cli;
 pub mod console;
 pub mod control;

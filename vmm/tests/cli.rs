@@ -56,6 +56,13 @@ fn bad_arguments_are_refused_in_one_line() {
     refused(&["run", "--mode", "public"], &["public", "coherent"]);
     refused(&["run", "--timeout", "soon"], &["soon", "5m"]);
     refused(&["run", "--kernel", "/no/such/kernel"], &["/no/such/kernel", "7.2"]);
+    refused(&["run", "--kernel", "/proc/self/exe"], &["/proc/self/exe", "no kernel", "bzImage"]);
+    refused(&["run", "--add", "/no/such/file"], &["/no/such/file", "HOST:GUEST"]);
+    refused(&["run", "--add", "/dev/null"], &["/dev/null", "a device"]);
+    refused(&["run", "--add", "/proc/self/exe:/a/../../b"], &["'..'"]);
+    refused(&["run", "--add", "/proc/self/exe:/tmp/x"], &["/tmp", "another place"]);
+    refused(&["run", "--module", "/no/such.ko"], &["/no/such.ko"]);
+    refused(&["run", "--module", "/proc/self/exe"], &["NAME.ko"]);
     refused(&["run", "ls"], &["ls"]);
     refused(&["test", "--format", "xml"], &["xml", "ktap"]);
     refused(&["try"], &["FILE", "ersatz try --help"]);

@@ -13,6 +13,7 @@ use super::{KernelOption, clone_folder, guest_folder};
 use crate::guest::driver::{self, Flavour, Modules};
 use crate::guest::programs::Programs;
 use crate::guest::{initramfs, outer, test_driver};
+use crate::kernel::packages::KernelPackages;
 use crate::progress::Progress;
 use crate::store::Store;
 
@@ -110,6 +111,7 @@ impl<'a> Builder<'a> {
             programs: brought.archive,
             test_names: brought.test_names,
             test_driver: test_driver::build(&store, self.progress, &prerequisites.toolchain, kernel)?,
+            modules: kernel_packages.map(KernelPackages::modules),
             outer_vmlinux: packages.vmlinux(),
             outer_initramfs: outer::build(&store, self.progress, packages, &programs)?,
             static_ersatz: programs.vmm(),

@@ -13,7 +13,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow};
 use ersatz_guest_image::manifest::DEBUG_KERNEL;
 
-use super::{Tally, identity, scenarios};
+use super::{Tally, brought, identity, scenarios};
 use crate::log::tail;
 use crate::progress::{Progress, Stage};
 use crate::store::Store;
@@ -127,6 +127,7 @@ fn check_under(accelerator: &str, ersatz: &Path, targets: &[Target<'_>], progres
         sum += suite.run(ersatz, (first.series, accelerator), first.store, progress)?;
     }
     sum += identity::check(ersatz, first.series, accelerator, first.store, progress);
+    sum += brought::check(ersatz, first.series, accelerator, first.store, progress);
     if accelerator == TRACED {
         sum += scenarios::check(ersatz, first.series, accelerator, first.store, progress);
     }

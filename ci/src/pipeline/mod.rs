@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The pipeline: checks of the sources on this machine and of the driver in guests, and what they add up to.
 
+mod brought;
 pub mod guests;
 mod identity;
 mod scenarios;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ersatz_guest_image::run::COMMAND_PATH;
+use ersatz_guest_image::run::{COMMAND_PATH, LIBRARIES_FOLDER, PROGRAMS_FOLDER};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -82,11 +82,14 @@ pub fn run(words: &[OsString]) -> Result<u8, CommandError> {
     command
         .args(arguments)
         .current_dir("/")
-        .env("PATH", "/bin:/sbin:/usr/bin:/usr/sbin")
+        .env("PATH", format!("{PROGRAMS_FOLDER}:/bin:/sbin:/usr/bin:/usr/sbin"))
         .env("HOME", "/")
         .stdin(stdio()?)
         .stdout(stdio()?)
         .stderr(stdio()?);
+    if Path::new(LIBRARIES_FOLDER).is_dir() {
+        command.env("LD_LIBRARY_PATH", LIBRARIES_FOLDER);
+    }
     session::lead(&terminal).map_err(CommandError::Console)?;
     session::in_foreground(&mut command, terminal);
     let child = match command.spawn() {

@@ -6,10 +6,12 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use ersatz_guest_image::kernel_command_line::module_parameters;
-use ersatz_guest_image::run::{DRIVER_PARAMETERS_PATH, DRIVER_PATH};
+use ersatz_guest_image::run::{DRIVER_PARAMETERS_PATH, DRIVER_PATH, MODULES_LIST};
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 use thiserror::Error;
+
+use crate::kernel_log::KernelLog;
 
 /// The driver's name as a module.
 pub const DRIVER_NAME: &str = "ersatz";
@@ -28,6 +30,18 @@ pub enum ModuleError {
     /// The parameters cannot be handed to the kernel.
     #[error("the parameters {0:?} contain a NUL byte")]
     Parameters(String),
+    /// The kernel refused it, and its log says why.
+    #[error("the kernel refused module {path} with parameters {parameters:?}; its log says: {words}")]
+    RefusedWithWords {
+        /// The module.
+        path: PathBuf,
+        /// Its parameters.
+        parameters: String,
+        /// What the kernel printed meanwhile.
+        words: String,
+        /// The system's error.
+        source: Errno,
+    },
     /// The kernel refused it.
     #[error(
         "the kernel refused module {path} with parameters {parameters:?} (its log says why: built for another kernel, an unknown \
@@ -72,6 +86,35 @@ pub fn load_driver() -> Result<(), ModuleError> {
         if Path::new(DRIVER_PARAMETERS_PATH).exists() { read(DRIVER_PARAMETERS_PATH)? } else { String::new() };
     let booted = module_parameters(&read(COMMAND_LINE)?, DRIVER_NAME);
     load(Path::new(DRIVER_PATH), format!("{} {booted}", brought.trim()).trim())
+}
+
+/// Loads the modules that the run brought, in the order of their list. A kernel's own module that is loaded already is fine.
+///
+/// # Errors
+///
+/// Fails with the kernel's words if it refuses one, and if the list cannot be read.
+pub fn load_brought() -> Result<(), ModuleError> {
+    let list = match std::fs::read_to_string(MODULES_LIST) {
+        Ok(list) => list,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(ModuleError::Read { path: MODULES_LIST.into(), source }),
+    };
+    let read_log = |source| ModuleError::Read { path: "/dev/kmsg".into(), source };
+    let mut log = KernelLog::open().map_err(read_log)?;
+    let mut words = list.split_terminator('\0');
+    while let (Some(path), Some(parameters)) = (words.next(), words.next()) {
+        log.messages().map_err(read_log)?;
+        match load(Path::new(path), parameters) {
+            Ok(()) => {}
+            Err(ModuleError::Refused { source: Errno::EEXIST, .. }) if parameters.is_empty() => {}
+            Err(ModuleError::Refused { path, parameters, source }) => {
+                let words = log.messages().map_err(read_log)?.join("; ");
+                return Err(ModuleError::RefusedWithWords { path, parameters, words, source });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -62,12 +62,26 @@ impl KernelLog {
     ///
     /// Fails if the log cannot be read.
     pub fn complaints(&mut self) -> io::Result<Vec<String>> {
+        self.read(complaint)
+    }
+
+    /// Returns all that the kernel itself printed since the last call, oldest first, without time stamps.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the log cannot be read.
+    pub fn messages(&mut self) -> io::Result<Vec<String>> {
+        self.read(|record| message(record).map(|(_, message)| message.to_owned()))
+    }
+
+    /// Returns what `choose` makes of the records since the last call.
+    fn read(&mut self, choose: impl Fn(&str) -> Option<String>) -> io::Result<Vec<String>> {
         let mut record = vec![0; RECORD_BYTES];
         let mut found = Vec::new();
         loop {
             match self.file.read(&mut record) {
                 Ok(0) => return Ok(found),
-                Ok(length) => found.extend(complaint(&String::from_utf8_lossy(&record[..length]))),
+                Ok(length) => found.extend(choose(&String::from_utf8_lossy(&record[..length]))),
                 Err(error) => match error.raw_os_error().map(Errno::from_raw) {
                     Some(Errno::EAGAIN) => return Ok(found),
                     // Overwritten before it could be read; the next read goes on behind the gap.
@@ -82,6 +96,15 @@ impl KernelLog {
 
 /// Returns the complaint in one record (`priority,sequence,microseconds,flags;message`), if anything.
 fn complaint(record: &str) -> Option<String> {
+    let (microseconds, message) = message(record)?;
+    BEGINNINGS
+        .iter()
+        .any(|beginning| message.starts_with(beginning))
+        .then(|| format!("[{:5}.{:06}] {message}", microseconds / 1_000_000, microseconds % 1_000_000))
+}
+
+/// Returns the time in microseconds and the first line of a record that is the kernel's own.
+fn message(record: &str) -> Option<(u64, &str)> {
     let (header, body) = record.split_once(';')?;
     let mut fields = header.split(',');
     let priority: u32 = fields.next()?.parse().ok()?;
@@ -90,11 +113,7 @@ fn complaint(record: &str) -> Option<String> {
     if priority >> 3 != 0 {
         return None;
     }
-    let message = body.lines().next()?;
-    BEGINNINGS
-        .iter()
-        .any(|beginning| message.starts_with(beginning))
-        .then(|| format!("[{:5}.{:06}] {message}", microseconds / 1_000_000, microseconds % 1_000_000))
+    Some((microseconds, body.lines().next()?))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use std::panic::catch_unwind;
 use std::path::Path;
 
 use ersatz_guest_image::error_chain::chain;
-use ersatz_guest_image::run::DRIVER_PATH;
+use ersatz_guest_image::run::{DRIVER_PATH, NO_DRIVER_PATH};
 use ersatz_init::driver;
 use ersatz_init::kernel_log::KernelLog;
 use thiserror::Error;
@@ -70,11 +70,14 @@ fn run() -> Result<u8, InitError> {
     }
     restored::receive_run()?;
     random::give_machine_id().map_err(InitError::MachineId)?;
-    if Path::new(DRIVER_PATH).exists() {
+    if Path::new(NO_DRIVER_PATH).exists() {
+        // The run asked for that.
+    } else if Path::new(DRIVER_PATH).exists() {
         driver::load_driver()?;
     } else {
         eprintln!("ersatz-init: notice: no driver in this image ({DRIVER_PATH})");
     }
+    driver::load_brought()?;
     let status = command::run(&command::requested()?)?;
     repeat_complaints();
     Ok(status)

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
+use ersatz_guest_image::kernel_file::is_kernel;
 use ersatz_guest_image::kernel_release::release;
 use ersatz_guest_image::manifest::{DEBUG_KERNEL, FILE_NAME, Manifest, ManifestError};
 use ersatz_guest_image::pins::{PinError, Pins};
@@ -112,7 +113,11 @@ pub fn parse_kernel(text: &str) -> Result<KernelChoice, String> {
     }
     let path = PathBuf::from(text);
     match path.metadata() {
-        Ok(metadata) if metadata.is_file() => Ok(KernelChoice::File(path)),
+        Ok(metadata) if metadata.is_file() => match is_kernel(&path) {
+            Ok(true) => Ok(KernelChoice::File(path)),
+            Ok(false) => Err("this file is no kernel for x86-64 (a bzImage, or the ELF file vmlinux)".to_owned()),
+            Err(error) => Err(format!("cannot read it: {error}")),
+        },
         Ok(_) => Err("neither a kernel series nor a file; type for example 7.2 or /boot/vmlinuz".to_owned()),
         Err(error) => Err(format!("no kernel series, and as a file: {error}; type for example 7.2 or /boot/vmlinuz")),
     }
@@ -239,8 +244,13 @@ mod tests {
         assert!(parse_kernel("7").is_err());
         assert!(parse_kernel("7.").is_err());
         assert!(parse_kernel("/").unwrap_err().contains("neither"));
-        let file = env::current_exe().expect("a test has a file");
-        assert_eq!(parse_kernel(file.to_str().expect("plain path")), Ok(KernelChoice::File(file)));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("vmlinux");
+        let text = file.to_str().expect("plain path");
+        fs::write(&file, b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0").unwrap();
+        assert_eq!(parse_kernel(text), Ok(KernelChoice::File(file.clone())));
+        fs::write(&file, "hello").unwrap();
+        assert!(parse_kernel(text).unwrap_err().contains("no kernel"));
     }
 
     #[test]

@@ -169,6 +169,16 @@ impl GuestOptions {
         Ok(Guest { spec: GuestSpec { machine, run }, manifest })
     }
 
+    /// Returns the archives that the guest is made of, unless a run brings more: its initramfs, and the built programs if that is the
+    /// built one.
+    pub fn archives(&self, manifest: Option<&Manifest>) -> Vec<ReadPath> {
+        match (&self.initramfs, manifest) {
+            (Some(own), _) => vec![own.clone()],
+            (None, Some(manifest)) => vec![manifest.initramfs.clone().into(), manifest.programs.clone().into()],
+            (None, None) => Vec::new(),
+        }
+    }
+
     /// Whether the guest boots though it could start from a snapshot. PID 1 of an initramfs given by hand may not support
     /// snapshots.
     pub fn is_cold(&self) -> bool {

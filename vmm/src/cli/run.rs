@@ -7,8 +7,10 @@ use std::time::Duration;
 use clap::Args;
 
 use super::CommandError;
+use super::artifacts;
 use super::guest::{GuestOptions, KernelOption, Mode};
 use super::report::{self, Shown};
+use crate::bring::BringOptions;
 use crate::launch::{Connection, launch};
 
 /// The time limit of a command, unless `--timeout` says otherwise. A shell has none.
@@ -37,7 +39,10 @@ pub struct RunOptions {
     /// Give CMD the terminal, as the shell has it
     #[arg(long, short)]
     interactive: bool,
-    /// What to run in the guest instead of a shell
+    /// What the run brings.
+    #[command(flatten)]
+    bring: BringOptions,
+    /// What to run in the guest instead of a shell: a program of the guest, one that --add brings, or the path of one on this machine
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
 }
@@ -51,7 +56,12 @@ pub fn run(options: &RunOptions) -> Result<u8, CommandError> {
     let is_shell = options.command.is_empty();
     let limit = (!is_shell).then_some(COMMAND_LIMIT);
     let kernel = options.kernel.kernel.as_ref();
-    let guest = options.guest.guest(kernel, &options.mode, (!is_shell).then_some(&options.command), limit)?;
+    let manifest = artifacts::find(kernel, options.guest.initramfs.is_some())?;
+    let archives = options.guest.archives(manifest.as_ref());
+    let memory = options.guest.resources.memory;
+    let brought = options.bring.pack(manifest.as_ref(), &archives, &options.command, memory)?;
+    let mut guest = options.guest.guest(kernel, &options.mode, (!is_shell).then_some(&brought.command), limit)?;
+    guest.spec.run.archives.extend(brought.archive());
     let accelerator = options.guest.accelerator(guest.manifest.as_ref())?;
     let connection = Connection {
         sink: Some(Box::new(io::stdout())),

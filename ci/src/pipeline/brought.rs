@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Whether a guest can be given programs, files and modules of this machine.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use super::Tally;
+use crate::progress::Progress;
+use crate::store::Store;
+
+/// A module of the kernel's packages that needs another one.
+const MODULE: &str = "9pnet_virtio";
+
+/// Looks at guests of an accelerator.
+pub fn check(ersatz: &Path, series: &str, accelerator: &str, store: &Store, progress: &Progress) -> Tally {
+    let stage = progress.stage(&format!("what runs bring, {accelerator}"));
+    let result = try_all(ersatz, series, accelerator, store);
+    if let Err(error) = &result {
+        stage.say(&format!("FAILED: {error:#}"));
+    }
+    stage.done();
+    Tally::check(result.is_ok())
+}
+
+fn try_all(ersatz: &Path, series: &str, accelerator: &str, store: &Store) -> Result<()> {
+    let run = |options: &[&str], command: &[&str], expected: i32| -> Result<String> {
+        let output = Command::new(ersatz)
+            .args(["run", "--kernel", series, "--accel", accelerator, "--vram", "16M", "--timeout", "300"])
+            .args(options)
+            .arg("--")
+            .args(command)
+            .env("ERSATZ_GUEST", store.root())
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("cannot start {}", ersatz.display()))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let messages = String::from_utf8_lossy(&output.stderr).into_owned();
+        let as_expected = output.status.code() == Some(expected);
+        ensure!(as_expected, "{options:?} {command:?} ended with {}: {text}{messages}", output.status);
+        Ok(text + &messages)
+    };
+    let folder = store.root().join(".brought");
+    fs::create_dir_all(&folder)?;
+    let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
+
+    // This program is linked dynamically.
+    let program = std::env::current_exe()?;
+    let text = run(&[], &[&program.to_string_lossy(), "--help"], 0)?;
+    ensure!(text.contains("Usage:"), "a program of this machine printed {text:?}");
+
+    fs::write(path("script"), "#!/bin/sh\ncat /data/in\nexit 7\n")?;
+    fs::set_permissions(path("script"), fs::Permissions::from_mode(0o755))?;
+    fs::write(path("in"), "brought along\n")?;
+    let text = run(&["--add", &path("script"), "--add", &(path("in") + ":/data/")], &["script"], 7)?;
+    ensure!(text.contains("brought along"), "a script of this machine printed {text:?}");
+
+    fs::write(path("foreign.ko"), "\x7fELF\0depends=\0vermagic=1.2.3 SMP \0")?;
+    let error = run(&["--module", &path("foreign.ko")], &["true"], 125)?;
+    ensure!(error.contains("1.2.3"), "a module for another kernel: {error:?}");
+    fs::write(path("broken.ko"), "\x7fELF\0depends=\0")?;
+    let error = run(&["--module", &path("broken.ko")], &["true"], 125)?;
+    ensure!(error.contains("broken"), "a module that the kernel refuses: {error:?}");
+    fs::write(path("needs.ko"), format!("\x7fELF\0depends={MODULE}\0"))?;
+    let error = run(&["--no-driver", "--module", &path("needs.ko")], &["true"], 125)?;
+    ensure!(error.contains("needs"), "a module with dependencies: {error:?}");
+    let text = run(&["--no-driver"], &["sh", "-c", "cat /proc/modules; echo end"], 0)?;
+    ensure!(text.contains("end") && !text.contains("ersatz"), "without the driver: {text:?}");
+    fs::remove_dir_all(&folder)?;
+    Ok(())
+}
