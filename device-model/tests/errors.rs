@@ -78,7 +78,7 @@ fn bad_setup() {
         assert_eq!(host.status(0).error(), Some(ErrorCode::BadSetup), "{register:#x} = {value:#x}");
         assert_eq!(host.status(0).state(), Some(ChannelState::Error));
         assert_eq!(host.read64(reg(0, regs::ERROR_ADDRESS)), address);
-        assert_eq!(host.read64(reg(0, regs::ERROR_POSITION)) >> 32, register.into(), "the register that is wrong");
+        assert_eq!(host.read64(reg(0, regs::ERROR_POSITION)) >> 32, u64::from(register), "the register that is wrong");
         // A vector that does not exist cannot be told; the device's own is.
         let vector = if register == regs::VECTOR.offset { 0 } else { 9 };
         assert_eq!(host.interrupts.seen(), [vector]);

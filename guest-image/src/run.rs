@@ -64,6 +64,9 @@ pub const TESTS_PATH: &str = "/bin/ersatz-guest-tests";
 /// Where a scenario is, in runs that try one.
 pub const SCENARIO_PATH: &str = "/ersatz/scenario";
 
+/// Where scenarios are, in runs that try many, in the order of their names.
+pub const SCENARIOS_FOLDER: &str = "/ersatz/scenarios";
+
 /// Archives start at a multiple of this many bytes; the kernel requires it.
 const ALIGNMENT: usize = 4;
 

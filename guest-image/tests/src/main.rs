@@ -74,10 +74,13 @@ struct Arguments {
         value_parser = clap::value_parser!(u32).range(2..=1024))]
     compare: Vec<u32>,
     /// Try the scenario in this file instead of running tests, and print a report of JSON lines; may be given more than once
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["list", "filters", "bench", "compare"])]
+    #[arg(long, value_name = "FILE", group = "tried", conflicts_with_all = ["list", "filters", "bench", "compare"])]
     scenario: Vec<PathBuf>,
+    /// Try the scenarios in this folder, in the order of their names, up to one that hangs or makes the kernel complain
+    #[arg(long, value_name = "FOLDER", group = "tried", conflicts_with_all = ["list", "filters", "bench", "compare"])]
+    batch: Option<PathBuf>,
     /// Do the steps of scenarios on plain memory only, which needs no device
-    #[arg(long, requires = "scenario")]
+    #[arg(long, requires = "tried")]
     plain: bool,
     /// How many rounds of --compare count
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -107,6 +110,9 @@ fn main() -> ExitCode {
     if !arguments.compare.is_empty() {
         println!("{}", bench::comparison::run(&arguments.compare, arguments.rounds));
         return ExitCode::SUCCESS;
+    }
+    if let Some(folder) = &arguments.batch {
+        return ExitCode::from(scenario::run_batch(folder, arguments.plain));
     }
     if !arguments.scenario.is_empty() {
         let options = scenario::Options { attempts: arguments.repeat, only_plain: arguments.plain };

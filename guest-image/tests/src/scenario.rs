@@ -4,8 +4,9 @@
 //! An attempt is made twice, on the GPU and on plain memory, each in fresh processes: [`crew`] has these, [`executor`] does the steps of
 //! one thread, [`calls`] what each step is, by way of [`guarded`] accesses to the memory that [`ranges`] knows. They share a [`board`],
 //! which the [`monitor`] reads: it tells of each step as it ends, has the [`keeper`] arm holds ([`held_point`]) and end them, and finds hangs. [`trial`]
-//! compares the two, and [`leak`] looks whether the device has its memory back.
+//! compares the two, and [`leak`] looks whether the device has its memory back. [`batch`] tries many scenarios in one guest.
 
+mod batch;
 mod board;
 mod calls;
 mod content;
@@ -45,6 +46,8 @@ use self::surroundings::Surroundings;
 use self::trial::Trial;
 use crate::device::Device;
 
+pub use batch::run_batch;
+
 /// What to do with the scenarios.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -72,13 +75,9 @@ pub fn run(paths: &[PathBuf], options: Options) -> u8 {
             }
         }
     }
-    keep_heap();
-    // Processes whose parents are over become children of the monitor, which sees their ends.
-    // SAFETY: the call changes only whose children those become.
-    let _ = unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
-    let mut runner =
-        Runner { reporter: Reporter::default(), log: KernelLog::open().ok(), holders: Holders::default(), options };
-    let statuses: Vec<u8> = scenarios.iter().map(|scenario| runner.try_scenario(scenario)).collect();
+    let mut runner = Runner::new(Reporter::default(), options);
+    let statuses: Vec<u8> =
+        scenarios.iter().map(|scenario| runner.try_scenario(scenario, 0..options.attempts)).collect();
     if statuses.iter().all(|&status| status == STATUS_UNAVAILABLE) {
         return STATUS_UNAVAILABLE;
     }
@@ -107,22 +106,34 @@ struct Runner {
     log: Option<KernelLog>,
     holders: Holders,
     options: Options,
+    /// Whether something hung, or the kernel complained: what comes after may suffer from it.
+    tainted: bool,
 }
 
 impl Runner {
-    fn try_scenario(&mut self, scenario: &Scenario) -> u8 {
+    fn new(reporter: Reporter, options: Options) -> Self {
+        keep_heap();
+        // Processes whose parents are over become children of the monitor, which sees their ends.
+        // SAFETY: the call changes only whose children those become.
+        let _ = unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
+        Self { reporter, log: KernelLog::open().ok(), holders: Holders::default(), options, tainted: false }
+    }
+
+    /// Makes the attempts of these numbers.
+    fn try_scenario(&mut self, scenario: &Scenario, attempts: std::ops::Range<u32>) -> u8 {
         if let Err(reason) = self.prepare(scenario) {
             self.reporter.tell(&Entry::Unavailable { scenario: scenario.name.clone(), reason });
             return STATUS_UNAVAILABLE;
         }
         let surroundings = Surroundings::keep(scenario);
-        for attempt in 0..self.options.attempts {
+        for attempt in attempts {
             let hung = self.attempt(scenario, attempt).unwrap_or_else(|errno| {
                 let text = format!("the runner cannot start a process: {errno}");
                 self.reporter.find(Symptom::Order, None, None, text);
                 true
             });
             self.reporter.tell(&Entry::End { scenario: scenario.name.clone(), attempt });
+            self.tainted |= hung;
             if hung {
                 // What hangs in the kernel would be in the way of the next.
                 break;
@@ -177,6 +188,7 @@ impl Runner {
             }
         }
         for complaint in self.log.as_mut().and_then(|log| log.complaints().ok()).unwrap_or_default() {
+            self.tainted = true;
             self.reporter.find(Symptom::KernelBug, None, None, complaint);
         }
         Ok(trial)

@@ -67,6 +67,30 @@ fn memory_holds_what_was_written() {
 }
 
 #[test]
+fn a_batch_is_tried_in_the_order_of_names_and_tells_of_what_is_wrong() {
+    let folder = std::env::temp_dir().join(format!("batch-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let texts = [("0-well", "setup\nmap r 4K\nread r"), ("1-wrong", "setup\nmap r 4K\nuffd unregister r")];
+    for (name, text) in texts {
+        std::fs::write(folder.join(name).with_extension("scenario"), text).unwrap();
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ersatz-guest-tests"));
+    let output = command.args(["--plain", "--batch"]).arg(&folder).output().unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let entries: Vec<Entry> = text.lines().map(|line| Entry::from_line(line).expect("an entry").unwrap()).collect();
+    let ends = entries.iter().filter_map(|entry| match entry {
+        Entry::End { scenario, attempt } => Some((scenario.as_str(), *attempt)),
+        _ => None,
+    });
+    assert_eq!(ends.collect::<Vec<_>>(), [("0-well", 0), ("1-wrong", 1)], "{entries:#?}");
+    // Nothing was registered: the steps of that scenario are told of, and no others.
+    let steps = entries.iter().filter(|entry| matches!(entry, Entry::Step { .. }));
+    assert_eq!(steps.count(), 2, "{entries:#?}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
 fn a_held_call_begins_when_it_is_resumed() {
     let (status, entries) = run(
         "held",

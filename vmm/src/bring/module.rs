@@ -173,6 +173,7 @@ mod tests {
             initramfs: PathBuf::new(),
             programs: PathBuf::new(),
             test_driver: PathBuf::new(),
+            test_names: PathBuf::new(),
             modules: Some(modules.to_owned()),
             outer_vmlinux: PathBuf::new(),
             outer_initramfs: PathBuf::new(),

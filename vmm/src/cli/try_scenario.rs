@@ -3,11 +3,14 @@
 //!
 //! [`source`] reads the scenarios, [`guest_run`] runs the guest of each trial, [`pool`] several side by side. What a guest shows goes
 //! through [`lines`] and [`splat`] into [`evidence`], and beside the device's log ([`interleaving`], [`device_events`]) becomes a
-//! [`trial`] with its [`verdict`]. [`human`] (with [`columns`]), [`table`], [`json`] and [`junit`] show trials.
+//! [`trial`] with its [`verdict`]. [`human`] (with [`columns`]), [`table`], [`json`] and [`junit`] show trials. [`mod@matrix`] and [`explore`] make many scenarios, which [`batch`]
+//! tries in few guests.
 
+mod batch;
 mod columns;
 mod device_events;
 mod evidence;
+mod explore;
 mod finding;
 mod guest_run;
 mod human;
@@ -15,6 +18,7 @@ mod interleaving;
 mod json;
 mod junit;
 mod lines;
+mod matrix;
 mod pool;
 #[cfg(test)]
 mod sample;
@@ -25,18 +29,22 @@ mod table;
 mod trial;
 mod verdict;
 
+use std::fs;
 use std::io::{self, Write};
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::thread;
+use std::time::Instant;
 
 use clap::{Args, Command, ValueEnum};
 use ersatz_guest_image::error_chain::chain;
 use ersatz_guest_image::manifest::Manifest;
 use ersatz_uapi::MemoryType;
 
-use self::guest_run::Plan;
+use self::explore::Exploration;
+use self::guest_run::{Plan, Testbed};
 use self::human::Detail;
+use self::matrix::Slice;
 use self::script::Script;
 use self::source::Source;
 use self::trial::{Subject, Trial};
@@ -86,8 +94,27 @@ pub struct TryOptions {
     /// Show all findings, all their lines, and the whole order of steps and device events
     #[arg(long, short, help_heading = "Trials")]
     verbose: bool,
+    /// Try every state of memory against every call, or those of a slice: huge,split/munmap, */fork (docs/matrix.md)
+    #[arg(long, value_name = "STATES/CALLS", value_parser = Slice::parse, num_args = 0..=1, require_equals = true,
+        default_missing_value = "*/*", conflicts_with_all = ["museum", "file", "cell", "repeat"], help_heading = "Trials")]
+    matrix: Option<Slice>,
+    /// Try cells of the matrix as scenarios, each in a guest of its own
+    #[arg(long, value_name = "STATE/CALL", value_parser = Slice::parse, conflicts_with_all = ["museum", "file"], help_heading = "Trials")]
+    cell: Vec<Slice>,
+    /// Print the scenario of --cell instead of trying it
+    #[arg(long, requires = "cell", help_heading = "Trials")]
+    print: bool,
+    /// Write the matrix to FILE as a page
+    #[arg(long, value_name = "FILE", requires = "matrix", help_heading = "Trials")]
+    html: Option<PathBuf>,
+    /// Try all orders of the steps of each scenario's threads, and make one that fails as short as it can be (docs/matrix.md)
+    #[arg(long, conflicts_with_all = ["matrix", "print", "repeat"], help_heading = "Trials")]
+    explore: bool,
+    /// Most orders of --explore
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000), default_value = "500", requires = "explore", help_heading = "Trials")]
+    bound: u32,
     /// Scenarios
-    #[arg(value_name = "FILE", required_unless_present = "museum")]
+    #[arg(value_name = "FILE", required_unless_present_any = ["museum", "matrix", "cell"])]
     file: Vec<PathBuf>,
 }
 
@@ -124,13 +151,28 @@ struct Kernel {
     accelerator: Accelerator,
 }
 
+impl Kernel {
+    fn testbed<'a>(&'a self, options: &'a GuestOptions) -> Testbed<'a> {
+        Testbed { kernel: self.choice.as_ref(), options, accelerator: &self.accelerator }
+    }
+}
+
 /// Tries the scenarios; returns the exit status.
 ///
 /// # Errors
 ///
 /// Fails if there is nothing to boot, or the results cannot be printed.
 pub fn run(options: &TryOptions) -> Result<u8, CommandError> {
+    if options.print {
+        return print_cells(options);
+    }
+    if let Some(slice) = &options.matrix {
+        return try_matrix(options, slice);
+    }
     let Some(sources) = sources(options)? else { return Ok(STATUS_USAGE) };
+    if options.explore {
+        return explore_all(options, &sources);
+    }
     let kernels = kernels(options)?;
     let plans = plans(options, &sources, &kernels)?;
     if plans.is_empty() {
@@ -149,14 +191,8 @@ pub fn run(options: &TryOptions) -> Result<u8, CommandError> {
     if pool::run(plans, workers, &mut show)?.is_interrupted() {
         return Ok(STATUS_INTERRUPTED);
     }
-    let status = verdict::status(trials.iter().map(|trial| &trial.verdict));
-    match options.format {
-        Format::Human if several => print(&[vec![String::new()], table::lines(&trials)].concat())?,
-        Format::Human => {}
-        Format::Json => print(&[format!("{:#}", json::document(&trials, status))])?,
-        Format::Junit => print(&[junit::document(&trials).trim_end().to_owned()])?,
-    }
-    Ok(status)
+    let table = if several { [vec![String::new()], table::lines(&trials)].concat() } else { Vec::new() };
+    report(&trials, options.format, &table)
 }
 
 /// Prints lines. A closed pipe is not an error: the exit status still counts.
@@ -183,11 +219,15 @@ fn usual_jobs() -> usize {
 
 /// Reads the scenarios. `None` if one of them is none, which is then said.
 fn sources(options: &TryOptions) -> Result<Option<Vec<Source>>, CommandError> {
+    let mut cells = Vec::new();
+    for mode in wanted_modes(&options.mode) {
+        cells.extend(options.cell.iter().map(|slice| matrix::sources(slice, mode)).collect::<Result<Vec<_>, _>>()?);
+    }
     let paths = if options.museum { source::museum()? } else { options.file.clone() };
     let (sources, errors): (Vec<_>, Vec<_>) = paths.iter().map(|path| source::read(path)).partition(Result::is_ok);
     let errors: Vec<_> = errors.into_iter().filter_map(Result::err).collect();
     errors.iter().for_each(|error| say(&chain(error).to_string()));
-    Ok(errors.is_empty().then(|| sources.into_iter().flatten().collect()))
+    Ok(errors.is_empty().then(|| cells.into_iter().flatten().chain(sources.into_iter().flatten()).collect()))
 }
 
 fn kernels(options: &TryOptions) -> Result<Vec<Kernel>, CommandError> {
@@ -220,28 +260,109 @@ fn series(release: &str) -> String {
     numbers.join(".")
 }
 
-fn plans<'a>(options: &TryOptions, sources: &[Source], kernels: &'a [Kernel]) -> Result<Vec<Plan<'a>>, CommandError> {
+fn plans<'a>(
+    options: &'a TryOptions,
+    sources: &[Source],
+    kernels: &'a [Kernel],
+) -> Result<Vec<Plan<'a>>, CommandError> {
     let mut plans = Vec::new();
     for source in sources {
         for memory in modes(source, &options.mode) {
             for kernel in kernels {
-                let mut expected = source.scenario.expected_on(&kernel.release);
-                expected.sort_unstable();
-                expected.dedup();
                 let subject = Subject {
                     scenario: source.scenario.name.clone(),
                     title: source.scenario.title.clone(),
                     script: Script::of(&source.scenario),
                     kernel: kernel.name.clone(),
                     memory,
-                    expected,
+                    expected: source.expected_on(&kernel.release),
                     attempts: options.repeat,
                 };
-                plans.push(Plan::new(source, subject, kernel.choice.as_ref(), &options.guest, &kernel.accelerator)?);
+                plans.push(Plan::new(&kernel.testbed(&options.guest), source, subject)?);
             }
         }
     }
     Ok(plans)
+}
+
+/// The memory types that are wanted; all if none is named.
+fn wanted_modes(named: &[Mode]) -> Vec<Mode> {
+    [Mode::Private, Mode::Coherent].into_iter().filter(|mode| named.is_empty() || named.contains(mode)).collect()
+}
+
+/// Prints the scenarios of cells.
+fn print_cells(options: &TryOptions) -> Result<u8, CommandError> {
+    let modes = wanted_modes(&options.mode);
+    for slice in &options.cell {
+        for source in modes.first().map(|&mode| matrix::sources(slice, mode)).transpose()?.unwrap_or_default() {
+            print(&[source.text.trim_end().to_owned()])?;
+        }
+    }
+    Ok(0)
+}
+
+/// Tries the matrix; returns the exit status.
+fn try_matrix(options: &TryOptions, slice: &Slice) -> Result<u8, CommandError> {
+    let started = Instant::now();
+    let workers = options.jobs.map_or_else(usual_jobs, usize::from);
+    let mut all = Vec::new();
+    for kernel in &kernels(options)? {
+        for mode in wanted_modes(&options.mode) {
+            let mut progress = |done: usize, count: usize| {
+                if done % 100 == 0 {
+                    say(&format!("{done} of {count} cells ({}, {})", kernel.name, mode.name()));
+                }
+            };
+            let testbed = kernel.testbed(&options.guest);
+            let names = (kernel.name.as_str(), kernel.release.as_str());
+            let Some(results) = matrix::run(&testbed, slice, names, mode, workers, &mut progress)? else {
+                return Ok(STATUS_INTERRUPTED);
+            };
+            if options.format == Format::Human {
+                print(&matrix::lines(slice, &results))?;
+                print(&matrix::explained(&results))?;
+            }
+            all.push(results);
+        }
+    }
+    let summary = matrix::summary(slice, &all, started.elapsed());
+    if let Some(path) = &options.html {
+        fs::write(path, matrix::page(slice, &all, &summary))
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    let trials: Vec<Trial> = all.into_iter().flat_map(|results| results.judged).map(|judged| judged.trial).collect();
+    report(&trials, options.format, &[summary])
+}
+
+/// Tries all orders of the scenarios; returns the exit status.
+fn explore_all(options: &TryOptions, sources: &[Source]) -> Result<u8, CommandError> {
+    let workers = options.jobs.map_or_else(usual_jobs, usize::from);
+    let (mut trials, mut lines) = (Vec::new(), Vec::new());
+    for kernel in &kernels(options)? {
+        for source in sources {
+            for memory in modes(source, &options.mode) {
+                let testbed = kernel.testbed(&options.guest);
+                let bound = usize::try_from(options.bound)?;
+                let exploration = Exploration { testbed, kernel: &kernel.name, memory, bound, workers };
+                let Some(explored) = explore::run(&exploration, source)? else { return Ok(STATUS_INTERRUPTED) };
+                lines.push(format!("{} ({}, {})", source.scenario.name, kernel.name, memory.name()));
+                lines.extend(explore::lines(&explored));
+                trials.extend(explored.trials.into_iter().filter(explore::came_about));
+            }
+        }
+    }
+    report(&trials, options.format, &lines)
+}
+
+/// Prints trials for programs, or the lines for people; returns the exit status.
+fn report(trials: &[Trial], format: Format, lines: &[String]) -> Result<u8, CommandError> {
+    let status = verdict::status(trials.iter().map(|trial| &trial.verdict));
+    match format {
+        Format::Human => print(lines)?,
+        Format::Json => print(&[format!("{:#}", json::document(trials, status))])?,
+        Format::Junit => print(&[junit::document(trials).trim_end().to_owned()])?,
+    }
+    Ok(status)
 }
 
 /// The memory types to try a scenario with. None if the scenario is not for any that is wanted.

@@ -5,23 +5,52 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use ersatz_scenario::Symptom;
-use ersatz_scenario::report::Entry;
+use ersatz_scenario::report::{Entry, Ground};
 
 /// Prints entries to standard output.
 #[derive(Debug, Default)]
 pub struct Reporter {
     symptoms: BTreeSet<Symptom>,
+    /// Whether steps are printed only of attempts in which something is wrong.
+    brief: bool,
+    /// Entries of the attempt under way that are not printed yet.
+    pending: Vec<Entry>,
+    /// Whether something is wrong in the attempt under way.
+    found: bool,
 }
 
 impl Reporter {
-    /// Prints an entry at once: the next step may bring the guest down.
+    /// A reporter that prints the steps of an attempt only if something is wrong in it: a console is slow.
+    pub fn brief() -> Self {
+        Self { brief: true, ..Self::default() }
+    }
+
+    /// Prints an entry at once, unless it is one that a brief report may leave out: the next step may bring the guest down.
     pub fn tell(&mut self, entry: &Entry) {
-        if let Entry::Finding { symptom, .. } = entry {
-            self.symptoms.insert(*symptom);
+        match entry {
+            Entry::Finding { symptom, .. } => {
+                self.symptoms.insert(*symptom);
+                self.found = true;
+                self.flush();
+            }
+            Entry::Begin { run: Ground::Gpu, .. } => {}
+            Entry::Begin { .. } | Entry::Step { .. } | Entry::Held { .. } if self.brief => {
+                self.pending.push(entry.clone());
+                return;
+            }
+            Entry::End { .. } => {
+                if std::mem::take(&mut self.found) {
+                    self.flush();
+                }
+                self.pending.clear();
+            }
+            _ => {}
         }
-        // In one piece, so that a message of the kernel does not get into it more than need be. Nobody could be told of a failure.
-        let line = format!("{}\n", entry.to_line());
-        let _ = io::stdout().lock().write_all(line.as_bytes()).and_then(|()| io::stdout().lock().flush());
+        print(entry);
+    }
+
+    fn flush(&mut self) {
+        self.pending.drain(..).for_each(|entry| print(&entry));
     }
 
     /// Prints a finding.
@@ -33,4 +62,10 @@ impl Reporter {
     pub fn take_symptoms(&mut self) -> BTreeSet<Symptom> {
         std::mem::take(&mut self.symptoms)
     }
+}
+
+/// In one piece, so that a message of the kernel does not get into it more than need be. Nobody could be told of a failure.
+fn print(entry: &Entry) {
+    let line = format!("{}\n", entry.to_line());
+    let _ = io::stdout().lock().write_all(line.as_bytes()).and_then(|()| io::stdout().lock().flush());
 }

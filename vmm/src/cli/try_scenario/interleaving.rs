@@ -60,6 +60,13 @@ impl Interleavings {
         self.rows.remove(&short(attempt))
     }
 
+    /// Takes the list of an attempt, with where it begins, as one of its own.
+    pub fn split_off(&mut self, attempt: u32) -> Self {
+        let rows = self.take(attempt).map(|rows| (short(attempt), rows));
+        let starts = self.starts.iter().copied().filter(|(_, owner)| *owner == short(attempt));
+        Self { rows: rows.into_iter().collect(), starts: starts.collect() }
+    }
+
     /// Whether a record of the log belongs to an attempt: it is the one that had begun last.
     pub fn is_in(&self, sequence: u64, attempt: u32) -> bool {
         let begun = self.starts.partition_point(|(start, _)| *start <= sequence);

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use ersatz_scenario::{Guest, ParseError, Scenario, limits, parse};
+use ersatz_scenario::{Guest, ParseError, Scenario, Symptom, limits, parse};
 use thiserror::Error;
 
 use crate::cli::artifacts;
@@ -23,6 +23,25 @@ pub struct Source {
     pub text: String,
     /// What that means.
     pub scenario: Scenario,
+}
+
+impl Source {
+    /// What it is expected to show on a kernel, each symptom once, in order.
+    pub fn expected_on(&self, release: &str) -> Vec<Symptom> {
+        let mut expected = self.scenario.expected_on(release);
+        expected.sort_unstable();
+        expected.dedup();
+        expected
+    }
+}
+
+/// Returns the scenario of a text that is not a file's.
+///
+/// # Errors
+///
+/// Fails if the text is not a scenario.
+pub fn of_text(name: &str, text: String) -> Result<Source, ParseError> {
+    parse(name, &text).map(|scenario| Source { text, scenario })
 }
 
 /// Why there is no scenario.

@@ -33,6 +33,14 @@ pub struct Subject {
     pub attempts: u32,
 }
 
+impl Subject {
+    /// A name for files about it.
+    pub fn file_name(&self) -> String {
+        let Self { scenario, kernel, memory, .. } = self;
+        format!("{scenario}-{kernel}-{}", memory.name()).replace('/', "_")
+    }
+}
+
 /// What a device's log has of a guest.
 #[derive(Debug, Default)]
 pub struct Traced {
@@ -42,6 +50,17 @@ pub struct Traced {
     pub broken: Vec<BrokenRule>,
     /// Why the log could not be read.
     pub failure: Option<String>,
+}
+
+impl Traced {
+    /// Takes what it has of one attempt.
+    pub fn take(&mut self, attempt: u32) -> Self {
+        let is_in = |broken: &BrokenRule| self.interleavings.is_in(broken.sequence, attempt);
+        let (broken, others) = std::mem::take(&mut self.broken).into_iter().partition(is_in);
+        self.broken = others;
+        let interleavings = self.interleavings.split_off(attempt);
+        Self { interleavings, broken, failure: self.failure.clone() }
+    }
 }
 
 /// What became of a [`Subject`].
