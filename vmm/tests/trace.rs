@@ -225,7 +225,7 @@ fn json_lines_have_everything() {
     let logs = Logs::new();
     let text = stdout(&["trace", "cat", "--json", "--kind", "copy", "--limit", "1", &logs.orderly()], 0);
     let expected = serde_json::json!({
-        "sequence": 6, "time_ns": 5_000_000, "device": 0, "kind": "copy", "channel": 0, "cause": "migrate-to-device",
+        "sequence": 6, "time_ns": 5_000_000, "timestamp_ns": 6_000_000, "device": 0, "kind": "copy", "channel": 0, "cause": "migrate-to-device",
         "from": { "aperture": "system", "address": "0x10000" }, "to": { "aperture": "vram", "address": "0x0" },
         "bytes": 4096, "tag": "0x7f0000000000",
     });

@@ -78,8 +78,10 @@ impl Leave {
     }
 
     fn end(&mut self, what: &str, faults: u64, site: &mut Site<'_>) {
+        // One warning for both is enough.
+        let only_masters = self.is_master && self.enabled.is_empty();
         self.warn_of_channels(what, site);
-        if self.is_master && self.enabled.is_empty() {
+        if only_masters {
             site.warn(Rule::DriverLeaves, format!("{what} with bus mastering on"));
         }
         self.warn_of_faults(what, faults, site);

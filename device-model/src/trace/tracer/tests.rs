@@ -98,7 +98,8 @@ fn events_of_one_moment_follow_upon_each_other() {
     assert_eq!((header.claimed, header.dropped), (13, 4));
 }
 
-/// What the log costs in resident memory: by the kernel's own account of the mapping.
+/// What the log costs in resident memory, by the kernel's own account of the mapping: the chunks that are written to or allocated ahead, one that is
+/// about to be let go, and the header.
 #[test]
 fn a_long_log_takes_little_memory() {
     let per_chunk = CHUNK_BYTES / RECORD_BYTES as u64;
@@ -110,7 +111,7 @@ fn a_long_log_takes_little_memory() {
     let ours = maps.lines().skip_while(|line| !line.ends_with(path.to_str().unwrap()));
     let resident = ours.skip(1).find_map(|line| line.strip_prefix("Rss:")).unwrap();
     let kibibytes: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
-    assert!(kibibytes > 0 && kibibytes <= 4 * CHUNK_BYTES / 1024, "{kibibytes} KiB");
+    assert!(kibibytes > 0 && kibibytes <= 5 * CHUNK_BYTES / 1024, "{kibibytes} KiB");
     drop(tracer);
     assert_eq!(marks(&path), (0..16 * per_chunk).collect::<Vec<_>>(), "nothing is lost by it");
 }

@@ -17,11 +17,11 @@ use crate::{
         kernel::Kernel,
         regs,
     },
-    driver::{gpu::Gpu, parameters},
+    driver::parameters,
     kernel_ext::signal,
     zone_device::{
         interval_notifier::{FaultAt, WALK_PAGES},
-        pagemap::BoundMap,
+        pagemap::{BoundMap, DeviceMemory},
     },
 };
 use kernel::{
@@ -55,9 +55,9 @@ impl Svm {
     /// `EINVAL` if the address space has ended; `EPERM` if it mirrors another process's; `EINTR` if a signal came before the kernel was started,
     /// or the process is being killed; `ENOMEM`; `EIO` if the device failed or took too long. Any part of the kernel may have been done
     /// then, but nothing more will be.
-    pub(crate) fn launch(
+    pub(crate) fn launch<M: DeviceMemory>(
         &self,
-        map: BoundMap<'_, Gpu>,
+        map: BoundMap<'_, M>,
         id: SpaceId,
         mm: &MmWithUser,
         kernel: Kernel,
@@ -90,7 +90,7 @@ impl Svm {
         }
     }
 
-    fn run(&self, mut run: Run<'_>, kernel: Kernel) -> Result<Outcome> {
+    fn run<M: DeviceMemory>(&self, mut run: Run<'_, M>, kernel: Kernel) -> Result<Outcome> {
         if self.invalidator.is_lost() {
             return Err(EIO);
         }
@@ -111,9 +111,9 @@ impl Svm {
 }
 
 /// A kernel under way.
-struct Run<'a> {
+struct Run<'a, M: DeviceMemory> {
     svm: &'a Svm,
-    map: BoundMap<'a, Gpu>,
+    map: BoundMap<'a, M>,
     space: &'a Space,
     mm: &'a MmWithUser,
     channel: &'a ComputeChannel,
@@ -132,7 +132,7 @@ struct Progress {
     refused: Option<Error>,
 }
 
-impl Run<'_> {
+impl<M: DeviceMemory> Run<'_, M> {
     /// Waits for the end of the kernel, and answers its faults.
     fn attend(&mut self) -> Result<Outcome> {
         let timeout = Delta::from_millis(parameters::timeout_ms().into());

