@@ -47,7 +47,7 @@ fn a_program_comes_with_its_libraries_and_a_script_with_its_interpreter() {
     assert!(has(&added, "/usr/local/bin/script") && has(&added, program.to_str().unwrap()));
     assert!(has(&added, "/lib64/ld-linux-x86-64.so.2"));
     // Both need the same libraries.
-    assert!(has(&add(&[&script, &program]).unwrap(), "/lib64/ld-linux-x86-64.so.2"));
+    assert!(has(&add(&[&script, program]).unwrap(), "/lib64/ld-linux-x86-64.so.2"));
     fs::write(&script, "#!/no/such/interpreter\n").unwrap();
     let error = add(&[&script]).unwrap_err();
     assert!(error.to_string().contains("/no/such/interpreter"), "{error}");

@@ -83,8 +83,8 @@ mod tests {
         assert_eq!(text[0], "7.2, private memory");
         // The names of the states stand upright above their columns.
         assert_eq!(text[1], "         s");
-        assert_eq!(text[5], "read     . X");
-        assert_eq!(text[6], "collapse - !");
+        assert_eq!(text[6], "read     . X");
+        assert_eq!(text[7], "collapse - !");
         assert_eq!(explained(&results)[0], "X huge/read: unexpected content");
         assert!(explained(&results)[1].contains("page 3 <reads> 0"));
         let line = summary(&slice, &[results], Duration::from_millis(1500));
