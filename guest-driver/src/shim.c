@@ -230,6 +230,11 @@ int ersatz_dma_mapping_error(struct device *dev, dma_addr_t address)
 	return dma_mapping_error(dev, address);
 }
 
+bool ersatz_dma_need_sync(struct device *dev, dma_addr_t address)
+{
+	return dma_need_sync(dev, address);
+}
+
 void ersatz_dma_unmap_page(struct device *dev, dma_addr_t address, size_t length, enum dma_data_direction direction)
 {
 	dma_unmap_page(dev, address, length, direction);

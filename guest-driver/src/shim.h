@@ -73,6 +73,7 @@ bool ersatz_mmu_notifier_range_blockable(const struct mmu_notifier_range *range)
 /* DMA. */
 dma_addr_t ersatz_dma_map_page(struct device *dev, struct page *page, size_t length, enum dma_data_direction direction);
 int ersatz_dma_mapping_error(struct device *dev, dma_addr_t address);
+bool ersatz_dma_need_sync(struct device *dev, dma_addr_t address);
 size_t ersatz_dma_max_mapping_size(struct device *dev);
 bool ersatz_dma_iova_alloc(struct device *dev, struct dma_iova_state *state, unsigned long pfn, size_t length);
 int ersatz_dma_iova_link(struct device *dev, struct dma_iova_state *state, unsigned long pfn, size_t offset,

@@ -184,7 +184,7 @@ impl MappedPage {
     ///
     /// # Errors
     ///
-    /// `EIO` if the page cannot be made reachable for the device.
+    /// `EIO` if the page cannot be made reachable for the device, or only by a copy of it.
     pub(crate) unsafe fn new(dev: &Device<Bound>, pfn: Pfn) -> Result<Self> {
         // SAFETY: By the function's requirements the pfn has a page.
         let page = unsafe { bindings::ersatz_pfn_to_page(pfn) };
@@ -197,7 +197,13 @@ impl MappedPage {
             return Err(EIO);
         }
         // INVARIANT: Just mapped; the rest is what the caller guarantees.
-        Ok(Self { dev: dev.into(), pfn, address })
+        let page = Self { dev: dev.into(), pfn, address };
+        // SAFETY: `dev` is bound and `address` a mapping of it. A bounce buffer is not the page: what the CPU and the device write there while
+        // it is mapped, the other does not see.
+        if unsafe { bindings::ersatz_dma_need_sync(raw, address) } {
+            return Err(EIO);
+        }
+        Ok(page)
     }
 
     /// The bus address of the page.

@@ -103,16 +103,10 @@ impl ControlWindow {
         holds.as_array().into_iter().flatten().any(|hold| hold["name"] == name)
     }
 
-    /// Waits until a breakpoint holds something; false if that takes longer than `patience`.
+    /// Waits until a breakpoint holds something; false if that takes longer than `patience`, which is below [`PATIENCE`].
     pub fn wait_held(&self, name: &str, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
-        while !self.is_held(name) {
-            if Instant::now() > deadline {
-                return false;
-            }
-            sleep(TICK);
-        }
-        true
+        let timeout = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        self.ask("wait", &json!({ "for": { "hold": { "breakpoint": name } }, "timeout-ms": timeout })).is_ok()
     }
 
     /// Ends what a breakpoint holds; false if that is nothing.

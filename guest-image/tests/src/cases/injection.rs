@@ -282,7 +282,7 @@ fn unbinding_waits_for_a_copy_that_is_held() {
 
 /// Each hold comes, holds what it is to hold, and ends when it is told to.
 fn holds_come_each_time() {
-    const ROUNDS: u64 = 50;
+    const ROUNDS: u64 = 10;
     let world = World::open();
     for round in 0..ROUNDS {
         for direction in [Direction::ToDevice, Direction::ToSystem] {
