@@ -61,6 +61,7 @@ fn headline(trial: &Trial) -> String {
     let word = if trial.verdict.is_expected() { "ok  " } else { "FAIL" };
     let times = match subject.attempts {
         1 => String::new(),
+        _ if trial.with_findings() == 0 => format!(", in all of {} attempts", trial.attempts.len()),
         _ => format!(", in {} of {} attempts", trial.with_findings(), trial.attempts.len()),
     };
     format!("{word}  {scenario} ({kernel}, {memory}): {}{times}  [{seconds:.1} s]", trial.verdict)
