@@ -83,7 +83,7 @@ impl ControlWindow {
         }
     }
 
-    /// Has a handler carry out requests until [`Self::leave`].
+    /// Passes requests to a handler, one after the other, until [`Self::leave`].
     pub(crate) fn run(&self, handler: &dyn ControlHandler) {
         while let Some(request) = self.next_request() {
             let answer = handler.carry_out(&request, BUFFER_SIZE as usize, &|| self.window.lock().leaving);

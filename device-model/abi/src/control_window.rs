@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 OR BSD-3-Clause
 //! The control window, BAR5: by it a program in the guest asks for what a program on the host asks for by the control socket.
 //!
-//! It is not part of the device that a driver drives. The device has the BAR if whoever started the
-//! machine wants it to, and none otherwise. A driver leaves it alone, and a reset of the device does not change it.
+//! The BAR exists only on a machine that was started with it (`--control-window`). Drivers do not use it, and a reset of the device does not
+//! change its state.
 //!
 //! A program writes a request, one line of JSON without its end, to the buffer and its length to [`SUBMIT`]. [`STATE`] then reads
 //! [`WindowState::Busy`] until the answer is in the buffer in the request's place, and [`LENGTH`] reads its length. Requests and answers are

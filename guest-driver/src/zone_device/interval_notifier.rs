@@ -106,7 +106,7 @@ impl<M: Mirrored> IntervalNotifier<M> {
         self.mirrored.lock()
     }
 
-    /// Has the page at `address` there as a CPU's access would find it, and calls `work` with it and what is present of its mapping within
+    /// Faults the page at `address` in as a CPU's access would, and calls `work` with it and what is present of its mapping within
     /// `window`, a power of two up to 2 MiB, around it. None of them goes while `work` runs.
     ///
     /// `pfns` needs [`WALK_PAGES`] elements. `work` must not allocate memory in ways that reclaim, nor touch user memory.
@@ -165,7 +165,7 @@ impl<M: Mirrored> IntervalNotifier<M> {
         }
     }
 
-    /// Has the page of a fault there, and looks at all pages of `walked`.
+    /// Faults the page of a fault in, and looks at all pages of `walked`.
     fn walk(
         &self,
         owner: Owner<'_>,

@@ -151,8 +151,8 @@ impl ComputeChannel {
 
 impl Drop for ComputeChannel {
     fn drop(&mut self) {
-        // Nothing runs on it; the device must not look at ring and control block when they are freed. A device that does not answer is
-        // reset, or may not master the bus, before anything else is done with their memory's addresses.
+        // The device must not look at ring and control block when they are freed, and does not: the end of each kernel has reset the
+        // channel, or forbidden the device to do DMA. This is for registers that a reset of the function has left in between.
         let _ = self.reset();
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct Invalidator {
 }
 
 impl Invalidator {
-    /// Has asked for nothing yet.
+    /// An invalidator that has not requested anything.
     ///
     /// # Errors
     ///

@@ -251,7 +251,7 @@ fn insert_missing(
     tables.insert(node)
 }
 
-/// Has the entry of a table of `level` point to the table below.
+/// Enters the table below in a table of `level`.
 fn link(table: &SharedWords, address: usize, level: u8, below: &SharedWords) -> Result {
     let entry = PageTableEntry::table(Location::system(below.dma_address()));
     table.write(table_index(address as u64, level) as usize, &[entry.0])

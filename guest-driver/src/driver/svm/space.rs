@@ -141,7 +141,7 @@ impl Space {
         self.invalidator.invalidate(Invalidation::AddressSpace(self.id.asid));
     }
 
-    /// Has the page of a fault mapped for the device, with what is present around it.
+    /// Maps the page of a fault for the device, with what is present around it.
     ///
     /// # Errors
     ///
