@@ -45,8 +45,8 @@ enum Command {
     Ersatz(ersatz::ErsatzOptions),
     /// Set up and build; boot a guest, migrate pages in it, show what the device saw
     Demo(demo::DemoOptions),
-    /// Set up and build; run every check and test there is
-    Test(KernelOption),
+    /// Set up and build; run every check and test of the pipeline
+    Test(test::TestOptions),
     /// Remove what was built in this clone
     Clean(clean::CleanOptions),
     /// Check this machine and report what is missing, changing nothing
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         Command::Build(kernel) => build::run(&kernel),
         Command::Ersatz(options) => ersatz::run(&options),
         Command::Demo(options) => demo::run(&options),
-        Command::Test(kernel) => test::run(&kernel),
+        Command::Test(options) => test::run(&options),
         Command::Clean(options) => clean::run(&options),
         Command::Doctor => doctor::run(),
     };

@@ -222,7 +222,7 @@ fn races_leave_a_log_in_good_order() {
         }
         // However slow the engine is, it has begun some commands by then.
         if round % 3 != 0 {
-            traced.host.wait_until("two commands", |host| host.fence() >= 2);
+            traced.host.wait_until(&format!("two commands in round {round}"), |host| host.fence() >= 2);
         }
         std::thread::sleep(std::time::Duration::from_micros(round * 37 % 900));
         match round % 5 {
@@ -233,6 +233,8 @@ fn races_leave_a_log_in_good_order() {
             _ => traced.host.write32(regs::CONTROL.offset, 1),
         }
         traced.host.gpu.config_write(COMMAND, &ersatz_device_testing::MEMORY_AND_MASTER.to_le_bytes());
+        // While a reset of the device is under way, its registers take no writes.
+        traced.host.wait_until("the reset of the device", |host| host.read32(regs::CONTROL.offset) == 0);
         traced.host.wait_until("quiet", |host| host.status(0).state() != Some(ChannelState::Busy));
         traced.host.write32(reg(0, regs::CHANNEL_CONTROL), 2);
         traced.host.wait_until("reset", |host| host.read32(reg(0, regs::CHANNEL_CONTROL)) == 0);

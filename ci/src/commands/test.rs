@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `cargo xtask test`: everything that can be checked, on each pinned kernel or on the one asked for; with the debug kernel, what
+//! `cargo xtask test`: every check of the pipeline, on each pinned kernel or on the one asked for; with the debug kernel, what
 //! its checkers see of the guest-side tests. The last line has the sum.
 
 use std::process::ExitCode;
@@ -7,20 +7,33 @@ use std::sync::mpsc;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
+use clap::Args;
 use ersatz_guest_image::pins::Pins;
 
 use super::build::{Builder, Built};
 use super::{KernelOption, build, setup};
 use crate::guest::driver::Flavour;
 use crate::guest::programs::Programs;
-use crate::pipeline::guests::Target;
+use crate::pipeline::guests::{Depth, Target};
 use crate::pipeline::{Tally, guests, sources};
 use crate::progress::Progress;
 
+/// What to test.
+#[derive(Debug, Args)]
+pub struct TestOptions {
+    #[command(flatten)]
+    kernel: KernelOption,
+    /// Run all guest-side tests under every accelerator, also those that the bus does not matter to (half an hour more)
+    #[arg(long)]
+    everything: bool,
+}
+
 /// Runs the command.
-pub fn run(option: &KernelOption) -> Result<ExitCode> {
+pub fn run(options: &TestOptions) -> Result<ExitCode> {
     let progress = Progress::new();
-    let sum = if option.is_debug() { run_debug(&progress, option)? } else { run_all(&progress, option)? };
+    let depth = if options.everything { Depth::Everything } else { Depth::Pipeline };
+    let kernel = &options.kernel;
+    let sum = if kernel.is_debug() { run_debug(&progress, kernel)? } else { run_all(&progress, kernel, depth)? };
     println!("{sum}");
     Ok(if sum.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -32,7 +45,7 @@ fn run_debug(progress: &Progress, option: &KernelOption) -> Result<Tally> {
 }
 
 /// Runs all checks of this machine's side, and of the driver in guests with a stock kernel.
-fn run_all(progress: &Progress, option: &KernelOption) -> Result<Tally> {
+fn run_all(progress: &Progress, option: &KernelOption, depth: Depth) -> Result<Tally> {
     let cache = setup::prepare_host(progress)?;
     let builder = Builder::new(progress)?;
     let kernels = kernels(option)?;
@@ -61,7 +74,7 @@ fn run_all(progress: &Progress, option: &KernelOption) -> Result<Tally> {
                 .iter()
                 .map(|built| Target { series: &built.prerequisites.kernel.name, store: &built.store })
                 .collect();
-            sum += guests::check(&programs.vmm(), &targets, progress)?;
+            sum += guests::check(&programs.vmm(), &targets, depth, progress)?;
             Ok(sum)
         });
         if let Err(error) = &guests {

@@ -30,13 +30,13 @@ const LARGE: &str = "1T";
 /// themselves, then under [`TRACED`] some with a guest for each test. The first guest boots with all it has, the others start from a
 /// snapshot.
 ///
-/// Where the processor is emulated twice, coherent memory has the tests in which the bus, the BAR and the device matter, which is what differs there;
-/// the others would take a quarter of an hour more. (`cargo xtask ersatz test --accel nested --mode coherent` runs all of them.)
+/// Where the processor is emulated twice, the tests are those in which the bus, the BAR and the device matter, which is what differs there;
+/// the others take half an hour more, and are for [`Depth::Everything`].
 const SUITES: &[(&str, &[Suite])] = &[
     (
         "nested",
         &[
-            Suite { mode: "private", gpus: 1, vram: SMALL, filters: &[], start: Start::Boot },
+            Suite { mode: "private", gpus: 1, vram: SMALL, filters: BUS, start: Start::Boot },
             Suite { mode: "coherent", gpus: 1, vram: SMALL, filters: BUS, start: Start::Snapshot },
             Suite { mode: "private", gpus: 2, vram: LARGE, filters: TWO_GPUS, start: Start::Snapshot },
             Suite { mode: "coherent", gpus: 2, vram: LARGE, filters: TWO_GPUS, start: Start::Snapshot },
@@ -104,7 +104,17 @@ const DEBUG_SUITES: &[Suite] = &[
     Suite { mode: "coherent", gpus: 2, vram: SMALL, filters: TWO_GPUS, start: Start::Snapshot },
 ];
 
+/// How much of the suites is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Where the processor is emulated twice, the tests in [`BUS`] only.
+    Pipeline,
+    /// All tests under every accelerator, on the default kernel.
+    Everything,
+}
+
 /// One report.
+#[derive(Clone, Copy)]
 struct Suite {
     /// The memory type.
     mode: &'static str,
@@ -139,10 +149,12 @@ pub struct Target<'a> {
 /// Runs the suites of the first kernel under all accelerators, and of the others some. `ersatz` is the program to run them with.
 ///
 /// The accelerators go side by side: each guest sits on few cores, and waits much.
-pub fn check(ersatz: &Path, targets: &[Target<'_>], progress: &Progress) -> Result<Tally> {
+pub fn check(ersatz: &Path, targets: &[Target<'_>], depth: Depth, progress: &Progress) -> Result<Tally> {
     thread::scope(|scope| {
-        let start =
-            |accelerator, suites| scope.spawn(move || check_under(accelerator, suites, ersatz, targets, progress));
+        let start = |accelerator, suites: &'static [Suite]| {
+            let suites = suites.iter().map(move |suite| suite.to_depth(depth));
+            scope.spawn(move || check_under(accelerator, suites, ersatz, targets, progress))
+        };
         let running: Vec<_> = SUITES.iter().map(|(accelerator, suites)| start(accelerator, suites)).collect();
         let mut sum = Tally::default();
         for suites in running {
@@ -155,7 +167,7 @@ pub fn check(ersatz: &Path, targets: &[Target<'_>], progress: &Progress) -> Resu
 /// Runs the suites of all kernels under one accelerator.
 fn check_under(
     accelerator: &str,
-    suites: &[Suite],
+    suites: impl Iterator<Item = Suite>,
     ersatz: &Path,
     targets: &[Target<'_>],
     progress: &Progress,
@@ -180,6 +192,12 @@ fn check_under(
 }
 
 impl Suite {
+    /// The suite, with all tests if everything is to be run.
+    fn to_depth(self, depth: Depth) -> Self {
+        let all = depth == Depth::Everything && self.filters == BUS;
+        Self { filters: if all { &[] } else { self.filters }, ..self }
+    }
+
     /// What tells it from the others: for people, and for the names of files.
     fn name(&self) -> String {
         let gpus = if self.gpus == 1 { String::new() } else { format!("-{}-gpus", self.gpus) };

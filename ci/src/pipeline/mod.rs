@@ -2,6 +2,7 @@
 //! The pipeline: checks of the sources on this machine and of the driver in guests, and what they add up to.
 
 mod brought;
+mod failures;
 pub mod guests;
 mod identity;
 mod scenarios;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::Tally;
+use super::{Tally, failures};
 use crate::cargo;
 use crate::log::{Log, tail};
 use crate::progress::Progress;
@@ -48,11 +48,13 @@ pub fn check(clone: &Path, progress: &Progress, logs: impl Fn(&str) -> std::path
         let stage = progress.stage(title);
         let log = Log::start(&logs(name))?;
         let end = log.run("cargo", cargo::command(clone).args(*arguments));
-        let counted = counts(&fs::read_to_string(log.path()).unwrap_or_default());
+        let output = fs::read_to_string(log.path()).unwrap_or_default();
+        let counted = counts(&output);
         // A check without tests is one test.
         let tally = if counted == Tally::default() { Tally::check(end.is_ok()) } else { counted.with_end(end.is_ok()) };
         stage.say(&tally.to_string());
         if let Err(error) = end {
+            failures::of_cargo(&output).lines().for_each(|line| stage.say(line));
             stage.say(&format!(
                 "FAILED: {error:#}; the end of its log, {}:\n{}",
                 log.path().display(),

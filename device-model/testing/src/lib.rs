@@ -310,7 +310,14 @@ impl Host {
     pub fn wait_until(&self, what: &str, mut done: impl FnMut(&Self) -> bool) {
         let start = std::time::Instant::now();
         while !done(self) {
-            assert!(start.elapsed() < PATIENCE, "never came: {what}");
+            assert!(
+                start.elapsed() < PATIENCE,
+                "never came: {what}; channel 0: {:?}, PUT {}, GET {}, fence {}",
+                self.status(0),
+                self.put[0],
+                self.get(),
+                self.fence()
+            );
             std::thread::sleep(Duration::from_micros(50));
         }
     }
