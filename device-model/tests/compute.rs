@@ -261,6 +261,7 @@ fn model(kernel: &Kernel, memory: &mut [u64]) {
                 *y = half(x, *y) | half(x >> 32, *y >> 32) << 32;
             }
         }
+        Kernel::Copy { source, destination, length } => memory.copy_within(range(source, length), at(destination)),
         _ => unreachable!("the strategy makes none"),
     }
 }
@@ -288,6 +289,12 @@ fn kernel() -> impl Strategy<Value = Kernel> {
             length: 0x1_0000,
             seed,
             updates
+        }),
+        (range.clone(), any::<bool>()).prop_map(|((low, length), is_upwards)| {
+            let length = length.min((BASE + 0x1_0000 - low) / 16 * 8);
+            let high = low + length;
+            let (source, destination) = if is_upwards { (low, high) } else { (high, low) };
+            Kernel::Copy { source, destination, length }
         }),
         (range, 1..8_u32).prop_map(|((x, length), factor)| Kernel::Saxpy {
             x,

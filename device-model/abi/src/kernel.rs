@@ -115,6 +115,15 @@ pub enum Kernel {
         /// How many.
         length: u64,
     },
+    /// Copies the words of a range to another one, in rising order.
+    Copy {
+        /// First byte to read.
+        source: u64,
+        /// First byte to write; the ranges do not overlap.
+        destination: u64,
+        /// Size of each range.
+        length: u64,
+    },
 }
 
 /// Why the words of a command are no kernel.
@@ -163,6 +172,7 @@ impl Kernel {
             Self::Chase { .. } => Opcode::Chase,
             Self::RandomUpdate { .. } => Opcode::RandomUpdate,
             Self::Prefetch { .. } => Opcode::Prefetch,
+            Self::Copy { .. } => Opcode::KernelCopy,
         }
     }
 
@@ -181,6 +191,7 @@ impl Kernel {
             Self::Chase { start, steps, result } => of(start, 0, 0, steps, result),
             Self::RandomUpdate { table, length, seed, updates } => of(table, seed, length, updates, 0),
             Self::Prefetch { address, length } => of(address, 0, 0, length, 0),
+            Self::Copy { source, destination, length } => of(source, 0, destination, length, 0),
         }
     }
 
@@ -210,6 +221,7 @@ impl Kernel {
                 (Self::RandomUpdate { table: first, length: second, seed: value, updates: count }, result)
             }
             Opcode::Prefetch => (Self::Prefetch { address: first, length: count }, value | second | result),
+            Opcode::KernelCopy => (Self::Copy { source: first, destination: second, length: count }, value | result),
             _ => return None,
         };
         if spare != 0 {
@@ -230,8 +242,11 @@ impl Kernel {
             | Self::Prefetch { address, length } => range(address, length),
             Self::Sum { source, length, result } => both(range(source, length), word(result)),
             Self::Saxpy { x, y, length, .. } => {
-                let apart = if x == y || x.abs_diff(y) >= length { Ok(()) } else { Err(KernelError::Operand(y)) };
-                both(both(range(x, length), range(y, length)), apart)
+                let same_or_apart = if x == y { Ok(()) } else { apart(x, y, length) };
+                both(both(range(x, length), range(y, length)), same_or_apart)
+            }
+            Self::Copy { source, destination, length } => {
+                both(both(range(source, length), range(destination, length)), apart(source, destination, length))
             }
             Self::CompareAndSwap { target, result, .. } => both(word(target), word(result)),
             Self::Chase { start, steps, result } => both(both(word(start), amount(steps)), word(result)),
@@ -265,6 +280,15 @@ const fn amount(count: u64) -> Result<(), KernelError> {
         Err(KernelError::Operand(count))
     } else {
         Ok(())
+    }
+}
+
+/// Whether two ranges of a length have no byte in common.
+const fn apart(first: u64, second: u64, length: u64) -> Result<(), KernelError> {
+    if first.abs_diff(second) >= length {
+        Ok(())
+    } else {
+        Err(KernelError::Operand(second))
     }
 }
 

@@ -34,5 +34,7 @@ closed_enum! {
         RandomUpdate = 24 => "random-update",
         /// [`Kernel::Prefetch`](super::kernel::Kernel::Prefetch).
         Prefetch = 25 => "prefetch",
+        /// [`Kernel::Copy`](super::kernel::Kernel::Copy): by virtual addresses, without a list.
+        KernelCopy = 26 => "kernel-copy",
     }
 }

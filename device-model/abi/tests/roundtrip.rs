@@ -60,6 +60,10 @@ fn kernel() -> impl Strategy<Value = Kernel> {
             Kernel::RandomUpdate { table, length: 1 << order, seed, updates }
         }),
         range().prop_map(|(address, length)| Kernel::Prefetch { address, length }),
+        (range(), word()).prop_filter_map("ranges that overlap or wrap", |((source, length), destination)| {
+            let is_apart = source.abs_diff(destination) >= length && destination.checked_add(length).is_some();
+            is_apart.then_some(Kernel::Copy { source, destination, length })
+        }),
     ]
 }
 
@@ -205,7 +209,7 @@ fn numbers_and_variants_agree() {
     for opcode in Opcode::ALL {
         assert_eq!(Opcode::from_raw(*opcode as u8), Some(*opcode));
     }
-    for raw in (5..16).chain(26..=u8::MAX) {
+    for raw in (5..16).chain(27..=u8::MAX) {
         assert_eq!(Opcode::from_raw(raw), None);
     }
     for (raw, counter) in (0..).zip(Counter::ALL) {
@@ -273,6 +277,29 @@ fn each_way_a_kernel_can_be_wrong() {
     let saxpy = |change| with(Opcode::Saxpy, change);
     assert_eq!(saxpy(|words| (words.result, words.second) = (0, 0x1008)), operand(0x1008), "overlapping arrays");
     assert_eq!(saxpy(|words| (words.result, words.second) = (0, 0x1100)).map(|kernel| kernel.is_ok()), Some(true));
+    let copy = |change| with(Opcode::KernelCopy, change);
+    let is_good = |kernel: Option<Result<Kernel, KernelError>>| kernel.map(|kernel| kernel.is_ok()) == Some(true);
+    assert_eq!(copy(|words| words.result = 0), Some(Err(KernelError::Reserved)), "a copy has no value");
+    assert_eq!(copy(|words| words.value = 0), Some(Err(KernelError::Reserved)), "a copy has no result");
+    assert!(is_good(copy(|words| (words.value, words.result) = (0, 0))));
+    assert!(is_good(copy(|words| (words.value, words.result, words.second) = (0, 0, 0xf00))), "just below");
+    assert!(is_good(copy(|words| (words.value, words.result, words.second) = (0, 0, 0x1100))), "just behind");
+    for (second, refused) in [(0x1000, "onto itself"), (0xf08, "from below"), (0x10f8, "from above")] {
+        let words = KernelWords { value: 0, second, result: 0, ..words };
+        assert_eq!(Kernel::decode(Opcode::KernelCopy, &words), operand(second), "{refused}");
+    }
+    for (first, second, count, refused) in [
+        (0x1004, 0x800, 0x100, 0x1004),
+        (0x1000, 0x804, 0x100, 0x804),
+        (0x1000, 0x800, 0x104, 0x104),
+        (0x1000, 0x800, 0, 0),
+        (0, 1 << 50, MAX_KERNEL_COUNT + 8, MAX_KERNEL_COUNT + 8),
+        (u64::MAX - 7, 0x800, 8, u64::MAX - 7),
+        (0x1000, u64::MAX - 7, 8, u64::MAX - 7),
+    ] {
+        let words = KernelWords { first, second, count, ..KernelWords::default() };
+        assert_eq!(Kernel::decode(Opcode::KernelCopy, &words), operand(refused), "{words:x?}");
+    }
     let add = |first, count| {
         Kernel::decode(Opcode::AtomicAdd, &KernelWords { first, value: 1, count, ..KernelWords::default() })
     };

@@ -119,6 +119,7 @@ enum Work {
     Chase(Address, u8, Address),
     RandomUpdate(Address, u8, u8),
     Prefetch(Address, u16),
+    Copy(Address, Address, u16),
     Invalidate(Address, u32),
     InvalidateSpace(u8),
 }
@@ -155,6 +156,9 @@ impl Work {
                 updates: u64::from(updates) + 1,
             },
             Self::Prefetch(address, words) => Kernel::Prefetch { address: address.get(), length: bytes(words) },
+            Self::Copy(source, destination, words) => {
+                Kernel::Copy { source: source.get(), destination: destination.get(), length: bytes(words) }
+            }
             Self::Invalidate(address, length) => {
                 let length = u64::from(length) + 1;
                 return Operation::Invalidate(Invalidation::Range { asid: 1, address: address.get(), length });

@@ -132,6 +132,7 @@ fn fill_rings(machine: &Machine) {
         Kernel::Set { destination: 0xf_ff00, length: 0x200, pattern: !0 },
         Kernel::AtomicAdd { target: 0x1000, length: 4096, addend: 1 },
         Kernel::Prefetch { address: 0, length: 0x100_0000 },
+        Kernel::Copy { source: 0x1000, destination: 0xf_e000, length: 0x3000 },
         Kernel::Chase { start: 0, steps: 1 << 20, result: 8 },
     ];
     let compute = (1..).zip([Operation::Nop, Operation::Invalidate(Invalidation::All)]);

@@ -104,7 +104,7 @@ impl Words {
     /// The command in this slot; fences mostly rise from slot to slot.
     fn words(&self, slot: u8) -> [u64; 8] {
         const READ: u64 = Opcode::Read as u64;
-        const KERNELS: u64 = Opcode::Prefetch as u64 - READ + 1;
+        const KERNELS: u64 = Opcode::KernelCopy as u64 - READ + 1;
         match *self {
             Self::Raw(Rare(words)) => words.unwrap_or_default(),
             Self::Listed { opcode, flags, count, fence, list, pattern } => {
@@ -130,7 +130,8 @@ impl Words {
                 let count = u64::from(count);
                 let [first, second, result] = [first, second, result].map(TestAddress::virtual_address);
                 let value = u64::from(value);
-                // Read, write, set, sum, saxpy, atomic-add, compare-and-swap, chase, random-update, prefetch.
+                // Read, write, set, sum, saxpy, atomic-add, compare-and-swap, chase, random-update, prefetch,
+                // kernel-copy.
                 let [value, second, count, result] = match opcode - READ {
                     1 | 2 | 5 => [value, 0, count * 8, 0],
                     3 => [0, 0, count * 8, result],
@@ -138,6 +139,7 @@ impl Words {
                     6 => [value, second, 0, result],
                     7 => [0, 0, count, result],
                     8 => [value, 8 << (second % 20), count, 0],
+                    10 => [0, second, count * 8, 0],
                     _ => [0, 0, count * 8, 0],
                 };
                 [header, fence, first, value, 0x7a6, second, count, result]

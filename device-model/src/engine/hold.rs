@@ -76,7 +76,9 @@ pub(super) fn at_fetched(context: &Context<'_>, command: &Command, passes: &mut 
 pub(super) fn stride_event(context: &Context<'_>, kernel: &Kernel, done: u64, stride: u64) -> (Event, u64) {
     let first = kernel.encode().first;
     let (address, length, kind) = match *kernel {
-        Kernel::Read { length, .. } | Kernel::Sum { length, .. } => (first, length, AccessKind::Read),
+        Kernel::Read { length, .. } | Kernel::Sum { length, .. } | Kernel::Copy { length, .. } => {
+            (first, length, AccessKind::Read)
+        }
         Kernel::Write { length, .. } | Kernel::Set { length, .. } | Kernel::Saxpy { length, .. } => {
             (first, length, AccessKind::Write)
         }

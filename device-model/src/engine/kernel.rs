@@ -88,6 +88,7 @@ impl KernelRunner {
             Kernel::Saxpy { x, y, length, factor } => {
                 self.saxpy(memory, (x, y), length, f32::from_bits(factor), cursor)?
             }
+            Kernel::Copy { source, destination, length } => self.copy(memory, (source, destination), length, cursor)?,
             Kernel::AtomicAdd { target, length, addend } => atomic_add(memory, target, length, addend, cursor)?,
             Kernel::CompareAndSwap { target, expected, replacement, .. } => {
                 let at = memory.resolve(Location::virtual_address(target), WORD_BYTES, AccessKind::Atomic)?;
@@ -143,6 +144,26 @@ impl KernelRunner {
         Ok(())
     }
 
+    /// Copies what comes next of a range to another one. Nothing is written before both places are translated.
+    fn copy(
+        &mut self,
+        memory: &mut MemoryAccess<'_>,
+        (source, destination): (u64, u64),
+        length: u64,
+        cursor: &mut Cursor,
+    ) -> Result<(), Stop> {
+        let from = next_of(memory, source, length, cursor, AccessKind::Read)?;
+        let to = next_of(memory, destination, cursor.done + from.length, cursor, AccessKind::Write)?;
+        let count = to.length;
+        memory.copy(from.location, to.location, count, &mut self.first)?;
+        memory.accessed(&from, count);
+        memory.accessed(&to, count);
+        memory.count_read(count);
+        memory.count_written(count);
+        cursor.done += count;
+        Ok(())
+    }
+
     fn saxpy(
         &mut self,
         memory: &mut MemoryAccess<'_>,
@@ -181,6 +202,7 @@ fn steps(kernel: &Kernel) -> u64 {
         | Kernel::Set { length, .. }
         | Kernel::Sum { length, .. }
         | Kernel::Saxpy { length, .. }
+        | Kernel::Copy { length, .. }
         | Kernel::AtomicAdd { length, .. }
         | Kernel::Prefetch { length, .. } => length,
         Kernel::CompareAndSwap { .. } => 1,

@@ -97,6 +97,10 @@ pub(crate) fn in_flight(
     cursor: &Cursor,
     first: &PageFault,
 ) -> Vec<PageFault> {
+    let next_page = |start: u64, length: u64, step: u64| {
+        let page = (first.address & !(PageSize::Small.bytes() - 1)).checked_add(step * PageSize::Small.bytes())?;
+        (page < start + length).then_some(page)
+    };
     let later = |step: u64| match *kernel {
         Kernel::RandomUpdate { table, length, seed, updates } => {
             let remaining = updates - cursor.done;
@@ -114,8 +118,11 @@ pub(crate) fn in_flight(
         | Kernel::AtomicAdd { target: start, length, .. }
             if cursor.done < length =>
         {
-            let page = (first.address & !(PageSize::Small.bytes() - 1)).checked_add(step * PageSize::Small.bytes())?;
-            (page < start + length).then_some(page)
+            next_page(start, length, step)
+        }
+        // Of the range in which it faulted.
+        Kernel::Copy { source, destination, length } => {
+            next_page(if first.access == AccessKind::Write { destination } else { source }, length, step)
         }
         _ => None,
     };
