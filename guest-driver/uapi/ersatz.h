@@ -105,6 +105,7 @@ struct ersatz_bind {
 #define ERSATZ_KERNEL_COMPARE_AND_SWAP 6 /* target, expected, replacement, -, address of the old value */
 #define ERSATZ_KERNEL_CHASE 7 /* start, -, -, steps, address of the last word */
 #define ERSATZ_KERNEL_RANDOM_UPDATE 8 /* table, seed (not 0), bytes (a power of two), updates, - */
+#define ERSATZ_KERNEL_COPY 9 /* source, -, destination, bytes, -: the two do not overlap */
 
 #define ERSATZ_FAULT_READ 0
 #define ERSATZ_FAULT_WRITE 1

@@ -136,6 +136,7 @@ fn kernel_of(request: &uapi::Launch) -> Result<Kernel> {
         kind if kind == Kind::CompareAndSwap as u32 => Opcode::CompareAndSwap,
         kind if kind == Kind::Chase as u32 => Opcode::Chase,
         kind if kind == Kind::RandomUpdate as u32 => Opcode::RandomUpdate,
+        kind if kind == Kind::Copy as u32 => Opcode::KernelCopy,
         _ => return Err(EINVAL),
     };
     let &uapi::Launch { first, value, second, count, result, .. } = request;

@@ -207,6 +207,7 @@ pub struct Bind {
 /// | [`CompareAndSwap`](Self::CompareAndSwap) | target | expected | replacement | | address of the old value |
 /// | [`Chase`](Self::Chase) | start | | | steps | address of the last word |
 /// | [`RandomUpdate`](Self::RandomUpdate) | table | seed, not 0 | bytes, a power of two | updates | |
+/// | [`Copy`](Self::Copy) | source | | destination | bytes | |
 ///
 /// What a kernel does not use is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,6 +231,8 @@ pub enum KernelKind {
     Chase = 7,
     /// For each number *r* after the seed of the 64-bit xorshift 13, 7, 17: word *r* mod words ^= *r*, atomically.
     RandomUpdate = 8,
+    /// Copies the words of a range to another one; the two do not overlap.
+    Copy = 9,
 }
 
 /// How the device accessed memory, as [`Launch`] reports it.

@@ -66,6 +66,7 @@ fn rust_side() -> BTreeMap<String, u64> {
         ("ERSATZ_KERNEL_COMPARE_AND_SWAP", uapi::KernelKind::CompareAndSwap as u64),
         ("ERSATZ_KERNEL_CHASE", uapi::KernelKind::Chase as u64),
         ("ERSATZ_KERNEL_RANDOM_UPDATE", uapi::KernelKind::RandomUpdate as u64),
+        ("ERSATZ_KERNEL_COPY", uapi::KernelKind::Copy as u64),
         ("ERSATZ_FAULT_READ", uapi::FaultAccess::Read as u64),
         ("ERSATZ_FAULT_WRITE", uapi::FaultAccess::Write as u64),
         ("ERSATZ_FAULT_ATOMIC", uapi::FaultAccess::Atomic as u64),
