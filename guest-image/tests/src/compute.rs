@@ -140,6 +140,20 @@ impl Compute {
         let Span { address: first, length: second } = table;
         self.run(Launch { kernel, first, value: seed, second, count: updates, ..Launch::default() });
     }
+
+    /// Copies a range to another one that begins at `destination`.
+    pub fn try_copy(&self, source: Span, destination: u64) -> Result<(), LaunchError> {
+        self.try_launch(copy_of(source, destination))
+    }
+
+    /// As [`Compute::try_copy`].
+    pub fn copy(&self, source: Span, destination: u64) {
+        self.run(copy_of(source, destination));
+    }
+}
+
+fn copy_of(source: Span, destination: u64) -> Launch {
+    Launch { second: destination, ..of_range(KernelKind::Copy, source) }
 }
 
 fn of_range(kernel: KernelKind, span: Span) -> Launch {

@@ -21,7 +21,7 @@ use crate::compute::{Compute, LaunchError};
 use crate::device::Device;
 use crate::pattern::{PAGE, Pattern};
 use crate::process::{Child, Event};
-use crate::region::{READ_WRITE, Region};
+use crate::region::{READ_WRITE, Region, Span};
 use crate::suite::{Need, test_list};
 
 test_list! { "svm":
@@ -30,6 +30,8 @@ test_list! { "svm":
     memory_never_touched_is_faulted_in;
     every_kernel_has_its_result;
     a_chain_over_many_pages;
+    a_copy_between_allocations;
+    a_copy_ends_where_it_may_not_go_on;
     heap_and_stack_are_memory_too;
     holes_are_reported;
     addresses_that_cannot_be_are_reported;
@@ -161,6 +163,70 @@ fn a_chain_over_many_pages() {
     assert_eq!(result.atomic(0).load(Ordering::Relaxed), address(PAGES));
 }
 
+fn a_copy_between_allocations() {
+    const UNTOUCHED: usize = 0;
+    const ON_DEVICE: usize = 2;
+    /// Groups of pages: one for each state of the source and each of the target.
+    const GROUPS: usize = 9;
+    const GROUP: usize = 4;
+    let compute = Compute::bind();
+    let (source, target) = (Region::new(GROUPS * GROUP), Region::new(GROUPS * GROUP));
+    let states = |group: usize| [(&source, group / 3), (&target, group % 3)];
+    for group in 0..GROUPS {
+        for (region, state) in states(group).into_iter().filter(|(_, state)| *state != UNTOUCHED) {
+            let words = region.atomics(group * GROUP * PAGE, GROUP * WORDS).iter();
+            (1 + group * GROUP * WORDS..)
+                .zip(words)
+                .for_each(|(value, word)| word.store(value as u64, Ordering::Relaxed));
+            if state == ON_DEVICE {
+                compute.device().to_device(region.part(group * GROUP..(group + 1) * GROUP));
+            }
+        }
+    }
+
+    // All but three words, from the third to the second on: pages of the two do not begin together.
+    let Span { address, length } = source.span();
+    let watch = compute.device().watch();
+    compute.copy(Span { address: address + 16, length: length - 24 }, target.span().address + 8);
+    assert_eq!(watch.count(Counter::KernelBytesRead), length - 24);
+    assert_eq!(watch.count(Counter::KernelBytesWritten), length - 24);
+    for group in 0..GROUPS {
+        for (region, _) in states(group).into_iter().filter(|(_, state)| *state == ON_DEVICE) {
+            compute.device().assert_all(region.part(group * GROUP..(group + 1) * GROUP), PageState::Device);
+        }
+    }
+
+    let held_by_source = |index: usize| if index / (GROUP * WORDS) / 3 == UNTOUCHED { 0 } else { 1 + index as u64 };
+    let last = GROUPS * GROUP * WORDS - 1;
+    for (index, word) in target.atomics(0, last + 1).iter().enumerate() {
+        let expected = match index {
+            0 => 0,
+            // The last group of the target was touched.
+            _ if index >= last - 1 => 1 + index as u64,
+            _ => held_by_source(index + 1),
+        };
+        assert_eq!(word.load(Ordering::Relaxed), expected, "word {index} of the target");
+    }
+    for (index, word) in source.atomics(0, last + 1).iter().enumerate() {
+        assert_eq!(word.load(Ordering::Relaxed), held_by_source(index), "word {index} of the source");
+    }
+}
+
+fn a_copy_ends_where_it_may_not_go_on() {
+    let (compute, source, target) = (Compute::bind(), Region::filled(12, Pattern::new(1)), Region::new(12));
+    let copy = || compute.try_copy(source.span(), target.span().address);
+    target.protect(8..9, ProtFlags::PROT_READ);
+    assert_eq!(copy(), Err(LaunchError::Fault(target.page(8).address, FaultAccess::Write)));
+    target.check_part(0..8, Pattern::new(1));
+    target.check_zero(8..12);
+    target.protect(8..9, READ_WRITE);
+    source.unmap(3..4);
+    target.fill(Pattern::new(2));
+    assert_eq!(copy(), Err(LaunchError::Fault(source.page(3).address, FaultAccess::Read)));
+    target.check_part(0..3, Pattern::new(1));
+    target.check_part(3..12, Pattern::new(2));
+}
+
 fn heap_and_stack_are_memory_too() {
     use std::sync::atomic::AtomicU64;
     let compute = Compute::bind();
@@ -247,6 +313,9 @@ fn operands_are_checked() {
         Launch { first: u64::MAX - 7, ..write },
         Launch { result: first, ..write },
         Launch { second: 1, ..write },
+        // The operands of a copy overlap, or the second one is not aligned.
+        Launch { kernel: KernelKind::Copy as u32, second: first + 56, ..write },
+        Launch { kernel: KernelKind::Copy as u32, second: first + 68, ..write },
     ] {
         assert_eq!(compute.try_launch(wrong), Err(LaunchError::Other(Errno::EINVAL)), "{wrong:x?}");
     }

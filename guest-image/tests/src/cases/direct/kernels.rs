@@ -21,6 +21,7 @@ test_list! { "direct_kernels":
     saxpy_rounds_twice.direct();
     atomic_add_and_compare_and_swap.direct();
     chase_and_random_update.direct();
+    kernel_copy_between_patchworks.direct();
     atomics_of_engines_and_of_a_cpu_add_up.direct();
 }
 
@@ -136,6 +137,24 @@ pub(super) fn update_at_random(table: &mut [u64], seed: u64, updates: u64) {
     let words = table.len() as u64;
     let random = std::iter::successors(Some(next_random(seed)), |&random| Some(next_random(random)));
     random.take(updates as usize).for_each(|random| table[(random % words) as usize] ^= random);
+}
+
+fn kernel_copy_between_patchworks() {
+    let gpu = Gpu::claim();
+    let (pattern, other) = (Pattern::new(1), Pattern::new(2));
+    let stage = Stage::new(&gpu);
+    stage.x.fill(|index| pattern.word(index));
+    stage.y.fill(|index| other.word(index));
+    // The pages of the two ranges do not begin at the same words; a word before and a word behind are not written.
+    let length = LENGTH - 24;
+    let counters = [Counter::KernelBytesRead, Counter::KernelBytesWritten, Counter::KernelAtomics];
+    let counted = gpu.count(counters, || {
+        stage.run(Kernel::Copy { source: X + 16, destination: Y + 8, length });
+    });
+    assert_eq!(counted, [length, length, 0]);
+    let is_copied = |index| (1..WORDS - 2).contains(&index);
+    stage.y.check(|index| if is_copied(index) { pattern.word(index + 1) } else { other.word(index) });
+    stage.x.check(|index| pattern.word(index));
 }
 
 fn atomics_of_engines_and_of_a_cpu_add_up() {
