@@ -66,6 +66,11 @@ bool ersatz_pfn_is_system(unsigned long pfn)
 	return pfn_valid(pfn) && !is_zone_device_page(pfn_to_page(pfn));
 }
 
+bool ersatz_pfn_is_zero(unsigned long pfn)
+{
+	return is_zero_pfn(pfn);
+}
+
 bool ersatz_page_is_mapped(struct page *page)
 {
 	return folio_mapped(page_folio(page));
@@ -110,6 +115,19 @@ unsigned long ersatz_large_folio_rest(unsigned long address)
 		rest = folio_nr_pages(folio) - folio_page_idx(folio, page);
 	put_page(page);
 	return rest;
+}
+
+int ersatz_bring_to_system(unsigned long address)
+{
+	struct page *page;
+	int pinned;
+
+	/* Memory of devices is not pinned for long: the core moves it to the system. */
+	pinned = pin_user_pages_fast(address, 1, FOLL_LONGTERM, &page);
+	if (pinned != 1)
+		return pinned < 0 ? pinned : -EFAULT;
+	unpin_user_page(page);
+	return 0;
 }
 
 void ersatz_lock_page(struct page *page)
@@ -218,6 +236,27 @@ void ersatz_mmu_interval_set_seq(struct mmu_interval_notifier *notifier, unsigne
 bool ersatz_mmu_notifier_range_blockable(const struct mmu_notifier_range *range)
 {
 	return mmu_notifier_range_blockable(range);
+}
+
+bool ersatz_mmu_notifier_range_is_exclusive_of(const struct mmu_notifier_range *range, const void *owner)
+{
+	return range->event == MMU_NOTIFY_EXCLUSIVE && range->owner == owner;
+}
+
+struct page *ersatz_make_device_exclusive(struct mm_struct *mm, unsigned long address, void *owner, struct folio **folio)
+{
+	return make_device_exclusive(mm, address, owner, folio);
+}
+
+void ersatz_folio_unlock_put(struct folio *folio)
+{
+	folio_unlock(folio);
+	folio_put(folio);
+}
+
+unsigned int ersatz_hmm_pfn_map_order(unsigned long entry)
+{
+	return hmm_pfn_to_map_order(entry);
 }
 
 dma_addr_t ersatz_dma_map_page(struct device *dev, struct page *page, size_t length, enum dma_data_direction direction)
@@ -407,4 +446,13 @@ MODULE_PARM_DESC(fault_chunk, "how much of the memory around a page that a CPU t
 unsigned int ersatz_parameter_fault_chunk(void)
 {
 	return READ_ONCE(fault_chunk);
+}
+
+static bool hmm_dmirror;
+module_param(hmm_dmirror, bool, 0444);
+MODULE_PARM_DESC(hmm_dmirror, "also offer /dev/hmm_dmirror0 and 1 (private memory), 2 and 3 (coherent), with the ioctls of the kernel's test driver for HMM (default: off)");
+
+bool ersatz_parameter_hmm_dmirror(void)
+{
+	return hmm_dmirror;
 }

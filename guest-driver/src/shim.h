@@ -15,6 +15,7 @@
 #include <linux/mm.h>
 #include <linux/mmu_notifier.h>
 #include <linux/pci.h>
+#include <linux/rmap.h>
 #include <linux/wait.h>
 
 /* Pages. */
@@ -35,6 +36,7 @@ struct page *ersatz_alloc_folio_vma(unsigned int order, struct vm_area_struct *v
 bool ersatz_page_may_leave(struct page *page);
 /* Whether a page frame is the system's memory, not a device's. */
 bool ersatz_pfn_is_system(unsigned long pfn);
+bool ersatz_pfn_is_zero(unsigned long pfn);
 /* Whether anything maps the page's folio. A hint: the page may be free, or change at any time. */
 bool ersatz_page_is_mapped(struct page *page);
 /* Whether an isolated folio of a device has its content still: one that has migrated and is only kept by references has not. */
@@ -48,6 +50,8 @@ bool ersatz_page_is_poisoned(struct page *page);
 void ersatz_page_mark_dirty(struct page *page);
 /* Number of pages from the current process's `address` to the end of the large folio mapped there; 0 if it maps no large folio. */
 unsigned long ersatz_large_folio_rest(unsigned long address);
+/* Brings the current process's page at `address` to the system if it is in the coherent memory of a device. */
+int ersatz_bring_to_system(unsigned long address);
 unsigned long ersatz_totalram_pages(void);
 
 /* Runs `work` on each CPU that is online, one after the other, until it returns something else than zero. Sleeps. */
@@ -69,6 +73,12 @@ bool ersatz_vma_refuses_gup(struct vm_area_struct *vma);
 bool ersatz_mmu_interval_read_retry(struct mmu_interval_notifier *notifier, unsigned long seq);
 void ersatz_mmu_interval_set_seq(struct mmu_interval_notifier *notifier, unsigned long seq);
 bool ersatz_mmu_notifier_range_blockable(const struct mmu_notifier_range *range);
+/* Whether pages of the range are made exclusive for a device on behalf of `owner`. */
+bool ersatz_mmu_notifier_range_is_exclusive_of(const struct mmu_notifier_range *range, const void *owner);
+/* Gives a device exclusive access to a page. Returns it, with `folio` locked and referenced, or an error pointer. */
+struct page *ersatz_make_device_exclusive(struct mm_struct *mm, unsigned long address, void *owner, struct folio **folio);
+void ersatz_folio_unlock_put(struct folio *folio);
+unsigned int ersatz_hmm_pfn_map_order(unsigned long entry);
 
 /* DMA. */
 dma_addr_t ersatz_dma_map_page(struct device *dev, struct page *page, size_t length, enum dma_data_direction direction);
@@ -116,5 +126,6 @@ const char *ersatz_parameter_region(void);
 unsigned long long ersatz_parameter_vram_limit(void);
 unsigned int ersatz_parameter_timeout_ms(void);
 unsigned int ersatz_parameter_fault_chunk(void);
+bool ersatz_parameter_hmm_dmirror(void);
 
 #endif

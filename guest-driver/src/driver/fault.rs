@@ -97,12 +97,11 @@ fn bring_back(map: BoundMap<'_, Gpu>, fault: &CpuFault<'_>, window: Range<usize>
             continue;
         }
         let is_touched = (run.first..run.end()).contains(&touched);
-        let address = |index: usize| window.start + (index << PAGE_SHIFT);
-        let is_served = isolated.assign(
-            &run,
-            |order| LockedFolio::new_for_vma(order, &fault.vma(), address(run.first)).ok(),
-            |index| LockedFolio::new_for_vma(0, &fault.vma(), address(index)).ok(),
-        )?;
+        let failing = &map.map().memory().failing_allocation;
+        let allocate = |order, index: usize| {
+            failing.or(|| LockedFolio::new_for_vma(order, &fault.vma(), window.start + (index << PAGE_SHIFT)).ok())
+        };
+        let is_served = isolated.assign(&run, |order| allocate(order, run.first), |index| allocate(0, index))?;
         if is_touched && !is_served {
             return Err(ENOMEM);
         }

@@ -33,6 +33,26 @@ pub(crate) struct Gpu {
     pub(crate) svm: Option<Arc<Svm>>,
     /// What takes the place of poisoned pages; private memory needs none.
     pub(crate) stand_ins: Option<Arc<SleepableRevocable<Registered<StandIns>>>>,
+    /// Whether a test wants a destination of a migration not to be found.
+    pub(crate) failing_allocation: FailingAllocation,
+}
+
+/// Makes an allocation fail that was announced to.
+pub(crate) struct FailingAllocation(Atomic<u32>);
+
+impl FailingAllocation {
+    /// Says whether the next allocation fails.
+    pub(crate) fn set(&self, fails: bool) {
+        self.0.store(fails.into(), ordering::Relaxed);
+    }
+
+    /// What `allocate` returns, or nothing if this is to fail.
+    pub(crate) fn or<T>(&self, allocate: impl FnOnce() -> Option<T>) -> Option<T> {
+        if self.0.load(ordering::Relaxed) != 0 && self.0.xchg(0, ordering::Relaxed) != 0 {
+            return None;
+        }
+        allocate()
+    }
 }
 
 /// What tells one device from another.
@@ -86,6 +106,7 @@ impl Gpu {
             identity,
             svm,
             stand_ins,
+            failing_allocation: FailingAllocation(Atomic::new(0)),
         })
     }
 }

@@ -5,8 +5,9 @@ use super::{
     eviction,
     gpu::Gpu,
     inspection::{self, Digests, StateBuffers},
+    open_device::{exchange, exchange_always, own_memory, svm, BoundSpace, Device},
     placement,
-    svm::{launch::Outcome, space::SpaceId, Svm},
+    svm::launch::Outcome,
 };
 use crate::{
     abi::{
@@ -16,33 +17,29 @@ use crate::{
         opcode::Opcode,
         regs,
     },
-    bindings::EOPNOTSUPP,
-    kernel_ext::{char_device::Node, revocable::SleepableRevocable},
+    kernel_ext::char_device::Node,
     uapi,
-    zone_device::pagemap::{BoundMap, Kind, Registered},
+    zone_device::pagemap::{BoundMap, Kind},
 };
 use core::ops::Range;
 use kernel::{
-    mm::MmWithUser,
     new_mutex,
     page::{PAGE_MASK, PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
     sync::{Arc, Mutex},
-    task::CurrentTask,
-    transmute::{AsBytes, FromBytes},
     uaccess::{UserPtr, UserSlice, UserSliceWriter},
 };
 
 /// An open file of the device's node.
-#[pin_data(PinnedDrop)]
+#[pin_data]
 pub(crate) struct OpenFile {
-    node: Arc<SleepableRevocable<Registered<Gpu>>>,
+    node: Arc<Device>,
     /// The address space that was bound through this file.
     #[pin]
-    space: Mutex<Option<SpaceId>>,
+    space: Mutex<Option<BoundSpace>>,
 }
 
-impl Node for SleepableRevocable<Registered<Gpu>> {
+impl Node for Device {
     type File = OpenFile;
 
     fn open(node: Arc<Self>) -> Result<Arc<OpenFile>> {
@@ -77,20 +74,20 @@ impl OpenFile {
         if space.is_some() {
             return Err(EBUSY);
         }
-        let id = self.node.with_map(|map| svm(map)?.bind(map.dev(), mm))?;
-        request.asid = id.asid.into();
-        *space = Some(id);
+        let bound = BoundSpace::bind(self.node.clone(), mm)?;
+        request.asid = bound.id().asid.into();
+        *space = Some(bound);
         Ok(())
     }
 
     fn launch(&self, request: &mut uapi::Launch) -> Result {
         let kernel = kernel_of(request)?;
-        let id = (*self.space.lock()).ok_or(EINVAL)?;
+        let id = self.space.lock().as_ref().map(BoundSpace::id).ok_or(EINVAL)?;
         let task = kernel::current!();
         let mm = own_memory(task)?;
-        match self.node.with_map(|map| svm(map)?.launch(map, id, mm, kernel))? {
+        match self.node.with_map(|map| svm(map)?.launch(map, id, mm, kernel, None))? {
             Outcome::Done => Ok(()),
-            Outcome::Fault { address, access } => {
+            Outcome::Fault { address, access, .. } => {
                 request.fault_address = address;
                 request.fault_access = match access {
                     AccessKind::Read | AccessKind::Prefetch => uapi::FaultAccess::Read,
@@ -101,23 +98,6 @@ impl OpenFile {
             }
         }
     }
-}
-
-#[pinned_drop]
-impl PinnedDrop for OpenFile {
-    fn drop(self: Pin<&mut Self>) {
-        let Some(id) = self.space.lock().take() else { return };
-        // If the device is not bound any more the address space ended with it.
-        if let Some(vram) = self.node.try_access() {
-            if let Some(svm) = &vram.bound().memory().svm {
-                svm.unbind(id);
-            }
-        }
-    }
-}
-
-fn svm<'a>(map: BoundMap<'a, Gpu>) -> Result<&'a Svm> {
-    map.map().memory().svm.as_deref().ok_or_else(|| Error::from_errno(-(EOPNOTSUPP as i32)))
 }
 
 /// The kernel that a request asks for, checked as the device would.
@@ -146,42 +126,6 @@ fn kernel_of(request: &uapi::Launch) -> Result<Kernel> {
     }
 }
 
-impl SleepableRevocable<Registered<Gpu>> {
-    /// Calls `work` while the device stays bound and its pages registered. `work` must not touch user memory: that can take as long as
-    /// another process likes, and unbinding waits.
-    fn with_map<R>(&self, work: impl FnOnce(BoundMap<'_, Gpu>) -> Result<R>) -> Result<R> {
-        let vram = self.try_access().ok_or(ENODEV)?;
-        work(vram.bound())
-    }
-
-    /// As [`exchange`], with the device bound while `answer` runs.
-    fn exchange<T: AsBytes + FromBytes>(
-        &self,
-        arg: usize,
-        answer: impl FnOnce(BoundMap<'_, Gpu>, &mut T) -> Result,
-    ) -> Result {
-        exchange(arg, |value| self.with_map(|map| answer(map, value)))
-    }
-}
-
-/// Reads the ioctl's structure, has it answered, and writes it back.
-fn exchange<T: AsBytes + FromBytes>(arg: usize, answer: impl FnOnce(&mut T) -> Result) -> Result {
-    let (mut reader, mut writer) = UserSlice::new(UserPtr::from_addr(arg), size_of::<T>()).reader_writer();
-    // The largest structure is half a kilobyte.
-    let mut value = reader.read::<T>()?;
-    answer(&mut value)?;
-    writer.write(&value)
-}
-
-/// As [`exchange`], but writes the structure back after an error, too.
-fn exchange_always<T: AsBytes + FromBytes>(arg: usize, answer: impl FnOnce(&mut T) -> Result) -> Result {
-    let (mut reader, mut writer) = UserSlice::new(UserPtr::from_addr(arg), size_of::<T>()).reader_writer();
-    let mut value = reader.read::<T>()?;
-    let result = answer(&mut value);
-    writer.write(&value)?;
-    result
-}
-
 fn page_range(address: u64, length: u64) -> Result<Range<usize>> {
     let (start, length) = (usize::try_from(address)?, usize::try_from(length)?);
     let end = start.checked_add(length).ok_or(EINVAL)?;
@@ -194,11 +138,6 @@ fn page_range(address: u64, length: u64) -> Result<Range<usize>> {
 fn array<T>(pointer: u64, range: &Range<usize>) -> Result<UserSliceWriter> {
     let length = (range.len() >> PAGE_SHIFT).checked_mul(size_of::<T>()).ok_or(EINVAL)?;
     Ok(UserSlice::new(UserPtr::from_addr(usize::try_from(pointer)?), length).writer())
-}
-
-/// The memory of the calling process, which kernel threads do not have.
-fn own_memory(task: &CurrentTask) -> Result<&MmWithUser> {
-    task.mm().ok_or(EINVAL)
 }
 
 fn fill_info(map: BoundMap<'_, Gpu>, info: &mut uapi::Info) -> Result {
@@ -235,7 +174,7 @@ fn migrate(map: BoundMap<'_, Gpu>, request: &mut uapi::Migrate) -> Result {
 }
 
 /// Batch by batch: between them, where user memory is written, the device can go.
-fn residency(node: &SleepableRevocable<Registered<Gpu>>, request: &mut uapi::Residency) -> Result {
+fn residency(node: &Device, request: &mut uapi::Residency) -> Result {
     let mut rest = page_range(request.address, request.length)?;
     let mut user = array::<u8>(request.states, &rest)?;
     let task = kernel::current!();
@@ -250,7 +189,7 @@ fn residency(node: &SleepableRevocable<Registered<Gpu>>, request: &mut uapi::Res
 }
 
 /// As for [`residency`].
-fn digest(node: &SleepableRevocable<Registered<Gpu>>, request: &mut uapi::Digest) -> Result {
+fn digest(node: &Device, request: &mut uapi::Digest) -> Result {
     let mut rest = page_range(request.address, request.length)?;
     let mut user = array::<u64>(request.digests, &rest)?;
     let task = kernel::current!();

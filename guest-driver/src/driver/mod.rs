@@ -2,7 +2,7 @@
 //! The driver proper.
 //!
 //! - [`probe`]: binding to the device and leaving it.
-//! - [`parameters`], [`device_index`]: the user's choices, and which device is which.
+//! - [`parameters`], [`number`]: the user's choices, and which device is which.
 //! - [`reset`]: the device's state before it is used and after.
 //! - [`registers`], [`channel`], [`copy_engine`]: the device, from the bottom up.
 //! - [`gpu`]: what a bound device consists of; [`Vram`](gpu::Vram) is it together with its pages.
@@ -11,16 +11,19 @@
 //! - [`placement`], [`fault`], [`eviction`]: pages that move because user space, a CPU or the kernel wants it.
 //! - [`inspection`]: looking at pages where they are.
 //! - [`svm`]: kernels that work on the addresses of a process.
-//! - [`ioctl`]: what user space can ask for.
+//! - [`open_device`], [`ioctl`]: what user space can ask for.
+//! - [`dmirror`]: what the kernel's tests of HMM ask for.
 
 pub(crate) mod channel;
 pub(crate) mod copy_engine;
-pub(crate) mod device_index;
+pub(crate) mod dmirror;
 pub(crate) mod eviction;
 pub(crate) mod fault;
 pub(crate) mod gpu;
 pub(crate) mod inspection;
 pub(crate) mod ioctl;
+pub(crate) mod number;
+pub(crate) mod open_device;
 pub(crate) mod parameters;
 pub(crate) mod placement;
 pub(crate) mod probe;

@@ -87,6 +87,11 @@ pub(crate) fn timeout_ms() -> u32 {
     module_parameters::timeout_ms().max(1)
 }
 
+/// Whether to offer the ioctls of the kernel's test driver for HMM.
+pub(crate) fn hmm_dmirror() -> bool {
+    module_parameters::hmm_dmirror()
+}
+
 /// How much of the memory around a page comes back with it when a CPU touches it, in bytes: a power of two from the size of a page to
 /// that of a huge folio.
 pub(crate) fn fault_chunk() -> usize {

@@ -66,6 +66,8 @@ pub(crate) fn migrate(
     let mut moved = 0;
     // Whether each page was looked at once: others may bring back what a piece moved before it was tried again.
     let mut is_sure = true;
+    // Where there was no VRAM although some was free.
+    let mut stuck = None;
     let mut next = range.start;
     while next < range.end {
         if signal::is_pending() {
@@ -81,7 +83,9 @@ pub(crate) fn migrate(
         if step.is_short {
             is_sure = false;
             if eviction::make_room(map, 2 << HUGE_ORDER, began) == 0 {
-                break;
+                if map.free_pages() == 0 || stuck.replace(next) == Some(next) {
+                    break;
+                }
             }
         }
     }
@@ -151,7 +155,9 @@ fn to_device<'a>(
     while let Some(run) = isolated.next_run(at) {
         at = run.end();
         is_empty = false;
-        if !isolated.assign(&run, |order| map.allocate(order), |_| map.allocate(0))? {
+        let failing = &map.map().memory().failing_allocation;
+        let allocate = |order| failing.or(|| map.allocate(order));
+        if !isolated.assign(&run, allocate, |_| allocate(0))? {
             step = Step { next: piece.start, is_short: true };
             break;
         }
@@ -193,12 +199,11 @@ fn to_system<'a>(
             continue;
         }
         is_empty = false;
-        let address = |index: usize| piece.start + (index << PAGE_SHIFT);
-        isolated.assign(
-            &run,
-            |order| LockedFolio::new_for_vma(order, &vma, address(run.first)).ok(),
-            |index| LockedFolio::new_for_vma(0, &vma, address(index)).ok(),
-        )?;
+        let failing = &map.map().memory().failing_allocation;
+        let allocate = |order, index: usize| {
+            failing.or(|| LockedFolio::new_for_vma(order, &vma, piece.start + (index << PAGE_SHIFT)).ok())
+        };
+        isolated.assign(&run, |order| allocate(order, run.first), |index| allocate(0, index))?;
     }
     if !is_empty {
         pipeline.push(isolated, Preparation { collect, allocate: watch.lap() })?;

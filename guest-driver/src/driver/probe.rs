@@ -9,9 +9,10 @@
 use super::{
     channel::{Channel, ChannelInterrupt},
     copy_engine::{CopyEngine, CHANNELS},
-    device_index::DeviceIndex,
-    eviction,
+    dmirror, eviction,
     gpu::{Gpu, Identity},
+    number::{Number, DEVICES},
+    open_device::Device as OpenDevice,
     parameters::{self, PfnSource},
     registers::Registers,
     reset,
@@ -28,10 +29,9 @@ use crate::{
         compat::{pci_device_table, ProbeInfo},
         interrupt::Vectors,
         pci_device, pci_id,
-        revocable::SleepableRevocable,
     },
     zone_device::{
-        pagemap::{Kind, PageMap, Registered},
+        pagemap::{Kind, PageMap},
         region::Region,
         stand_in,
     },
@@ -59,9 +59,16 @@ pub(crate) struct Driver;
 pub(crate) struct DriverData {
     statistics: Pin<KBox<debugfs::File<Arc<Statistics>>>>,
     #[pin]
-    node: CharDevice<SleepableRevocable<Registered<Gpu>>>,
-    vram: Arc<SleepableRevocable<Registered<Gpu>>>,
-    index: DeviceIndex,
+    node: CharDevice<OpenDevice>,
+    mirror: Option<MirrorNode>,
+    vram: Arc<OpenDevice>,
+    index: Number,
+}
+
+/// The node for the kernel's tests, and its number.
+struct MirrorNode {
+    _node: Pin<KBox<CharDevice<dmirror::Mirror>>>,
+    _number: Number,
 }
 
 pci_device_table!(PCI_TABLE, <Driver as pci::Driver>::IdInfo, [(pci_id::device_id(VENDOR_ID, DEVICE_ID), ())]);
@@ -77,7 +84,7 @@ impl pci::Driver for Driver {
     ) -> impl PinInit<DriverData, Error> + 'bound {
         pin_init::pin_init_scope(move || {
             let dev: &Device<Bound> = pdev.as_ref();
-            let index = DeviceIndex::take()?;
+            let index = DEVICES.take(0..u64::BITS)?;
             let kind = parameters::kind(index.get())?;
 
             pci_device::enable(pdev)?;
@@ -99,9 +106,11 @@ impl pci::Driver for Driver {
             dev_info!(dev, "{}: {} pages of {:?} memory at {:#x}\n", &*name, pages, kind, start);
 
             let statistics = show(&name, statistics)?;
+            let mirror = offer_mirror(dev, kind, &vram)?;
             Ok(try_pin_init!(DriverData {
                 statistics,
                 node <- CharDevice::register(dev, name, vram.clone()),
+                mirror,
                 vram,
                 index,
             }))
@@ -116,6 +125,21 @@ impl pci::Driver for Driver {
             eviction::empty(vram);
         });
     }
+}
+
+/// Makes the node for the kernel's tests, if the user wants it and there is a number for it.
+fn offer_mirror(dev: &Device<Bound>, kind: Kind, vram: &Arc<OpenDevice>) -> Result<Option<MirrorNode>> {
+    if !parameters::hmm_dmirror() {
+        return Ok(None);
+    }
+    let Ok(number) = dmirror::take_number(kind) else {
+        dev_notice!(dev, "no /dev/hmm_dmirror: there are two of {:?} memory already\n", kind);
+        return Ok(None);
+    };
+    let name = CString::try_from_fmt(fmt!("hmm_dmirror{}", number.get()))?;
+    let mirror = Arc::new(dmirror::Mirror::new(vram.clone()), GFP_KERNEL)?;
+    let node = KBox::pin_init(CharDevice::register(dev, name, mirror), GFP_KERNEL)?;
+    Ok(Some(MirrorNode { _node: node, _number: number }))
 }
 
 /// Shows the statistics in debugfs, in a folder of the device's name, while what this returns lives.

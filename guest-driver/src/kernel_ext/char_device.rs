@@ -11,6 +11,7 @@ use kernel::{
     error::to_result,
     fs::File,
     miscdevice::{MiscDevice, MiscDeviceOptions, MiscDeviceRegistration},
+    mm::virt::VmaNew,
     prelude::*,
     str::CString,
     sync::{Arc, ArcBorrow},
@@ -35,6 +36,15 @@ pub(crate) trait Node: Send + Sync + 'static {
     ///
     /// What the user is to get.
     fn ioctl(file: &Self::File, cmd: u32, arg: usize) -> Result;
+
+    /// Sets up a mapping of the file.
+    ///
+    /// # Errors
+    ///
+    /// What the user is to get; `ENODEV` for files that cannot be mapped.
+    fn mmap(_file: &Self::File, _vma: &VmaNew) -> Result {
+        Err(ENODEV)
+    }
 }
 
 /// A node in /dev. Open files keep the [`Node`] alive if they have it, not this.
@@ -122,5 +132,9 @@ impl<T: Node> MiscDevice for Files<T> {
 
     fn ioctl(data: ArcBorrow<'_, T::File>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
         T::ioctl(&data, cmd, arg).map(|()| 0)
+    }
+
+    fn mmap(data: ArcBorrow<'_, T::File>, _file: &File, vma: &VmaNew) -> Result {
+        T::mmap(&data, vma)
     }
 }

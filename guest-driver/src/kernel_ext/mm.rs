@@ -3,15 +3,29 @@
 
 use crate::bindings;
 use core::ops::{Deref, Range};
-use kernel::mm::{
-    virt::{flags, VmaRef},
-    MmWithUser, MmapReadGuard,
+use kernel::{
+    error::to_result,
+    mm::{
+        virt::{flags, VmaRef},
+        MmWithUser, MmapReadGuard,
+    },
+    prelude::*,
 };
 
 /// Number of pages of RAM that the kernel manages.
 pub(crate) fn total_ram_pages() -> usize {
     // SAFETY: There are no requirements.
     unsafe { bindings::ersatz_totalram_pages() }
+}
+
+/// Brings the current process's page at an address to the system if it is in the coherent memory of a device.
+///
+/// # Errors
+///
+/// `EFAULT` if it cannot be read; `EBUSY`, `EAGAIN` or `ENOMEM` if it cannot be moved now.
+pub(crate) fn bring_to_system(address: usize) -> Result {
+    // SAFETY: There are no requirements.
+    to_result(unsafe { bindings::ersatz_bring_to_system(address) })
 }
 
 /// Number of pages from `address` of the current process to the end of the large folio that is mapped there; zero if none is. A hint:

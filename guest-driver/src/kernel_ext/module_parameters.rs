@@ -33,3 +33,9 @@ pub(crate) fn fault_chunk() -> u32 {
     // SAFETY: There are no requirements.
     unsafe { bindings::ersatz_parameter_fault_chunk() }
 }
+
+/// Whether to offer the ioctls of the kernel's test driver for HMM.
+pub(crate) fn hmm_dmirror() -> bool {
+    // SAFETY: There are no requirements.
+    unsafe { bindings::ersatz_parameter_hmm_dmirror() }
+}

@@ -20,10 +20,11 @@ use crate::{
     bindings,
     kernel_ext::{dma::MappedPage, mm::Vmas, signal},
 };
-use core::ops::Range;
+use core::{ops::Range, ptr};
 use kernel::{
     device::{Bound, Device},
-    error::to_result,
+    error::{from_err_ptr, to_result},
+    ffi,
     mm::MmWithUser,
     new_mutex,
     page::{PAGE_MASK, PAGE_SHIFT, PAGE_SIZE},
@@ -165,6 +166,63 @@ impl<M: Mirrored> IntervalNotifier<M> {
         }
     }
 
+    /// Gives the device exclusive access to the page at `address`, faulted in for writing, and calls `work` with it. The access lasts until
+    /// the page is invalidated, which a touch by a CPU does, too.
+    ///
+    /// `work` must not allocate memory in ways that reclaim, nor touch user memory.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` or `EPERM` if the process cannot write to the page, or it is not the system's anonymous memory; `EBUSY` if it is in use in
+    /// other ways; `EINVAL` for another process's `mm`; `EINTR` if the process is being killed; `ETIMEDOUT` if others invalidate all the time.
+    pub(crate) fn with_exclusive_page<R>(
+        &self,
+        mm: &MmWithUser,
+        address: usize,
+        work: impl FnOnce(&mut M, &ExclusivePage) -> R,
+    ) -> Result<R> {
+        if !self.is_of(mm) || address >= self.length {
+            return Err(EINVAL);
+        }
+        let start = Instant::<Monotonic>::now();
+        let page = address & PAGE_MASK;
+        loop {
+            match self.fault_in_for_writing(mm, page) {
+                Err(error) if error != EBUSY => return Err(error),
+                _ => {}
+            }
+            // SAFETY: By the type invariants the notifier is inserted.
+            let seq = unsafe { bindings::mmu_interval_read_begin(self.notifier.get()) };
+            let page = {
+                let _vmas = Vmas::lock(mm);
+                ExclusivePage::make(mm, page, self.notifier.get().cast())?
+            };
+            let mut mirrored = self.mirrored.lock();
+            // SAFETY: By the type invariants the notifier is inserted; the lock its callback takes is held.
+            if !unsafe { bindings::ersatz_mmu_interval_read_retry(self.notifier.get(), seq) } {
+                return Ok(work(&mut *mirrored, &page));
+            }
+            drop(mirrored);
+            drop(page);
+            if signal::is_fatal_pending() {
+                return Err(EINTR);
+            }
+            if start.elapsed() > PATIENCE {
+                return Err(ETIMEDOUT);
+            }
+        }
+    }
+
+    /// Has a page mapped singly and writable by the process, as far as that is possible ahead: what making it exclusive has to do for that
+    /// (end an exclusive access, bring it back from a device, copy it) invalidates it.
+    fn fault_in_for_writing(&self, mm: &MmWithUser, page: usize) -> Result {
+        // SAFETY: By the type invariants the notifier is inserted.
+        let seq = unsafe { bindings::mmu_interval_read_begin(self.notifier.get()) };
+        let _vmas = Vmas::lock(mm);
+        let request = bindings::hmm_pfn_flags_HMM_PFN_REQ_FAULT | bindings::hmm_pfn_flags_HMM_PFN_REQ_WRITE;
+        self.look(ptr::null_mut(), page..page + PAGE_SIZE, &mut [request], seq)
+    }
+
     /// Faults the page of a fault in, and looks at all pages of `walked`.
     fn walk(
         &self,
@@ -180,17 +238,18 @@ impl<M: Mirrored> IntervalNotifier<M> {
         }
         let page = fault.address & PAGE_MASK;
         // By itself: where one page is requested the kernel faults in all from there to the end of the walk (`hmm_vma_fault()`).
-        self.look(owner, page..page + PAGE_SIZE, &mut [request], seq)?;
+        self.look(owner.raw, page..page + PAGE_SIZE, &mut [request], seq)?;
         entries.fill(0);
         let index = (page - walked.start) >> PAGE_SHIFT;
-        self.look(owner, walked, entries, seq)?;
+        self.look(owner.raw, walked, entries, seq)?;
         // What the first walk found may have gone; the second does not bring it back.
         let found = entries.get(index).copied().unwrap_or(0);
         (found & request == request).then_some(()).ok_or(EBUSY)
     }
 
-    /// Replaces requests by what is found. The mm must be locked, and `entries` as many as the range has pages.
-    fn look(&self, owner: Owner<'_>, range: Range<usize>, entries: &mut [usize], seq: usize) -> Result {
+    /// Replaces requests by what is found. The mm must be locked, and `entries` as many as the range has pages. Private pages of devices are
+    /// brought back, but those of `owner`.
+    fn look(&self, owner: *mut ffi::c_void, range: Range<usize>, entries: &mut [usize], seq: usize) -> Result {
         if entries.len() != range.len() >> PAGE_SHIFT {
             return Err(EINVAL);
         }
@@ -202,7 +261,7 @@ impl<M: Mirrored> IntervalNotifier<M> {
             hmm_pfns: entries.as_mut_ptr(),
             default_flags: 0,
             pfn_flags_mask: bindings::hmm_pfn_flags_HMM_PFN_REQ_FAULT | bindings::hmm_pfn_flags_HMM_PFN_REQ_WRITE,
-            dev_private_owner: owner.raw,
+            dev_private_owner: owner,
         };
         // SAFETY: The notifier is inserted for the range, there is one element for each page, the caller has locked the mm.
         to_result(unsafe { bindings::hmm_range_fault(&mut range) })
@@ -221,6 +280,11 @@ impl<M: Mirrored> IntervalNotifier<M> {
         let inner = Opaque::cast_from(notifier.cast_const());
         // SAFETY: The memory manager passes the notifier of a live `IntervalNotifier<M>`.
         let this = unsafe { &*kernel::container_of!(inner, Self, notifier) };
+        // SAFETY: `range` is valid for this call.
+        if unsafe { bindings::ersatz_mmu_notifier_range_is_exclusive_of(range, inner.cast()) } {
+            // By `with_exclusive_page`: the page stays what it is to this device.
+            return true;
+        }
         // SAFETY: `range` is valid for this call.
         let (addresses, may_block) =
             unsafe { ((*range).start..(*range).end, bindings::ersatz_mmu_notifier_range_blockable(range)) };
@@ -295,14 +359,61 @@ impl PresentPages<'_> {
     ///
     /// # Errors
     ///
-    /// `EFAULT` if it is a device's; `EIO` if it cannot be mapped.
+    /// `EXDEV` if it is a device's; `EIO` if it cannot be mapped.
     pub(crate) fn map(&self, dev: &Device<Bound>, page: PresentPage) -> Result<MappedPage> {
         // SAFETY: There are no requirements.
         if !unsafe { bindings::ersatz_pfn_is_system(page.pfn) } {
-            return Err(EFAULT);
+            return Err(EXDEV);
         }
         // SAFETY: The page is mapped in the process and not unmapped before it is invalidated, which waits for the lock that is held; by the
         // safety requirements of `Mirrored` the mapping is dropped then, at the latest before the device is unbound.
         unsafe { MappedPage::new(dev, page.pfn) }
+    }
+}
+
+/// A page that a device alone may access. Its folio is locked, which keeps CPUs from taking it back, until this is dropped.
+///
+/// # Invariants
+///
+/// `folio` is locked and referenced; `page` is a page of it, of the system.
+pub(crate) struct ExclusivePage {
+    page: *mut bindings::page,
+    folio: *mut bindings::folio,
+}
+
+impl ExclusivePage {
+    /// Makes a page exclusive on behalf of `owner`. The mm must be locked.
+    fn make(mm: &MmWithUser, address: usize, owner: *mut ffi::c_void) -> Result<Self> {
+        let mut folio = ptr::null_mut();
+        // SAFETY: The mm has users and is locked by the caller; `owner` is only compared.
+        let page =
+            from_err_ptr(unsafe { bindings::ersatz_make_device_exclusive(mm.as_raw(), address, owner, &mut folio) })?;
+        // INVARIANT: The function returns the folio of the page, locked and with a reference.
+        Ok(Self { page, folio })
+    }
+
+    /// Maps the page for the device, to be recorded in the [`Mirrored`] that it is for.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it is a device's; `EIO` if it cannot be mapped.
+    pub(crate) fn map(&self, dev: &Device<Bound>) -> Result<MappedPage> {
+        // SAFETY: By the type invariants the page is valid.
+        let pfn = unsafe { bindings::ersatz_page_to_pfn(self.page) };
+        // SAFETY: There are no requirements.
+        if !unsafe { bindings::ersatz_pfn_is_system(pfn) } {
+            return Err(EFAULT);
+        }
+        // SAFETY: The entry that stands for the page in the process keeps it allocated, and is not taken away before the page is invalidated,
+        // which waits for the lock that is held; by the safety requirements of `Mirrored` the mapping is dropped then, at the latest before the
+        // device is unbound.
+        unsafe { MappedPage::new(dev, pfn) }
+    }
+}
+
+impl Drop for ExclusivePage {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants the folio is locked and referenced.
+        unsafe { bindings::ersatz_folio_unlock_put(self.folio) };
     }
 }

@@ -44,6 +44,27 @@ pub(crate) enum View {
     Present(Pfn),
 }
 
+/// All that is known of an address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Entry {
+    /// No mapping, or none that can be read.
+    Error,
+    /// No page.
+    Absent,
+    /// A page.
+    Present {
+        pfn: Pfn,
+        /// Whether the process may write it now.
+        write: bool,
+        /// Base-2 logarithm of the number of pages that its entry in the page tables maps.
+        map_order: u32,
+        /// Whether it is the kernel's page of zeros.
+        is_zero: bool,
+        /// Whether it is a device's.
+        is_of_device: bool,
+    },
+}
+
 /// A range of a process's memory that is watched for invalidations.
 ///
 /// # Invariants
@@ -230,6 +251,27 @@ impl Pages<'_> {
             return View::Absent;
         }
         View::Present(entry & !bindings::hmm_pfn_flags_HMM_PFN_FLAGS)
+    }
+
+    /// All that is known of page `index` of the range.
+    pub(crate) fn entry(&self, index: usize) -> Entry {
+        let entry = self.pfns.get(index).copied().unwrap_or(0);
+        if entry & bindings::hmm_pfn_flags_HMM_PFN_ERROR == bindings::hmm_pfn_flags_HMM_PFN_ERROR {
+            return Entry::Error;
+        }
+        let View::Present(pfn) = self.view(index) else {
+            return Entry::Absent;
+        };
+        Entry::Present {
+            pfn,
+            write: entry & bindings::hmm_pfn_flags_HMM_PFN_WRITE != 0,
+            // SAFETY: There are no requirements.
+            map_order: unsafe { bindings::ersatz_hmm_pfn_map_order(entry) },
+            // SAFETY: As above.
+            is_zero: unsafe { bindings::ersatz_pfn_is_zero(pfn) },
+            // SAFETY: As above.
+            is_of_device: !unsafe { bindings::ersatz_pfn_is_system(pfn) },
+        }
     }
 
     /// Mappings of these pages for the device to read, none yet.

@@ -10,9 +10,11 @@
 //! `EFAULT` for a pointer that does not lead to memory; `ENODEV` once the device is unbound or gone; `EIO` if the
 //! device reported an error; `EINTR` if a signal came first.
 //!
-//! [`hold`] is the contract of another module, `ersatz_hold`, for `/dev/ersatz_hold`.
+//! [`hold`] is the contract of another module, `ersatz_hold`, for `/dev/ersatz_hold`; [`dmirror`] that of `/dev/hmm_dmirrorN`, which the
+//! driver offers if it is asked to.
 #![cfg_attr(not(MODULE), no_std)]
 
+pub mod dmirror;
 pub mod hold;
 
 /// The letter of all Ersatz ioctls.
@@ -20,7 +22,12 @@ pub const IOC_MAGIC: u8 = 0xe5;
 
 /// The number of an ioctl that reads and writes a `T`: `_IOWR(IOC_MAGIC, nr, T)` of `asm-generic/ioctl.h`.
 const fn iowr<T>(nr: u8) -> u32 {
-    (3 << 30) | ((size_of::<T>() as u32) << 16) | ((IOC_MAGIC as u32) << 8) | nr as u32
+    iowr_of::<T>(IOC_MAGIC, nr)
+}
+
+/// The number of an ioctl of another letter.
+const fn iowr_of<T>(magic: u8, nr: u8) -> u32 {
+    (3 << 30) | ((size_of::<T>() as u32) << 16) | ((magic as u32) << 8) | nr as u32
 }
 
 use core::mem::size_of;

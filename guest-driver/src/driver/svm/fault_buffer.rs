@@ -39,7 +39,7 @@ struct State {
 }
 
 /// The ring of fault records.
-#[pin_data]
+#[pin_data(PinnedDrop)]
 pub(crate) struct FaultBuffer {
     registers: Arc<Registers>,
     first_channel: u32,
@@ -199,5 +199,13 @@ impl FaultBuffer {
     /// The records of channel `index` of those that this is for, which are forgotten, in the order they came.
     pub(crate) fn take(&self, index: usize) -> [Option<FaultRecord>; KEPT] {
         self.state.lock().kept.get_mut(index).map_or([None; KEPT], core::mem::take)
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for FaultBuffer {
+    fn drop(self: Pin<&mut Self>) {
+        // The ring's memory is about to be freed. No channel is left that could fault, and a device that does not answer does no DMA.
+        let _ = self.stop();
     }
 }

@@ -24,6 +24,7 @@ use crate::{
         pagemap::{BoundMap, DeviceMemory},
     },
 };
+use core::ops::Range;
 use kernel::{
     mm::MmWithUser,
     page::PAGE_MASK,
@@ -44,11 +45,21 @@ pub(crate) enum Outcome {
     /// It is done.
     Done,
     /// It accessed what the process itself could not have accessed so.
-    Fault { address: u64, access: AccessKind },
+    Fault { address: u64, access: AccessKind, error: Error },
+}
+
+/// A page-aligned range all of which is mapped at a fault in it, from there to the end.
+#[derive(Debug)]
+pub(crate) struct Around {
+    /// The range.
+    pub(crate) range: Range<usize>,
+    /// Number of faults that were answered so.
+    pub(crate) faults: u64,
 }
 
 impl Svm {
-    /// Runs a kernel in an address space that mirrors `mm`, which must be the current process's, and waits for its end.
+    /// Runs a kernel in an address space that mirrors `mm`, which must be the current process's, and waits for its end. Faults are answered
+    /// page by page, with what is present nearby, but those in `around`.
     ///
     /// # Errors
     ///
@@ -61,15 +72,13 @@ impl Svm {
         id: SpaceId,
         mm: &MmWithUser,
         kernel: Kernel,
+        around: Option<&mut Around>,
     ) -> Result<Outcome> {
-        let space = self.space(id).ok_or(EINVAL)?;
-        if !space.is_of(mm) {
-            return Err(EPERM);
-        }
+        let space = self.space_of(id, mm)?;
         let pfns = KVec::from_elem(0, WALK_PAGES, GFP_KERNEL)?;
         let index = self.take_channel()?;
         let result = match self.channels.get(index) {
-            Some(channel) => self.run(Run { svm: self, map, space: &space, mm, channel, index, pfns }, kernel),
+            Some(channel) => self.run(Run { svm: self, map, space: &space, mm, channel, index, pfns, around }, kernel),
             None => Err(EINVAL),
         };
         // There is room: the number came from here.
@@ -120,6 +129,7 @@ struct Run<'a, M: DeviceMemory> {
     /// Number of the channel among those of the fault buffer.
     index: usize,
     pfns: KVec<usize>,
+    around: Option<&'a mut Around>,
 }
 
 /// How it stands with answering faults.
@@ -216,7 +226,17 @@ impl<M: DeviceMemory> Run<'_, M> {
             FaultKind::BadAperture | FaultKind::BadTable => return Err(EIO),
         }
         let fault = FaultAt { address: usize::try_from(record.address)?, write: record.access != AccessKind::Read };
-        self.space.serve(self.map, self.mm, fault, &mut self.pfns)
+        match self.around.as_deref_mut() {
+            Some(Around { range, faults }) if range.contains(&fault.address) => {
+                let rest = fault.address & PAGE_MASK..range.end;
+                let was_missing = self.space.serve_range(self.map, self.mm, rest, fault.write, &mut self.pfns)?;
+                *faults += u64::from(was_missing);
+            }
+            _ => {
+                self.space.serve(self.map, self.mm, fault, &mut self.pfns)?;
+            }
+        }
+        Ok(())
     }
 
     /// Says what a channel stopped at.
@@ -240,7 +260,7 @@ impl<M: DeviceMemory> Run<'_, M> {
 fn refused(record: &FaultRecord, error: Error) -> Result<Outcome> {
     match error {
         error if error == EFAULT || error == EPERM => {
-            Ok(Outcome::Fault { address: record.address, access: record.access })
+            Ok(Outcome::Fault { address: record.address, access: record.access, error })
         }
         error if error == ENOMEM => Err(ENOMEM),
         _ => Err(EIO),

@@ -164,6 +164,15 @@ impl Svm {
         spaces.get(usize::from(id.asid))?.as_ref().filter(|space| space.id() == id).cloned()
     }
 
+    /// The address space that was bound by a number, which must be that of `mm`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it has ended; `EPERM` if it is another process's.
+    pub(crate) fn space_of(&self, id: SpaceId, mm: &MmWithUser) -> Result<Arc<Space>> {
+        self.space(id).ok_or(EINVAL).and_then(|space| if space.is_of(mm) { Ok(space) } else { Err(EPERM) })
+    }
+
     /// Ends an address space. Nothing may run in it any more.
     pub(crate) fn unbind(&self, id: SpaceId) {
         let space = {

@@ -30,7 +30,14 @@ const LEAF_BYTES: usize = 1 << SHIFTS[0];
 /// A table of level 0, and the pages of the system that it maps.
 struct Leaf {
     table: SharedWords,
-    pages: KVVec<Option<MappedPage>>,
+    pages: KVVec<Option<Held>>,
+}
+
+/// A page of the system that an entry maps.
+struct Held {
+    page: MappedPage,
+    /// Whether no CPU may access it.
+    is_exclusive: bool,
 }
 
 impl Leaf {
@@ -44,16 +51,19 @@ impl Leaf {
     }
 }
 
-/// The tables on the way to an address that are missing.
+/// Tables for the way to an address.
 pub(crate) struct SpareTables {
-    leaf: RBTreeNode<usize, Leaf>,
-    upper: [RBTreeNode<usize, SharedWords>; 2],
+    leaf: Option<RBTreeNode<usize, Leaf>>,
+    /// Of level 1 and of level 2.
+    upper: [Option<RBTreeNode<usize, SharedWords>>; 2],
 }
 
 /// What to map at an address.
 pub(crate) enum Target {
     /// A page of the system.
     System(MappedPage),
+    /// A page of the system that no CPU may access.
+    Exclusive(MappedPage),
     /// A page of the device: its offset in VRAM.
     Vram(u64),
 }
@@ -104,29 +114,26 @@ impl PageTables {
             pages.push(None, GFP_KERNEL)?;
         }
         Ok(SpareTables {
-            leaf: RBTreeNode::new(key(address, 0), Leaf { table: table()?, pages }, GFP_KERNEL)?,
+            leaf: Some(RBTreeNode::new(key(address, 0), Leaf { table: table()?, pages }, GFP_KERNEL)?),
             upper: [
-                RBTreeNode::new(key(address, 1), table()?, GFP_KERNEL)?,
-                RBTreeNode::new(key(address, 2), table()?, GFP_KERNEL)?,
+                Some(RBTreeNode::new(key(address, 1), table()?, GFP_KERNEL)?),
+                Some(RBTreeNode::new(key(address, 2), table()?, GFP_KERNEL)?),
             ],
         })
     }
 
-    /// Adds the tables on the way to `address` that are missing. Returns those that are not needed, to be freed where there are no locks.
-    pub(crate) fn attach(
-        &mut self,
-        address: usize,
-        spare: SpareTables,
-    ) -> Result<[Option<RBTreeNode<usize, SharedWords>>; 2]> {
+    /// Adds the tables on the way to `address` that are missing. What is left in `spare` is not needed, and to be freed where there are no
+    /// locks.
+    pub(crate) fn attach(&mut self, address: usize, spare: &mut SpareTables) -> Result {
         if self.has_tables(address) {
-            // Another thread was quicker, which is rare: the leaf is freed here.
-            return Ok([None, None]);
+            // Another thread was quicker.
+            return Ok(());
         }
-        let SpareTables { leaf, upper: [level1, level2] } = spare;
         let [tables1, tables2] = &mut self.upper;
-        let unused2 = insert_missing(tables2, key(address, 2), level2);
-        let unused1 = insert_missing(tables1, key(address, 1), level1);
-        self.leaves.insert(leaf);
+        let [spare1, spare2] = &mut spare.upper;
+        insert_missing(tables2, key(address, 2), spare2);
+        insert_missing(tables1, key(address, 1), spare1);
+        insert_missing(&mut self.leaves, key(address, 0), &mut spare.leaf);
         let table2 = tables2.get(&key(address, 2)).ok_or(EINVAL)?;
         let table1 = tables1.get(&key(address, 1)).ok_or(EINVAL)?;
         let leaf = self.leaves.get(&key(address, 0)).ok_or(EINVAL)?;
@@ -136,8 +143,7 @@ impl PageTables {
         dma_write_barrier();
         link(table2, address, 2, table1)?;
         dma_write_barrier();
-        link(&self.root, address, 3, table2)?;
-        Ok([unused1, unused2])
+        link(&self.root, address, 3, table2)
     }
 
     /// Whether a page is mapped, and may be written if `write` says so.
@@ -167,13 +173,12 @@ impl PageTables {
         if slot.is_some() {
             return Err(EINVAL);
         }
-        let location = match &target {
-            Target::System(page) => Location::system(page.address()),
-            Target::Vram(offset) => Location::vram(*offset),
+        let (location, held) = match target {
+            Target::System(page) => (Location::system(page.address()), Some(Held { page, is_exclusive: false })),
+            Target::Exclusive(page) => (Location::system(page.address()), Some(Held { page, is_exclusive: true })),
+            Target::Vram(offset) => (Location::vram(offset), None),
         };
-        if let Target::System(page) = target {
-            *slot = Some(page);
-        }
+        *slot = held;
         leaf.write(index, PageTableEntry::page(Page { location, size: PageSize::Small, write, atomic: write }));
         Ok(())
     }
@@ -206,13 +211,20 @@ impl PageTables {
                 if entry.0 == 0 || entry.valid() {
                     continue;
                 }
-                let page = leaf.pages.get_mut(index).and_then(Option::take);
-                if let Some(page) = page.filter(|_| entry.write() && entry.raw_aperture() == Aperture::System as u64) {
-                    page.mark_dirty();
+                let held = leaf.pages.get_mut(index).and_then(Option::take);
+                if let Some(held) = held.filter(|_| entry.write() && entry.raw_aperture() == Aperture::System as u64) {
+                    held.page.mark_dirty();
                 }
                 leaf.write(index, PageTableEntry(0));
             }
         });
+    }
+
+    /// Whether a page is mapped that no CPU may access.
+    pub(crate) fn is_exclusive(&self, address: usize) -> bool {
+        let leaf = self.leaves.get(&key(address, 0));
+        let held = leaf.and_then(|leaf| leaf.pages.get(table_index(address as u64, 0) as usize)?.as_ref());
+        held.is_some_and(|held| held.is_exclusive)
     }
 
     /// Whether an entry of a range is valid.
@@ -240,15 +252,13 @@ impl PageTables {
     }
 }
 
-fn insert_missing(
-    tables: &mut RBTree<usize, SharedWords>,
-    key: usize,
-    node: RBTreeNode<usize, SharedWords>,
-) -> Option<RBTreeNode<usize, SharedWords>> {
-    if tables.get(&key).is_some() {
-        return Some(node);
+/// Moves a node to a tree that has none of its key.
+fn insert_missing<T>(tree: &mut RBTree<usize, T>, key: usize, spare: &mut Option<RBTreeNode<usize, T>>) {
+    if tree.get(&key).is_none() {
+        if let Some(node) = spare.take() {
+            tree.insert(node);
+        }
     }
-    tables.insert(node)
 }
 
 /// Enters the table below in a table of `level`.

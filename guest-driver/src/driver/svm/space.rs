@@ -4,13 +4,14 @@
 use super::{
     super::registers::Registers,
     invalidator::Invalidator,
-    page_tables::{PageTables, Target},
+    page_tables::{PageTables, SpareTables, Target},
 };
 use crate::{
     abi::{
         mmu::{AddressSpaceControl, Invalidation},
         regs,
     },
+    kernel_ext::mm::bring_to_system,
     zone_device::{
         interval_notifier::{FaultAt, IntervalNotifier, Mirrored, PresentPage, PresentPages},
         pagemap::{BoundMap, DeviceMemory},
@@ -27,6 +28,8 @@ use kernel::{
 
 /// The addresses that are mirrored: those that a process gets if it does not ask for higher ones.
 const ADDRESSES: usize = 1 << 47;
+/// How often a page is brought to the system for the device, if another device takes it in between.
+const ATTEMPTS: u32 = 8;
 /// How much around a fault is mapped with it, as far as it is present.
 const WINDOW: usize = 64 << 10;
 
@@ -141,7 +144,7 @@ impl Space {
         self.invalidator.invalidate(Invalidation::AddressSpace(self.id.asid));
     }
 
-    /// Maps the page of a fault for the device, with what is present around it.
+    /// Maps the page of a fault for the device, with what is present around it. Returns whether it was not mapped before.
     ///
     /// # Errors
     ///
@@ -153,26 +156,82 @@ impl Space {
         mm: &MmWithUser,
         fault: FaultAt,
         pfns: &mut [usize],
-    ) -> Result {
+    ) -> Result<bool> {
         let page = fault.address & PAGE_MASK;
         if page >= ADDRESSES {
             return Err(EFAULT);
         }
-        let spare = {
-            let mappings = self.notifier.lock();
-            if mappings.tables.permits(page, fault.write) {
-                return Ok(());
+        if self.notifier.lock().tables.permits(page, fault.write) {
+            return Ok(false);
+        }
+        let mut spare = self.missing_tables(map.dev(), page)?;
+        let mut attempts = 0;
+        loop {
+            let mapped = self.notifier.with_page(mm, map.map().owner(), fault, WINDOW, pfns, |mappings, pages| {
+                spare.as_mut().map_or(Ok(()), |spare| mappings.tables.attach(page, spare))?;
+                map_present(map, mappings, fault, pages)
+            })?;
+            match mapped {
+                // In the coherent memory of another device.
+                Err(error) if error == EXDEV && attempts < ATTEMPTS => bring_to_system(page)?,
+                Err(error) => return Err(error),
+                Ok(()) => return Ok(true),
             }
-            mappings.tables.has_tables(page)
-        };
-        let spare = if spare { None } else { Some(PageTables::allocate(map.dev(), page)?) };
-        let unused = self.notifier.with_page(mm, map.map().owner(), fault, WINDOW, pfns, |mappings, pages| {
-            let unused = spare.map(|spare| mappings.tables.attach(page, spare)).transpose()?;
-            map_present(map, mappings, fault, pages)?;
-            Ok::<_, Error>(unused)
-        })??;
-        drop(unused);
-        Ok(())
+            attempts += 1;
+        }
+    }
+
+    /// Maps all pages of a page-aligned range for the device. Returns whether one of them was not mapped before.
+    ///
+    /// # Errors
+    ///
+    /// As [`Space::serve`]. What was mapped by then is.
+    pub(crate) fn serve_range<M: DeviceMemory>(
+        &self,
+        map: BoundMap<'_, M>,
+        mm: &MmWithUser,
+        range: Range<usize>,
+        write: bool,
+        pfns: &mut [usize],
+    ) -> Result<bool> {
+        let mut was_missing = false;
+        for address in range.step_by(PAGE_SIZE) {
+            was_missing |= self.serve(map, mm, FaultAt { address, write }, pfns)?;
+        }
+        Ok(was_missing)
+    }
+
+    /// Gives the device exclusive access to a page, until a CPU touches it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Space::serve`]; `EOPNOTSUPP` or `EBUSY` if the kernel does not give the page to one device alone.
+    pub(crate) fn make_exclusive(&self, dev: &Device<Bound>, mm: &MmWithUser, address: usize) -> Result {
+        let page = address & PAGE_MASK;
+        if page >= ADDRESSES {
+            return Err(EFAULT);
+        }
+        let mut spare = self.missing_tables(dev, page)?;
+        self.notifier.with_exclusive_page(mm, page, |mappings, exclusive| {
+            spare.as_mut().map_or(Ok(()), |spare| mappings.tables.attach(page, spare))?;
+            let target = Target::Exclusive(exclusive.map(dev)?);
+            if mappings.tables.is_mapped(page) {
+                mappings.invalidate(page..page + PAGE_SIZE);
+            }
+            mappings.tables.map(page, target, true)
+        })?
+    }
+
+    /// Whether the device has exclusive access to a page of a page-aligned range.
+    pub(crate) fn has_exclusive(&self, range: Range<usize>) -> bool {
+        let mappings = self.notifier.lock();
+        range.step_by(PAGE_SIZE).any(|address| mappings.tables.is_exclusive(address))
+    }
+
+    /// The tables on the way to an address, unless they are there.
+    fn missing_tables(&self, dev: &Device<Bound>, address: usize) -> Result<Option<SpareTables>> {
+        let has_tables = self.notifier.lock().tables.has_tables(address);
+        (!has_tables).then(|| PageTables::allocate(dev, address)).transpose()
     }
 }
 
