@@ -107,43 +107,42 @@ impl<M: Mirrored> IntervalNotifier<M> {
         self.mirrored.lock()
     }
 
-    /// Faults the page at `address` in as a CPU's access would, and calls `work` with it and what is present of its mapping within
-    /// `window`, a power of two up to 2 MiB, around it. None of them goes while `work` runs.
+    /// Faults pages in as a CPU's accesses would, and calls `work` with them and what else is present of their mapping within `window`, a power
+    /// of two up to 2 MiB, around the first. None of them goes while `work` runs.
     ///
     /// `pfns` needs [`WALK_PAGES`] elements. `work` must not allocate memory in ways that reclaim, nor touch user memory.
     ///
     /// # Errors
     ///
-    /// `EFAULT` or `EPERM` if the process cannot access the page so, or it is not handed out to devices; `EINVAL` for another process's `mm`;
-    /// `EINTR` if the process is being killed; `ETIMEDOUT` if others invalidate all the time.
-    pub(crate) fn with_page<R>(
+    /// `EFAULT` or `EPERM` if the process cannot access a page so, or it is not handed out to devices; `EINVAL` for another process's `mm`, or
+    /// pages that two entries of a PMD table cover; `EINTR` if the process is being killed; `ETIMEDOUT` if others invalidate all the time.
+    pub(crate) fn with_pages<R>(
         &self,
         mm: &MmWithUser,
         owner: Owner<'_>,
-        access: FaultAt,
+        wanted: &Wanted,
         window: usize,
         pfns: &mut [usize],
         work: impl FnOnce(&mut M, &PresentPages<'_>) -> R,
     ) -> Result<R> {
-        if !self.is_of(mm) || access.address >= self.length || window > HUGE_SIZE || pfns.len() < WALK_PAGES {
+        let Range { start: page, end } = wanted.pages;
+        // From where a huge folio would begin: see `Mirror`.
+        let block = page / HUGE_SIZE * HUGE_SIZE;
+        let is_valid = page < end && (page | end) & !PAGE_MASK == 0 && end <= self.length && end - block <= HUGE_SIZE;
+        if !self.is_of(mm) || !is_valid || window > HUGE_SIZE || pfns.len() < WALK_PAGES {
             return Err(EINVAL);
         }
-        let page = access.address & PAGE_MASK;
         let start = Instant::<Monotonic>::now();
         loop {
             let vmas = Vmas::lock(mm);
-            let (vma, _) = vmas.first_in(page..page + PAGE_SIZE).ok_or(EFAULT)?;
-            if vma.start() > page || vma.refuses_gup() {
-                return Err(EFAULT);
-            }
+            let mapping = mapping_of(&vmas, &wanted.pages)?;
             let first = page & !(window - 1);
-            let around = first.max(vma.start())..(first + window).min(vma.end());
-            // From where a huge folio would begin: see `Mirror`.
-            let walked = page / HUGE_SIZE * HUGE_SIZE..around.end;
+            let around = first.max(mapping.start)..(first + window).min(mapping.end).max(end);
+            let walked = block..around.end;
             let entries = pfns.get_mut(..walked.len() >> PAGE_SHIFT).ok_or(EINVAL)?;
             // SAFETY: By the type invariants the notifier is inserted.
             let seq = unsafe { bindings::mmu_interval_read_begin(self.notifier.get()) };
-            match self.walk(owner, access, walked.clone(), entries, seq) {
+            match self.walk(owner, wanted, walked.clone(), entries, seq) {
                 Err(error) if error == EBUSY => {}
                 Err(error) => return Err(error),
                 Ok(()) => {
@@ -223,28 +222,29 @@ impl<M: Mirrored> IntervalNotifier<M> {
         self.look(ptr::null_mut(), page..page + PAGE_SIZE, &mut [request], seq)
     }
 
-    /// Faults the page of a fault in, and looks at all pages of `walked`.
+    /// Faults pages in, and looks at all of `walked`, which has them.
     fn walk(
         &self,
         owner: Owner<'_>,
-        fault: FaultAt,
+        wanted: &Wanted,
         walked: Range<usize>,
         entries: &mut [usize],
         seq: usize,
     ) -> Result {
         let mut request = bindings::hmm_pfn_flags_HMM_PFN_REQ_FAULT;
-        if fault.write {
+        if wanted.write {
             request |= bindings::hmm_pfn_flags_HMM_PFN_REQ_WRITE;
         }
-        let page = fault.address & PAGE_MASK;
-        // By itself: where one page is requested the kernel faults in all from there to the end of the walk (`hmm_vma_fault()`).
-        self.look(owner.raw, page..page + PAGE_SIZE, &mut [request], seq)?;
+        // By themselves: where one page is requested the kernel faults in all from there to the end of the walk (`hmm_vma_fault()`).
+        let requests = entries.get_mut(..wanted.pages.len() >> PAGE_SHIFT).ok_or(EINVAL)?;
+        requests.fill(request);
+        self.look(owner.raw, wanted.pages.clone(), requests, seq)?;
         entries.fill(0);
-        let index = (page - walked.start) >> PAGE_SHIFT;
+        let first = (wanted.pages.start - walked.start) >> PAGE_SHIFT;
         self.look(owner.raw, walked, entries, seq)?;
         // What the first walk found may have gone; the second does not bring it back.
-        let found = entries.get(index).copied().unwrap_or(0);
-        (found & request == request).then_some(()).ok_or(EBUSY)
+        let found = entries.get(first..first + (wanted.pages.len() >> PAGE_SHIFT)).ok_or(EINVAL)?;
+        found.iter().all(|entry| entry & request == request).then_some(()).ok_or(EBUSY)
     }
 
     /// Replaces requests by what is found. The mm must be locked, and `entries` as many as the range has pages. Private pages of devices are
@@ -315,13 +315,28 @@ impl<M: Mirrored> PinnedDrop for IntervalNotifier<M> {
     }
 }
 
-/// An access that a device could not make.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FaultAt {
-    /// Where.
-    pub(crate) address: usize,
-    /// Whether it is a write.
+/// Where a device needs access.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// The pages.
+    pub(crate) pages: Range<usize>,
+    /// Whether to write.
     pub(crate) write: bool,
+}
+
+/// The mapping that a range of pages begins in, all of which must be of mappings that the kernel hands out.
+fn mapping_of(vmas: &Vmas<'_>, pages: &Range<usize>) -> Result<Range<usize>> {
+    let mut mapping = None;
+    let mut rest = pages.clone();
+    while !rest.is_empty() {
+        let (vma, part) = vmas.first_in(rest.clone()).ok_or(EFAULT)?;
+        if part.start != rest.start || vma.refuses_gup() {
+            return Err(EFAULT);
+        }
+        mapping.get_or_insert(vma.start()..vma.end());
+        rest.start = part.end;
+    }
+    mapping.ok_or(EINVAL)
 }
 
 /// A page that is there.

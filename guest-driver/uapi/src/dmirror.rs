@@ -29,6 +29,8 @@ pub const IOC_CHECK_EXCLUSIVE: u32 = iowr_of::<Command>(IOC_MAGIC, 6);
 pub const IOC_RELEASE: u32 = iowr_of::<Command>(IOC_MAGIC, 7);
 /// Takes `pages` as a set of flags: [`FLAG_FAIL_ALLOCATION`].
 pub const IOC_FLAGS: u32 = iowr_of::<Command>(IOC_MAGIC, 8);
+/// As [`IOC_READ`], with the pages faulted in by the calling thread first, so that a userfaultfd can answer. Linux has it since 7.3.
+pub const IOC_READ_UNLOCKED: u32 = iowr_of::<Command>(IOC_MAGIC, 9);
 
 /// The next allocation of the destination of a migration fails, in either direction.
 pub const FLAG_FAIL_ALLOCATION: u64 = 1;

@@ -35,6 +35,7 @@ use kernel::{
     page::{Page, PAGE_MASK, PAGE_SIZE},
     prelude::*,
     sync::Arc,
+    uaccess::{UserPtr, UserSlice},
 };
 
 static NUMBERS: Numbers = Numbers::new();
@@ -115,6 +116,10 @@ impl MirrorFile {
         match cmd {
             dmirror::IOC_READ => self.copy(mm, command, range, false),
             dmirror::IOC_WRITE => self.copy(mm, command, range, true),
+            dmirror::IOC_READ_UNLOCKED => {
+                fault_in(range.clone())?;
+                self.copy(mm, command, range, false)
+            }
             dmirror::IOC_MIGRATE_TO_DEVICE => self.to_device(mm, command, range),
             dmirror::IOC_MIGRATE_TO_SYSTEM => {
                 check_readable(mm, range.clone())?;
@@ -196,6 +201,17 @@ impl MirrorFile {
         command.faults = 0;
         Ok(())
     }
+}
+
+/// Faults pages in as the calling thread does, which no lock is held for: that can take as long as another process likes.
+fn fault_in(range: Range<usize>) -> Result {
+    for address in range.step_by(PAGE_SIZE) {
+        if signal::is_pending() {
+            return Err(EINTR);
+        }
+        UserSlice::new(UserPtr::from_addr(address), 1).reader().read::<u8>()?;
+    }
+    Ok(())
 }
 
 /// Whether all of a range is mapped and readable, `EINVAL` if not.

@@ -20,14 +20,14 @@ use crate::{
     driver::parameters,
     kernel_ext::signal,
     zone_device::{
-        interval_notifier::{FaultAt, WALK_PAGES},
+        interval_notifier::{Wanted, WALK_PAGES},
         pagemap::{BoundMap, DeviceMemory},
     },
 };
 use core::ops::Range;
 use kernel::{
     mm::MmWithUser,
-    page::PAGE_MASK,
+    page::{PAGE_MASK, PAGE_SIZE},
     prelude::*,
     processor::cpu_relax,
     sync::atomic::ordering,
@@ -225,15 +225,17 @@ impl<M: DeviceMemory> Run<'_, M> {
             FaultKind::BadAddress => return Err(EFAULT),
             FaultKind::BadAperture | FaultKind::BadTable => return Err(EIO),
         }
-        let fault = FaultAt { address: usize::try_from(record.address)?, write: record.access != AccessKind::Read };
+        let page = usize::try_from(record.address)? & PAGE_MASK;
+        let write = record.access != AccessKind::Read;
         match self.around.as_deref_mut() {
-            Some(Around { range, faults }) if range.contains(&fault.address) => {
-                let rest = fault.address & PAGE_MASK..range.end;
-                let was_missing = self.space.serve_range(self.map, self.mm, rest, fault.write, &mut self.pfns)?;
+            Some(Around { range, faults }) if range.contains(&page) => {
+                let rest = page..range.end;
+                let was_missing = self.space.serve_range(self.map, self.mm, rest, write, &mut self.pfns)?;
                 *faults += u64::from(was_missing);
             }
             _ => {
-                self.space.serve(self.map, self.mm, fault, &mut self.pfns)?;
+                let pages = page..page.checked_add(PAGE_SIZE).ok_or(EFAULT)?;
+                self.space.serve(self.map, self.mm, &Wanted { pages, write }, &mut self.pfns)?;
             }
         }
         Ok(())

@@ -12,6 +12,7 @@ use crate::{
         dma::MappedPage,
         shared_words::{dma_write_barrier, SharedWords},
     },
+    zone_device::interval_notifier::Wanted,
 };
 use core::ops::Range;
 use kernel::{
@@ -149,6 +150,11 @@ impl PageTables {
     /// Whether a page is mapped, and may be written if `write` says so.
     pub(crate) fn permits(&self, address: usize, write: bool) -> bool {
         self.entry(address).is_some_and(|entry| entry.valid() && (entry.write() || !write))
+    }
+
+    /// Whether all pages are mapped as they are wanted.
+    pub(crate) fn permits_all(&self, wanted: &Wanted) -> bool {
+        wanted.pages.clone().step_by(PAGE_SIZE).all(|page| self.permits(page, wanted.write))
     }
 
     /// Whether a page is mapped.

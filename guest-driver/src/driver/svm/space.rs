@@ -13,7 +13,8 @@ use crate::{
     },
     kernel_ext::mm::bring_to_system,
     zone_device::{
-        interval_notifier::{FaultAt, IntervalNotifier, Mirrored, PresentPage, PresentPages},
+        folio::HUGE_SIZE,
+        interval_notifier::{IntervalNotifier, Mirrored, PresentPage, PresentPages, Wanted},
         pagemap::{BoundMap, DeviceMemory},
     },
 };
@@ -144,38 +145,39 @@ impl Space {
         self.invalidator.invalidate(Invalidation::AddressSpace(self.id.asid));
     }
 
-    /// Maps the page of a fault for the device, with what is present around it. Returns whether it was not mapped before.
+    /// Maps the pages of a fault for the device, which one entry of a PMD table covers, with what is present around the first. Returns whether
+    /// one of them was not mapped before.
     ///
     /// # Errors
     ///
-    /// `EFAULT` or `EPERM` if the process itself could not access the page so; `EIO` if the page cannot be made reachable; `ENOMEM`;
-    /// `EINTR` if the process is being killed; `ETIMEDOUT` if the page does not hold still.
+    /// `EFAULT` or `EPERM` if the process itself could not access a page so; `EIO` if a page cannot be made reachable; `ENOMEM`;
+    /// `EINTR` if the process is being killed; `ETIMEDOUT` if the pages do not hold still.
     pub(crate) fn serve<M: DeviceMemory>(
         &self,
         map: BoundMap<'_, M>,
         mm: &MmWithUser,
-        fault: FaultAt,
+        wanted: &Wanted,
         pfns: &mut [usize],
     ) -> Result<bool> {
-        let page = fault.address & PAGE_MASK;
-        if page >= ADDRESSES {
+        if wanted.pages.end > ADDRESSES {
             return Err(EFAULT);
         }
-        if self.notifier.lock().tables.permits(page, fault.write) {
+        let first = wanted.pages.start;
+        if self.notifier.lock().tables.permits_all(wanted) {
             return Ok(false);
         }
-        let mut spare = self.missing_tables(map.dev(), page)?;
+        let mut spare = self.missing_tables(map.dev(), first)?;
         let mut attempts = 0;
         loop {
-            let mapped = self.notifier.with_page(mm, map.map().owner(), fault, WINDOW, pfns, |mappings, pages| {
-                spare.as_mut().map_or(Ok(()), |spare| mappings.tables.attach(page, spare))?;
-                map_present(map, mappings, fault, pages)
+            let mapped = self.notifier.with_pages(mm, map.map().owner(), wanted, WINDOW, pfns, |mappings, pages| {
+                spare.as_mut().map_or(Ok(()), |spare| mappings.tables.attach(first, spare))?;
+                map_present(map, mappings, wanted, pages)
             })?;
             match mapped {
-                // In the coherent memory of another device.
-                Err(error) if error == EXDEV && attempts < ATTEMPTS => bring_to_system(page)?,
-                Err(error) => return Err(error),
                 Ok(()) => return Ok(true),
+                Err(Unmapped::Elsewhere(page)) if attempts < ATTEMPTS => bring_to_system(page)?,
+                Err(Unmapped::Elsewhere(_)) => return Err(EFAULT),
+                Err(Unmapped::Failed(error)) => return Err(error),
             }
             attempts += 1;
         }
@@ -195,8 +197,11 @@ impl Space {
         pfns: &mut [usize],
     ) -> Result<bool> {
         let mut was_missing = false;
-        for address in range.step_by(PAGE_SIZE) {
-            was_missing |= self.serve(map, mm, FaultAt { address, write }, pfns)?;
+        let mut next = range.start;
+        while next < range.end {
+            let end = (next / HUGE_SIZE + 1).saturating_mul(HUGE_SIZE).min(range.end);
+            was_missing |= self.serve(map, mm, &Wanted { pages: next..end, write }, pfns)?;
+            next = end;
         }
         Ok(was_missing)
     }
@@ -235,31 +240,48 @@ impl Space {
     }
 }
 
-/// Maps the page of a fault, and those around it that are not mapped yet. Right to write is only given where it was asked for: a page that is
+/// Why a page is not mapped.
+enum Unmapped {
+    /// It is in the coherent memory of another device.
+    Elsewhere(usize),
+    Failed(Error),
+}
+
+impl From<Error> for Unmapped {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Maps the pages of a fault, and those around them that are not mapped yet. Right to write is only given where it was asked for: a page that is
 /// only read does not become dirty.
 fn map_present<M: DeviceMemory>(
     map: BoundMap<'_, M>,
     mappings: &mut DeviceMappings,
-    fault: FaultAt,
+    wanted: &Wanted,
     pages: &PresentPages<'_>,
-) -> Result {
-    let faulted = fault.address & PAGE_MASK;
-    if mappings.tables.permits(faulted, fault.write) {
+) -> Result<(), Unmapped> {
+    if mappings.tables.permits_all(wanted) {
         return Ok(());
     }
-    // With fewer rights than are needed.
-    if mappings.tables.is_mapped(faulted) {
-        mappings.invalidate(faulted..faulted + PAGE_SIZE);
+    // With fewer rights than are needed; what is between them is mapped again.
+    let lacks = |page: &usize| mappings.tables.is_mapped(*page) && !mappings.tables.permits(*page, wanted.write);
+    let mut lacking = wanted.pages.clone().step_by(PAGE_SIZE).filter(lacks);
+    if let Some(first) = lacking.next() {
+        let last = lacking.last().unwrap_or(first);
+        mappings.invalidate(first..last + PAGE_SIZE);
     }
     for page in pages.iter() {
-        let is_faulted = page.address == faulted;
-        if !is_faulted && mappings.tables.is_mapped(page.address) {
+        if mappings.tables.is_mapped(page.address) {
             continue;
         }
         let mapped = target(map, pages, page)
-            .and_then(|target| mappings.tables.map(page.address, target, page.write && fault.write));
-        if is_faulted {
-            mapped?;
+            .and_then(|target| mappings.tables.map(page.address, target, page.write && wanted.write));
+        match mapped {
+            Err(error) if wanted.pages.contains(&page.address) => {
+                return Err(if error == EXDEV { Unmapped::Elsewhere(page.address) } else { Unmapped::Failed(error) });
+            }
+            _ => {}
         }
     }
     Ok(())
