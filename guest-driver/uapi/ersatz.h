@@ -129,6 +129,17 @@ struct ersatz_launch {
 	__u32 reserved; /* zero */
 };
 
+/*
+ * Gives the device exclusive access to pages of the bound address space, each until a CPU touches it, or it is unmapped, moved, protected or
+ * inherited by a child. Stops at a page that cannot be had. EINVAL if no address space is bound; EPERM if another process's is, or the process
+ * may not write to a page; EFAULT for a hole; EOPNOTSUPP for memory that is not anonymous; EBUSY.
+ */
+struct ersatz_exclusive {
+	__u64 address;
+	__u64 length;
+	__u64 done; /* out: pages that the device has been given */
+};
+
 #define ERSATZ_IOC_INFO _IOWR(ERSATZ_IOC_MAGIC, 1, struct ersatz_info)
 #define ERSATZ_IOC_MIGRATE _IOWR(ERSATZ_IOC_MAGIC, 2, struct ersatz_migrate)
 #define ERSATZ_IOC_RESIDENCY _IOWR(ERSATZ_IOC_MAGIC, 3, struct ersatz_residency)
@@ -138,5 +149,6 @@ struct ersatz_launch {
 #define ERSATZ_IOC_MARK _IOWR(ERSATZ_IOC_MAGIC, 7, struct ersatz_mark)
 #define ERSATZ_IOC_BIND _IOWR(ERSATZ_IOC_MAGIC, 8, struct ersatz_bind)
 #define ERSATZ_IOC_LAUNCH _IOWR(ERSATZ_IOC_MAGIC, 9, struct ersatz_launch)
+#define ERSATZ_IOC_EXCLUSIVE _IOWR(ERSATZ_IOC_MAGIC, 10, struct ersatz_exclusive)
 
 #endif

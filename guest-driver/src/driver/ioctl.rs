@@ -58,6 +58,7 @@ impl Node for Device {
             uapi::IOC_MARK => node.exchange(arg, write_mark),
             uapi::IOC_BIND => exchange(arg, |request| file.bind(request)),
             uapi::IOC_LAUNCH => exchange_always(arg, |request| file.launch(request)),
+            uapi::IOC_EXCLUSIVE => exchange_always(arg, |request| file.make_exclusive(request)),
             _ => Err(ENOTTY),
         }
     }
@@ -97,6 +98,15 @@ impl OpenFile {
                 Err(EFAULT)
             }
         }
+    }
+
+    fn make_exclusive(&self, request: &mut uapi::Exclusive) -> Result {
+        let range = page_range(request.address, request.length)?;
+        let id = self.space.lock().as_ref().map(BoundSpace::id).ok_or(EINVAL)?;
+        let task = kernel::current!();
+        let mm = own_memory(task)?;
+        request.done = 0;
+        self.node.with_map(|map| svm(map)?.space_of(id, mm)?.make_exclusive(map.dev(), mm, range, &mut request.done))
     }
 }
 

@@ -23,5 +23,6 @@ plain_bytes!(
     uapi::Mark,
     uapi::Bind,
     uapi::Launch,
+    uapi::Exclusive,
     dmirror::Command
 );

@@ -411,13 +411,13 @@ impl ExclusivePage {
     ///
     /// # Errors
     ///
-    /// `EFAULT` if it is a device's; `EIO` if it cannot be mapped.
+    /// `EXDEV` if it is a device's; `EIO` if it cannot be mapped.
     pub(crate) fn map(&self, dev: &Device<Bound>) -> Result<MappedPage> {
         // SAFETY: By the type invariants the page is valid.
         let pfn = unsafe { bindings::ersatz_page_to_pfn(self.page) };
         // SAFETY: There are no requirements.
         if !unsafe { bindings::ersatz_pfn_is_system(pfn) } {
-            return Err(EFAULT);
+            return Err(EXDEV);
         }
         // SAFETY: The entry that stands for the page in the process keeps it allocated, and is not taken away before the page is invalidated,
         // which waits for the lock that is held; by the safety requirements of `Mirrored` the mapping is dropped then, at the latest before the

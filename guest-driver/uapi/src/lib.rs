@@ -51,6 +51,8 @@ pub const IOC_MARK: u32 = iowr::<Mark>(7);
 pub const IOC_BIND: u32 = iowr::<Bind>(8);
 /// `ERSATZ_IOC_LAUNCH`: performs a [`Launch`].
 pub const IOC_LAUNCH: u32 = iowr::<Launch>(9);
+/// `ERSATZ_IOC_EXCLUSIVE`: performs an [`Exclusive`].
+pub const IOC_EXCLUSIVE: u32 = iowr::<Exclusive>(10);
 
 /// How VRAM is registered with the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,6 +201,24 @@ pub struct Bind {
     pub flags: u32,
     /// Out: the number of the device's address space, for reading traces.
     pub asid: u32,
+}
+
+/// Gives the device exclusive access to pages of the address space that is bound to the file: until a CPU touches a page, or it is unmapped,
+/// moved, protected or inherited by a child, no CPU does anything to it while the device works on it, without the page leaving the system. For
+/// atomics of the device that those of a CPU must not come between. Pages on the device are brought back first.
+///
+/// It goes page by page from the first and stops at one that cannot be had; `done` is written back in any case. `EINVAL` if no address space
+/// is bound; `EPERM` if it is another process's, or the process may not write to a page; `EFAULT` for a hole; `EOPNOTSUPP` for memory that is
+/// not anonymous; `EBUSY` for a page in use in other ways.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Exclusive {
+    /// In: first byte of the range.
+    pub address: u64,
+    /// In: length in bytes.
+    pub length: u64,
+    /// Out: pages that the device has been given.
+    pub done: u64,
 }
 
 /// What [`Launch`] runs. A word is eight bytes; addresses and lengths are multiples of 8.

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Kernels that the device runs over the addresses of this process.
 
-use ersatz_uapi::{Bind, FaultAccess, KernelKind, Launch};
+use ersatz_uapi::{Bind, Exclusive, FaultAccess, KernelKind, Launch};
 use nix::errno::Errno;
 
 use crate::device::Device;
 use crate::region::Span;
 
 mod ioctls {
-    use ersatz_uapi::{Bind, IOC_BIND, IOC_LAUNCH, Launch};
+    use ersatz_uapi::{Bind, Exclusive, IOC_BIND, IOC_EXCLUSIVE, IOC_LAUNCH, Launch};
 
     nix::ioctl_readwrite_bad!(
         /// [`IOC_BIND`].
@@ -17,6 +17,10 @@ mod ioctls {
     nix::ioctl_readwrite_bad!(
         /// [`IOC_LAUNCH`].
         launch, IOC_LAUNCH, Launch
+    );
+    nix::ioctl_readwrite_bad!(
+        /// [`IOC_EXCLUSIVE`].
+        exclusive, IOC_EXCLUSIVE, Exclusive
     );
 }
 
@@ -58,6 +62,19 @@ impl Compute {
         let mut request = Bind::default();
         // SAFETY: the structure is the one the ioctl reads and writes, and lives through the call.
         unsafe { ioctls::bind(self.device.descriptor(), &mut request) }.map(|_| request.asid)
+    }
+
+    /// `ERSATZ_IOC_EXCLUSIVE`. Returns the number of pages that the device has been given, and why it is not all of them.
+    pub fn try_exclusive(&self, address: u64, length: u64) -> (u64, Result<(), Errno>) {
+        let mut request = Exclusive { address, length, done: 0 };
+        // SAFETY: the structure is the one the ioctl reads and writes, and lives through the call; no page's content changes.
+        let result = unsafe { ioctls::exclusive(self.device.descriptor(), &mut request) };
+        (request.done, result.map(drop))
+    }
+
+    /// Gives the device exclusive access to all pages of a range.
+    pub fn exclusive(&self, span: Span) {
+        assert_eq!(self.try_exclusive(span.address, span.length), (span.pages() as u64, Ok(())));
     }
 
     /// `ERSATZ_IOC_LAUNCH`.

@@ -18,7 +18,7 @@ use super::{
     svm::launch::{Around, Outcome},
 };
 use crate::{
-    abi::kernel::Kernel,
+    abi::{kernel::Kernel, opcode::Opcode},
     kernel_ext::{char_device::Node, mm::Vmas, signal},
     uapi::{
         dmirror::{self, Command},
@@ -153,7 +153,7 @@ impl MirrorFile {
         let (source, destination) = if write { (command.pointer, pages) } else { (pages, command.pointer) };
         let kernel = Kernel::Copy { source, destination, length };
         // As the device would refuse it.
-        if command.pointer % 8 != 0 {
+        if !matches!(Kernel::decode(Opcode::Copy, &kernel.encode()), Some(Ok(_))) {
             return Err(EINVAL);
         }
         let mut around = Around { range, faults: 0 };
@@ -189,13 +189,7 @@ impl MirrorFile {
     fn make_exclusive(&self, mm: &MmWithUser, command: &mut Command, range: Range<usize>) -> Result {
         self.device.with_map(|map| {
             let space = svm(map)?.space_of(self.space.id(), mm)?;
-            for address in range.clone().step_by(PAGE_SIZE) {
-                if signal::is_fatal_pending() {
-                    return Err(EINTR);
-                }
-                space.make_exclusive(map.dev(), mm, address)?;
-            }
-            Ok(())
+            space.make_exclusive(map.dev(), mm, range.clone(), &mut command.done)
         })?;
         self.copy(mm, command, range, false)?;
         command.faults = 0;

@@ -11,7 +11,7 @@ use crate::{
         mmu::{AddressSpaceControl, Invalidation},
         regs,
     },
-    kernel_ext::mm::bring_to_system,
+    kernel_ext::{mm::bring_to_system, signal},
     zone_device::{
         folio::HUGE_SIZE,
         interval_notifier::{IntervalNotifier, Mirrored, PresentPage, PresentPages, Wanted},
@@ -22,7 +22,7 @@ use core::ops::Range;
 use kernel::{
     device::{Bound, Device},
     mm::MmWithUser,
-    page::{PAGE_MASK, PAGE_SIZE},
+    page::PAGE_SIZE,
     prelude::*,
     sync::Arc,
 };
@@ -206,16 +206,40 @@ impl Space {
         Ok(was_missing)
     }
 
-    /// Gives the device exclusive access to a page, until a CPU touches it.
+    /// Gives the device exclusive access to the pages of a page-aligned range, each until a CPU touches it. Adds the number of pages to `done`.
     ///
     /// # Errors
     ///
-    /// As [`Space::serve`]; `EOPNOTSUPP` or `EBUSY` if the kernel does not give the page to one device alone.
-    pub(crate) fn make_exclusive(&self, dev: &Device<Bound>, mm: &MmWithUser, address: usize) -> Result {
-        let page = address & PAGE_MASK;
-        if page >= ADDRESSES {
+    /// As [`Space::serve`]; `EOPNOTSUPP` or `EBUSY` if the kernel does not give a page to one device alone. Those before it were given.
+    pub(crate) fn make_exclusive(
+        &self,
+        dev: &Device<Bound>,
+        mm: &MmWithUser,
+        range: Range<usize>,
+        done: &mut u64,
+    ) -> Result {
+        if range.end > ADDRESSES {
             return Err(EFAULT);
         }
+        for page in range.step_by(PAGE_SIZE) {
+            if signal::is_fatal_pending() {
+                return Err(EINTR);
+            }
+            let mut attempts = 0;
+            loop {
+                match self.make_page_exclusive(dev, mm, page) {
+                    // In the coherent memory of a device, which cannot be closed to CPUs.
+                    Err(error) if error == EXDEV && attempts < ATTEMPTS => bring_to_system(page)?,
+                    result => break result?,
+                }
+                attempts += 1;
+            }
+            *done += 1;
+        }
+        Ok(())
+    }
+
+    fn make_page_exclusive(&self, dev: &Device<Bound>, mm: &MmWithUser, page: usize) -> Result {
         let mut spare = self.missing_tables(dev, page)?;
         self.notifier.with_exclusive_page(mm, page, |mappings, exclusive| {
             spare.as_mut().map_or(Ok(()), |spare| mappings.tables.attach(page, spare))?;

@@ -9,6 +9,7 @@ mod devices;
 mod direct;
 mod errors;
 mod eviction;
+mod exclusive;
 mod fixture;
 mod folio;
 mod folios;
@@ -98,6 +99,7 @@ const TOPICS: &[&[Test]] = &[
     limbo::TESTS,
     swap::TESTS,
     svm::TESTS,
+    exclusive::TESTS,
     museum::TESTS,
     hold::TESTS,
     random::TESTS,
