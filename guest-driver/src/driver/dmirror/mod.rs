@@ -18,7 +18,7 @@ use super::{
     svm::launch::{Around, Outcome},
 };
 use crate::{
-    abi::{kernel::Kernel, opcode::Opcode},
+    abi::kernel::Kernel,
     kernel_ext::{char_device::Node, mm::Vmas, signal},
     uapi::{
         dmirror::{self, Command},
@@ -153,7 +153,7 @@ impl MirrorFile {
         let (source, destination) = if write { (command.pointer, pages) } else { (pages, command.pointer) };
         let kernel = Kernel::Copy { source, destination, length };
         // As the device would refuse it.
-        if !matches!(Kernel::decode(Opcode::Copy, &kernel.encode()), Some(Ok(_))) {
+        if !matches!(Kernel::decode(kernel.opcode(), &kernel.encode()), Some(Ok(_))) {
             return Err(EINVAL);
         }
         let mut around = Around { range, faults: 0 };
