@@ -31,6 +31,10 @@ pub struct Manifest {
     pub test_names: PathBuf,
     /// The module of the kernel's own test driver of device memory.
     pub test_driver: PathBuf,
+    /// The kernel's own tests of device memory, `hmm-tests`: a static program.
+    pub hmm_tests: PathBuf,
+    /// The names of the tests in that program, `FIXTURE.VARIANT.TEST`, one per line.
+    pub hmm_test_names: PathBuf,
     /// The folder of the kernel's own modules; `None` if it has none.
     pub modules: Option<PathBuf>,
     /// The kernel of the outer machine of `--accel nested`, an ELF file: always a stock one.
@@ -117,6 +121,8 @@ mod tests {
             programs: "/b/programs.cpio".into(),
             test_names: "/b/test-names".into(),
             test_driver: "/b/test_hmm.ko".into(),
+            hmm_tests: "/c/hmm-tests".into(),
+            hmm_test_names: "/c/names".into(),
             modules: Some("/a/modules".into()),
             outer_vmlinux: "/a/vmlinux".into(),
             outer_initramfs: "/b/outer.cpio".into(),

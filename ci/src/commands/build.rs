@@ -111,6 +111,8 @@ impl<'a> Builder<'a> {
             programs: brought.archive,
             test_names: brought.test_names,
             test_driver: test_driver::build(&store, self.progress, &prerequisites.toolchain, kernel)?,
+            hmm_tests: prerequisites.hmm_tests.program.clone(),
+            hmm_test_names: prerequisites.hmm_tests.names.clone(),
             modules: kernel_packages.map(KernelPackages::modules),
             outer_vmlinux: packages.vmlinux(),
             outer_initramfs: outer::build(&store, self.progress, packages, &programs)?,

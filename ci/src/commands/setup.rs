@@ -10,6 +10,7 @@ use super::KernelOption;
 use crate::host;
 use crate::kernel::GuestKernel;
 use crate::kernel::debug::DebugKernel;
+use crate::kernel::hmm_tests::HmmTests;
 use crate::kernel::packages::KernelPackages;
 use crate::kernel::tree::KernelTree;
 use crate::namespace;
@@ -25,6 +26,8 @@ pub struct Prerequisites {
     pub packages: KernelPackages,
     /// What guests boot.
     pub kernel: GuestKernel,
+    /// The kernel's own tests of device memory.
+    pub hmm_tests: HmmTests,
 }
 
 /// Runs the command.
@@ -57,5 +60,6 @@ pub fn prepare(cache: &Store, progress: &Progress, option: &KernelOption) -> Res
     } else {
         GuestKernel::stock(&packages, KernelTree::prepare(cache, progress, &toolchain, &packages)?)
     };
-    Ok(Prerequisites { toolchain, packages, kernel })
+    let hmm_tests = HmmTests::prepare(cache, progress, &toolchain, &packages)?;
+    Ok(Prerequisites { toolchain, packages, kernel, hmm_tests })
 }

@@ -4,6 +4,7 @@
 
 mod compiler;
 pub mod debug;
+pub mod hmm_tests;
 mod likeness;
 pub mod packages;
 pub mod tree;

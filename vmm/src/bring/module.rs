@@ -173,6 +173,8 @@ mod tests {
             initramfs: PathBuf::new(),
             programs: PathBuf::new(),
             test_driver: PathBuf::new(),
+            hmm_tests: PathBuf::new(),
+            hmm_test_names: PathBuf::new(),
             test_names: PathBuf::new(),
             modules: Some(modules.to_owned()),
             outer_vmlinux: PathBuf::new(),
