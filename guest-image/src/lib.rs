@@ -9,6 +9,7 @@ pub mod bzimage;
 pub mod cache;
 pub mod contents;
 pub mod error_chain;
+pub mod hmm_test;
 pub mod initramfs;
 pub mod kernel_command_line;
 pub mod kernel_file;

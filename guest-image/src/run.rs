@@ -36,6 +36,9 @@ pub const HOLD_MODULE_PATH: &str = "/lib/modules/ersatz_hold.ko";
 /// Where the kernel's own test driver of device memory is, in runs that bring it.
 pub const TEST_DRIVER_PATH: &str = "/lib/modules/test_hmm.ko";
 
+/// Where the kernel's own tests of device memory are, in runs that bring them.
+pub const HMM_TESTS_PATH: &str = "/bin/hmm-tests";
+
 /// The modules that give a guest something to swap to, and where a run brings them: in the order of their names, which begin with numbers.
 pub const SWAP_MODULES: &[&str] = &["zram"];
 /// Their folder.

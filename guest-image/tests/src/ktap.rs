@@ -123,6 +123,12 @@ impl<W: Write> Report<W> {
         self.out.flush()
     }
 
+    /// Ends the report before its tests: none of them can be run, for this reason.
+    pub fn bail_out(mut self, reason: &str) -> io::Result<()> {
+        writeln!(self.out, "Bail out! {}", one_line(reason))?;
+        self.out.flush()
+    }
+
     /// Ends the report.
     pub fn end(mut self) -> io::Result<Totals> {
         let Totals { pass, fail, skip } = self.totals;

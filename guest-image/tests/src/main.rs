@@ -2,11 +2,12 @@
 //! The guest-side tests: what the driver promises to processes, checked by the CPU, by the device and by the device's own
 //! counters.
 //!
-//! [`suite`] says what a test is and [`cases`] holds them, a file a topic; [`runner`] runs each in a process of its own and
-//! [`ktap`] reports. The rest is what tests are made of: [`device`] (the ioctls and the counters), [`region`] (memory),
+//! [`suite`] says what a test is and [`cases`] holds them, a file a topic; [`rounds`] takes them in their order, [`runner`] runs each in a
+//! process of its own and [`ktap`] reports. The rest is what tests are made of: [`device`] (the ioctls and the counters), [`region`] (memory),
 //! [`pattern`] (its content), [`process`] (forks and events), [`proc_fs`] and [`bus`] (the kernel's view), and for those tests that
 //! take the driver off the device and program it themselves, [`direct`]; [`hold`] stops tasks inside the kernel, [`points`] says where that is
-//! useful, and [`control_window`] has the device itself hold and fail. [`mod@bench`] measures instead of testing, and [`mod@scenario`] tries scenarios.
+//! useful, and [`control_window`] has the device itself hold and fail. [`mod@bench`] measures instead of testing, [`mod@scenario`] tries scenarios, and
+//! [`mod@hmm_tests`] runs the kernel's own tests.
 
 mod bench;
 mod bus;
@@ -16,6 +17,7 @@ mod config_space;
 mod control_window;
 mod device;
 mod direct;
+mod hmm_tests;
 mod hold;
 mod ktap;
 mod pattern;
@@ -24,6 +26,7 @@ mod proc_fs;
 mod process;
 mod region;
 mod registers;
+mod rounds;
 mod runner;
 mod scenario;
 mod statistics;
@@ -31,16 +34,18 @@ mod stuck;
 mod suite;
 mod swap_disk;
 mod vram_bar;
+mod watched;
 
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Parser;
 
 use crate::device::Device;
-use crate::ktap::{Report, Verdict};
+use crate::hmm_tests::Peer;
+use crate::rounds::{Plan, Rounds};
 use crate::runner::{Options, Runner};
 use crate::suite::Test;
 
@@ -79,6 +84,9 @@ struct Arguments {
     /// Try the scenarios in this folder, in the order of their names, up to one that hangs or makes the kernel complain
     #[arg(long, value_name = "FOLDER", group = "tried", conflicts_with_all = ["list", "filters", "bench", "compare"])]
     batch: Option<PathBuf>,
+    /// Run the kernel's own tests of device memory, of which the filters are the names, on the devices of this driver
+    #[arg(long, value_name = "DRIVER", value_enum, requires = "filters", conflicts_with_all = ["list", "bench", "compare", "tried"])]
+    hmm_tests: Option<Peer>,
     /// Do the steps of scenarios on plain memory only, which needs no device
     #[arg(long, requires = "tried")]
     plain: bool,
@@ -94,6 +102,12 @@ struct Arguments {
     /// Seed of random contents and decisions, as an earlier report named it
     #[arg(long, value_parser = parse_seed)]
     seed: Option<u64>,
+}
+
+impl Arguments {
+    fn plan(&self) -> Plan {
+        Plan { repeat: self.repeat, shuffle: self.shuffle, fail_fast: self.fail_fast }
+    }
 }
 
 fn parse_seed(text: &str) -> Result<u64, String> {
@@ -118,6 +132,11 @@ fn main() -> ExitCode {
         let options = scenario::Options { attempts: arguments.repeat, only_plain: arguments.plain };
         return ExitCode::from(scenario::run(&arguments.scenario, options));
     }
+    if let Some(peer) = arguments.hmm_tests {
+        let limit = Duration::from_secs(u64::from(arguments.timeout));
+        let status = hmm_tests::run(&arguments.filters, peer, arguments.plan(), limit);
+        return exit_code(status.map(|status| status.unwrap_or(STATUS_FAILED)));
+    }
     let selected = match select(&arguments.filters, arguments.exact) {
         Ok(selected) => selected,
         Err(name) => {
@@ -133,13 +152,15 @@ fn main() -> ExitCode {
         eprintln!("ersatz-guest-tests: no test's name contains {}", arguments.filters.join(" or "));
         return ExitCode::from(2);
     }
-    match run(&selected, &arguments) {
-        Ok(status) => ExitCode::from(status),
-        Err(error) => {
-            eprintln!("ersatz-guest-tests: cannot read the kernel log or write the report: {error}");
-            ExitCode::from(STATUS_FAILED)
-        }
-    }
+    exit_code(run(&selected, &arguments))
+}
+
+/// Returns the exit status of a run of tests, after reporting why there is none.
+fn exit_code(status: io::Result<u8>) -> ExitCode {
+    ExitCode::from(status.unwrap_or_else(|error| {
+        eprintln!("ersatz-guest-tests: cannot read the kernel log or write the report: {error}");
+        STATUS_FAILED
+    }))
 }
 
 fn measure() -> ExitCode {
@@ -169,38 +190,16 @@ fn is_selected(test: &Test, filters: &[String]) -> bool {
 
 fn run(selected: &[&Test], arguments: &Arguments) -> io::Result<u8> {
     let first_seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
-    let times = arguments.repeat as usize;
     let time_limit = Duration::from_secs(u64::from(arguments.timeout));
     let (mut runner, earlier) = Runner::new(Options { time_limit, seed: first_seed })?;
-    let mut report = Report::begin(io::stdout(), selected.len() * times)?;
-    for complaint in earlier {
-        report.diagnose(&format!("before the tests the kernel complained: {complaint}"))?;
-    }
-    let mut order = selected.to_vec();
-    let mut has_failed = false;
-    for round in 0..u64::from(arguments.repeat) {
+    let mut rounds = Rounds::begin(io::stdout(), arguments.plan(), selected.len(), &earlier)?;
+    while let Some(round) = rounds.next_round() {
         let seed = first_seed.wrapping_add(round);
-        report.diagnose(&format!("seed {seed:#x}"))?;
+        rounds.report().diagnose(&format!("seed {seed:#x}"))?;
         runner.set_seed(seed);
-        if let Some(shuffle) = arguments.shuffle {
-            order.copy_from_slice(selected);
-            fastrand::Rng::with_seed(shuffle.wrapping_add(round)).shuffle(&mut order);
-        }
-        for test in &order {
-            if has_failed && arguments.fail_fast {
-                report.result(test.name, &Verdict::Skip("not run after a test that failed".to_owned()), 0)?;
-                continue;
-            }
-            report.start(test.name)?;
-            let started = Instant::now();
-            let (verdict, output) = runner.run(test);
-            report.diagnose(&output)?;
-            let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            report.result(test.name, &verdict, milliseconds)?;
-            has_failed |= matches!(verdict, Verdict::Fail(_));
-        }
+        rounds.run(selected, |test| test.name, |test| runner.run(test))?;
     }
-    report.end().map(ktap::Totals::exit_status)
+    rounds.end()
 }
 
 #[cfg(test)]

@@ -6,30 +6,21 @@
 //! checked here, for all of them.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use ersatz_abi::counter::Counter;
 use ersatz_guest_image::test_mark::End;
 use ersatz_init::kernel_log::KernelLog;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, killpg};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdout, fork, setpgid};
 use thiserror::Error;
 
 use crate::device::{Device, PATH};
 use crate::ktap::{Failure, Verdict};
 use crate::suite::Test;
-use crate::{pattern, process, stuck};
+use crate::{pattern, watched};
 
 /// How long VRAM may take to come back once a test's processes are gone: pages are freed behind an RCU grace period.
 const SETTLING: Duration = Duration::from_secs(10);
-/// How often a running test is looked at.
-const TICK_MILLISECONDS: u8 = 20;
-/// The most that is kept of what one test prints.
-const OUTPUT_LIMIT: usize = 64 << 10;
 
 /// How tests are run.
 #[derive(Clone, Copy, Debug)]
@@ -106,18 +97,23 @@ impl Runner {
     pub fn run(&mut self, test: &Test) -> (Verdict, String) {
         let (verdict, output) = run_checked(test, self.options)
             .unwrap_or_else(|error| (Verdict::Fail(Failure::of_check(error.to_string())), String::new()));
-        match self.log.complaints() {
-            Ok(complaints) if complaints.is_empty() => (verdict, output),
-            Ok(complaints) => {
-                let also = match verdict {
-                    Verdict::Fail(failure) => format!("{}\n", failure.reason),
-                    Verdict::Pass | Verdict::Skip(_) => String::new(),
-                };
-                let reason = format!("{also}the kernel complains:\n{}", complaints.join("\n"));
-                (Verdict::Fail(Failure { end: End::KernelComplaint, reason }), output)
-            }
-            Err(error) => (Verdict::Fail(Failure::of_check(format!("cannot read the kernel log: {error}"))), output),
+        (with_complaints(verdict, &mut self.log), output)
+    }
+}
+
+/// Returns the verdict on a test, which is a failure if the kernel has complained since the log was last read.
+pub fn with_complaints(verdict: Verdict, log: &mut KernelLog) -> Verdict {
+    match log.complaints() {
+        Ok(complaints) if complaints.is_empty() => verdict,
+        Ok(complaints) => {
+            let also = match verdict {
+                Verdict::Fail(failure) => format!("{}\n", failure.reason),
+                Verdict::Pass | Verdict::Skip(_) => String::new(),
+            };
+            let reason = format!("{also}the kernel complains:\n{}", complaints.join("\n"));
+            Verdict::Fail(Failure { end: End::KernelComplaint, reason })
         }
+        Err(error) => Verdict::Fail(Failure::of_check(format!("cannot read the kernel log: {error}"))),
     }
 }
 
@@ -179,106 +175,10 @@ pub fn drain_page_lists() {
 }
 
 fn run_in_process(test: &Test, options: Options) -> Result<(Verdict, String), Errno> {
-    let (from_test, to_runner) = nix::unistd::pipe()?;
-    // SAFETY: the runner has one thread, so there is no lock the child could find held for ever.
-    let child = match unsafe { fork() }? {
-        ForkResult::Child => {
-            drop(from_test);
-            enter(test, options, to_runner)
-        }
-        ForkResult::Parent { child } => child,
-    };
-    drop(to_runner);
-    // The child does the same; whoever comes first. The other one's failure means nothing.
-    let _ = setpgid(child, child);
-    let watched = watch(child, &from_test, test.time_limit(options.time_limit));
-    // Nobody of the test may outlive it; that nobody does is the usual case, and no error.
-    let _ = killpg(child, Signal::SIGKILL);
-    watched
-}
-
-/// The child's side: its own process group, its output into the pipe.
-fn enter(test: &Test, options: Options, output: OwnedFd) -> ! {
-    process::run_to_exit(|| {
-        setpgid(Pid::from_raw(0), Pid::from_raw(0)).expect("setpgid");
-        dup2_stdout(&output).expect("dup2 of standard output");
-        dup2_stderr(&output).expect("dup2 of standard error");
-        drop(output);
+    watched::run(test.time_limit(options.time_limit), || {
         pattern::seed(options.seed, test.name);
         (test.run)();
     })
-}
-
-/// Waits for the end of the child or the time limit, collecting what it prints.
-fn watch(child: Pid, output: &OwnedFd, limit: Duration) -> Result<(Verdict, String), Errno> {
-    let deadline = Instant::now() + limit;
-    let mut text = Vec::new();
-    loop {
-        let more = collect(output, &mut text)?;
-        match waitpid(child, Some(WaitPidFlag::WNOHANG))? {
-            WaitStatus::StillAlive if Instant::now() < deadline => {
-                if !more {
-                    // All ends of the pipe are closed: only the end of the process is left to wait for.
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-            }
-            WaitStatus::StillAlive => {
-                let stuck = stuck::describe(child);
-                killpg(child, Signal::SIGKILL)?;
-                reap(child);
-                collect(output, &mut text)?;
-                let reason = format!("not done after {} s\n{stuck}", limit.as_secs());
-                return Ok((Verdict::Fail(Failure { end: End::TimedOut, reason }), to_text(&text)));
-            }
-            status => {
-                collect(output, &mut text)?;
-                return Ok((verdict(status), to_text(&text)));
-            }
-        }
-    }
-}
-
-/// Waits for a killed process, but not for ever: one that is stuck in the kernel does not die.
-fn reap(child: Pid) {
-    let deadline = Instant::now() + SETTLING;
-    while matches!(waitpid(child, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive)) && Instant::now() < deadline
-    {
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-/// Reads what is there to read within a tick; false once nobody can write any more.
-fn collect(output: &OwnedFd, text: &mut Vec<u8>) -> Result<bool, Errno> {
-    let mut chunk = [0; 4096];
-    loop {
-        let mut ready = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut ready, PollTimeout::from(TICK_MILLISECONDS)) {
-            Ok(0) | Err(Errno::EINTR) => return Ok(true),
-            Ok(_) => {}
-            Err(error) => return Err(error),
-        }
-        let length = nix::unistd::read(output, &mut chunk)?;
-        if length == 0 {
-            return Ok(false);
-        }
-        let room = OUTPUT_LIMIT.saturating_sub(text.len());
-        text.extend_from_slice(&chunk[..length.min(room)]);
-    }
-}
-
-fn verdict(status: WaitStatus) -> Verdict {
-    match status {
-        WaitStatus::Exited(_, 0) => Verdict::Pass,
-        WaitStatus::Exited(_, code) => Verdict::Fail(Failure::of_check(format!("ended with status {code}"))),
-        WaitStatus::Signaled(_, signal, _) => {
-            Verdict::Fail(Failure { end: End::Killed, reason: format!("killed by {signal}") })
-        }
-        other => Verdict::Fail(Failure::of_check(format!("ended as {other:?}"))),
-    }
-}
-
-fn to_text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[cfg(test)]
