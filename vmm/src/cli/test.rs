@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `ersatz test`: boots a guest and runs the guest-side tests in it, once for each memory type.
+//! `ersatz test`: boots a guest and runs the guest-side tests in it, or the kernel's own, once for each memory type.
 //!
-//! [`list`] has the names of the tests, [`selection`] those to run. [`ktap`] reads lines of a guest's console, [`collector`] makes
+//! [`suite`] says which of the two. [`list`] has the names of the tests, [`selection`] those to run. [`ktap`] reads lines of a guest's console, [`collector`] makes
 //! results of them, [`session`] passes these on to a [`reporter`].
 
 mod collector;
@@ -14,6 +14,7 @@ mod rerun;
 mod result;
 mod selection;
 mod session;
+mod suite;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -29,8 +30,9 @@ use self::rerun::Rerun;
 use self::result::Counts;
 use self::selection::Selection;
 use self::session::{Console, Session};
+use self::suite::{Driver, Suite};
 use super::CommandError;
-use super::guest::{GuestOptions, KernelOption, Mode};
+use super::guest::{Guest, GuestOptions, KernelOption, Mode};
 use super::report::{self as ending, Shown, say};
 use crate::launch::{Connection, launch};
 use crate::outcome::{Outcome, STATUS_FAILED, STATUS_USAGE};
@@ -74,6 +76,9 @@ pub struct TestOptions {
     /// Which tests.
     #[command(flatten)]
     selection: Selection,
+    /// Driver that the kernel's own tests (`ersatz test hmm-tests`) are about: this one, or the kernel's test driver [default: ersatz]
+    #[arg(long, value_name = "DRIVER", value_enum, help_heading = "Tests")]
+    driver: Option<Driver>,
     /// List the selected tests instead of running them; boots no guest
     #[arg(long, help_heading = "Tests")]
     list: bool,
@@ -125,12 +130,21 @@ impl TestOptions {
         self.rerun = Rerun::of(command, matches);
     }
 
-    /// Returns the words that run `names` in a guest. `round` is added to the seed.
-    fn words(&self, names: &[String], round: u64) -> Vec<String> {
+    /// Returns the guest that runs `names`. `round` is added to the seed.
+    fn guest(&self, mode: Mode, names: &[String], round: u64) -> Result<Guest, CommandError> {
+        let suite = Suite::of(self)?;
+        suite.guest(self, mode, &self.words(suite, names, round))
+    }
+
+    /// Returns the words that run `names` in a guest.
+    fn words(&self, suite: Suite, names: &[String], round: u64) -> Vec<String> {
         let mut words = vec![PROGRAM.to_owned()];
         let mut option = |name: &str, value: Option<String>| {
             words.extend(value.into_iter().flat_map(|value| [format!("--{name}"), value]));
         };
+        if let Suite::Hmm(driver) = suite {
+            option("hmm-tests", Some(driver.name().to_owned()));
+        }
         option("seed", self.seed.map(|seed| format!("{:#x}", seed.wrapping_add(round))));
         option("shuffle", self.shuffle.map(|seed| seed.to_string()));
         option("timeout", self.test_timeout.map(|seconds| seconds.to_string()));
@@ -141,8 +155,7 @@ impl TestOptions {
         words
     }
 
-    fn reporter(&self) -> Result<Box<dyn Reporter>, CommandError> {
-        let modes = self.mode.len();
+    fn reporter(&self, modes: usize) -> Result<Box<dyn Reporter>, CommandError> {
         let Some(path) = &self.output else { return Ok(self.format.reporter(Box::new(io::stdout()), modes)) };
         let file = File::create(path).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
         let people = Format::Human.reporter(Box::new(io::stdout()), modes);
@@ -156,10 +169,18 @@ impl TestOptions {
 ///
 /// Fails if a guest cannot be run at all.
 pub fn run(options: &TestOptions) -> Result<u8, CommandError> {
-    let names = match list::names(options)? {
+    let suite = match Suite::of(options) {
+        Ok(suite) => suite,
+        Err(error) => {
+            say(&error.to_string());
+            return Ok(STATUS_USAGE);
+        }
+    };
+    let mut names = match list::names(options, suite)? {
         Ok(names) => names,
         Err(outcome) => return Ok(outcome.status()),
     };
+    names.retain(|name| options.mode.iter().any(|mode| suite.has(name, *mode)));
     let names = match options.selection.of(&names) {
         Ok(names) => names,
         Err(error) => {
@@ -175,11 +196,14 @@ pub fn run(options: &TestOptions) -> Result<u8, CommandError> {
         say("there are fewer tests than shards: this one has none");
         return Ok(SKIP);
     }
+    let of_mode = |mode: &Mode| names.iter().filter(|name| suite.has(name, *mode)).cloned().collect::<Vec<_>>();
+    let modes: Vec<(Mode, Vec<String>)> =
+        options.mode.iter().map(|mode| (*mode, of_mode(mode))).filter(|(_, names)| !names.is_empty()).collect();
     let for_people = options.format == Format::Human || options.output.is_some();
-    let session = Session::new(options.reporter()?, StatusLine::new(for_people), options.rerun.clone())?;
+    let session = Session::new(options.reporter(modes.len())?, StatusLine::new(for_people), options.rerun.clone())?;
     let mut statuses = Vec::new();
-    for mode in &options.mode {
-        let status = run_in_mode(options, *mode, &names, &session)?;
+    for (mode, names) in &modes {
+        let status = run_in_mode(options, *mode, names, &session)?;
         statuses.push(status);
         // Any other end is a failure of the machine, not of the memory type.
         if !matches!(status, PASS | FAIL | SKIP) || (status == FAIL && options.fail_fast) {
@@ -211,8 +235,7 @@ fn run_in_one_guest(
     names: &[String],
     session: &Session,
 ) -> Result<(Outcome, Option<String>), CommandError> {
-    let words = options.words(names, 0);
-    let mut guest = options.guest.guest(options.kernel.kernel.as_ref(), &[mode], Some(&words), LIMIT)?;
+    let mut guest = options.guest(mode, names, 0)?;
     for gpu in &mut guest.spec.run.devices {
         // Some tests have the device hold or fail.
         gpu.control_window = true;
@@ -237,7 +260,10 @@ fn run_in_one_guest(
         console.end(|collector| collector.unfinished(&outcome, &log))?;
     }
     ending::ending(&outcome, &log, Shown::Not);
+    let bail_out = console.bail_out();
+    bail_out.iter().for_each(|reason| say(reason));
     let words = match outcome {
+        _ if bail_out.is_some() => bail_out,
         Outcome::Exited(PASS | FAIL | SKIP) => None,
         _ => Some(collector::describe(&outcome, &log)),
     };

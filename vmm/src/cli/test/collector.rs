@@ -35,6 +35,8 @@ pub struct Collector {
     /// Whether the report has begun: what comes before it are messages of the boot.
     has_begun: bool,
     seed: Option<String>,
+    /// Why the tests could not be run.
+    bail_out: Option<String>,
     running: Option<String>,
     ended: Option<(End, Duration)>,
     details: Vec<String>,
@@ -48,6 +50,7 @@ impl Collector {
             mode,
             has_begun: false,
             seed: None,
+            bail_out: None,
             running: None,
             ended: None,
             details: Vec::new(),
@@ -60,11 +63,17 @@ impl Collector {
         self.seed.as_deref()
     }
 
+    /// Returns why the tests could not be run, if they have said so.
+    pub fn bail_out(&self) -> Option<&str> {
+        self.bail_out.as_deref()
+    }
+
     /// Takes a line, without its end.
     pub fn take(&mut self, text: &str) -> Option<Step> {
         match Line::parse(text) {
             Line::Version => self.has_begun = true,
             Line::Plan(_) => {}
+            Line::BailOut(reason) => self.bail_out = Some(reason.to_owned()),
             Line::Diagnostic(comment) => return self.take_comment(comment),
             Line::Result { name, outcome } => return Some(Step::Ended(self.result(name, outcome))),
             Line::Other("") => {}
@@ -194,6 +203,13 @@ mod tests {
             (&result.details[..], &result.console[..]),
             (&["a.b: why".to_owned()][..], &["[ 2.0] x".to_owned()][..])
         );
+    }
+
+    #[test]
+    fn tests_that_cannot_be_run_have_said_why() {
+        let mut collector = Collector::new(Mode::Private);
+        assert_eq!(steps(&mut collector, "KTAP version 1\n1..2\nBail out! no device\n"), []);
+        assert_eq!(collector.bail_out(), Some("no device"));
     }
 
     #[test]

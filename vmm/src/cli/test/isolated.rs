@@ -131,9 +131,7 @@ impl Runs<'_> {
     /// Runs a guest, and returns the whole output of its console.
     fn guest_run(&self, name: &str, round: u32) -> Result<(Outcome, String, ConsoleLog), CommandError> {
         let options = self.options;
-        let words = options.words(&[name.to_owned()], u64::from(round));
-        let kernel = options.kernel.kernel.as_ref();
-        let mut spec = options.guest.guest(kernel, &[self.mode], Some(&words), LIMIT)?.spec;
+        let mut spec = options.guest(self.mode, &[name.to_owned()], u64::from(round))?.spec;
         for (gpu, index) in spec.run.devices.iter_mut().zip(0u8..) {
             gpu.control_window = true;
             gpu.trace =

@@ -15,6 +15,8 @@ pub enum Line<'a> {
         /// How it ended.
         outcome: Outcome<'a>,
     },
+    /// None of the tests that remain can be run, for this reason.
+    BailOut(&'a str),
     /// A line that explains the next result; without its mark.
     Diagnostic(&'a str),
     /// Anything else: the kernel, programs.
@@ -45,6 +47,9 @@ impl<'a> Line<'a> {
         if let Some(count) = line.strip_prefix("1..") {
             return Some(Self::Plan(count.trim_end().parse().ok()?));
         }
+        if let Some(reason) = line.strip_prefix("Bail out!") {
+            return Some(Self::BailOut(reason.trim()));
+        }
         if let Some(text) = line.strip_prefix('#') {
             return Some(Self::Diagnostic(text.strip_prefix(' ').unwrap_or(text)));
         }
@@ -72,12 +77,13 @@ mod tests {
     #[test]
     fn a_report_is_read_among_other_lines() {
         let text = "[    1.0] booting\nKTAP version 1\n1..3\nok 1 a.one\n# because\nnot ok 2 a.two\n[ 2.0] ok 9 no\n\
-                    ok 3 - a.three # SKIP no huge pages\n";
+                    ok 3 - a.three # SKIP no huge pages\nBail out! no device\n";
         let lines: Vec<Line<'_>> = text.lines().map(Line::parse).collect();
         assert_eq!(lines[3], Line::Result { name: "a.one", outcome: Outcome::Passed });
         assert_eq!(lines[4], Line::Diagnostic("because"));
         assert_eq!(lines[6], Line::Other("[ 2.0] ok 9 no"));
         assert_eq!(lines[7], Line::Result { name: "a.three", outcome: Outcome::Skipped("no huge pages") });
+        assert_eq!(lines[8], Line::BailOut("no device"));
     }
 
     #[test]

@@ -4,6 +4,9 @@
 
 use std::fs;
 
+use ersatz_guest_image::hmm_test;
+
+use super::suite::Suite;
 use super::{LIMIT, PROGRAM, TestOptions};
 use crate::cli::CommandError;
 use crate::cli::artifacts;
@@ -13,17 +16,20 @@ use crate::launch::{Connection, launch};
 use crate::outcome::Outcome;
 
 /// Returns the names of all tests, in the order in which they run; or how the guest that should list them ended, which is then reported.
-pub(super) fn names(options: &TestOptions) -> Result<Result<Vec<String>, Outcome>, CommandError> {
+pub(super) fn names(options: &TestOptions, suite: Suite) -> Result<Result<Vec<String>, Outcome>, CommandError> {
     if options.guest.initramfs.is_some() {
         return names_of_guest(options);
     }
     let manifest = artifacts::find(options.kernel.kernel.as_ref(), false)?
         .ok_or("no built guest, which has the tests, was found; give its --initramfs, too")?;
-    let path = manifest.test_names;
+    let (path, prefix) = match suite {
+        Suite::Guest => (manifest.test_names, String::new()),
+        Suite::Hmm(_) => (manifest.hmm_test_names, format!("{}.", hmm_test::SUITE)),
+    };
     let text = fs::read_to_string(&path).map_err(|error| {
         format!("cannot read {}, which lists the tests: {error}; run `cargo xtask build` again", path.display())
     })?;
-    Ok(Ok(text.lines().map(str::to_owned).collect()))
+    Ok(Ok(text.lines().map(|name| format!("{prefix}{name}")).collect()))
 }
 
 fn names_of_guest(options: &TestOptions) -> Result<Result<Vec<String>, Outcome>, CommandError> {

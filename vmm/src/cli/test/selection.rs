@@ -140,6 +140,11 @@ impl Shard {
 }
 
 impl Selection {
+    /// Returns the filters as the user typed them.
+    pub fn filters(&self) -> impl Iterator<Item = &str> {
+        self.filters.iter().map(|filter| filter.text.as_str())
+    }
+
     /// Returns those of `names` that are selected, in the same order.
     ///
     /// # Errors

@@ -173,6 +173,11 @@ impl Console {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns why the tests could not be run, if they have said so.
+    pub fn bail_out(&self) -> Option<String> {
+        self.state().collector.bail_out().map(str::to_owned)
+    }
+
     /// Reports the test that was under way when the guest ended, as `unfinished` makes it of what is known.
     pub fn end(&self, unfinished: impl FnOnce(&mut Collector) -> Option<TestResult>) -> io::Result<()> {
         let mut state = self.state();
