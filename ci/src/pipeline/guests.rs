@@ -24,10 +24,12 @@ const TRACED: &str = "tcg";
 const COUNTED: &str = "nested";
 /// VRAM enough for every test, and soon filled by those that fill it, even where a processor is emulated twice.
 const SMALL: &str = "16M";
+/// VRAM enough for the kernel's own tests, which move some MiB at once.
+const MEDIUM: &str = "64M";
 /// The largest there is, of which the driver uses what it finds memory for `struct page`s for.
 const LARGE: &str = "1T";
 /// What is run under an accelerator on the default kernel, a guest each: all tests with one GPU, then those for two that skipped
-/// themselves, then under [`TRACED`] some with a guest for each test. The first guest boots with all it has, the others start from a
+/// themselves, then under [`TRACED`] some with a guest for each test, and the kernel's own. The first guest boots with all it has, the others start from a
 /// snapshot.
 ///
 /// Where the processor is emulated twice, the tests are those in which the bus, the BAR and the device matter, which is what differs there;
@@ -50,6 +52,8 @@ const SUITES: &[(&str, &[Suite])] = &[
             Suite { mode: "private", gpus: 2, vram: LARGE, filters: TWO_GPUS, start: Start::Snapshot },
             Suite { mode: "coherent", gpus: 2, vram: LARGE, filters: TWO_GPUS, start: Start::Snapshot },
             Suite { mode: "private", gpus: 1, vram: SMALL, filters: ISOLATED, start: Start::Isolated },
+            Suite { mode: "private", gpus: 4, vram: MEDIUM, filters: KERNELS_OWN, start: Start::Snapshot },
+            Suite { mode: "coherent", gpus: 4, vram: MEDIUM, filters: KERNELS_OWN, start: Start::Snapshot },
         ],
     ),
 ];
@@ -59,6 +63,8 @@ const SUITES: &[(&str, &[Suite])] = &[
 const OTHER_KERNEL_SUITES: &[(&str, Suite)] = &[
     ("tcg", Suite { mode: "private", gpus: 1, vram: SMALL, filters: &[], start: Start::Snapshot }),
     ("tcg", Suite { mode: "coherent", gpus: 1, vram: SMALL, filters: &[], start: Start::Snapshot }),
+    ("tcg", Suite { mode: "private", gpus: 4, vram: MEDIUM, filters: KERNELS_OWN, start: Start::Snapshot }),
+    ("tcg", Suite { mode: "coherent", gpus: 4, vram: MEDIUM, filters: KERNELS_OWN, start: Start::Snapshot }),
     ("nested", Suite { mode: "private", gpus: 1, vram: SMALL, filters: ISOLATED, start: Start::Snapshot }),
 ];
 
@@ -69,6 +75,7 @@ const BUS: &[&str] = &[
     "counters.",
     "errors.",
     "eviction.",
+    "exclusive.",
     "fork.",
     "folios.",
     "injection.",
@@ -81,6 +88,9 @@ const BUS: &[&str] = &[
 
 /// The tests for two GPUs.
 const TWO_GPUS: &[&str] = &["devices.", "direct_peers."];
+
+/// The kernel's own tests of device memory, which are for two GPUs of each memory type.
+const KERNELS_OWN: &[&str] = &["hmm-tests"];
 
 /// Tests that are run again with a guest for each.
 const ISOLATED: &[&str] = &["roundtrip."];

@@ -12,8 +12,11 @@ use super::{LIMIT, TestOptions};
 use crate::cli::CommandError;
 use crate::cli::guest::{Guest, Mode};
 
-/// The GPUs of a guest for `hmm-tests`: some of them migrate from one device to another.
-const DEVICES: u8 = 2;
+/// The GPUs of a guest for `hmm-tests`: some of them migrate from one device to another, and those of the coherent type use a private one, too.
+const DEVICES: u8 = 4;
+
+/// Their memory types, with this driver.
+const MODES: [Mode; DEVICES as usize] = [Mode::Private, Mode::Private, Mode::Coherent, Mode::Coherent];
 
 /// The parameter by which the driver offers the devices of the kernel's test driver, as a word of the kernel command line.
 const DRIVER_WORD: &str = "ersatz.hmm_dmirror=1";
@@ -103,11 +106,13 @@ impl Suite {
         let Self::Hmm(driver) = self else { return Ok(options.guest.guest(kernel, &[mode], Some(words), LIMIT)?) };
         let mut of_guest = options.guest.clone();
         of_guest.devices = of_guest.devices.max(DEVICES);
+        let mut modes = &[mode][..];
         if driver == Driver::Ersatz {
+            modes = &MODES;
             let given = of_guest.kernel_args.unwrap_or_default();
             of_guest.kernel_args = Some(format!("{DRIVER_WORD} {given}"));
         }
-        let mut guest = of_guest.guest(kernel, &[mode], Some(words), LIMIT)?;
+        let mut guest = of_guest.guest(kernel, modes, Some(words), LIMIT)?;
         let manifest = guest.manifest.as_ref().ok_or("no built guest, which has the kernel's tests, was found")?;
         let mut archive = Archive::new();
         let mut add = |place, mode, file| {
