@@ -90,6 +90,12 @@ pub fn huge_pages_on_request() -> bool {
 /// The kernel's search for lost memory, where it has one.
 pub const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
 
+/// Whether the kernel was built with `CONFIG_DEBUG_VM`, by a function that it has with that alone.
+pub fn has_debug_vm() -> bool {
+    let symbols = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    symbols.lines().any(|line| line.split_whitespace().nth(2) == Some("dump_vma"))
+}
+
 /// The kernel's version, major and minor.
 pub fn kernel_version() -> (u32, u32) {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

@@ -36,6 +36,8 @@ pub enum Need {
     Kmemleak,
     /// A device that a program in the guest can have hold and fail.
     ControlWindow,
+    /// A kernel without `VM_BUG_ON()`: one of them is wrong (docs/kernel-bugs/soft-dirty-bug-on.md).
+    NoDebugVm,
 }
 
 impl Need {
@@ -76,6 +78,9 @@ impl Need {
             }
             Self::ControlWindow if !Function::at(info.pci_address).has_bar(BAR_CONTROL) => {
                 Some("the GPU has no control window (--control-window)".into())
+            }
+            Self::NoDebugVm if crate::proc_fs::has_debug_vm() => {
+                Some("this kernel has CONFIG_DEBUG_VM, and a check in it that is wrong".into())
             }
             _ => None,
         }

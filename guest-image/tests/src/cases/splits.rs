@@ -11,7 +11,7 @@ use crate::device::Device;
 use crate::pattern::Pattern;
 use crate::process::{Child, Event};
 use crate::region::{READ_WRITE, Region};
-use crate::suite::test_list;
+use crate::suite::{Need, test_list};
 
 test_list! { "splits":
     head_unmapped.needs(NEEDS);
@@ -36,10 +36,13 @@ test_list! { "splits":
     forked_and_written_by_the_child.needs(NEEDS);
     forked_and_written_by_the_parent.needs(NEEDS);
     forked_and_half_unmapped.needs(NEEDS);
-    forked_and_sent_again.needs(NEEDS);
+    forked_and_sent_again.needs(FORKED_NEEDS);
     evicted_in_parts.needs(NEEDS);
     free_room_is_used_again.needs(NEEDS);
 }
+
+/// What [`NEEDS`] has, and a kernel that does not stop over a folio that is shared.
+const FORKED_NEEDS: &[Need] = &[Need::HugePages, Need::VramPages(6 * HUGE as u64), Need::NoDebugVm];
 
 const HALF: usize = HUGE / 2;
 
