@@ -239,6 +239,12 @@ impl<M: Mirrored> IntervalNotifier<M> {
         let requests = entries.get_mut(..wanted.pages.len() >> PAGE_SHIFT).ok_or(EINVAL)?;
         requests.fill(request);
         self.look(owner.raw, wanted.pages.clone(), requests, seq)?;
+        if !requests.iter().all(|entry| entry & request == request) {
+            // The owner's private pages are reported as they are, not writable ones too, whatever is requested (`hmm_vma_handle_pte()`). As
+            // nobody's they are faulted in, and come back.
+            requests.fill(request);
+            self.look(ptr::null_mut(), wanted.pages.clone(), requests, seq)?;
+        }
         entries.fill(0);
         let first = (wanted.pages.start - walked.start) >> PAGE_SHIFT;
         self.look(owner.raw, walked, entries, seq)?;
@@ -401,8 +407,8 @@ impl ExclusivePage {
     fn make(mm: &MmWithUser, address: usize, owner: *mut ffi::c_void) -> Result<Self> {
         let mut folio = ptr::null_mut();
         // SAFETY: The mm has users and is locked by the caller; `owner` is only compared.
-        let page =
-            from_err_ptr(unsafe { bindings::ersatz_make_device_exclusive(mm.as_raw(), address, owner, &mut folio) })?;
+        let page = unsafe { bindings::ersatz_make_device_exclusive(mm.as_raw(), address, owner, &mut folio) };
+        let page = from_err_ptr(page)?;
         // INVARIANT: The function returns the folio of the page, locked and with a reference.
         Ok(Self { page, folio })
     }

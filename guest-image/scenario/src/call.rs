@@ -255,6 +255,18 @@ pub enum Call {
     },
     /// Moves all pages of all processes off the device.
     Evict,
+    /// The device reads all bytes; what it reads is compared with what process_vm_readv(2) reads of plain memory.
+    DeviceRead(Range),
+    /// The device writes a byte everywhere; on plain memory process_vm_writev(2) does.
+    DeviceWrite {
+        /// Where.
+        range: Range,
+        /// What.
+        byte: u8,
+    },
+    /// Gives the device exclusive access to pages, until the process ends or a CPU touches them; plain memory is faulted in for writing, as
+    /// that does, too.
+    Exclusive(Range),
     /// Looks at something of the device, and is a finding if it does not hold.
     Expect(Expectation),
     /// madvise(2).
@@ -397,6 +409,9 @@ impl Call {
             | Self::Read(range)
             | Self::Touch(range)
             | Self::Migrate { range, .. }
+            | Self::DeviceRead(range)
+            | Self::DeviceWrite { range, .. }
+            | Self::Exclusive(range)
             | Self::Expect(Expectation::Pages { range, .. })
             | Self::Madvise { range, .. }
             | Self::Mprotect { range, .. }
@@ -446,6 +461,9 @@ impl Display for Call {
                 write!(f, "migrate {range} {}{}", direction_name(*direction), optional(*all, " all"))
             }
             Self::Evict => f.write_str("evict"),
+            Self::DeviceRead(range) => write!(f, "device-read {range}"),
+            Self::DeviceWrite { range, byte } => write!(f, "device-write {range} {byte}"),
+            Self::Exclusive(range) => write!(f, "exclusive {range}"),
             Self::Expect(what) => write!(f, "expect {what}"),
             Self::Madvise { range, advice } => write!(f, "madvise {range} {}", advice.name()),
             Self::Mprotect { range, protection } => write!(f, "mprotect {range} {protection}"),

@@ -114,6 +114,11 @@ impl Compute {
     }
 
     /// Writes the same to each word of a range.
+    pub fn try_set(&self, span: Span, pattern: u64) -> Result<(), LaunchError> {
+        self.try_launch(Launch { value: pattern, ..of_range(KernelKind::Set, span) })
+    }
+
+    /// As [`Compute::try_set`].
     pub fn set(&self, span: Span, pattern: u64) {
         self.run(Launch { value: pattern, ..of_range(KernelKind::Set, span) });
     }

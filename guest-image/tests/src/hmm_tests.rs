@@ -9,7 +9,6 @@ mod harness;
 mod peer;
 
 use std::ffi::CString;
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -18,24 +17,15 @@ use ersatz_guest_image::hmm_test;
 use ersatz_guest_image::run::HMM_TESTS_PATH;
 use ersatz_init::kernel_log::KernelLog;
 use nix::errno::Errno;
-use nix::sys::mman::MmapAdvise;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, execv};
 
 pub use self::peer::Peer;
 use crate::ktap::{Failure, Verdict};
-use crate::region::Region;
 use crate::rounds::{Plan, Rounds};
 use crate::runner::with_complaints;
 use crate::{stuck, watched};
-
-/// How long khugepaged pauses, in milliseconds.
-const KHUGEPAGED_PAUSE: &str = "/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs";
-/// Longer than any run.
-const LONG_MS: &str = "86400000";
-/// Pages in a huge page.
-const HUGE_PAGES: usize = 512;
 
 /// Runs the tests `names` on the devices of a driver. Returns the exit status that says how they ended; `None` if they cannot be run,
 /// with the reason in the report.
@@ -71,19 +61,7 @@ fn prepare(names: &[String], peer: Peer) -> Result<(), String> {
         return Err(format!("this run brings no {HMM_TESTS_PATH}"));
     }
     nix::sys::prctl::set_child_subreaper(true).map_err(|error| format!("cannot become a subreaper: {error}"))?;
-    keep_khugepaged_asleep()?;
     peer.prepare(names)
-}
-
-/// Keeps khugepaged from collapsing pages between a device's fault and its access, which is then one fault more than tests expect.
-///
-/// It looks for work when the first memory that may have huge pages comes, and then after its pause: that of this process is the first.
-fn keep_khugepaged_asleep() -> Result<(), String> {
-    fs::write(KHUGEPAGED_PAUSE, LONG_MS).map_err(|error| format!("cannot write {KHUGEPAGED_PAUSE}: {error}"))?;
-    let memory = Region::new(2 * HUGE_PAGES);
-    memory.advise(0..2 * HUGE_PAGES, MmapAdvise::MADV_HUGEPAGE).map_err(|error| format!("MADV_HUGEPAGE: {error}"))?;
-    std::mem::forget(memory);
-    Ok(())
 }
 
 /// Runs one test. What it printed is returned beside the verdict, unless that has it.

@@ -19,6 +19,7 @@ mod device;
 mod direct;
 mod hmm_tests;
 mod hold;
+mod khugepaged;
 mod ktap;
 mod pattern;
 mod points;
@@ -118,6 +119,12 @@ fn parse_seed(text: &str) -> Result<u64, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // What needs no device may run on any machine, which is left as it is.
+    if !arguments.list && !arguments.plain {
+        if let Err(error) = khugepaged::keep_asleep() {
+            eprintln!("ersatz-guest-tests: khugepaged is awake, and may move pages: {error}");
+        }
+    }
     if arguments.bench {
         return measure();
     }

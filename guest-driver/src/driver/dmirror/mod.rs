@@ -24,7 +24,10 @@ use crate::{
         dmirror::{self, Command},
         Direction,
     },
-    zone_device::pagemap::{BoundMap, Kind},
+    zone_device::{
+        drain::drain_cpu_lists,
+        pagemap::{BoundMap, Kind},
+    },
 };
 use core::ops::Range;
 use kernel::{
@@ -37,6 +40,12 @@ use kernel::{
     sync::Arc,
     uaccess::{UserPtr, UserSlice},
 };
+
+/// Most bytes of a mapping of the file: its pages are nobody's to account for, and the kernel's tests need one.
+const MAX_MAPPING: usize = 256 * PAGE_SIZE;
+
+/// How often pages are asked to go to the device.
+const ATTEMPTS: u32 = 3;
 
 static NUMBERS: Numbers = Numbers::new();
 
@@ -89,6 +98,9 @@ impl Node for Mirror {
 
     /// Fills the mapping with pages of zeros.
     fn mmap(_file: &MirrorFile, vma: &VmaNew) -> Result {
+        if vma.end() - vma.start() > MAX_MAPPING {
+            return Err(EINVAL);
+        }
         let mixed = vma.set_mixedmap();
         for address in (vma.start()..vma.end()).step_by(PAGE_SIZE) {
             let page = Page::alloc_page(GFP_KERNEL | __GFP_ZERO)?;
@@ -172,13 +184,17 @@ impl MirrorFile {
     fn to_device(&self, mm: &MmWithUser, command: &mut Command, range: Range<usize>) -> Result {
         check_readable(mm, range.clone())?;
         self.device.with_map(|map| {
-            placement::migrate(map, mm, range.clone(), Direction::ToDevice)?;
-            let there = inspection::count(map, mm, range.clone(), Direction::ToDevice)?;
-            if there < range.len() / PAGE_SIZE {
-                Err(ENOENT)
-            } else {
-                Ok(())
+            for attempt in 0..ATTEMPTS {
+                if attempt > 0 {
+                    // The thread may have filled the pages on another CPU, whose lists hold them.
+                    drain_cpu_lists()?;
+                }
+                placement::migrate(map, mm, range.clone(), Direction::ToDevice)?;
+                if inspection::count(map, mm, range.clone(), Direction::ToDevice)? == range.len() / PAGE_SIZE {
+                    return Ok(());
+                }
             }
+            Err(ENOENT)
         })?;
         self.copy(mm, command, range, false)?;
         command.faults = 0;

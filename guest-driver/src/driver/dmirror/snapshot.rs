@@ -4,6 +4,7 @@
 use super::{inspection, BoundMap, Command, Device, Gpu, MmWithUser};
 use crate::{
     driver::copy_engine::BATCH_PAGES,
+    kernel_ext::signal,
     uapi::dmirror::protection,
     zone_device::{
         mirror::{Access, Entry, Mirror},
@@ -29,6 +30,9 @@ pub(super) fn write(device: &Device, mm: &MmWithUser, command: &mut Command, ran
     let mut protections = KVec::from_elem(0, BATCH_PAGES, GFP_KERNEL)?;
     let mut rest = range;
     while !rest.is_empty() {
+        if signal::is_pending() {
+            return Err(EINTR);
+        }
         let batch = inspection::first_pages(&rest, BATCH_PAGES);
         let protections = &mut protections[..batch.len() >> PAGE_SHIFT];
         device.with_map(|map| look(map, mm, batch, &mut pfns, protections))?;

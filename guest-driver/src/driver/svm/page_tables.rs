@@ -226,11 +226,14 @@ impl PageTables {
         });
     }
 
-    /// Whether a page is mapped that no CPU may access.
-    pub(crate) fn is_exclusive(&self, address: usize) -> bool {
-        let leaf = self.leaves.get(&key(address, 0));
-        let held = leaf.and_then(|leaf| leaf.pages.get(table_index(address as u64, 0) as usize)?.as_ref());
-        held.is_some_and(|held| held.is_exclusive)
+    /// Whether a page of a range is mapped that no CPU may access.
+    pub(crate) fn has_exclusive(&mut self, range: Range<usize>) -> bool {
+        let mut any = false;
+        self.for_each_leaf(range, |_, leaf, indices| {
+            let held = leaf.pages.get(indices).unwrap_or_default();
+            any = any || held.iter().flatten().any(|held| held.is_exclusive);
+        });
+        any
     }
 
     /// Whether an entry of a range is valid.

@@ -199,6 +199,9 @@ impl Space {
         let mut was_missing = false;
         let mut next = range.start;
         while next < range.end {
+            if signal::is_fatal_pending() {
+                return Err(EINTR);
+            }
             let end = (next / HUGE_SIZE + 1).saturating_mul(HUGE_SIZE).min(range.end);
             was_missing |= self.serve(map, mm, &Wanted { pages: next..end, write }, pfns)?;
             next = end;
@@ -251,10 +254,9 @@ impl Space {
         })?
     }
 
-    /// Whether the device has exclusive access to a page of a page-aligned range.
+    /// Whether the device has exclusive access to a page of a range.
     pub(crate) fn has_exclusive(&self, range: Range<usize>) -> bool {
-        let mappings = self.notifier.lock();
-        range.step_by(PAGE_SIZE).any(|address| mappings.tables.is_exclusive(address))
+        self.notifier.lock().tables.has_exclusive(range)
     }
 
     /// The tables on the way to an address, unless they are there.

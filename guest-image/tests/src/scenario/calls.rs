@@ -4,6 +4,7 @@
 mod access;
 mod cross_process;
 mod device;
+mod kernels;
 mod mapping;
 mod order;
 mod page_table;
@@ -41,6 +42,9 @@ pub fn perform(context: &Context<'_>, call: &Call, waits: &mut Waits) -> Done {
         Call::Touch(range) => access::touch(context.ranges.place(range)?),
         Call::Migrate { range, direction, all } => device::migrate(context, range, *direction, *all),
         Call::Evict => device::evict(context),
+        Call::DeviceRead(range) => kernels::read(context, context.ranges.place(range)?),
+        Call::DeviceWrite { range, byte } => kernels::write(context, context.ranges.place(range)?, *byte),
+        Call::Exclusive(range) => kernels::make_exclusive(context, context.ranges.place(range)?),
         Call::Expect(expectation) => device::expect(context, expectation),
         Call::Pagemap { range, bit } => page_table::pagemap(context.ranges.place(range)?, *bit),
         Call::ClearSoftDirty => page_table::clear_soft_dirty(),

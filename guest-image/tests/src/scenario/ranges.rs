@@ -32,6 +32,11 @@ impl Place {
         self.bytes() / PAGE
     }
 
+    /// One of the pages.
+    pub fn page(self, index: usize) -> Span {
+        Span { address: self.0.address + (index * PAGE) as u64, length: PAGE as u64 }
+    }
+
     /// The address of a byte.
     ///
     /// # Panics

@@ -12,6 +12,7 @@ use super::processes::pid;
 use crate::pattern::PAGE;
 use crate::scenario::content::Reader;
 use crate::scenario::context::{Context, Done, Failure, done};
+use crate::scenario::ranges::Place;
 
 fn target(context: &Context<'_>, process: &str) -> Result<Pid, Failure> {
     if process == "parent" { Ok(getppid()) } else { pid(context, process) }
@@ -23,7 +24,11 @@ fn remote(address: u64, page: usize) -> [RemoteIoVec; 1] {
 
 /// A forked process has its ranges where its parent had them.
 pub fn read(context: &Context<'_>, process: &str, range: &Range) -> Done {
-    let (pid, place) = (target(context, process)?, context.ranges.place(range)?);
+    read_of(target(context, process)?, context.ranges.place(range)?)
+}
+
+/// Reads memory of a process.
+pub fn read_of(pid: Pid, place: Place) -> Done {
     let (mut reader, mut page) = (Reader::default(), [0; PAGE]);
     for index in 0..place.pages() {
         process_vm_readv(pid, &mut [IoSliceMut::new(&mut page)], &remote(place.span().address, index))?;
@@ -33,7 +38,11 @@ pub fn read(context: &Context<'_>, process: &str, range: &Range) -> Done {
 }
 
 pub fn write(context: &Context<'_>, process: &str, range: &Range, byte: u8) -> Done {
-    let (pid, place) = (target(context, process)?, context.ranges.place(range)?);
+    write_of(target(context, process)?, context.ranges.place(range)?, byte)
+}
+
+/// Writes to memory of a process.
+pub fn write_of(pid: Pid, place: Place, byte: u8) -> Done {
     for index in 0..place.pages() {
         process_vm_writev(pid, &[IoSlice::new(&[byte; PAGE])], &remote(place.span().address, index))?;
     }

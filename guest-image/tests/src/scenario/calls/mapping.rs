@@ -73,6 +73,12 @@ pub fn advise(place: Place, advice: Advice) -> Done {
     done()
 }
 
+/// Faults pages in as writes do.
+pub fn populate_for_writing(place: Place) -> Done {
+    madvise(place, libc::MADV_POPULATE_WRITE)?;
+    done()
+}
+
 pub fn protect(place: Place, protection: Protection) -> Done {
     // SAFETY: nothing but the scenario knows the memory of a place.
     Errno::result(unsafe { libc::mprotect(place.pointer(0), place.bytes(), protection_bits(protection)) })?;

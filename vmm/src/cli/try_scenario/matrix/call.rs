@@ -132,6 +132,9 @@ pub const CALLS: &[Call] = &[
     call("migrate-back-half", "migration of half of it to system memory", &["migrate {a} to-system"]),
     call("migrate-out", "migration to the device", &["migrate r to-device"]),
     call("evict", "eviction of all pages from the device", &["evict"]),
+    call("device-read", "the device reads all of it", &["device-read r"]),
+    call("device-write", "the device writes to half of it", &["device-write {a} 9", "read {a}"]),
+    call("exclusive", "the device gets exclusive access to half of it", &["exclusive {a}", "touch {p}"]),
     call("clear-soft-dirty", "soft-dirty bits are cleared", &["clear-soft-dirty", "pagemap r soft-dirty"]),
     call(
         "soft-dirty",

@@ -187,6 +187,12 @@ pub const STATES: &[State] = &[
         ..HUGE
     },
     State {
+        name: "exclusive",
+        title: "4 KiB pages of system memory that the device alone may access, half of them on the device before",
+        setup: &["map r 64K nohuge", "fill r 7", "migrate r[0..8] to-device all", "exclusive r"],
+        ..SMALL
+    },
+    State {
         name: "mlocked",
         title: "4 KiB pages on the device, locked by mlock",
         setup: &["map r 64K nohuge", "fill r 7", "mlock r", "migrate r to-device all", "expect r device"],
