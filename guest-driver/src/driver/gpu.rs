@@ -37,7 +37,7 @@ pub(crate) struct Gpu {
     pub(crate) failing_allocation: FailingAllocation,
 }
 
-/// Makes an allocation fail that was announced to.
+/// Lets a test have the next allocation fail.
 pub(crate) struct FailingAllocation(Atomic<u32>);
 
 impl FailingAllocation {

@@ -212,8 +212,8 @@ impl<M: Mirrored> IntervalNotifier<M> {
         }
     }
 
-    /// Has a page mapped singly and writable by the process, as far as that is possible ahead: what making it exclusive has to do for that
-    /// (end an exclusive access, bring it back from a device, copy it) invalidates it.
+    /// Faults a page in for writing. `make_device_exclusive()` would do so itself (end an exclusive access, bring the page back from a device, break
+    /// COW), but each of these invalidates the page after the sequence number was read.
     fn fault_in_for_writing(&self, mm: &MmWithUser, page: usize) -> Result {
         // SAFETY: By the type invariants the notifier is inserted.
         let seq = unsafe { bindings::mmu_interval_read_begin(self.notifier.get()) };

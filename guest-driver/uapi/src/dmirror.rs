@@ -10,18 +10,18 @@ use super::iowr_of;
 /// The letter of these ioctls.
 pub const IOC_MAGIC: u8 = b'H';
 
-/// Has the device read the pages, and store what it has read at `pointer`.
+/// The device reads the pages, and stores what it has read at `pointer`.
 pub const IOC_READ: u32 = iowr_of::<Command>(IOC_MAGIC, 0);
-/// Has the device write to the pages what it reads at `pointer`.
+/// The device writes to the pages what it reads at `pointer`.
 pub const IOC_WRITE: u32 = iowr_of::<Command>(IOC_MAGIC, 1);
-/// Moves the pages to the device, and has it store their content at `pointer`. `EINVAL` for addresses that are not mapped or not readable;
+/// Moves the pages to the device, which stores their content at `pointer`. `EINVAL` for addresses that are not mapped or not readable;
 /// `ENOENT` if a page is not in the device's memory in the end.
 pub const IOC_MIGRATE_TO_DEVICE: u32 = iowr_of::<Command>(IOC_MAGIC, 2);
 /// Moves the pages back to the system. `EINVAL` as above.
 pub const IOC_MIGRATE_TO_SYSTEM: u32 = iowr_of::<Command>(IOC_MAGIC, 3);
 /// Says what each page is, without faulting anything in: a byte of [`protection`] for each at `pointer`.
 pub const IOC_SNAPSHOT: u32 = iowr_of::<Command>(IOC_MAGIC, 4);
-/// Gives the device exclusive access to the pages until a CPU touches them, and has it store their content at `pointer`.
+/// Gives the device exclusive access to the pages until a CPU touches them; the device stores their content at `pointer`.
 pub const IOC_EXCLUSIVE: u32 = iowr_of::<Command>(IOC_MAGIC, 5);
 /// `EPERM` if the device has exclusive access to one of the pages.
 pub const IOC_CHECK_EXCLUSIVE: u32 = iowr_of::<Command>(IOC_MAGIC, 6);

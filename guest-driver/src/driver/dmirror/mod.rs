@@ -159,7 +159,7 @@ impl MirrorFile {
         }
     }
 
-    /// Has the device copy the pages to the content's place, or the other way round. All pages are mapped at the first fault on one of them.
+    /// Copies the pages to the command's pointer by a compute engine, or with `write` the other way. The first fault on a page maps all pages.
     fn copy(&self, mm: &MmWithUser, command: &mut Command, range: Range<usize>, write: bool) -> Result {
         let (pages, length) = (command.address, range.len() as u64);
         let (source, destination) = if write { (command.pointer, pages) } else { (pages, command.pointer) };
@@ -180,7 +180,7 @@ impl MirrorFile {
         }
     }
 
-    /// Moves the pages to the device, and has it copy their content.
+    /// Moves the pages to the device, and copies their content to the command's pointer.
     fn to_device(&self, mm: &MmWithUser, command: &mut Command, range: Range<usize>) -> Result {
         check_readable(mm, range.clone())?;
         self.device.with_map(|map| {
@@ -201,7 +201,7 @@ impl MirrorFile {
         Ok(())
     }
 
-    /// Gives the device exclusive access, and has it copy the content.
+    /// Gives the device exclusive access, and copies the content to the command's pointer.
     fn make_exclusive(&self, mm: &MmWithUser, command: &mut Command, range: Range<usize>) -> Result {
         self.device.with_map(|map| {
             let space = svm(map)?.space_of(self.space.id(), mm)?;
