@@ -99,7 +99,7 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
             resetting: state.reset.is_some(),
             status: ChannelStatus::new(state.state, state.error),
             position: state.position,
-            address: state.address,
+            address: state.waited_at().unwrap_or(state.address),
             get: state.get,
         })
     }

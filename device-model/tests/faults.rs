@@ -127,6 +127,27 @@ fn a_cancelled_fault_is_an_error_of_its_channel_alone() {
     assert_eq!(host.counter(Counter::BadAccesses), 2, "no such channel, no such request");
 }
 
+/// The records of two rounds may lie side by side in the buffer; where a channel waits must not be guessed from them.
+#[test]
+fn a_faulted_channel_tells_where_it_waits() {
+    let (mut host, mut space) = with_buffer(replayable());
+    bind(&host, 0, COMPUTE, Priority::Low);
+    let address = |host: &Host| host.read64(reg(0, regs::ERROR_ADDRESS));
+    assert_eq!(address(&host), 0);
+    host.submit(set(BASE + 0x10, 3 * 4096, 1));
+    for page in 0..4 {
+        host.wait_until("the fault", |host| is_faulted(host, 0));
+        assert_eq!(address(&host), if page == 0 { BASE + 0x10 } else { BASE + page * 4096 });
+        space.map(&host, BASE + page * 4096, self::page(Location::vram(page * 4096), PageSize::Small));
+        host.write32(regs::FAULT_REPLAY.offset, 1);
+        host.wait_until("the next wait, or the end", |host| {
+            host.counter(Counter::Faults) > 0 && (host.fence() == 1 || is_faulted(host, 0))
+        });
+    }
+    host.wait_until("the fence", |host| host.fence() == 1);
+    assert_eq!(address(&host), 0, "it waits no more");
+}
+
 #[test]
 fn a_reset_ends_the_waiting() {
     let (mut host, _space) = with_buffer(replayable());

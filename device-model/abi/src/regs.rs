@@ -171,7 +171,7 @@ register_map! {
     CHANNEL_CONTROL / Control @ 0x18, 4, ReadWrite, "Requests to the channel ([`ChannelControl`]).";
     CHANNEL_STATUS / Status @ 0x1c, 4, ReadOnly, "State and error of the channel ([`ChannelStatus`]).";
     ERROR_POSITION / ErrorPosition @ 0x20, 8, ReadOnly, "Where it failed: ring position (low half), list entry or register (high half).";
-    ERROR_ADDRESS / ErrorAddress @ 0x28, 8, ReadOnly, "The address that was refused, in the aperture of the failed access.";
+    ERROR_ADDRESS / ErrorAddress @ 0x28, 8, ReadOnly, "The address that was refused, in the aperture of the failed access; while the channel is faulted, the virtual address it waits at.";
     GET / Get @ 0x30, 4, ReadOnly, "The channel's GET, as in its control block.";
     ENGINE / Engine @ 0x34, 4, ReadWrite, "Number of the engine that works for the channel. Written while disabled.";
     ASID / Asid @ 0x38, 4, ReadWrite, "Address space of the channel's virtual addresses. Written while disabled.";

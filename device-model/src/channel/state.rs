@@ -130,6 +130,11 @@ impl State {
         self.suspended.as_ref()?.wait
     }
 
+    /// The virtual address that the channel waits at, if it does.
+    pub(super) fn waited_at(&self) -> Option<u64> {
+        Some(self.wait()?.failure()?.address)
+    }
+
     /// Ends the wait for a replay; the command then waits until the hold that `hold` returns has ended, if it returns one.
     /// Returns whether there was a wait.
     pub(super) fn replay(&mut self, hold: impl FnOnce(&CheckedSetup, ChannelFailure) -> Option<u64>) -> bool {

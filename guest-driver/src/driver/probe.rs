@@ -159,8 +159,9 @@ fn identify(pdev: &pci::Device<Core<'_>>, registers: &Registers) -> Result<Ident
         return Err(ENODEV);
     }
     let abi_version = registers.read(regs::VERSION)? as u32;
-    if abi_version >> 16 != ABI_VERSION >> 16 {
-        dev_err!(pdev, "the device speaks ABI {abi_version:#x}, this driver {ABI_VERSION:#x}\n");
+    // Each minor version adds to the one before. The driver uses what its own has.
+    if abi_version >> 16 != ABI_VERSION >> 16 || abi_version < ABI_VERSION {
+        dev_err!(pdev, "the device speaks ABI {abi_version:#x}, this driver needs {ABI_VERSION:#x}\n");
         return Err(ENODEV);
     }
     let pci_address = u32::from(pci_device::segment(pdev)) << 16 | u32::from(pdev.dev_id());

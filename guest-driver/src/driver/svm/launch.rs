@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Running a kernel in the address space of the process that launches it, and answering its faults.
 //!
-//! A fault is answered by having the page there and mapped, and a replay. One that cannot be answered ends the kernel if it is reported
-//! once more after a replay as the first that its channel waits at: a record may be stale, and memory may be mapped by now.
+//! A fault is answered by having the page there and mapped, and a replay. One that cannot be answered ends the kernel if its channel waits at
+//! it, and at it again after a replay: a record may be stale, and memory may be mapped by now.
 
 use super::{
     compute_channel::ComputeChannel,
@@ -136,17 +136,17 @@ struct Run<'a, M: DeviceMemory> {
 struct Progress {
     /// Since when nothing has changed.
     since: Instant<Monotonic>,
-    /// The page that the channel waited at first.
-    page: Option<u64>,
-    /// Why that could not be answered.
-    refused: Option<Error>,
+    /// The address that the channel waited at, or had waited at first.
+    place: Option<u64>,
+    /// The address that it waited at and that could not be answered, and why.
+    refused: Option<(u64, Error)>,
 }
 
 impl<M: DeviceMemory> Run<'_, M> {
     /// Waits for the end of the kernel, and answers its faults.
     fn attend(&mut self) -> Result<Outcome> {
         let timeout = Delta::from_millis(parameters::timeout_ms().into());
-        let mut progress = Progress { since: Instant::now(), page: None, refused: None };
+        let mut progress = Progress { since: Instant::now(), place: None, refused: None };
         for _ in 0..POLLS {
             if self.channel.is_done() {
                 return Ok(Outcome::Done);
@@ -160,14 +160,14 @@ impl<M: DeviceMemory> Run<'_, M> {
             }
             self.svm.faults.collect()?;
             let records = self.svm.faults.take(self.index);
-            let is_waiting = match self.channel.status()?.state() {
-                Some(ChannelState::Faulted) => true,
-                Some(ChannelState::Idle | ChannelState::Busy) => false,
+            let waits_at = match self.channel.status()?.state() {
+                Some(ChannelState::Faulted) => Some(self.channel.error_address()?),
+                Some(ChannelState::Idle | ChannelState::Busy) => None,
                 // The fence may have come meanwhile.
                 _ if self.channel.is_done() => return Ok(Outcome::Done),
                 _ => return self.failed(),
             };
-            if let Some(outcome) = self.answer(&records, &mut progress)? {
+            if let Some(outcome) = self.answer(&records, waits_at, &mut progress)? {
                 return Ok(outcome);
             }
             if signal::is_fatal_pending() {
@@ -178,7 +178,7 @@ impl<M: DeviceMemory> Run<'_, M> {
                 return Err(EIO);
             }
             // A channel that waits without a record of it: that was lost, and comes again.
-            if is_waiting || records.iter().any(Option::is_some) {
+            if waits_at.is_some() || records.iter().any(Option::is_some) {
                 self.svm.registers.write(regs::FAULT_REPLAY, 1)?;
                 continue;
             }
@@ -189,34 +189,41 @@ impl<M: DeviceMemory> Run<'_, M> {
         }
     }
 
-    /// Answers faults. Returns how the kernel ended, if one cannot be answered.
-    fn answer(&mut self, records: &[Option<FaultRecord>], progress: &mut Progress) -> Result<Option<Outcome>> {
-        let mut is_first = true;
+    /// Answers faults. Returns how the kernel ended, if the one that its channel waits at cannot be answered.
+    fn answer(
+        &mut self,
+        records: &[Option<FaultRecord>],
+        waits_at: Option<u64>,
+        progress: &mut Progress,
+    ) -> Result<Option<Outcome>> {
+        let mut waited = None;
+        let mut place = waits_at;
         for record in records.iter().flatten() {
             // One of another address space is left from an earlier kernel.
             if record.asid != self.space.id().asid || record.access == AccessKind::Prefetch {
                 continue;
             }
+            place = place.or(Some(record.address));
             let result = self.serve(record);
             if matches!(result, Err(error) if error == EINTR) {
                 return Err(EINTR);
             }
-            if !core::mem::take(&mut is_first) {
-                // The channel does not wait at this one. If it cannot be answered it will be the first in time.
-                continue;
-            }
-            let page = record.address & PAGE_MASK as u64;
-            let is_same = progress.page == Some(page);
-            match result {
-                Err(error) if is_same && progress.refused == Some(error) => return refused(record, error).map(Some),
-                result => progress.refused = result.err(),
-            }
-            if !is_same {
-                progress.page = Some(page);
-                progress.since = Instant::now();
+            // If another one cannot be answered, the channel will wait at it in time.
+            if waits_at == Some(record.address) {
+                waited = Some((record, result.err()));
             }
         }
-        Ok(None)
+        if place.is_some() && place != progress.place {
+            progress.place = place;
+            progress.since = Instant::now();
+        }
+        let Some((record, error)) = waited else { return Ok(None) };
+        let before = progress.refused.take();
+        progress.refused = error.map(|error| (record.address, error));
+        match error {
+            Some(error) if progress.refused == before => refused(record, error).map(Some),
+            _ => Ok(None),
+        }
     }
 
     fn serve(&mut self, record: &FaultRecord) -> Result {

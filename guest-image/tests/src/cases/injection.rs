@@ -5,12 +5,14 @@ use std::thread;
 use std::time::Duration;
 
 use ersatz_abi::counter::Counter;
-use ersatz_uapi::Direction;
+use ersatz_uapi::{Direction, FaultAccess};
 use nix::errno::Errno;
+use nix::sys::mman::ProtFlags;
 use serde_json::{Value, json};
 
 use super::fixture::{assert_works, on_device};
 use crate::bus::Function;
+use crate::compute::{Compute, LaunchError};
 use crate::control_window::ControlWindow;
 use crate::device::Device;
 use crate::pattern::Pattern;
@@ -30,6 +32,7 @@ test_list! { "injection":
     lost_interrupts_are_noticed.needs(NEEDS).patience(2);
     interrupts_that_come_twice_mean_nothing.needs(NEEDS);
     interrupts_without_a_reason_mean_nothing.needs(NEEDS);
+    lost_records_of_faults_blame_no_other_page.needs(NEEDS);
     unbinding_waits_for_a_copy_that_is_held.needs(NEEDS).disruptive();
     holds_come_each_time.needs(NEEDS).patience(2);
     bad_requests_are_refused.needs(NEEDS);
@@ -259,6 +262,17 @@ fn interrupts_without_a_reason_mean_nothing() {
         assert!(world.fired(&name) > 0);
         world.end_rule(&name);
     }
+}
+
+/// The records of the page that the channel waits at are missing among those of the pages behind it.
+fn lost_records_of_faults_blame_no_other_page() {
+    let (world, compute, region) = (World::open(), Compute::bind(), Region::new(4));
+    region.protect(0..4, ProtFlags::PROT_READ);
+    let first = region.span().address;
+    let on = json!({ "event": { "kinds": ["fault-recorded"], "addresses": format!("{first:#x}+4K") }, "limit": 3 });
+    world.rule("lost", &on, &json!({ "kind": "drop" }));
+    assert_eq!(compute.try_write(region.span(), 1), Err(LaunchError::Fault(first, FaultAccess::Write)));
+    assert_eq!(world.fired("lost"), 3);
 }
 
 fn unbinding_waits_for_a_copy_that_is_held() {
