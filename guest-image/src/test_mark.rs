@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! # started fork.child_first
+//! # under way
 //! # ended fork.child_first after 12 ms: passed
 //! ```
 
@@ -43,6 +44,9 @@ impl End {
     }
 }
 
+/// [`Mark::UnderWay`], printed.
+const UNDER_WAY: &str = "under way";
+
 /// A mark, without the `# ` of a comment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark<'a> {
@@ -51,6 +55,8 @@ pub enum Mark<'a> {
         /// Its name.
         name: &'a str,
     },
+    /// The test that has begun has not ended: what is printed now and then, so that a silent guest is one that hangs.
+    UnderWay,
     /// A test has ended; its result follows.
     Ended {
         /// Its name.
@@ -65,6 +71,9 @@ pub enum Mark<'a> {
 impl<'a> Mark<'a> {
     /// Reads a comment; returns `None` if it is not a mark.
     pub fn parse(comment: &'a str) -> Option<Self> {
+        if comment == UNDER_WAY {
+            return Some(Self::UnderWay);
+        }
         if let Some(name) = comment.strip_prefix("started ") {
             return is_name(name).then_some(Self::Started { name });
         }
@@ -82,6 +91,7 @@ fn is_name(text: &str) -> bool {
 impl fmt::Display for Mark<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::UnderWay => f.write_str(UNDER_WAY),
             Self::Started { name } => write!(f, "started {name}"),
             Self::Ended { name, end, milliseconds } => {
                 write!(f, "ended {name} after {milliseconds} ms: {}", end.name())
@@ -98,6 +108,7 @@ mod tests {
     fn what_is_printed_is_read() {
         let started = Mark::Started { name: "fork.child_first" };
         assert_eq!(Mark::parse(&started.to_string()), Some(started));
+        assert_eq!(Mark::parse(&Mark::UnderWay.to_string()), Some(Mark::UnderWay));
         for end in End::ALL {
             let ended = Mark::Ended { name: "fork.child_first", end, milliseconds: 12 };
             assert_eq!(Mark::parse(&ended.to_string()), Some(ended));

@@ -98,7 +98,7 @@ pub fn launch(
         Some(path) => Some(ControlServer::start(path, gpus.clone())?),
         None => None,
     };
-    let watch = Watch { log: log.clone(), limit: spec.run.timeout, stop, gpus };
+    let watch = Watch { log: log.clone(), limit: spec.run.timeout, silence: spec.run.silence, stop, gpus };
     let outcome = match accelerator {
         Accelerator::Kvm => kvm::run(spec, output, input, &watch, &mut connection.progress)?,
         Accelerator::Tcg(_) if spec.run.exit_counts => return Err(LaunchError::NoExits),

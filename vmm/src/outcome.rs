@@ -14,7 +14,7 @@ pub const STATUS_PANIC: u8 = 121;
 pub const STATUS_SPLAT: u8 = 122;
 /// Exit status when the guest powered off or reset without reporting how its command ended.
 pub const STATUS_NO_STATUS: u8 = 123;
-/// Exit status when the time limit was reached.
+/// Exit status when the time limit was reached, or a guest that has to say something now and then fell silent.
 pub const STATUS_TIMEOUT: u8 = 124;
 /// Exit status when the tool itself, the VMM, QEMU or the device process failed.
 pub const STATUS_FAILED: u8 = 125;
@@ -34,6 +34,8 @@ pub enum Outcome {
     Splat(String),
     /// The time limit was reached; the lines say where each vCPU was.
     TimedOut(Vec<String>),
+    /// The guest's console was silent for too long; the lines say where each vCPU was.
+    Silent(Vec<String>),
     /// The user ended it.
     Interrupted,
 }
@@ -46,7 +48,7 @@ impl Outcome {
             Self::Stopped => STATUS_NO_STATUS,
             Self::Panicked => STATUS_PANIC,
             Self::Splat(_) => STATUS_SPLAT,
-            Self::TimedOut(_) => STATUS_TIMEOUT,
+            Self::TimedOut(_) | Self::Silent(_) => STATUS_TIMEOUT,
             Self::Interrupted => STATUS_INTERRUPTED,
         }
     }

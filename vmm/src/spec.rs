@@ -43,6 +43,8 @@ pub struct RunSpec {
     pub devices: Vec<GpuSpec>,
     /// How long the guest may run; `None` for no limit.
     pub timeout: Option<Duration>,
+    /// How long its console may be silent; `None` for as long as it likes.
+    pub silence: Option<Duration>,
     /// Whether to report at the end how often its vCPUs exited to the VMM.
     pub exit_counts: bool,
 }
@@ -92,12 +94,13 @@ impl RunSpec {
     ///
     /// Those of `mapping`.
     pub fn map_paths<M: PathMapping>(&self, mapping: &mut M) -> Result<Self, M::Error> {
-        let Self { archives, request, devices, timeout, exit_counts } = self;
+        let Self { archives, request, devices, timeout, silence, exit_counts } = self;
         Ok(Self {
             archives: archives.iter().map(|path| mapping.read(path)).collect::<Result<_, _>>()?,
             request: request.clone(),
             devices: devices.iter().map(|gpu| gpu.map_paths(mapping)).collect::<Result<_, _>>()?,
             timeout: *timeout,
+            silence: *silence,
             exit_counts: *exit_counts,
         })
     }
@@ -117,6 +120,7 @@ mod tests {
             request: b"abc".to_vec(),
             devices: Vec::new(),
             timeout: None,
+            silence: None,
             exit_counts: false,
         };
         assert_eq!(run.archive().unwrap(), b"12345\0\0\0abc");

@@ -123,6 +123,8 @@ pub struct Watch {
     pub log: ConsoleLog,
     /// How long the guest may run.
     pub limit: Option<Duration>,
+    /// How long its console may be silent.
+    pub silence: Option<Duration>,
     /// Set when the user interrupts the run.
     pub stop: Event,
     /// Where its GPUs are entered, so that others reach them while it runs.
@@ -134,6 +136,7 @@ pub struct Watch {
 enum Reason {
     Interrupted,
     TimedOut(Vec<String>),
+    Silent(Vec<String>),
     Panicked,
 }
 
@@ -162,6 +165,7 @@ pub fn supervise<E: From<io::Error>>(
         (Ok(End::Exited(status)), _) => Ok(exited(status, &watch.log)),
         (_, Some(Reason::Interrupted)) => Ok(Outcome::Interrupted),
         (_, Some(Reason::TimedOut(lines))) => Ok(Outcome::TimedOut(lines)),
+        (_, Some(Reason::Silent(lines))) => Ok(Outcome::Silent(lines)),
         (_, Some(Reason::Panicked)) => Ok(Outcome::Panicked),
         (Ok(_), None) if watch.log.panic().is_some() => Ok(Outcome::Panicked),
         (Ok(_), None) => Ok(Outcome::Stopped),
@@ -189,6 +193,7 @@ impl Drop for SetOnDrop<'_> {
 /// Watches until the machine has ended. Returns why the supervisor ended it, if it did.
 fn oversee(watch: &Watch, controls: &dyn Controls, ended: &Event) -> Option<Reason> {
     let started = Instant::now();
+    let mut last = (watch.log.mark(), started);
     let reason = loop {
         match first_of([ended, &watch.stop], TICK) {
             Some(0) => return None,
@@ -204,6 +209,12 @@ fn oversee(watch: &Watch, controls: &dyn Controls, ended: &Event) -> Option<Reas
         }
         if watch.limit.is_some_and(|limit| started.elapsed() >= limit) {
             break Reason::TimedOut(whereabouts(&watch.log, controls, ended));
+        }
+        let mark = watch.log.mark();
+        if mark != last.0 {
+            last = (mark, Instant::now());
+        } else if watch.silence.is_some_and(|silence| last.1.elapsed() >= silence) {
+            break Reason::Silent(whereabouts(&watch.log, controls, ended));
         }
     };
     controls.stop();
@@ -259,9 +270,16 @@ mod tests {
     }
 
     fn run(limit: Option<Duration>, body: impl FnOnce(&Fake, &Watch) -> End) -> Outcome {
+        run_with((limit, None), body)
+    }
+
+    fn run_with(
+        (limit, silence): (Option<Duration>, Option<Duration>),
+        body: impl FnOnce(&Fake, &Watch) -> End,
+    ) -> Outcome {
         let log = ConsoleLog::new();
         let fake = Fake { stopped: Event::new().unwrap(), answered: Event::new().unwrap(), log: log.clone() };
-        let watch = Watch { log, limit, stop: Event::new().unwrap(), gpus: GpuRegistry::default() };
+        let watch = Watch { log, limit, silence, stop: Event::new().unwrap(), gpus: GpuRegistry::default() };
         supervise::<io::Error>(&watch, &fake, || Ok(body(&fake, &watch))).unwrap()
     }
 
@@ -302,6 +320,16 @@ mod tests {
             until_stopped(fake)
         });
         assert_eq!(outcome, Outcome::Interrupted);
+    }
+
+    #[test]
+    fn a_guest_that_falls_silent_hangs() {
+        let outcome = run_with((None, Some(Duration::from_millis(1))), |fake, _| {
+            assert!(fake.answered.wait(Duration::from_secs(60)), "nobody asks the kernel where it is");
+            End::Reset
+        });
+        let Outcome::Silent(lines) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(lines[0], "vCPU 0: here");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use ersatz_guest_image::test_mark::End;
+use ersatz_guest_image::test_mark::{End, Mark};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
@@ -17,6 +17,8 @@ use crate::{process, stuck};
 
 /// How often the process is looked at.
 const TICK_MILLISECONDS: u8 = 20;
+/// How often the report says that the process has not ended.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
 /// The most that is kept of what it prints first, and of what it prints last: bytes.
 const OUTPUT_LIMIT: usize = 32 << 10;
 /// How long a process that was killed may take to end.
@@ -91,7 +93,12 @@ impl Output {
 fn watch(child: Pid, output: &OwnedFd, limit: Duration) -> Result<(Verdict, String), Errno> {
     let deadline = Instant::now() + limit;
     let mut text = Output::default();
+    let mut next_sign = Instant::now() + SIGN_OF_LIFE;
     loop {
+        if Instant::now() >= next_sign {
+            println!("# {}", Mark::UnderWay);
+            next_sign = Instant::now() + SIGN_OF_LIFE;
+        }
         let more = collect(output, &mut text)?;
         match waitpid(child, Some(WaitPidFlag::WNOHANG))? {
             WaitStatus::StillAlive if Instant::now() < deadline => {

@@ -73,6 +73,7 @@ fn guest(places: &Places, kernel: &Path, memory: u64) -> GuestSpec {
         devices: vec![GpuSpec::new(VRAM)],
         exit_counts: false,
         timeout: None,
+        silence: None,
     };
     GuestSpec { machine, run }
 }

@@ -165,6 +165,7 @@ impl GuestOptions {
             devices,
             exit_counts: self.exit_counts,
             timeout: self.timeout.map_or(limit, |limit| limit.0),
+            silence: None,
         };
         Ok(Guest { spec: GuestSpec { machine, run }, manifest })
     }

@@ -45,16 +45,15 @@ pub fn text(outcome: &Outcome, log: &ConsoleLog) -> Option<String> {
             None => "the guest kernel panicked".to_owned(),
         },
         Outcome::Splat(line) => format!("the command succeeded, but the guest kernel complained: {line}"),
-        Outcome::TimedOut(lines) => {
-            let mut text = "the time limit was reached; the guest was here:".to_owned();
-            for line in lines {
-                text.push_str("\n  ");
-                text.push_str(line);
-            }
-            text
-        }
+        Outcome::TimedOut(lines) => with_places("the time limit was reached", lines),
+        Outcome::Silent(lines) => with_places("the guest has not said anything for long", lines),
         Outcome::Interrupted => "interrupted".to_owned(),
     })
+}
+
+fn with_places(what: &str, lines: &[String]) -> String {
+    let heading = format!("{what}; the guest was here:");
+    std::iter::once(&heading).chain(lines).map(String::as_str).collect::<Vec<_>>().join("\n  ")
 }
 
 #[cfg(test)]

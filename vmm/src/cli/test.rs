@@ -43,6 +43,9 @@ const PROGRAM: &str = TESTS_PATH;
 /// How long a guest may run: twice what the full suite takes under emulation twice over on a busy machine.
 const LIMIT: Option<Duration> = Some(Duration::from_secs(3600));
 
+/// How long its console may be silent: while a test runs, its runner gives a sign of life every 20 seconds.
+const SILENCE: Duration = Duration::from_secs(180);
+
 /// VRAM of each GPU, unless `--vram` says otherwise: the tests can fill it in acceptable time. With more VRAM they skip those
 /// that do.
 const VRAM: &str = "256M";
@@ -133,7 +136,9 @@ impl TestOptions {
     /// Returns the guest that runs `names`. `round` is added to the seed.
     fn guest(&self, mode: Mode, names: &[String], round: u64) -> Result<Guest, CommandError> {
         let suite = Suite::of(self)?;
-        suite.guest(self, mode, &self.words(suite, names, round))
+        let mut guest = suite.guest(self, mode, &self.words(suite, names, round))?;
+        guest.spec.run.silence = Some(SILENCE);
+        Ok(guest)
     }
 
     /// Returns the words that run `names` in a guest.

@@ -50,6 +50,16 @@ impl MachineHandle {
         }
     }
 
+    /// Has all vCPUs stay out of the guest, for which time does not stand still meanwhile. Returns when they do.
+    pub fn pause(&self) {
+        self.vcpus.iter().for_each(|vcpu| vcpu.pause());
+    }
+
+    /// Ends [`MachineHandle::pause`].
+    pub fn resume(&self) {
+        self.vcpus.iter().for_each(|vcpu| vcpu.resume());
+    }
+
     /// The machine's PCI slots, to fill and to empty.
     pub fn pci(&self) -> &PciSlots {
         &self.slots

@@ -3,10 +3,14 @@
 //! arrives.
 //!
 //! ```text
-//! guest:   boots -> ready, looks at its mailbox --------------------------> finds the run, rescans the bus, goes on
+//! guest:   boots -> ready, looks at its mailbox ------- paused -----------> finds the run, rescans the bus, goes on
 //! here:             -> tells the host, looks at the outer mailbox -> run -> GPUs into slots, guest's mailbox filled
 //! host:                -> saves the outer machine .. restores it, fills the outer mailbox
 //! ```
+//!
+//! The guest is paused from before the machine is saved until some time after the outer mailbox was mapped. QEMU does not load what
+//! it saved while its processor was in guest mode. And a change of its memory map has it interrupt the translated code a
+//! moment later, which in guest mode can deliver an interrupt twice (`docs/qemu-bugs/injected-twice.md`).
 //!
 //! What comes by the outer mailbox is an [`AwaitedRun`] and the archive for the guest, which goes on to the guest's own mailbox.
 
@@ -16,7 +20,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ersatz_guest_image::mailbox::{self, Archives, Header, Mailbox, ReadError};
 use ersatz_guest_image::ports::READY_PORT;
@@ -45,6 +49,9 @@ pub const COMMAND: &str = "await-run";
 const MAILBOX_SLOT: u8 = ersatz_device_model::fabric::FABRIC_PORTS;
 /// How often the outer mailbox is looked at.
 const LOOK: Duration = Duration::from_millis(5);
+/// How long after a change of the outer machine's memory map the guest stays paused. QEMU lets go of the old map within 60 ms on an
+/// idle host.
+const SETTLE: Duration = Duration::from_millis(150);
 /// I/O ports as a file.
 const PORTS: &str = "/dev/port";
 /// Makes the outer kernel scan the bus for the mailbox.
@@ -151,9 +158,11 @@ pub fn run(spec: &MachineSpec, progress: &mut dyn FnMut(&str)) -> Result<Outcome
         if awaited.is_some() {
             log.clear();
         }
+        handle.resume();
         let before = handle.exits();
-        let limit = awaited.as_ref().and_then(|awaited| awaited.run.timeout);
-        let watch = Watch { log: log.clone(), limit, stop: stop.clone(), gpus: GpuRegistry::default() };
+        let (limit, silence) =
+            awaited.as_ref().map_or((None, None), |awaited| (awaited.run.timeout, awaited.run.silence));
+        let watch = Watch { log: log.clone(), limit, silence, stop: stop.clone(), gpus: GpuRegistry::default() };
         let outcome = supervise::<AwaitError>(&watch, &handle, || {
             running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(AwaitError::from)
         })?;
@@ -168,7 +177,7 @@ pub fn run(spec: &MachineSpec, progress: &mut dyn FnMut(&str)) -> Result<Outcome
 fn start(
     handle: &MachineHandle,
     memory: &File,
-    (outer, bytes): &(Header, Archives),
+    Arrived { header: outer, archives: bytes, mapped }: &Arrived,
     mut typed: UnixStream,
 ) -> Result<AwaitedRun, AwaitError> {
     let (awaited, archive) = AwaitedRun::decode(bytes).map_err(AwaitError::Description)?;
@@ -182,7 +191,16 @@ fn start(
         // Ends with either side.
         spawn(Role::ForwardInput, move || io::copy(&mut input, &mut typed))?;
     }
+    thread::sleep(SETTLE.saturating_sub(mapped.elapsed()));
     Ok(awaited)
+}
+
+/// What came by the outer mailbox.
+struct Arrived {
+    header: Header,
+    archives: Archives,
+    /// When the mailbox was mapped.
+    mapped: Instant,
 }
 
 /// The connection to the host, and the events that end the waiting.
@@ -192,19 +210,21 @@ struct Host<'a> {
 }
 
 impl Host<'_> {
-    /// Waits until the guest is ready, tells the host, and waits for a run; `None` if the guest ended or is to end.
-    fn wait_for_run(&self, handle: &MachineHandle) -> Result<Option<(Header, Archives)>, AwaitError> {
+    /// Waits until the guest is ready, pauses it, tells the host, and waits for a run; `None` if the guest ended or is to end.
+    fn wait_for_run(&self, handle: &MachineHandle) -> Result<Option<Arrived>, AwaitError> {
         while handle.ready().read().is_err() {
             if first_of([self.ended, self.stop], LOOK).is_some() {
                 return Ok(None);
             }
         }
+        handle.pause();
         File::options().write(true).open(PORTS)?.write_all_at(&[1], READY_PORT.into())?;
         let Some((mailbox, header)) = self.look()? else { return Ok(None) };
+        let mapped = Instant::now();
         let now = Timespec::try_from(header.wall_clock).unwrap_or_default();
         clock_settime(ClockId::Realtime, now).map_err(io::Error::from)?;
-        let bytes = mailbox.archives(&header)?;
-        Ok(Some((header, bytes)))
+        let archives = mailbox.archives(&header)?;
+        Ok(Some(Arrived { header, archives, mapped }))
     }
 
     /// Looks for the mailbox, which is plugged in when the machine was restored, and at it.
@@ -242,6 +262,7 @@ mod tests {
             request: Vec::new(),
             devices: vec![crate::spec::GpuSpec::new(1 << 30)],
             timeout: Some(Duration::from_secs(7)),
+            silence: Some(Duration::from_secs(5)),
             exit_counts: true,
         };
         let awaited = AwaitedRun { run, input: true };

@@ -129,6 +129,7 @@ mod tests {
             devices: vec![gpu(None), gpu(Some("/host/t"))],
             exit_counts: true,
             timeout: Some(Duration::from_millis(1500)),
+            silence: None,
         };
         GuestSpec { machine, run }
     }

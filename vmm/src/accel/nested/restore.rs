@@ -2,8 +2,8 @@
 //! Starting a guest from a snapshot of the whole outer machine, and making the snapshot.
 //!
 //! The snapshot contains the running VMM and the guest that it booted, which waits for its run ([`await_run`]). QEMU does not
-//! load what it saved while the emulated processor was in guest mode, so each snapshot is tried before it is kept, and taken
-//! again if need be: most of the time the guest is idle, and the processor is not in guest mode then.
+//! load what it saved while the emulated processor was in guest mode, so the guest is paused by then. Each snapshot is tried before
+//! it is kept, and taken again if need be.
 
 use std::fs::File;
 use std::io::{self, Write};

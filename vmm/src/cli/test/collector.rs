@@ -99,6 +99,7 @@ impl Collector {
                 self.ended = Some((end, Duration::from_millis(milliseconds)));
                 None
             }
+            Some(Mark::UnderWay) => None,
             // A test may print what looks like a mark.
             _ => {
                 match comment.strip_prefix("seed ") {
@@ -168,6 +169,7 @@ pub fn cause(outcome: &Outcome) -> Cause {
     match outcome {
         Outcome::Panicked => Cause::GuestPanicked,
         Outcome::TimedOut(_) => Cause::GuestTimedOut,
+        Outcome::Silent(_) => Cause::GuestHung,
         Outcome::Splat(_) => Cause::KernelComplaint,
         Outcome::Exited(_) | Outcome::Stopped | Outcome::Interrupted => Cause::GuestEnded,
     }

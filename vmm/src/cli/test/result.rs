@@ -33,6 +33,8 @@ pub enum Cause {
     GuestPanicked,
     /// The guest was not done at the guest's time limit.
     GuestTimedOut,
+    /// The guest fell silent.
+    GuestHung,
     /// The guest ended, or could not be run.
     GuestEnded,
 }
@@ -47,6 +49,7 @@ impl Cause {
             Self::KernelComplaint => "kernel-complaint",
             Self::GuestPanicked => "guest-panicked",
             Self::GuestTimedOut => "guest-timed-out",
+            Self::GuestHung => "guest-hung",
             Self::GuestEnded => "guest-ended",
         }
     }
@@ -60,6 +63,7 @@ impl Cause {
             Self::KernelComplaint => "the guest kernel complained",
             Self::GuestPanicked => "the guest kernel panicked",
             Self::GuestTimedOut => "the guest was not done at its time limit",
+            Self::GuestHung => "the guest fell silent",
             Self::GuestEnded => "the guest ended",
         }
     }

@@ -146,7 +146,7 @@ fn of_outcome(outcome: &Outcome) -> Option<Finding> {
         Outcome::Exited(_) | Outcome::Splat(_) | Outcome::Interrupted => return None,
         Outcome::Panicked => (Symptom::KernelBug, "the guest kernel panicked".to_owned()),
         Outcome::Stopped => (Symptom::KernelBug, "the guest went down without a word".to_owned()),
-        Outcome::TimedOut(lines) => {
+        Outcome::TimedOut(lines) | Outcome::Silent(lines) => {
             (Symptom::Hang, format!("the guest did not end in time; it was here:\n{}", lines.join("\n")))
         }
     };

@@ -36,11 +36,19 @@ pub struct Requests {
     pub nmi: bool,
     /// Say where the vCPU is.
     pub state: bool,
+    /// Stay out of the guest.
+    pub pause: bool,
 }
 
 impl Requests {
+    /// Whether there is something to do, now or before the guest is entered.
     fn any(self) -> bool {
-        self.stop || self.nmi || self.state
+        self.stop || self.nmi || self.state || self.pause
+    }
+
+    /// Whether there is something to do while the guest is not entered.
+    fn any_but_pause(self) -> bool {
+        Self { pause: false, ..self }.any()
     }
 }
 
@@ -48,6 +56,8 @@ impl Requests {
 struct Inner {
     requests: Requests,
     state: Option<VcpuState>,
+    /// The thread stays out of the guest.
+    is_paused: bool,
     /// Set while the thread is in its run loop: only then may it be sent signals.
     thread: Option<libc::pthread_t>,
 }
@@ -79,11 +89,37 @@ impl VcpuControl {
         let mut inner = self.lock();
         let requests = inner.requests;
         if requests.any() {
-            // Stopping lasts.
-            inner.requests = Requests { stop: requests.stop, ..Requests::default() };
+            // These last.
+            inner.requests = Requests { stop: requests.stop, pause: requests.pause, ..Requests::default() };
             self.changed.notify_all();
         }
         requests
+    }
+
+    /// Called by the vCPU thread in answer to [`Requests::pause`]: waits until that has ended, or something else is requested.
+    pub fn stay_out(&self) {
+        let mut inner = self.lock();
+        while inner.requests.pause && !inner.requests.any_but_pause() {
+            inner.is_paused = true;
+            self.changed.notify_all();
+            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        inner.is_paused = inner.requests.pause;
+    }
+
+    /// Has the vCPU thread stay out of the guest; returns when it does, or has ended.
+    pub fn pause(&self) {
+        let mut inner = self.lock();
+        inner.requests.pause = true;
+        while inner.thread.is_some() && !inner.is_paused {
+            inner = self.kick(inner);
+        }
+    }
+
+    /// Ends [`VcpuControl::pause`].
+    pub fn resume(&self) {
+        self.lock().requests.pause = false;
+        self.changed.notify_all();
     }
 
     /// Called by the vCPU thread in answer to [`Requests::state`].
@@ -135,6 +171,8 @@ impl VcpuControl {
 
     /// Kicks the thread once, if it runs, and gives it a moment.
     fn kick<'a>(&'a self, inner: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
+        // One that is paused waits for this.
+        self.changed.notify_all();
         if let Some(thread) = inner.thread {
             // SAFETY: the thread has not ended: before it does it takes itself out of the mailbox, which is locked.
             let result = unsafe { libc::pthread_kill(thread, SIGRTMIN()) };
@@ -181,6 +219,10 @@ mod tests {
                 if requests.stop {
                     return nmis;
                 }
+                if requests.pause {
+                    control.stay_out();
+                    continue;
+                }
                 // SAFETY: waits for a signal, nothing else.
                 unsafe { libc::pause() };
             }
@@ -196,6 +238,26 @@ mod tests {
         assert!(control.inject_nmi(patience));
         control.stop();
         assert_eq!(thread.join().unwrap(), 1);
+    }
+
+    #[test]
+    fn a_paused_vcpu_answers_goes_on_and_stops() {
+        let control = Arc::new(VcpuControl::default());
+        control.pause(); // before it has started
+        let thread = fake_vcpu(&control);
+        let patience = Duration::from_secs(60);
+        for _ in 0..100 {
+            control.pause();
+            while control.state(patience) != Some(STATE) {}
+            assert!(control.inject_nmi(patience));
+            assert!(control.lock().is_paused || control.lock().thread.is_none());
+            control.resume();
+            while control.state(patience) != Some(STATE) {}
+            assert!(!control.lock().is_paused);
+        }
+        control.pause();
+        control.stop();
+        assert_eq!(thread.join().unwrap(), 100);
     }
 
     #[test]

@@ -77,6 +77,10 @@ impl Vcpu {
                     Err(error) => log::warn!("cannot read the registers of vCPU {}: {error}", self.number),
                 }
             }
+            if requests.pause {
+                control.stay_out();
+                continue;
+            }
             match self.enter()? {
                 Next::Enter => deliveries.progress(),
                 Next::Fail(ExitFailure::InternalError) if self.is_excused(&mut deliveries) => {}
