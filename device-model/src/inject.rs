@@ -40,7 +40,7 @@ mod trigger;
 mod work;
 
 pub use crate::trace::{ActionKind, HoldEnd, Step};
-pub use action::Action;
+pub use action::{Action, MAX_FAULTS};
 pub use breakpoint::{Breakpoint, DEFAULT_DEADLINE_NS, MAX_BREAKPOINTS, MAX_DEADLINE_NS, SetError};
 pub use holds::Hold;
 pub use injector::Injector;

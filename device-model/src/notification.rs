@@ -14,7 +14,7 @@ mod faults;
 mod publish;
 mod regions;
 mod ring;
-mod state;
+pub(crate) mod state;
 
 pub(crate) use access_counters::{Access, AccessCounters};
 pub(crate) use faults::{FaultBuffer, Initiator};

@@ -8,25 +8,30 @@ use ersatz_abi::channel::{ChannelState, Priority};
 use ersatz_abi::command::{Command, Operation};
 use ersatz_abi::counter::Counter;
 use ersatz_abi::error::ErrorCode;
+use ersatz_abi::fault::AccessKind;
 use ersatz_abi::list::Location;
 use ersatz_abi::mmu::{Invalidation, PageSize};
-use ersatz_abi::notification::NotificationStatus;
+use ersatz_abi::notification::{NotificationStatus, RECORD_BYTES};
 use ersatz_abi::regs;
 use ersatz_device_model::bus::{Effect, PciFunction};
 use ersatz_device_model::clock::ManualClock;
-use ersatz_device_model::inject::{Action, Breakpoint, DmaKind, Occurrence, Rule, Step};
+use ersatz_device_model::inject::{Action, Breakpoint, DmaKind, MAX_FAULTS, Occurrence, Rule, Step};
 use ersatz_device_model::trace::Kind;
 use ersatz_device_model::trace::range::Range;
 use vm_memory::{Bytes, GuestAddress};
 
 use ersatz_device_testing::faults::{
-    BASE, COMPUTE, COPY, bind, is_faulted, records, replayable, ring, set, with_buffer,
+    BASE, BUFFER, COMPUTE, COPY, FAULT_VECTOR, bind, given_buffer, is_faulted, records, replayable, ring, set,
+    with_buffer,
 };
 use ersatz_device_testing::tables::page;
 use ersatz_device_testing::{DATA, Host, LISTS, command, entry, reg, system, vram};
 
 const FLR_BYTE: u16 = 0x69;
 const LATE_NS: u64 = 1000;
+/// The command register of config space, and its bit for memory without that for bus mastering.
+const COMMAND: u16 = 4;
+const MEMORY: u16 = 2;
 
 /// A rule for events of this kind, at this occurrence alone.
 fn nth(kind: &str, nth: u64, action: Action) -> Rule {
@@ -56,6 +61,11 @@ fn clocked() -> (Host, Arc<ManualClock>) {
     let host = Host::with_clock(clock.clone());
     host.enable(0, 3);
     (host, clock)
+}
+
+/// Whether the record in a slot of the fault buffer is valid.
+fn slot_is_valid(host: &Host, slot: u64) -> bool {
+    host.memory.read_obj::<u64>(GuestAddress(BUFFER + slot * RECORD_BYTES + 8)).unwrap() >> 63 != 0
 }
 
 fn nop(fence: u64) -> Command {
@@ -238,6 +248,104 @@ fn a_fault_record_is_late() {
     host.wait_until("the fault", |host| is_faulted(host, 0));
     host.write32(regs::FAULT_REPLAY.offset, 1);
     host.wait_until("its end", |host| host.fence() == 1);
+}
+
+#[test]
+fn a_fault_record_is_announced_before_it_is_there() {
+    let clock = Arc::new(ManualClock::new());
+    let (mut host, mut space) = given_buffer(Host::with_clock(clock.clone()), replayable());
+    bind(&host, 0, COMPUTE, Priority::Low);
+    add(&host, nth("fault-recorded", 1, Action::AnnounceEarly { ns: LATE_NS }));
+    host.submit(set(BASE, 8, 77));
+    host.wait_until("the announcement", |host| host.read32(ring(regs::NOTIFICATION_PUT)) == 1);
+    assert_eq!(host.interrupts.wait_for(1), [FAULT_VECTOR]);
+    host.wait_until("the fault", |host| is_faulted(host, 0));
+    assert_eq!((slot_is_valid(&host, 0), host.counter(Counter::Faults)), (false, 0));
+    // The ring is not the driver's again before the record has come.
+    host.write32(ring(regs::NOTIFICATION_CONTROL), 0);
+    assert_eq!(host.read32(ring(regs::NOTIFICATION_CONTROL)), 1);
+    host.wait_until("the record", |host| {
+        clock.advance(Duration::from_nanos(LATE_NS));
+        slot_is_valid(host, 0)
+    });
+    host.wait_until("the ring to stop", |host| host.read32(ring(regs::NOTIFICATION_CONTROL)) == 0);
+    assert_eq!((host.counter(Counter::Faults), host.counter(Counter::FaultsDropped)), (1, 0));
+    space.map(&host, BASE, page(Location::vram(4096), PageSize::Small));
+    host.write32(regs::FAULT_REPLAY.offset, 1);
+    host.wait_until("its end", |host| host.fence() == 1);
+}
+
+#[test]
+fn a_record_that_is_announced_is_given_up_with_bus_mastering() {
+    let clock = Arc::new(ManualClock::new());
+    let (mut host, _space) = given_buffer(Host::with_clock(clock.clone()), replayable());
+    bind(&host, 0, COMPUTE, Priority::Low);
+    add(&host, nth("fault-recorded", 1, Action::AnnounceEarly { ns: LATE_NS }));
+    host.submit(set(BASE, 8, 77));
+    host.wait_until("the fault", |host| is_faulted(host, 0));
+    host.gpu.config_write(COMMAND, &MEMORY.to_le_bytes());
+    host.wait_until("its loss", |host| {
+        clock.advance(Duration::from_nanos(LATE_NS));
+        host.counter(Counter::FaultsDropped) == 1
+    });
+    let status = NotificationStatus(host.read32(ring(regs::NOTIFICATION_STATUS)));
+    assert!(status.dma_error() && !slot_is_valid(&host, 0));
+}
+
+#[test]
+fn faults_are_reported_at_which_no_channel_waits() {
+    let (mut host, mut space) = with_buffer(replayable());
+    bind(&host, 0, COMPUTE, Priority::Low);
+    let (address, access) = (BASE + 0x5000, AccessKind::Write);
+    add(&host, nth("mark", 1, Action::Fault { channel: 0, asid: 3, address, access, count: 3 }));
+    host.write64(regs::MARK.offset, 1);
+    host.wait_until("the records", |host| host.counter(Counter::Faults) == 3);
+    let found = records(&host);
+    assert_eq!(
+        found.iter().map(|record| record.address).collect::<Vec<_>>(),
+        [0, 1, 2].map(|page| address + page * 4096)
+    );
+    assert!(found.iter().all(|record| (record.channel, record.asid, record.access) == (0, 3, access)));
+    assert!(!is_faulted(&host, 0));
+    // A replay means nothing to a channel that does not wait, and faults of its own go on being answered.
+    host.write32(regs::FAULT_REPLAY.offset, 1);
+    host.submit(set(BASE, 8, 77));
+    host.wait_until("the fault", |host| is_faulted(host, 0));
+    space.map(&host, BASE, page(Location::vram(4096), PageSize::Small));
+    host.write32(regs::FAULT_REPLAY.offset, 1);
+    host.wait_until("its end", |host| host.fence() == 1);
+}
+
+#[test]
+fn a_storm_of_faults_overflows_the_buffer() {
+    let (host, _space) = with_buffer(replayable());
+    let storm =
+        Action::Fault { channel: 200, asid: 9, address: u64::MAX - 4095, access: AccessKind::Read, count: MAX_FAULTS };
+    add(&host, nth("mark", 1, storm));
+    host.write64(regs::MARK.offset, 1);
+    let reported = |host: &Host| host.counter(Counter::Faults) + host.counter(Counter::FaultsDropped);
+    host.wait_until("the storm", |host| reported(host) == u64::from(MAX_FAULTS));
+    assert!(NotificationStatus(host.read32(ring(regs::NOTIFICATION_STATUS))).overflow());
+    assert_eq!(records(&host)[1].address, 0, "addresses wrap around");
+}
+
+#[test]
+fn an_acknowledgement_does_not_come() {
+    let mut host = enabled();
+    let acknowledged = |host: &Host| host.read64(regs::INVALIDATE_ACKNOWLEDGED.offset);
+    add(&host, nth("invalidate-requested", 1, Action::Drop));
+    host.submit(Command { fence: Some(1), ..command(Operation::Invalidate(Invalidation::All)) });
+    host.wait_until("the rule", |host| fired(host) == 1);
+    host.write32(regs::INVALIDATE.offset, Invalidation::All.encode().0.0 as u32);
+    // Those behind it wait for it, as they do for one that is late.
+    host.enable(1, 4);
+    host.submit_to(1, nop(1));
+    host.wait_until("another channel", |host| host.fence_of(1) == 1);
+    assert_eq!((acknowledged(&host), host.fence()), (0, 0));
+    host.gpu.reset();
+    host.start();
+    host.invalidate(Invalidation::All);
+    host.wait_until("one after the reset", |host| acknowledged(host) == 1);
 }
 
 /// The other engine works, and the reset of a channel does not mend it.

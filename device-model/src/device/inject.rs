@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ersatz_abi::fault::FaultRecord;
+use ersatz_abi::mmu::PageSize;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::Device;
+use crate::dma::DmaSession;
 use crate::engine::gate::Master;
 use crate::eventfd::{drain, signal};
 use crate::inject::Work;
@@ -86,6 +88,23 @@ impl Device {
                 // A function that is no master any more writes no record.
                 let Ok(master) = self.gate.enter().master(&self.ports.dma) else { return };
                 self.unless_reset_since(resets, || self.record_late(&master, &record));
+            }
+            Work::Fill { claim, record } => {
+                // A function that is no master any more writes no record, and its place stays empty.
+                let master = self.gate.enter().master(&self.ports.dma).ok();
+                self.unless_reset_since(resets, || {
+                    let dma = master.as_ref().map(|master| &master.dma as &dyn DmaSession);
+                    let _ = self.faults.fill(&self.ports, &self.counters, dma, &record, &Ok(claim));
+                });
+            }
+            Work::Faults { first, count } => {
+                let Ok(master) = self.gate.enter().master(&self.ports.dma) else { return };
+                self.unless_reset_since(resets, || {
+                    for page in 0..u64::from(count) {
+                        let address = first.address.wrapping_add(page * PageSize::Small.bytes());
+                        self.record_late(&master, &FaultRecord { address, ..first });
+                    }
+                });
             }
             Work::Reset => self.removal.add(FunctionChange::Reset),
             Work::Vanish => self.vanish(),

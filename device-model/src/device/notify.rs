@@ -25,6 +25,7 @@ impl Device {
                 self.ports.injector.do_later(ns, Work::Record(record));
                 return Err(Loss::Injected);
             }
+            Some((_, Action::AnnounceEarly { ns })) => return self.announce_early(initiator, fault, ns),
             Some((_, Action::Drop)) => Some(Loss::Injected),
             Some((_, Action::Overflow)) => Some(Loss::Overflow),
             Some((_, Action::Double)) => {
@@ -34,6 +35,20 @@ impl Device {
             _ => None,
         };
         self.record_undecided(master, initiator, fault, loss)
+    }
+
+    /// Takes a place for the record of a fault and raises the interrupt that may be due; the record is written later.
+    fn announce_early(&self, initiator: Initiator, fault: &PageFault, delay: u64) -> Result<FaultRecord, Loss> {
+        let (record, claim) = self.faults.claim(&self.ports, initiator, fault, None);
+        let place = match claim {
+            Ok(place) => place,
+            lost => return self.faults.fill(&self.ports, &self.counters, None, &record, &lost).map(|()| record),
+        };
+        if let Some(vector) = place.interrupt {
+            self.raise(vector, InterruptCause::FaultBuffer);
+        }
+        self.ports.injector.do_later(delay, Work::Fill { claim: place, record });
+        Err(Loss::Injected)
     }
 
     /// What a rule does about the record of a fault, and the record without a number and a time.

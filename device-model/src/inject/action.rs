@@ -5,9 +5,14 @@
 //! action changes it or takes it away. The others are carried out beside the event that triggers them, or at a time.
 
 use ersatz_abi::error::ErrorCode;
+use ersatz_abi::fault::AccessKind;
 use serde::{Deserialize, Serialize};
 
+use crate::trace::nearest::nearest;
 use crate::trace::{ActionKind, Kind};
+
+/// Most pages for which one action reports faults.
+pub const MAX_FAULTS: u16 = 4096;
 
 /// What a rule does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,12 +33,18 @@ pub enum Action {
         /// By how much, in nanoseconds.
         ns: u64,
     },
-    /// The fence is not written (`fence`), the interrupt not raised (`interrupt`), the record not written (`fault-recorded`).
+    /// The fence is not written (`fence`), the interrupt not raised (`interrupt`), the acknowledgement not given until the device is
+    /// reset (`invalidate-requested`), the record not written (`fault-recorded`).
     Drop,
     /// The interrupt is raised twice (`interrupt`), the record written twice (`fault-recorded`).
     Double,
     /// The fault buffer takes the record for one too many (`fault-recorded`): it is lost, and the overflow bit is set.
     Overflow,
+    /// PUT moves and the interrupt comes as if the record was there (`fault-recorded`); its words, the valid bit last, come later.
+    AnnounceEarly {
+        /// By how much, in nanoseconds.
+        ns: u64,
+    },
     /// The engine executes neither this command nor any other one until the device is reset (`command-start`).
     Hang,
     /// The bus refuses a DMA access as if nothing was mapped there.
@@ -46,6 +57,21 @@ pub enum Action {
     SpuriousInterrupt {
         /// MSI-X vector.
         vector: u16,
+    },
+    /// Faults are reported at which no channel waits, one for each of some pages that follow one another.
+    Fault {
+        /// The channel that the records name.
+        channel: u8,
+        /// The address space that they name.
+        asid: u8,
+        /// The first virtual address.
+        address: u64,
+        /// How it was accessed.
+        #[serde(with = "access")]
+        access: AccessKind,
+        /// The number of pages, at most [`MAX_FAULTS`].
+        #[serde(default = "one")]
+        count: u16,
     },
     /// The function resets itself, as by a function level reset that the driver did not ask for.
     Reset,
@@ -67,6 +93,8 @@ impl Action {
             Self::Drop => ActionKind::Drop,
             Self::Double => ActionKind::Double,
             Self::Overflow => ActionKind::Overflow,
+            Self::AnnounceEarly { .. } => ActionKind::AnnounceEarly,
+            Self::Fault { .. } => ActionKind::Fault,
             Self::Hang => ActionKind::Hang,
             Self::Refuse { .. } => ActionKind::Refuse,
             Self::SpuriousInterrupt { .. } => ActionKind::SpuriousInterrupt,
@@ -81,13 +109,15 @@ impl Action {
         match self {
             Self::Fail { .. } => Some(&["command-start", "copy", "fill", "digest"]),
             Self::Delay { .. } => Some(&["fence", "interrupt", "invalidate-requested", "fault-recorded"]),
-            Self::Drop => Some(&["fence", "interrupt", "fault-recorded"]),
+            Self::Drop => Some(&["fence", "interrupt", "invalidate-requested", "fault-recorded"]),
             Self::Double => Some(&["interrupt", "fault-recorded"]),
-            Self::Overflow => Some(&["fault-recorded"]),
+            Self::Overflow | Self::AnnounceEarly { .. } => Some(&["fault-recorded"]),
             Self::Hang => Some(&["command-start"]),
             // DMA accesses are not events.
             Self::Refuse { .. } => Some(&[]),
-            Self::SpuriousInterrupt { .. } | Self::Reset | Self::Gone | Self::SetState { .. } => None,
+            Self::SpuriousInterrupt { .. } | Self::Fault { .. } | Self::Reset | Self::Gone | Self::SetState { .. } => {
+                None
+            }
         }
     }
 
@@ -97,13 +127,24 @@ impl Action {
     }
 }
 
+const fn one() -> u16 {
+    1
+}
+
+/// Returns the value of a name. The error names the nearest.
+fn of_name<T: Copy>(text: &str, what: &str, all: &[T], name: impl Fn(T) -> &'static str) -> Result<T, String> {
+    let found = all.iter().copied().find(|value| name(*value) == text);
+    found.ok_or_else(|| {
+        let nearest = nearest(text, all.iter().map(|value| name(*value)));
+        format!("no {what} is {text:?}; the nearest is {nearest:?}")
+    })
+}
+
 /// An error as its name.
 mod error {
     use ersatz_abi::error::ErrorCode;
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
-
-    use crate::trace::nearest::nearest;
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
     pub(super) fn serialize<S: Serializer>(code: &ErrorCode, serializer: S) -> Result<S::Ok, S::Error> {
@@ -111,11 +152,25 @@ mod error {
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ErrorCode, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        let code = ErrorCode::ALL.iter().copied().find(|code| code.name() == name && *code != ErrorCode::None);
-        let nearest = || nearest(&name, ErrorCode::ALL.iter().map(|code| code.name()).filter(|name| *name != "none"));
-        code.ok_or_else(|| {
-            D::Error::custom(format_args!("no command fails with {name:?}; the nearest is {:?}", nearest()))
-        })
+        let errors: Vec<ErrorCode> = ErrorCode::ALL.iter().copied().filter(|code| *code != ErrorCode::None).collect();
+        super::of_name(&String::deserialize(deserializer)?, "error of a command", &errors, ErrorCode::name)
+            .map_err(D::Error::custom)
+    }
+}
+
+/// A kind of access as its name.
+mod access {
+    use ersatz_abi::fault::AccessKind;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+    pub(super) fn serialize<S: Serializer>(access: &AccessKind, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(access.name())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AccessKind, D::Error> {
+        super::of_name(&String::deserialize(deserializer)?, "kind of access", AccessKind::ALL, AccessKind::name)
+            .map_err(D::Error::custom)
     }
 }

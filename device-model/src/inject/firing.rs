@@ -3,6 +3,8 @@
 
 use std::sync::atomic::Ordering;
 
+use ersatz_abi::fault::{FaultKind, FaultRecord};
+
 use super::action::Action;
 use super::injector::{Injector, State};
 use super::rule::{Rule, RuleError};
@@ -104,6 +106,11 @@ impl Injector {
         number
     }
 
+    /// An acknowledgement is not to come: returns the number of a hold which is not shown, and does not end.
+    pub(crate) fn withhold(&self) -> u64 {
+        self.lock().holds.next_number()
+    }
+
     /// How often the device was reset: work that was taken before a reset is not done behind it.
     pub(crate) fn resets(&self) -> u64 {
         self.lock().agenda.resets
@@ -129,9 +136,26 @@ impl Injector {
         }
         for Fired { rule, action } in fired {
             let at = event.map_or(0, |event| event.kind().number());
+            // The oracle is told which channel does not wait.
+            let channel = if let Action::Fault { channel, .. } = action { Some(channel) } else { channel };
             self.report(InjectionEvent::RuleFired { rule, action: action.kind(), at, channel });
             let work = match action {
                 Action::SpuriousInterrupt { vector } => Work::Interrupt { vector, cause: None },
+                Action::Fault { channel, asid, address, access, count } => {
+                    let kind = FaultKind::NotPresent;
+                    let first = FaultRecord {
+                        address,
+                        asid,
+                        channel,
+                        engine: 0,
+                        access,
+                        kind,
+                        level: 0,
+                        timestamp: 0,
+                        number: 0,
+                    };
+                    Work::Faults { first, count }
+                }
                 Action::Reset => Work::Reset,
                 Action::Gone => Work::Vanish,
                 Action::Fail { .. }
@@ -139,6 +163,7 @@ impl Injector {
                 | Action::Drop
                 | Action::Double
                 | Action::Overflow
+                | Action::AnnounceEarly { .. }
                 | Action::Hang
                 | Action::Refuse { .. }
                 | Action::SetState { .. } => continue,

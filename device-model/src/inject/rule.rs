@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::action::Action;
+use super::action::{Action, MAX_FAULTS};
 use super::trigger::Trigger;
 use crate::trace::{Filter, Kind};
 
@@ -55,6 +55,9 @@ pub enum RuleError {
     /// It would never fire.
     #[error("rule {0:?}: no occurrence is number 0, and a probability is at most 1,000,000 per million")]
     Occurrence(String),
+    /// It reports too many faults, or none.
+    #[error("rule {0:?}: the action fault is for 1 to {MAX_FAULTS} pages (count)")]
+    Faults(String),
     /// It has both a time and what belongs to events.
     #[error("rule {0:?} fires by itself at a time (at-ns): it can have no event, occurrence or after")]
     Time(String),
@@ -95,6 +98,9 @@ impl Rule {
                 let (action, suited) = (self.action.kind().name(), suited.join(", "));
                 return Err(RuleError::Kinds { name: name(), action, suited });
             }
+        }
+        if matches!(self.action, Action::Fault { count, .. } if !(1..=MAX_FAULTS).contains(&count)) {
+            return Err(RuleError::Faults(name()));
         }
         if !occurrence.is_possible() {
             return Err(RuleError::Occurrence(name()));

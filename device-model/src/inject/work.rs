@@ -5,9 +5,10 @@ use ersatz_abi::fault::FaultRecord;
 
 use super::holds::Hold;
 use crate::interrupt::InterruptCause;
+use crate::notification::state::Claim;
 
 /// Something for a thread of the device to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Work {
     /// What was held goes on.
     GoOn(Hold),
@@ -22,6 +23,20 @@ pub(crate) enum Work {
     },
     /// Writes the record of a fault, with a number and a time of its own.
     Record(FaultRecord),
+    /// Writes the record of a fault that has its place in the fault buffer.
+    Fill {
+        /// The place.
+        claim: Claim,
+        /// The record.
+        record: FaultRecord,
+    },
+    /// Reports faults that no channel has.
+    Faults {
+        /// The record of the first, but for its number and its time.
+        first: FaultRecord,
+        /// The number of pages.
+        count: u16,
+    },
     /// Resets the function.
     Reset,
     /// Takes the function away.
@@ -31,7 +46,10 @@ pub(crate) enum Work {
 impl Work {
     /// Whether a reset of the device leaves nothing of it.
     fn is_reset(&self) -> bool {
-        matches!(self, Self::Acknowledge(_) | Self::Interrupt { .. } | Self::Record(_))
+        matches!(
+            self,
+            Self::Acknowledge(_) | Self::Interrupt { .. } | Self::Record(_) | Self::Fill { .. } | Self::Faults { .. }
+        )
     }
 
     /// Whether it is on behalf of this channel, whose reset leaves nothing of it.
@@ -39,7 +57,13 @@ impl Work {
         match self {
             Self::Interrupt { cause, .. } => cause.is_some_and(|cause| cause.channel() == Some(channel)),
             Self::Record(record) => record.channel == channel,
-            Self::GoOn(_) | Self::Acknowledge(_) | Self::Reset | Self::Vanish => false,
+            // A place in the buffer is written to, whatever becomes of the channel.
+            Self::Fill { .. }
+            | Self::Faults { .. }
+            | Self::GoOn(_)
+            | Self::Acknowledge(_)
+            | Self::Reset
+            | Self::Vanish => false,
         }
     }
 }

@@ -116,8 +116,8 @@ impl Mmu {
         number
     }
 
-    /// Returns the number of a hold, which has not begun, if the acknowledgement of the invalidation of this event is to be held, or
-    /// to be late.
+    /// Returns the number of a hold, which has not begun, if the acknowledgement of the invalidation of this event is to be held, to be
+    /// late, or not to come.
     fn hold(&self, event: Event) -> Option<u64> {
         let injector = self.injector.as_ref()?;
         let subject = event.subject();
@@ -135,6 +135,7 @@ impl Mmu {
         }
         match injector.decides().then(|| injector.decide(&event, &subject)).flatten() {
             Some(Action::Delay { ns }) => Some(injector.delay(ns)),
+            Some(Action::Drop) => Some(injector.withhold()),
             _ => None,
         }
     }

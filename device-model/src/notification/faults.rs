@@ -8,6 +8,7 @@ use ersatz_abi::counter::Counter;
 use ersatz_abi::fault::{AccessKind, FaultRecord};
 
 use super::ring::NotificationRing;
+use super::state::Claim;
 use crate::counters::Counters;
 use crate::dma::DmaSession;
 use crate::mmu::PageFault;
@@ -45,41 +46,67 @@ impl FaultBuffer {
         ports: &Ports,
         counters: &Counters,
         dma: &dyn DmaSession,
-        (Initiator { channel, engine, asid }, fault): (Initiator, &PageFault),
+        (initiator, fault): (Initiator, &PageFault),
         loss: Option<Loss>,
         raise: impl FnOnce(u16),
     ) -> Result<FaultRecord, Loss> {
-        let PageFault { address, access, kind, level } = *fault;
-        let is_prefetch = access == AccessKind::Prefetch;
-        let (record, claim) = {
-            let mut last = self.last.lock();
-            *last += 1;
-            let (number, timestamp) = (*last, ports.clock.now());
-            let record = FaultRecord { address, asid, channel, engine, access, kind, level, timestamp, number };
-            let claim = match loss {
-                None => self.ring.claim(is_prefetch),
-                Some(Loss::Overflow) => Err(self.ring.overflow()),
-                Some(loss) => Err(loss),
-            };
-            (record, claim)
-        };
-        let written = claim.as_ref().map_err(|loss| *loss).and_then(|claim| {
-            self.ring.fill(dma, claim, &record.encode())?;
-            Ok(claim.position)
-        });
-        let (counter, event) = match written {
-            Ok(position) => (Counter::Faults, NotificationEvent::FaultRecorded { record, position }),
-            Err(loss @ (Loss::Off | Loss::HalfFull)) if is_prefetch => {
-                (Counter::PrefetchFaultsDropped, NotificationEvent::FaultDropped { record, loss })
-            }
-            Err(loss) => (Counter::FaultsDropped, NotificationEvent::FaultDropped { record, loss }),
-        };
-        counters.add(counter, 1);
-        ports.tracer.emit(event.into());
+        let (record, claim) = self.claim(ports, initiator, fault, loss);
+        let written = self.fill(ports, counters, Some(dma), &record, &claim);
         if let Some(vector) = claim.ok().and_then(|claim| claim.interrupt) {
             raise(vector);
         }
-        written.map(|_| record)
+        written.map(|()| record)
+    }
+
+    /// Numbers a fault and takes a place for its record; with `loss`, behaves as if there was none for this reason. Whoever gets a place
+    /// calls [`Self::fill`] for it.
+    pub(crate) fn claim(
+        &self,
+        ports: &Ports,
+        Initiator { channel, engine, asid }: Initiator,
+        fault: &PageFault,
+        loss: Option<Loss>,
+    ) -> (FaultRecord, Result<Claim, Loss>) {
+        let PageFault { address, access, kind, level } = *fault;
+        let mut last = self.last.lock();
+        *last += 1;
+        let (number, timestamp) = (*last, ports.clock.now());
+        let record = FaultRecord { address, asid, channel, engine, access, kind, level, timestamp, number };
+        let claim = match loss {
+            None => self.ring.claim(access == AccessKind::Prefetch),
+            Some(Loss::Overflow) => Err(self.ring.overflow()),
+            Some(loss) => Err(loss),
+        };
+        (record, claim)
+    }
+
+    /// Writes a record to its place, if it has one and the device may do DMA, and reports what became of it.
+    pub(crate) fn fill(
+        &self,
+        ports: &Ports,
+        counters: &Counters,
+        dma: Option<&dyn DmaSession>,
+        record: &FaultRecord,
+        claim: &Result<Claim, Loss>,
+    ) -> Result<(), Loss> {
+        let is_prefetch = record.access == AccessKind::Prefetch;
+        let written = claim.as_ref().map_err(|loss| *loss).and_then(|claim| {
+            match dma {
+                Some(dma) => self.ring.fill(dma, claim, &record.encode())?,
+                None => return Err(self.ring.abandon(claim)),
+            }
+            Ok(claim.position)
+        });
+        let (counter, event) = match written {
+            Ok(position) => (Counter::Faults, NotificationEvent::FaultRecorded { record: *record, position }),
+            Err(loss @ (Loss::Off | Loss::HalfFull)) if is_prefetch => {
+                (Counter::PrefetchFaultsDropped, NotificationEvent::FaultDropped { record: *record, loss })
+            }
+            Err(loss) => (Counter::FaultsDropped, NotificationEvent::FaultDropped { record: *record, loss }),
+        };
+        counters.add(counter, 1);
+        ports.tracer.emit(event.into());
+        written.map(|_| ())
     }
 }
 

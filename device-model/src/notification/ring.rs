@@ -81,6 +81,12 @@ impl NotificationRing {
         self.state.lock().settle(written.is_ok());
         written.map_err(|_| Loss::DmaError)
     }
+
+    /// No DMA is possible for a claim: its place stays empty. Returns why its record is lost.
+    pub(crate) fn abandon(&self, _claim: &Claim) -> Loss {
+        self.state.lock().settle(false);
+        Loss::DmaError
+    }
 }
 
 /// A slot in guest memory.

@@ -66,5 +66,9 @@ numbered! {
         SetState = 10 => "set-state",
         /// The bus refused a DMA access.
         Refuse = 11 => "refuse",
+        /// A record was announced before it was there.
+        AnnounceEarly = 12 => "announce-early",
+        /// Faults were reported at which no channel waits.
+        Fault = 13 => "fault",
     }
 }

@@ -39,7 +39,11 @@ pub fn ring(register: regs::Register) -> u32 {
 
 /// A GPU with a fault buffer, and an address space with its tables in system memory; no channel is enabled.
 pub fn with_buffer(control: AddressSpaceControl) -> (Host, Space) {
-    let host = Host::new();
+    given_buffer(Host::new(), control)
+}
+
+/// Gives a host a fault buffer and an address space, as [`with_buffer`] does.
+pub fn given_buffer(host: Host, control: AddressSpaceControl) -> (Host, Space) {
     enable_buffer(&host);
     let space = Space::new(&host, ASID, control, Location::system(0x300_0000));
     (host, space)

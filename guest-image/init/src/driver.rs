@@ -73,19 +73,19 @@ pub fn load(path: &Path, parameters: &str) -> Result<(), ModuleError> {
     })
 }
 
-/// Loads the driver with the parameters that the run brought, then those on the kernel command line.
+/// Loads the driver with the parameters that the run brought, then those on the kernel command line, then `more`.
 ///
 /// # Errors
 ///
 /// As [`load`]; and if there is no `/proc/cmdline` to read.
-pub fn load_driver() -> Result<(), ModuleError> {
+pub fn load_driver(more: &str) -> Result<(), ModuleError> {
     const COMMAND_LINE: &str = "/proc/cmdline";
     let read =
         |path: &str| std::fs::read_to_string(path).map_err(|source| ModuleError::Read { path: path.into(), source });
     let brought =
         if Path::new(DRIVER_PARAMETERS_PATH).exists() { read(DRIVER_PARAMETERS_PATH)? } else { String::new() };
     let booted = module_parameters(&read(COMMAND_LINE)?, DRIVER_NAME);
-    load(Path::new(DRIVER_PATH), format!("{} {booted}", brought.trim()).trim())
+    load(Path::new(DRIVER_PATH), format!("{} {booted} {more}", brought.trim()).trim())
 }
 
 /// Loads the modules that the run brought, in the order of their list. A kernel's own module that is loaded already is fine.

@@ -73,7 +73,7 @@ fn run() -> Result<u8, InitError> {
     if Path::new(NO_DRIVER_PATH).exists() {
         // The run asked for that.
     } else if Path::new(DRIVER_PATH).exists() {
-        driver::load_driver()?;
+        driver::load_driver("")?;
     } else {
         eprintln!("ersatz-init: notice: no driver in this image ({DRIVER_PATH})");
     }

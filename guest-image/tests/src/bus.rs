@@ -34,7 +34,12 @@ pub fn unload() -> Result<(), Errno> {
 ///
 /// As all functions here that return no error, if the system refuses what a test needs.
 pub fn load() {
-    ersatz_init::driver::load_driver().unwrap_or_else(|error| panic!("{error}"));
+    load_with("");
+}
+
+/// As [`load`], with parameters that come after those of PID 1.
+pub fn load_with(parameters: &str) {
+    ersatz_init::driver::load_driver(parameters).unwrap_or_else(|error| panic!("{error}"));
     wait_for_device(true);
 }
 

@@ -16,6 +16,7 @@ mod compute;
 mod config_space;
 mod control_window;
 mod device;
+mod device_rules;
 mod direct;
 mod hmm_tests;
 mod hold;

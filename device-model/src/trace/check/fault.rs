@@ -8,13 +8,14 @@
 //! as the unbinding of a driver does, and the log ends like that. If the device goes while its driver
 //! works, as when a machine is switched off, faults without an answer are counted, like the commands under way, and break no rule.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ersatz_abi::fault::AccessKind;
 
 use super::{Rule, Site};
 use crate::trace::enumeration::ResetSource;
-use crate::trace::event::{Event, NotificationEvent};
+use crate::trace::event::{Event, InjectionEvent, NotificationEvent};
+use crate::trace::injection::ActionKind;
 
 /// The faults of a channel that have no answer yet.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +35,8 @@ struct Waiting {
 pub(super) struct Faults {
     /// By channel.
     waiting: BTreeMap<u8, Waiting>,
+    /// Channels that a rule has reported faults of at which they do not wait: their records do not say any more whether they do.
+    made_up: BTreeSet<u8>,
     /// The device is bus master, or may be: its driver works.
     is_driven: bool,
 }
@@ -48,7 +51,7 @@ impl Faults {
     pub(super) fn look(&mut self, event: &Event, site: &mut Site<'_>) {
         match *event {
             Event::Notification(NotificationEvent::FaultRecorded { record, .. })
-                if record.access != AccessKind::Prefetch =>
+                if record.access != AccessKind::Prefetch && !self.made_up.contains(&record.channel) =>
             {
                 let (sequence, number, address) = (site.sequence, record.number, record.address);
                 let first = Waiting { sequence, number, address, faults: 0 };
@@ -63,6 +66,12 @@ impl Faults {
             | Event::ChannelError { channel, .. }
             | Event::CommandEnd { channel, .. } => {
                 self.waiting.remove(&channel);
+            }
+            Event::Injection(InjectionEvent::RuleFired {
+                action: ActionKind::Fault, channel: Some(channel), ..
+            }) => {
+                self.waiting.remove(&channel);
+                self.made_up.insert(channel);
             }
             Event::BusMaster { enabled } => self.is_driven = enabled,
             Event::Reset { source } => {

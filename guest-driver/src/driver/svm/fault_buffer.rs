@@ -34,6 +34,8 @@ const VALID_PAUSE: Delta = Delta::from_micros(10);
 const STOP_POLLS: u32 = 1000;
 
 struct State {
+    /// The device takes the ring for enabled, unless it was reset since.
+    is_running: bool,
     get: u32,
     kept: [[Option<FaultRecord>; KEPT]; MAX_CHANNELS],
 }
@@ -68,7 +70,7 @@ impl FaultBuffer {
             vector,
             ring,
             state <- new_mutex!(
-                State { get: 0, kept: [const { [None; KEPT] }; MAX_CHANNELS] },
+                State { is_running: false, get: 0, kept: [const { [None; KEPT] }; MAX_CHANNELS] },
                 "ersatz_fault_buffer"
             ),
         }))
@@ -78,12 +80,13 @@ impl FaultBuffer {
     ///
     /// # Errors
     ///
-    /// `EIO` if the device does not take it.
+    /// `EIO` if the device does not take it; `ETIMEDOUT` if it does not let go of the ring, which was stopped before.
     pub(crate) fn enable(&self) -> Result {
         let mut state = self.state.lock();
-        if self.is_enabled()? {
+        if state.is_running && self.is_enabled()? {
             return Ok(());
         }
+        self.stop(&mut state)?;
         self.start(&mut state)
     }
 
@@ -104,7 +107,8 @@ impl FaultBuffer {
         write(regs::NOTIFICATION_VECTOR, self.vector.into())?;
         self.forget_losses()?;
         write(regs::NOTIFICATION_CONTROL, NotificationControl(0).with_enable(true).0.into())?;
-        self.is_enabled()?.then_some(()).ok_or(EIO)
+        state.is_running = self.is_enabled()?;
+        state.is_running.then_some(()).ok_or(EIO)
     }
 
     /// Clears what the device notes of records that were lost.
@@ -117,7 +121,8 @@ impl FaultBuffer {
     }
 
     /// Stops the ring: its memory is the driver's again.
-    fn stop(&self) -> Result {
+    fn stop(&self, state: &mut State) -> Result {
+        state.is_running = false;
         self.registers.write_fault_buffer(regs::NOTIFICATION_CONTROL, 0)?;
         for _ in 0..STOP_POLLS {
             let control = self.registers.read_fault_buffer(regs::NOTIFICATION_CONTROL)?;
@@ -150,14 +155,14 @@ impl FaultBuffer {
             return Err(EIO);
         }
         if count > LENGTH {
-            self.stop()?;
+            self.stop(&mut state)?;
             return self.start(&mut state);
         }
         while state.get != put {
             let first = (state.get % LENGTH) as usize * RECORD_WORDS;
             let Some(words) = self.wait_for_record(first)? else {
                 // It could not be written, and those behind it are lost with it.
-                self.stop()?;
+                self.stop(&mut state)?;
                 return self.start(&mut state);
             };
             self.ring.write(first + RECORD_VALID_WORD, &[0])?;
@@ -206,6 +211,6 @@ impl FaultBuffer {
 impl PinnedDrop for FaultBuffer {
     fn drop(self: Pin<&mut Self>) {
         // The ring's memory is about to be freed. No channel is left that could fault, and a device that does not answer does no DMA.
-        let _ = self.stop();
+        let _ = self.stop(&mut self.state.lock());
     }
 }

@@ -15,6 +15,7 @@ use crate::bus::Function;
 use crate::compute::{Compute, LaunchError};
 use crate::control_window::ControlWindow;
 use crate::device::Device;
+use crate::device_rules::DeviceRules;
 use crate::pattern::Pattern;
 use crate::process::Child;
 use crate::region::Region;
@@ -47,35 +48,37 @@ const COPY: &str = "copy";
 /// How long a hold may take to come, and lasts at most.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The device, its control window, and rules that end with the test.
+/// The device, and rules that end with the test.
 struct World {
     device: Device,
-    window: ControlWindow,
+    rules: DeviceRules,
 }
 
 impl World {
     fn open() -> Self {
         let device = Device::open();
-        let window = ControlWindow::open(&Function::of(&device)).expect("the test needs a control window");
-        Self { device, window }
+        let rules = DeviceRules::of(&device);
+        Self { device, rules }
     }
 
     fn rule(&self, name: &str, on: &Value, action: &Value) {
-        self.window.must("add-rule", &json!({ "name": name, "on": on, "action": action }));
+        self.rules.add(name, on, action);
     }
 
     /// How often a rule has fired.
     fn fired(&self, name: &str) -> u64 {
-        let rules = self.window.must("rules", &Value::Null);
-        let rule = rules["rules"].as_array().into_iter().flatten().find(|view| view["rule"]["name"] == name);
-        rule.and_then(|view| view["fired"].as_u64()).unwrap_or_else(|| panic!("no rule {name} in {rules}"))
+        self.rules.fired(name)
+    }
+
+    fn window(&self) -> &ControlWindow {
+        self.rules.window()
     }
 
     /// Starts a process that migrates, and holds the engine before its first copy. A process: while it is held it has the lock of its
     /// address space, for which any thread that needs a stack or more of the heap would wait.
     fn held_migration(&self, direction: Direction, pattern: Pattern) -> Child {
         let causes = json!({ "causes": [cause(direction)] });
-        self.window.hold(COPY, "before-piece", &causes, 1, PATIENCE).expect("a breakpoint");
+        self.window().hold(COPY, "before-piece", &causes, 1, PATIENCE).expect("a breakpoint");
         let child = Child::spawn(|| {
             let (device, region) = (Device::open(), Region::filled(PAGES, pattern));
             if direction == Direction::ToSystem {
@@ -85,22 +88,8 @@ impl World {
             let _ = device.try_migrate(region.span(), direction);
             region.check(pattern);
         });
-        assert!(self.window.wait_held(COPY, PATIENCE), "nothing is held");
+        assert!(self.window().wait_held(COPY, PATIENCE), "nothing is held");
         child
-    }
-
-    fn end_rule(&self, name: &str) {
-        self.window.must("remove-rule", &json!({ "name": name }));
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        // Also of a test that failed: the next ones have the same device.
-        let rules = self.window.ask("rules", &Value::Null).unwrap_or_default();
-        for view in rules["rules"].as_array().into_iter().flatten() {
-            let _ = self.window.ask("remove-rule", &json!({ "number": view["number"] }));
-        }
     }
 }
 
@@ -192,7 +181,7 @@ fn dma_that_is_refused_leaves_content() {
         let _ = world.device.try_migrate(region.span(), Direction::ToSystem);
         region.check(pattern);
         assert_eq!(world.fired("refuses"), 1, "access {nth} of the migrations");
-        world.end_rule("refuses");
+        world.rules.remove("refuses");
     }
     assert_works();
 }
@@ -212,7 +201,7 @@ fn one_copy_in_ten_fails() {
         region.check(pattern);
     }
     assert!(world.fired("fails") > 0);
-    world.end_rule("fails");
+    world.rules.remove("fails");
     assert_works();
 }
 
@@ -260,7 +249,7 @@ fn interrupts_without_a_reason_mean_nothing() {
         world.device.to_system(region.span());
         region.check(pattern);
         assert!(world.fired(&name) > 0);
-        world.end_rule(&name);
+        world.rules.remove(&name);
     }
 }
 
@@ -284,10 +273,10 @@ fn unbinding_waits_for_a_copy_that_is_held() {
             let unbinding = scope.spawn(|| function.unbind());
             thread::sleep(Duration::from_millis(20));
             assert!(!unbinding.is_finished(), "the driver has left while a copy was under way");
-            assert!(world.window.resume(COPY), "nothing is held any more");
+            assert!(world.window().resume(COPY), "nothing is held any more");
             unbinding.join().expect("unbind");
         });
-        world.window.clear(COPY);
+        world.window().clear(COPY);
         child.succeed();
         function.bind();
     }
@@ -301,8 +290,8 @@ fn holds_come_each_time() {
     for round in 0..ROUNDS {
         for direction in [Direction::ToDevice, Direction::ToSystem] {
             let child = world.held_migration(direction, Pattern::new(round));
-            assert!(world.window.resume(COPY), "nothing is held any more in round {round}");
-            world.window.clear(COPY);
+            assert!(world.window().resume(COPY), "nothing is held any more in round {round}");
+            world.window().clear(COPY);
             child.succeed();
         }
     }
@@ -317,7 +306,7 @@ fn bad_requests_are_refused() {
         ("add-rule", json!({ "name": "a", "action": { "kind": "fail", "error": "no-such-error" } })),
         ("resume", json!({ "name": "nobody" })),
     ] {
-        let message = world.window.ask(execute, &arguments).expect_err("a refusal");
+        let message = world.window().ask(execute, &arguments).expect_err("a refusal");
         assert!(!message.is_empty() && !message.contains('\n'), "{message}");
     }
     assert_works();

@@ -3,6 +3,7 @@
 
 pub mod changes;
 pub mod concurrency;
+pub mod hazards;
 pub mod kernels;
 pub mod life_cycle;
 pub mod migration;
