@@ -72,7 +72,7 @@ bool ersatz_hold_is_traced_entry(struct kprobe *probe)
 
 void ersatz_hold_init_irq_work(struct irq_work *work, void (*function)(struct irq_work *))
 {
-	*work = IRQ_WORK_INIT_HARD(function);
+	init_irq_work(work, function);
 }
 
 void ersatz_hold_init_waitqueue_head(struct wait_queue_head *head)

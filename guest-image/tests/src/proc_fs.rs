@@ -90,10 +90,15 @@ pub fn huge_pages_on_request() -> bool {
 /// The kernel's search for lost memory, where it has one.
 pub const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
 
-/// Whether the kernel was built with `CONFIG_DEBUG_VM`, by a function that it has with that alone.
-pub fn has_debug_vm() -> bool {
+/// Whether the kernel has a function: `dump_vma` it has with `CONFIG_DEBUG_VM` alone, `kasan_report` with KASAN.
+pub fn has_function(name: &str) -> bool {
     let symbols = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
-    symbols.lines().any(|line| line.split_whitespace().nth(2) == Some("dump_vma"))
+    symbols.lines().any(|line| line.split_whitespace().nth(2) == Some(name))
+}
+
+/// Whether GCC built the kernel.
+pub fn is_built_by_gcc() -> bool {
+    std::fs::read_to_string("/proc/version").unwrap_or_default().contains("gcc")
 }
 
 /// The kernel's version, major and minor.

@@ -36,8 +36,13 @@ pub enum Need {
     Kmemleak,
     /// A device that a program in the guest can have hold and fail.
     ControlWindow,
-    /// A kernel without `VM_BUG_ON()`: one of them is wrong (docs/kernel-bugs/soft-dirty-bug-on.md).
+    /// A kernel without `VM_BUG_ON()`: one of them is wrong (docs/kernel-bugs/soft-dirty-bug-on.md). It also prints a backtrace where
+    /// `hmm_range_fault()` comes to memory that a userfaultfd would have to fill, which has that fail and is no fault.
     NoDebugVm,
+    /// A kernel without KASAN, which reports a use after free of the kernel's own (docs/kernel-bugs/evicted-while-unmapped.md).
+    NoKasan,
+    /// A kernel built by the compiler that its points were named for: another one inlines other functions.
+    Gcc,
 }
 
 impl Need {
@@ -79,9 +84,16 @@ impl Need {
             Self::ControlWindow if !Function::at(info.pci_address).has_bar(BAR_CONTROL) => {
                 Some("the GPU has no control window (--control-window)".into())
             }
-            Self::NoDebugVm if crate::proc_fs::has_debug_vm() => {
+            Self::NoDebugVm if crate::proc_fs::has_function("dump_vma") => {
                 Some("this kernel has CONFIG_DEBUG_VM, and a check in it that is wrong".into())
             }
+            Self::NoKasan if crate::proc_fs::has_function("kasan_report") => Some(
+                "this kernel has KASAN, and a use after free of its own (docs/kernel-bugs/evicted-while-unmapped.md)"
+                    .into(),
+            ),
+            Self::Gcc if !crate::proc_fs::is_built_by_gcc() => Some(
+                "this kernel was built by another compiler than the stock ones, and inlines other functions".into(),
+            ),
             _ => None,
         }
     }

@@ -42,12 +42,12 @@ test_list! { "hold":
     the_end_of_the_process_that_armed_releases;
     a_killed_task_is_held_on;
     an_open_file_keeps_the_module;
-    every_point_can_be_held.needs(ONE_TYPE).patience(6);
+    every_point_can_be_held.needs(POINTS).patience(6);
     discarding_a_page_on_its_way_back.patience(2);
 }
 
 /// What does not depend on the type of memory is tried with one.
-const ONE_TYPE: &[Need] = &[Need::Private];
+const POINTS: &[Need] = &[Need::Private, Need::Gcc];
 
 /// A function that a thread enters when it likes, and otherwise never: by getppid().
 const FUNCTION: &str = "__x64_sys_getppid";

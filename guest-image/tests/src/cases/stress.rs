@@ -20,7 +20,7 @@ use crate::pattern::dice;
 use crate::process::Child;
 use crate::suite::{Need, test_list};
 
-const NEEDS: &[Need] = &[Need::HugePages];
+const NEEDS: &[Need] = &[Need::HugePages, Need::NoKasan];
 
 test_list! { "stress":
     random_operations.needs(NEEDS).disruptive().patience(3);

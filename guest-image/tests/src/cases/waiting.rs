@@ -15,12 +15,12 @@ use crate::bus::Function;
 use crate::device::Device;
 use crate::pattern::Pattern;
 use crate::region::{Region, Span};
-use crate::suite::test_list;
+use crate::suite::{Need, test_list};
 
 test_list! { "waiting":
     residency_for_its_array.disruptive().patience(2);
     digest_for_its_array.disruptive().patience(2);
-    digest_for_the_memory_it_reads.disruptive().patience(2);
+    digest_for_the_memory_it_reads.needs(&[Need::NoDebugVm]).disruptive().patience(2);
     info_for_its_request.disruptive().patience(2);
     migrate_for_its_request.disruptive().patience(2);
 }

@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use ersatz_device_model::inject::Step as DeviceStep;
+use ersatz_scenario::call::{Call, Hold, Point};
 use ersatz_scenario::{Guest, ParseError, Scenario, Symptom, limits, parse};
 use thiserror::Error;
 
@@ -41,7 +43,27 @@ impl Source {
 ///
 /// Fails if the text is not a scenario.
 pub fn of_text(name: &str, text: String) -> Result<Source, ParseError> {
-    parse(name, &text).map(|scenario| Source { text, scenario })
+    let scenario = parse(name, &text)?;
+    check_device_steps(&scenario)?;
+    Ok(Source { text, scenario })
+}
+
+/// Checks that the device has the steps at which the scenario holds it. The guest, which reads the text as well, does not know them.
+fn check_device_steps(scenario: &Scenario) -> Result<(), ParseError> {
+    for step in scenario.sequences().flat_map(|sequence| sequence.steps) {
+        let Call::Hold(Hold { point: Point::Device(name), .. }) = &step.call else { continue };
+        let names: Vec<_> = DeviceStep::ALL.iter().map(|step| step.name()).collect();
+        if !names.contains(&name.as_str()) {
+            return Err(ParseError {
+                scenario: scenario.name.clone(),
+                line: step.line,
+                word: Some(format!("device:{name}")),
+                problem: "the device has no such step".to_owned(),
+                expected: format!("device: with one of {}", names.join(", ")),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Why there is no scenario.
@@ -102,7 +124,7 @@ pub fn read(path: &Path) -> Result<Source, SourceError> {
     let limit = u64::try_from(limits::TEXT_BYTES).unwrap_or(u64::MAX).saturating_add(1);
     let mut text = String::new();
     File::open(path).and_then(|file| file.take(limit).read_to_string(&mut text)).map_err(unreadable)?;
-    let scenario = parse(&name(path), &text)
+    let Source { text, scenario } = of_text(&name(path), text)
         .map_err(|error| SourceError::Malformed(ParseError { scenario: path.display().to_string(), ..error }))?;
     let Guest { vram, ram, .. } = &scenario.guest;
     vram.map_or(Ok(()), check_vram)
@@ -134,6 +156,17 @@ fn natural(name: &str) -> Vec<(String, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_step_that_the_device_does_not_have_is_no_place_to_hold_it() {
+        let text = |step: &str| {
+            format!("guest vram=64M\nsetup\n  map r 32K\nthread t\n  hold device:{step}\n  migrate r to-device\n")
+        };
+        let error = of_text("s", text("before-fence-of")).unwrap_err();
+        assert_eq!((error.line, error.word.as_deref()), (5, Some("device:before-fence-of")));
+        assert!(error.to_string().contains("before-fence, "), "{error}");
+        of_text("s", text("before-fence")).unwrap();
+    }
 
     #[test]
     fn a_file_that_is_missing_is_named() {
