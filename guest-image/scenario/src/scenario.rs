@@ -102,6 +102,8 @@ pub struct Sequence<'a> {
 
 /// The name of the steps before the threads.
 pub const SETUP: &str = "setup";
+/// In place of a version: kernels built with checkers.
+pub const DEBUG: &str = "debug";
 /// The name of the steps after the threads.
 pub const FINALLY: &str = "finally";
 
@@ -132,10 +134,11 @@ impl Scenario {
         })
     }
 
-    /// The symptoms that are expected on a kernel, given as `7.2` or `7.2.12`.
+    /// The symptoms that are expected on a kernel, given as `7.2`, `7.2.12` or a release.
     pub fn expected_on(&self, kernel: &str) -> Vec<Symptom> {
+        let is_debug = kernel.split('-').any(|part| part == DEBUG);
         let fits = |version: &String| {
-            kernel.strip_prefix(version.as_str()).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+            (version == DEBUG && is_debug) || kernel.strip_prefix(version.as_str()).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
         };
         let shown = self.shows.iter().filter(|shows| shows.kernels.is_empty() || shows.kernels.iter().any(fits));
         shown.map(|shows| shows.symptom).collect()
@@ -176,5 +179,7 @@ mod tests {
         assert_eq!(of(&["7.2"]).expected_on("7.2.12-amd64"), [Symptom::Leak]);
         assert_eq!(of(&["7.2"]).expected_on("7.21"), []);
         assert_eq!(of(&["7.3"]).expected_on("7.2.12"), []);
+        assert_eq!(of(&[DEBUG]).expected_on("7.2.12-ersatz-debug"), [Symptom::Leak]);
+        assert_eq!(of(&[DEBUG]).expected_on("7.2.12+deb13-amd64"), []);
     }
 }

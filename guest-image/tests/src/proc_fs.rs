@@ -101,9 +101,14 @@ pub fn is_built_by_gcc() -> bool {
     std::fs::read_to_string("/proc/version").unwrap_or_default().contains("gcc")
 }
 
+/// The kernel's release, as `uname -r` has it.
+pub fn kernel_release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
 /// The kernel's version, major and minor.
 pub fn kernel_version() -> (u32, u32) {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = kernel_release();
     let mut numbers = release.split(['.', '-', '+']).map(|number| number.trim().parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }

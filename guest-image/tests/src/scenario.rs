@@ -140,8 +140,7 @@ impl Runner {
             }
         }
         drop(surroundings);
-        let (major, minor) = crate::proc_fs::kernel_version();
-        let expected = scenario.expected_on(&format!("{major}.{minor}"));
+        let expected = scenario.expected_on(&crate::proc_fs::kernel_release());
         let found = self.reporter.take_symptoms();
         if found.iter().all(|symptom| expected.contains(symptom)) { STATUS_EXPECTED } else { STATUS_FOUND }
     }

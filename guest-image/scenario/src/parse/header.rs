@@ -9,7 +9,7 @@ use super::error::Trouble;
 use super::words::Words;
 use crate::limits;
 use crate::quantity::{Size, Time};
-use crate::scenario::{Guest, Scenario, Shows};
+use crate::scenario::{DEBUG, Guest, Scenario, Shows};
 use crate::symptom::Symptom;
 
 const HEADERS: &str = "guest, kernel-args, driver-args, shows, holds-at-most, deadline, or the block setup or thread";
@@ -103,10 +103,13 @@ fn shows(words: &mut Words<'_>) -> Result<Vec<Shows>, Trouble> {
     Ok(symptoms.into_iter().map(|symptom| Shows { symptom, kernels: kernels.clone() }).collect())
 }
 
-const VERSIONS: &str = "versions of kernels, major and minor: 7.2";
+const VERSIONS: &str = "versions of kernels, major and minor: 7.2; or debug";
 
 fn version(word: &str) -> Option<String> {
     let is_number = |part: &str| !part.is_empty() && part.len() <= 4 && part.bytes().all(|byte| byte.is_ascii_digit());
+    if word == DEBUG {
+        return Some(word.to_owned());
+    }
     let (major, minor) = word.split_once('.')?;
     (is_number(major) && is_number(minor)).then(|| word.to_owned())
 }
