@@ -138,7 +138,10 @@ impl Scenario {
     pub fn expected_on(&self, kernel: &str) -> Vec<Symptom> {
         let is_debug = kernel.split('-').any(|part| part == DEBUG);
         let fits = |version: &String| {
-            (version == DEBUG && is_debug) || kernel.strip_prefix(version.as_str()).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+            (version == DEBUG && is_debug)
+                || kernel
+                    .strip_prefix(version.as_str())
+                    .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
         };
         let shown = self.shows.iter().filter(|shows| shows.kernels.is_empty() || shows.kernels.iter().any(fits));
         shown.map(|shows| shows.symptom).collect()

@@ -50,7 +50,7 @@ impl MachineHandle {
         }
     }
 
-    /// Has all vCPUs stay out of the guest, for which time does not stand still meanwhile. Returns when they do.
+    /// Keeps all vCPUs out of the guest, whose clocks go on. Returns once they are out.
     pub fn pause(&self) {
         self.vcpus.iter().for_each(|vcpu| vcpu.pause());
     }

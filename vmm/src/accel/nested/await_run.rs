@@ -49,8 +49,8 @@ pub const COMMAND: &str = "await-run";
 const MAILBOX_SLOT: u8 = ersatz_device_model::fabric::FABRIC_PORTS;
 /// How often the outer mailbox is looked at.
 const LOOK: Duration = Duration::from_millis(5);
-/// How long after a change of the outer machine's memory map the guest stays paused. QEMU lets go of the old map within 60 ms on an
-/// idle host.
+/// How long after a change of the outer machine's memory map the guest stays paused. By its source, QEMU lets go of the old map some
+/// 60 ms later.
 const SETTLE: Duration = Duration::from_millis(150);
 /// I/O ports as a file.
 const PORTS: &str = "/dev/port";

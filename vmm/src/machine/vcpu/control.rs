@@ -107,7 +107,7 @@ impl VcpuControl {
         inner.is_paused = inner.requests.pause;
     }
 
-    /// Has the vCPU thread stay out of the guest; returns when it does, or has ended.
+    /// Keeps the vCPU thread out of the guest; returns once it is out, or has ended.
     pub fn pause(&self) {
         let mut inner = self.lock();
         inner.requests.pause = true;

@@ -42,7 +42,7 @@ fn hazard(name: &'static str, kind: &str, every: u64, action: Value) -> Hazard {
     Hazard { name, on: json!({ "event": { "kinds": [kind] }, "occurrence": { "every-nth": every } }), action }
 }
 
-/// All of them. `compute` is bound as address space `asid`; its channels have the numbers of the device's last ones.
+/// All of them. The faults that are made up are of the first channel behind those of the copy engines, in address space `asid`.
 fn hazards(asid: u32, region: &Region) -> Vec<Hazard> {
     let made_up = |address| {
         let (access, count) = ("write", 6);
