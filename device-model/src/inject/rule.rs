@@ -160,6 +160,22 @@ mod tests {
     }
 
     #[test]
+    fn a_storm_has_a_size() {
+        let of = |count: &str| {
+            let action = format!(r#"{{"kind":"fault","channel":2,"asid":1,"address":4096,"access":"write"{count}}}"#);
+            Rule::new("storm", serde_json::from_str(&action).unwrap()).check()
+        };
+        for (count, fits) in
+            [("", true), (r#","count":4096"#, true), (r#","count":0"#, false), (r#","count":4097"#, false)]
+        {
+            assert_eq!(of(count).is_ok(), fits, "{count}");
+        }
+        let unknown = r#"{"kind":"fault","channel":2,"asid":1,"address":0,"access":"writ"}"#;
+        let error = serde_json::from_str::<Action>(unknown).unwrap_err().to_string();
+        assert!(error.contains(r#""write""#), "{error}");
+    }
+
+    #[test]
     fn refusals_are_for_dma_accesses_and_nothing_else_is() {
         let mut refuse = Rule::new("r", Action::Refuse { bytes: 0 });
         assert!(matches!(refuse.check(), Err(RuleError::Dma(_))));
