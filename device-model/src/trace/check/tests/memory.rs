@@ -246,6 +246,17 @@ fn faults_that_ask_for_no_answer_need_none() {
     assert_eq!(life(&[lost.into()]), [], "the driver does not know of it");
 }
 
+#[test]
+fn faults_that_a_rule_made_up_need_no_answer() {
+    let made_up = |channel| {
+        let (action, channel) = (ActionKind::Fault, Some(channel));
+        Event::from(InjectionEvent::RuleFired { rule: 1, action, at: 0, channel })
+    };
+    let fault = fault(AccessKind::Read);
+    assert_eq!(life(&[made_up(0), fault, fault]), []);
+    assert_eq!(life(&[made_up(1), fault]), [(7, Rule::FaultAnswered)], "they are another channel's");
+}
+
 /// How many rules are broken, and how many faults unanswered, when these events follow a command's start and two faults.
 fn cut_short(events: &[Event], closed: bool) -> (u64, u64) {
     let begin = [setup()[0], enabled(), start(0, None, false), fault(AccessKind::Write), fault(AccessKind::Write)];
