@@ -81,6 +81,8 @@ impl<'a> Tally<'a> {
             Cause::CpuFault => Counter::BytesCpuFault,
             Cause::Evict => Counter::BytesEvicted,
             Cause::Unbind => Counter::BytesUnbind,
+            Cause::DeviceFault => Counter::BytesDeviceFault,
+            Cause::AccessCounter => Counter::BytesAccessCounter,
             Cause::Other | Cause::Inspect => return,
         };
         self.add(reason, length);

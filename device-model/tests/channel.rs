@@ -163,6 +163,8 @@ fn the_cause_decides_what_is_counted() {
         (Cause::CpuFault, Some(Counter::BytesCpuFault)),
         (Cause::Evict, Some(Counter::BytesEvicted)),
         (Cause::Unbind, Some(Counter::BytesUnbind)),
+        (Cause::DeviceFault, Some(Counter::BytesDeviceFault)),
+        (Cause::AccessCounter, Some(Counter::BytesAccessCounter)),
         (Cause::Other, None),
         (Cause::Inspect, None),
     ]) {

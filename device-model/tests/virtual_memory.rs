@@ -12,14 +12,15 @@ use ersatz_abi::fault::FaultRecord;
 use ersatz_abi::kernel::{Kernel, next_random};
 use ersatz_abi::list::{Aperture, Location};
 use ersatz_abi::mmu::{AddressSpaceControl, Invalidation, PageSize};
-use ersatz_abi::notification::RECORD_BYTES;
+use ersatz_abi::notification::{NotificationStatus, RECORD_BYTES};
 use ersatz_abi::regs::{self, ACCESS_RING_BASE, FAULT_RING_BASE};
 use ersatz_device_model::GpuConfig;
 use ersatz_device_model::bus::PciFunction;
 use ersatz_device_model::clock::HostClock;
+use ersatz_device_model::inject::{Action, Occurrence, Rule as InjectionRule};
 use ersatz_device_model::trace::check::{Checker, Rule};
 use ersatz_device_model::trace::{
-    Event, Identity, MmuEvent, NotificationEvent, Summary, TraceFile, TraceOptions, Tracer,
+    Event, Identity, Kind, MmuEvent, NotificationEvent, Summary, TraceFile, TraceOptions, Tracer,
 };
 use vm_memory::{Bytes, GuestAddress};
 
@@ -184,6 +185,44 @@ fn a_hot_region_is_told_once_until_it_is_cleared() {
     let memory = summary(&path).memory;
     assert_eq!((memory.access_notifications, memory.access_notifications_dropped.values().sum::<u64>()), (2, 1));
     assert_eq!(broken(&path, Some), []);
+}
+
+#[test]
+fn the_report_of_a_hot_region_is_lost_doubled_or_late() {
+    for (action, told, lost, overflow) in [
+        (Action::Drop, 0, 1, false),
+        (Action::Overflow, 0, 1, true),
+        (Action::Double, 2, 0, false),
+        (Action::Delay { ns: 1 }, 1, 0, false),
+    ] {
+        let mut traced = Traced::new();
+        traced.bind(0, COMPUTE);
+        (0..PAGES).for_each(|number| traced.map(number, Location::system(DATA + number * 4096)));
+        traced.count(100);
+        let mut rule = InjectionRule::new("rule", action);
+        rule.on.event.kinds = vec![Kind::from_name("access-notification").unwrap()];
+        rule.on.occurrence = Occurrence::Nth(1);
+        traced.host.gpu.inject().add_rule(rule).unwrap();
+        let read = |traced: &mut Traced, fence| {
+            traced.host.submit(kernel(Kernel::Read { source: BASE, length: 1 << 16 }, fence));
+            traced.host.wait_until("the end", |host| host.fence() == fence);
+        };
+        read(&mut traced, 1);
+        traced.host.wait_until("the report", |host| host.counter(Counter::AccessNotifications) == told);
+        assert_eq!(traced.host.counter(Counter::AccessNotificationsDropped), lost, "{action:?}");
+        let found = traced.hot_regions();
+        assert_eq!(found.len() as u64, told, "{action:?}");
+        assert!(found.iter().all(|record| (record.region, record.asid) == (BASE, ASID)), "{found:?}");
+        let status = NotificationStatus(traced.host.read32(ACCESS_RING_BASE + regs::NOTIFICATION_STATUS.offset));
+        assert_eq!(status.overflow(), overflow, "{action:?}");
+        read(&mut traced, 2);
+        assert_eq!(traced.hot_regions(), [], "not again before it is cleared");
+        traced.host.write64(regs::ACCESS_COUNTER_CLEAR.offset, CLEAR_ALL_REGIONS);
+        read(&mut traced, 3);
+        assert_eq!(traced.hot_regions().len(), 1, "counted anew, and told as it should be");
+        let (path, _folder) = traced.into_log();
+        assert_eq!(broken(&path, Some), []);
+    }
 }
 
 /// Two compute engines and a copy engine over pages that the driver takes away and gives elsewhere, while it serves faults and

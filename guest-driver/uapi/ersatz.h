@@ -140,6 +140,25 @@ struct ersatz_exclusive {
 	__u64 done; /* out: pages that the device has been given */
 };
 
+/* Where memory is wanted while the device works on it. */
+#define ERSATZ_ADVICE_NONE 0 /* where it is: a fault of the device moves nothing */
+#define ERSATZ_ADVICE_PREFER_DEVICE 1 /* on the device: a fault moves the memory around it there, up to 2 MiB, holes included */
+#define ERSATZ_ADVICE_PREFER_SYSTEM 2 /* in system memory: a fault brings back what is on the device */
+#define ERSATZ_ADVICE_BY_ACCESS 3 /* where it is, until the device has accessed it often: then on the device */
+
+/*
+ * Says where the memory of a range of the bound address space is wanted, until other advice comes or the file is closed. It concerns the
+ * addresses, whatever is mapped there. Nothing moves at once. What cannot move, or was taken back by a CPU soon after it moved, is used where
+ * it is. EINVAL for other advice, or if no address space is bound; EPERM if another process's is; EFAULT for addresses from 2^47 on; ENOSPC
+ * for more than 1024 ranges; ENOMEM; EIO.
+ */
+struct ersatz_advise {
+	__u64 address; /* in: first byte of the range */
+	__u64 length; /* in: length in bytes */
+	__u32 advice; /* in: ERSATZ_ADVICE_* */
+	__u32 flags; /* in: zero */
+};
+
 #define ERSATZ_IOC_INFO _IOWR(ERSATZ_IOC_MAGIC, 1, struct ersatz_info)
 #define ERSATZ_IOC_MIGRATE _IOWR(ERSATZ_IOC_MAGIC, 2, struct ersatz_migrate)
 #define ERSATZ_IOC_RESIDENCY _IOWR(ERSATZ_IOC_MAGIC, 3, struct ersatz_residency)
@@ -150,5 +169,6 @@ struct ersatz_exclusive {
 #define ERSATZ_IOC_BIND _IOWR(ERSATZ_IOC_MAGIC, 8, struct ersatz_bind)
 #define ERSATZ_IOC_LAUNCH _IOWR(ERSATZ_IOC_MAGIC, 9, struct ersatz_launch)
 #define ERSATZ_IOC_EXCLUSIVE _IOWR(ERSATZ_IOC_MAGIC, 10, struct ersatz_exclusive)
+#define ERSATZ_IOC_ADVISE _IOWR(ERSATZ_IOC_MAGIC, 11, struct ersatz_advise)
 
 #endif

@@ -49,6 +49,10 @@ closed_enum! {
         Unbind = 5 => "unbind",
         /// A test looks at memory through the device.
         Inspect = 6 => "inspect",
+        /// The device faulted at memory that its process wants in one place.
+        DeviceFault = 7 => "device-fault",
+        /// The device accessed memory often.
+        AccessCounter = 8 => "access-counter",
     }
 }
 

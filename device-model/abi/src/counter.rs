@@ -73,5 +73,9 @@ closed_enum! {
         AccessNotificationsDropped = 32 => "access-notifications-dropped",
         /// DMA that the bus refused.
         DmaErrors = 33 => "dma-errors",
+        /// Bytes copied for [`Cause::DeviceFault`](super::command::Cause::DeviceFault).
+        BytesDeviceFault = 34 => "bytes-device-fault",
+        /// Bytes copied for [`Cause::AccessCounter`](super::command::Cause::AccessCounter).
+        BytesAccessCounter = 35 => "bytes-access-counter",
     }
 }

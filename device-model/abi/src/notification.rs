@@ -16,6 +16,8 @@ pub const NOTIFICATION_ORDER_MIN: u32 = 4;
 pub const NOTIFICATION_ORDER_MAX: u32 = 16;
 /// Word of a record that has the valid bit; written last.
 pub const RECORD_VALID_WORD: usize = 1;
+/// The valid bit in that word.
+pub const RECORD_VALID: u64 = 1 << 63;
 
 bitfield! {
     /// Value of [`NOTIFICATION_CONTROL`](super::regs::NOTIFICATION_CONTROL).

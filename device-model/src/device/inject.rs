@@ -97,6 +97,10 @@ impl Device {
                     let _ = self.faults.fill(&self.ports, &self.counters, dma, &record, &Ok(claim));
                 });
             }
+            Work::ReportHot(hot) => {
+                let Ok(master) = self.gate.enter().master(&self.ports.dma) else { return };
+                self.unless_reset_since(resets, || self.report_hot_undecided(&master, hot, None));
+            }
             Work::Faults { first, count } => {
                 let Ok(master) = self.gate.enter().master(&self.ports.dma) else { return };
                 self.unless_reset_since(resets, || {

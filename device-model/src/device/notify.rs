@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! How engines report faults and accesses to the driver.
 
+use ersatz_abi::access_counter::AccessRecord;
 use ersatz_abi::fault::FaultRecord;
 
 use super::Device;
@@ -82,8 +83,41 @@ impl Device {
     #[inline]
     pub(crate) fn count_access(&self, master: &Master<'_>, access: &Access) {
         if self.access_counters.is_enabled() {
-            let raise = |vector| self.raise(vector, InterruptCause::AccessCounters);
-            self.access_counters.count(&self.ports, &self.counters, &master.dma, access, raise);
+            for hot in self.access_counters.add(access) {
+                self.report_hot(master, hot);
+            }
         }
+    }
+
+    fn report_hot(&self, master: &Master<'_>, hot: AccessRecord) {
+        let loss = match self.decide_about_hot(hot) {
+            Some(Action::Delay { ns }) => return self.ports.injector.do_later(ns, Work::ReportHot(hot)),
+            Some(Action::Drop) => Some(Loss::Injected),
+            Some(Action::Overflow) => Some(Loss::Overflow),
+            Some(Action::Double) => {
+                self.report_hot_undecided(master, hot, None);
+                None
+            }
+            _ => None,
+        };
+        self.report_hot_undecided(master, hot, loss);
+    }
+
+    /// What a rule does about the record of a hot region.
+    fn decide_about_hot(&self, record: AccessRecord) -> Option<Action> {
+        let injector = &self.ports.injector;
+        if !injector.decides() {
+            return None;
+        }
+        let AccessRecord { channel, engine, asid, .. } = record;
+        let event = NotificationEvent::AccessNotification { record, position: 0 }.into();
+        let subject = Subject { channel: Some(channel), engine: Some(engine), asid: Some(asid), cause: None };
+        injector.decide(&event, &subject)
+    }
+
+    /// Reports a hot region about which rules have decided: that its record is lost, if they have.
+    pub(super) fn report_hot_undecided(&self, master: &Master<'_>, hot: AccessRecord, loss: Option<Loss>) {
+        let raise = |vector| self.raise(vector, InterruptCause::AccessCounters);
+        self.access_counters.report(&self.ports, &self.counters, &master.dma, hot, loss, raise);
     }
 }

@@ -28,17 +28,17 @@ pub enum Action {
         bytes: u64,
     },
     /// The fence and all behind it (`fence`), the interrupt (`interrupt`), the acknowledgement (`invalidate-requested`) or the
-    /// record (`fault-recorded`) comes later.
+    /// record (`fault-recorded`, `access-notification`) comes later.
     Delay {
         /// By how much, in nanoseconds.
         ns: u64,
     },
     /// The fence is not written (`fence`), the interrupt not raised (`interrupt`), the acknowledgement not given until the device is
-    /// reset (`invalidate-requested`), the record not written (`fault-recorded`).
+    /// reset (`invalidate-requested`), the record not written (`fault-recorded`, `access-notification`).
     Drop,
-    /// The interrupt is raised twice (`interrupt`), the record written twice (`fault-recorded`).
+    /// The interrupt is raised twice (`interrupt`), the record written twice (`fault-recorded`, `access-notification`).
     Double,
-    /// The fault buffer takes the record for one too many (`fault-recorded`): it is lost, and the overflow bit is set.
+    /// The ring takes the record for one too many (`fault-recorded`, `access-notification`): it is lost, and the overflow bit is set.
     Overflow,
     /// PUT moves and the interrupt comes as if the record was there (`fault-recorded`); its words, the valid bit last, come later.
     AnnounceEarly {
@@ -108,10 +108,12 @@ impl Action {
     pub(super) const fn decides_about(&self) -> Option<&'static [&'static str]> {
         match self {
             Self::Fail { .. } => Some(&["command-start", "copy", "fill", "digest"]),
-            Self::Delay { .. } => Some(&["fence", "interrupt", "invalidate-requested", "fault-recorded"]),
-            Self::Drop => Some(&["fence", "interrupt", "invalidate-requested", "fault-recorded"]),
-            Self::Double => Some(&["interrupt", "fault-recorded"]),
-            Self::Overflow | Self::AnnounceEarly { .. } => Some(&["fault-recorded"]),
+            Self::Delay { .. } | Self::Drop => {
+                Some(&["fence", "interrupt", "invalidate-requested", "fault-recorded", "access-notification"])
+            }
+            Self::Double => Some(&["interrupt", "fault-recorded", "access-notification"]),
+            Self::Overflow => Some(&["fault-recorded", "access-notification"]),
+            Self::AnnounceEarly { .. } => Some(&["fault-recorded"]),
             Self::Hang => Some(&["command-start"]),
             // DMA accesses are not events.
             Self::Refuse { .. } => Some(&[]),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the device has to do outside of its own work, now or later.
 
+use ersatz_abi::access_counter::AccessRecord;
 use ersatz_abi::fault::FaultRecord;
 
 use super::holds::Hold;
@@ -30,6 +31,8 @@ pub(crate) enum Work {
         /// The record.
         record: FaultRecord,
     },
+    /// Writes the record of a hot region, with a time of its own.
+    ReportHot(AccessRecord),
     /// Reports faults that no channel has.
     Faults {
         /// The record of the first, but for its number and its time.
@@ -48,7 +51,12 @@ impl Work {
     fn is_reset(&self) -> bool {
         matches!(
             self,
-            Self::Acknowledge(_) | Self::Interrupt { .. } | Self::Record(_) | Self::Fill { .. } | Self::Faults { .. }
+            Self::Acknowledge(_)
+                | Self::Interrupt { .. }
+                | Self::Record(_)
+                | Self::Fill { .. }
+                | Self::ReportHot(_)
+                | Self::Faults { .. }
         )
     }
 
@@ -57,8 +65,9 @@ impl Work {
         match self {
             Self::Interrupt { cause, .. } => cause.is_some_and(|cause| cause.channel() == Some(channel)),
             Self::Record(record) => record.channel == channel,
-            // A place in the buffer is written to, whatever becomes of the channel.
+            // A place in the buffer is written to, and memory was accessed, whatever becomes of the channel.
             Self::Fill { .. }
+            | Self::ReportHot(_)
             | Self::Faults { .. }
             | Self::GoOn(_)
             | Self::Acknowledge(_)

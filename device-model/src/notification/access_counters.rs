@@ -16,7 +16,7 @@ use crate::counters::Counters;
 use crate::dma::DmaSession;
 use crate::ports::Ports;
 use crate::sync::Mutex;
-use crate::trace::NotificationEvent;
+use crate::trace::{Loss, NotificationEvent};
 
 /// An access through a translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,8 +99,8 @@ impl AccessCounters {
         true
     }
 
-    /// Counts an access; the records of regions that became hot by it, which are few.
-    fn add(&self, access: &Access) -> Vec<AccessRecord> {
+    /// Counts an access; the records of regions that became hot by it, which are few, without a time.
+    pub(crate) fn add(&self, access: &Access) -> Vec<AccessRecord> {
         let Access { channel, engine, asid, address, length, aperture } = *access;
         let mut hot = Vec::new();
         let mut state = self.state.lock();
@@ -123,35 +123,37 @@ impl AccessCounters {
         hot
     }
 
-    /// Counts an access, writes the records of regions that became hot by it, and raises the interrupts that may be due.
-    pub(crate) fn count(
+    /// Writes the record of a hot region, and raises the interrupt that may be due; with `loss`, behaves as if the record was lost for this
+    /// reason.
+    pub(crate) fn report(
         &self,
         ports: &Ports,
         counters: &Counters,
         dma: &dyn DmaSession,
-        access: &Access,
-        raise: impl Fn(u16),
+        hot: AccessRecord,
+        loss: Option<Loss>,
+        raise: impl FnOnce(u16),
     ) {
-        for hot in self.add(access) {
-            let record = AccessRecord { timestamp: ports.clock.now(), ..hot };
-            let claim = self.ring.claim(false);
-            let written = claim.as_ref().map_err(|loss| *loss).and_then(|claim| {
-                self.ring.fill(dma, claim, &record.encode())?;
-                Ok(claim.position)
-            });
-            let (counter, event) = match written {
-                Ok(position) => {
-                    (Counter::AccessNotifications, NotificationEvent::AccessNotification { record, position })
-                }
-                Err(loss) => {
-                    (Counter::AccessNotificationsDropped, NotificationEvent::AccessNotificationDropped { record, loss })
-                }
-            };
-            counters.add(counter, 1);
-            ports.tracer.emit(event.into());
-            if let Some(vector) = claim.ok().and_then(|claim| claim.interrupt) {
-                raise(vector);
+        let record = AccessRecord { timestamp: ports.clock.now(), ..hot };
+        let claim = match loss {
+            None => self.ring.claim(false),
+            Some(Loss::Overflow) => Err(self.ring.overflow()),
+            Some(loss) => Err(loss),
+        };
+        let written = claim.as_ref().map_err(|loss| *loss).and_then(|claim| {
+            self.ring.fill(dma, claim, &record.encode())?;
+            Ok(claim.position)
+        });
+        let (counter, event) = match written {
+            Ok(position) => (Counter::AccessNotifications, NotificationEvent::AccessNotification { record, position }),
+            Err(loss) => {
+                (Counter::AccessNotificationsDropped, NotificationEvent::AccessNotificationDropped { record, loss })
             }
+        };
+        counters.add(counter, 1);
+        ports.tracer.emit(event.into());
+        if let Some(vector) = claim.ok().and_then(|claim| claim.interrupt) {
+            raise(vector);
         }
     }
 }

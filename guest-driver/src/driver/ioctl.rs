@@ -58,6 +58,7 @@ impl Node for Device {
             uapi::IOC_MARK => node.exchange(arg, write_mark),
             uapi::IOC_BIND => exchange(arg, |request| file.bind(request)),
             uapi::IOC_LAUNCH => exchange_always(arg, |request| file.launch(request)),
+            uapi::IOC_ADVISE => exchange(arg, |request| file.advise(request)),
             uapi::IOC_EXCLUSIVE => exchange_always(arg, |request| file.make_exclusive(request)),
             _ => Err(ENOTTY),
         }
@@ -98,6 +99,24 @@ impl OpenFile {
                 Err(EFAULT)
             }
         }
+    }
+
+    fn advise(&self, request: &mut uapi::Advise) -> Result {
+        let advice = match request.advice {
+            advice if advice == uapi::Advice::None as u32 => uapi::Advice::None,
+            advice if advice == uapi::Advice::PreferDevice as u32 => uapi::Advice::PreferDevice,
+            advice if advice == uapi::Advice::PreferSystem as u32 => uapi::Advice::PreferSystem,
+            advice if advice == uapi::Advice::ByAccess as u32 => uapi::Advice::ByAccess,
+            _ => return Err(EINVAL),
+        };
+        if request.flags != 0 {
+            return Err(EINVAL);
+        }
+        let range = page_range(request.address, request.length)?;
+        let id = self.space.lock().as_ref().map(BoundSpace::id).ok_or(EINVAL)?;
+        let task = kernel::current!();
+        let mm = own_memory(task)?;
+        self.node.with_map(|map| svm(map)?.advise(id, mm, range, advice))
     }
 
     fn make_exclusive(&self, request: &mut uapi::Exclusive) -> Result {

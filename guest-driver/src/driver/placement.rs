@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Pages that move because user space wants them elsewhere.
+//! Pages that move because user space, or the device, wants them elsewhere.
 //!
 //! A range is moved in pieces that one entry of a PMD table covers, several of which are under way at a time. The mm stays locked
 //! for reading while they are, and is let go now and then.
@@ -62,6 +62,25 @@ pub(crate) fn migrate(
     range: Range<usize>,
     direction: Direction,
 ) -> Result<Outcome> {
+    let cause = match direction {
+        Direction::ToDevice => Cause::MigrateToDevice,
+        Direction::ToSystem => Cause::MigrateToSystem,
+    };
+    migrate_for(map, mm, range, direction, cause)
+}
+
+/// As [`migrate`], for another reason than that user space asks for it.
+///
+/// # Errors
+///
+/// As [`migrate`].
+pub(crate) fn migrate_for(
+    map: BoundMap<'_, Gpu>,
+    mm: &MmWithUser,
+    range: Range<usize>,
+    direction: Direction,
+    cause: Cause,
+) -> Result<Outcome> {
     let began = map.newest_stamp();
     let mut moved = 0;
     // Whether each page was looked at once: others may bring back what a piece moved before it was tried again.
@@ -76,7 +95,7 @@ pub(crate) fn migrate(
             }
             return Err(EINTR);
         }
-        let (count, step) = migrate_pieces(map, mm, next..range.end, direction)?;
+        let (count, step) = migrate_pieces(map, mm, next..range.end, direction, cause)?;
         moved += count;
         next = step.next;
         // Two pieces at least, so that a piece that has a little room is not all that is gained.
@@ -108,11 +127,8 @@ fn migrate_pieces(
     mm: &MmWithUser,
     range: Range<usize>,
     direction: Direction,
+    cause: Cause,
 ) -> Result<(usize, Step)> {
-    let cause = match direction {
-        Direction::ToDevice => Cause::MigrateToDevice,
-        Direction::ToSystem => Cause::MigrateToSystem,
-    };
     let mut step = Step { next: range.start, is_short: false };
     let vmas = Vmas::lock(mm);
     let mut pipeline = Pipeline::new(map, cause)?;

@@ -10,6 +10,24 @@ use crate::{
 };
 use kernel::{device::Bound, io::Io, pci, prelude::*};
 
+/// A notification ring of the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ring {
+    /// The fault buffer.
+    Faults,
+    /// That of the access counters.
+    Accesses,
+}
+
+impl Ring {
+    const fn base(self) -> u32 {
+        match self {
+            Self::Faults => regs::FAULT_RING_BASE,
+            Self::Accesses => regs::ACCESS_RING_BASE,
+        }
+    }
+}
+
 const SIZE: usize = REGISTERS_BAR_SIZE as usize;
 
 /// The register BAR, until the device is unbound.
@@ -86,22 +104,22 @@ impl Registers {
         self.write_at(offset, register.width, value)
     }
 
-    /// Reads a register of the fault buffer.
+    /// Reads a register of a notification ring.
     ///
     /// # Errors
     ///
     /// `ENODEV` after the device was unbound.
-    pub(crate) fn read_fault_buffer(&self, register: Register) -> Result<u64> {
-        self.read_at(regs::FAULT_RING_BASE + register.offset, register.width)
+    pub(crate) fn read_ring(&self, ring: Ring, register: Register) -> Result<u64> {
+        self.read_at(ring.base() + register.offset, register.width)
     }
 
-    /// Writes a register of the fault buffer.
+    /// Writes a register of a notification ring.
     ///
     /// # Errors
     ///
     /// `ENODEV` after the device was unbound.
-    pub(crate) fn write_fault_buffer(&self, register: Register, value: u64) -> Result {
-        self.write_at(regs::FAULT_RING_BASE + register.offset, register.width, value)
+    pub(crate) fn write_ring(&self, ring: Ring, register: Register, value: u64) -> Result {
+        self.write_at(ring.base() + register.offset, register.width, value)
     }
 
     /// Rings a channel's doorbell. All that was written to memory before can be seen by the device.

@@ -24,5 +24,6 @@ plain_bytes!(
     uapi::Bind,
     uapi::Launch,
     uapi::Exclusive,
+    uapi::Advise,
     dmirror::Command
 );

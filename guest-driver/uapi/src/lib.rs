@@ -53,6 +53,8 @@ pub const IOC_BIND: u32 = iowr::<Bind>(8);
 pub const IOC_LAUNCH: u32 = iowr::<Launch>(9);
 /// `ERSATZ_IOC_EXCLUSIVE`: performs an [`Exclusive`].
 pub const IOC_EXCLUSIVE: u32 = iowr::<Exclusive>(10);
+/// `ERSATZ_IOC_ADVISE`: performs an [`Advise`].
+pub const IOC_ADVISE: u32 = iowr::<Advise>(11);
 
 /// How VRAM is registered with the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,6 +205,41 @@ pub struct Bind {
     pub asid: u32,
 }
 
+/// Where [`Advise`] wants memory to be while the device works on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Advice {
+    /// Where it is: a fault of the device moves nothing. So it is without advice.
+    None = 0,
+    /// On the device: a fault of the device moves the memory around it there, up to 2 MiB, holes included.
+    PreferDevice = 1,
+    /// In system memory: a fault of the device brings back what is on it.
+    PreferSystem = 2,
+    /// Where it is, until the device has accessed it often: then on the device. It is counted in pieces of 64 KiB.
+    ByAccess = 3,
+}
+
+/// Says where the memory of a range of the address space that is bound to the file is wanted, until other advice comes or the file is closed.
+/// It concerns the addresses, whatever is mapped there; ranges without mappings can have it, too. Nothing moves at once.
+///
+/// Memory that cannot move is used where it is, and so is for a while what a CPU takes back soon after it has moved: 50 ms at first, and up to
+/// 3.2 s if that happens again and again. If VRAM runs out, memory that was used longest ago makes room.
+///
+/// `EINVAL` for other advice than [`Advice`] has, or if no address space is bound; `EPERM` if it is another process's; `EFAULT` for addresses
+/// from 2^47 on; `ENOSPC` if more than 1024 ranges had advice of their own then; `ENOMEM`; `EIO` if the device does not count accesses.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Advise {
+    /// In: first byte of the range.
+    pub address: u64,
+    /// In: length in bytes.
+    pub length: u64,
+    /// In: an [`Advice`].
+    pub advice: u32,
+    /// In: zero.
+    pub flags: u32,
+}
+
 /// Gives the device exclusive access to pages of the address space that is bound to the file: until a CPU touches a page, or it is unmapped,
 /// moved, protected or inherited by a child, no CPU does anything to it while the device works on it, without the page leaving the system. For
 /// atomics of the device that those of a CPU must not come between. Pages on the device are brought back first.
@@ -275,7 +312,7 @@ pub enum FaultAccess {
 }
 
 /// Runs a kernel on the device over plain addresses of the calling process, and waits for its end. What is not mapped yet is faulted in as the
-/// CPU's access would do it; pages on the device are used where they are.
+/// CPU's access would do it; memory is used where it is, unless there is [advice](Advise) for it.
 ///
 /// `EFAULT`, with the last two fields filled in, if the process itself could not have accessed an address in that way; what the kernel did
 /// before stays done. `EINVAL` for operands that are not valid, or if no address space is bound; `EPERM` if another process's is;

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use ersatz_uapi::hold::{self, Arm, Cancel, Query, Resume, Wait};
-use ersatz_uapi::{self as uapi, Bind, Counters, Digest, Evict, Exclusive, Info, Launch, Mark, Migrate, Residency};
+use ersatz_uapi::{
+    self as uapi, Advise, Bind, Counters, Digest, Evict, Exclusive, Info, Launch, Mark, Migrate, Residency,
+};
 
 /// What the Rust side says, by the C expression for the same. Sizes of structures are checked to be the sum of their
 /// fields' sizes: the driver copies them to user space whole, padding would leak.
@@ -38,6 +40,7 @@ fn rust_side() -> BTreeMap<String, u64> {
     structure!(Mark, "ersatz_mark": value: u64);
     structure!(Bind, "ersatz_bind": flags: u32, asid: u32);
     structure!(Exclusive, "ersatz_exclusive": address: u64, length: u64, done: u64);
+    structure!(Advise, "ersatz_advise": address: u64, length: u64, advice: u32, flags: u32);
     structure!(Launch, "ersatz_launch": kernel: u32, flags: u32, first: u64, value: u64, second: u64, count: u64,
         result: u64, fault_address: u64, fault_access: u32, reserved: u32);
     structure!(Arm, "ersatz_hold_arm": function: [u8; hold::NAME_SIZE], task_kind: u32, task: u32, nth: u32,
@@ -59,6 +62,11 @@ fn rust_side() -> BTreeMap<String, u64> {
         ("ERSATZ_IOC_BIND", uapi::IOC_BIND.into()),
         ("ERSATZ_IOC_LAUNCH", uapi::IOC_LAUNCH.into()),
         ("ERSATZ_IOC_EXCLUSIVE", uapi::IOC_EXCLUSIVE.into()),
+        ("ERSATZ_IOC_ADVISE", uapi::IOC_ADVISE.into()),
+        ("ERSATZ_ADVICE_NONE", uapi::Advice::None as u64),
+        ("ERSATZ_ADVICE_PREFER_DEVICE", uapi::Advice::PreferDevice as u64),
+        ("ERSATZ_ADVICE_PREFER_SYSTEM", uapi::Advice::PreferSystem as u64),
+        ("ERSATZ_ADVICE_BY_ACCESS", uapi::Advice::ByAccess as u64),
         ("ERSATZ_KERNEL_READ", uapi::KernelKind::Read as u64),
         ("ERSATZ_KERNEL_WRITE", uapi::KernelKind::Write as u64),
         ("ERSATZ_KERNEL_SET", uapi::KernelKind::Set as u64),

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Kernels that the device runs over the addresses of this process.
 
-use ersatz_uapi::{Bind, Exclusive, FaultAccess, KernelKind, Launch};
+use ersatz_uapi::{Advice, Advise, Bind, Exclusive, FaultAccess, KernelKind, Launch};
 use nix::errno::Errno;
 
 use crate::device::Device;
 use crate::region::Span;
 
 mod ioctls {
-    use ersatz_uapi::{Bind, Exclusive, IOC_BIND, IOC_EXCLUSIVE, IOC_LAUNCH, Launch};
+    use ersatz_uapi::{Advise, Bind, Exclusive, IOC_ADVISE, IOC_BIND, IOC_EXCLUSIVE, IOC_LAUNCH, Launch};
 
     nix::ioctl_readwrite_bad!(
         /// [`IOC_BIND`].
@@ -21,6 +21,10 @@ mod ioctls {
     nix::ioctl_readwrite_bad!(
         /// [`IOC_EXCLUSIVE`].
         exclusive, IOC_EXCLUSIVE, Exclusive
+    );
+    nix::ioctl_readwrite_bad!(
+        /// [`IOC_ADVISE`].
+        advise, IOC_ADVISE, Advise
     );
 }
 
@@ -75,6 +79,18 @@ impl Compute {
     /// Gives the device exclusive access to all pages of a range.
     pub fn exclusive(&self, span: Span) {
         assert_eq!(self.try_exclusive(span.address, span.length), (span.pages() as u64, Ok(())));
+    }
+
+    /// `ERSATZ_IOC_ADVISE`.
+    pub fn try_advise(&self, mut request: Advise) -> Result<(), Errno> {
+        // SAFETY: the structure is the one the ioctl reads and writes, and lives through the call; no page's content changes.
+        unsafe { ioctls::advise(self.device.descriptor(), &mut request) }.map(drop)
+    }
+
+    /// Says where the memory of a range is wanted.
+    pub fn advise(&self, span: Span, advice: Advice) {
+        let request = Advise { address: span.address, length: span.length, advice: advice as u32, flags: 0 };
+        self.try_advise(request).unwrap_or_else(|error| panic!("ERSATZ_IOC_ADVISE of {request:x?}: {error}"));
     }
 
     /// `ERSATZ_IOC_LAUNCH`.

@@ -84,10 +84,10 @@ fn step_explained(step: Step) -> &'static str {
 fn action_explained(action: ActionKind) -> &'static str {
     match action {
         ActionKind::Fail => "the command or list entry fails with an error, perhaps after a part of its work",
-        ActionKind::Delay => "the fence, interrupt, acknowledgement or fault record comes later",
-        ActionKind::Drop => "the fence, interrupt, acknowledgement or fault record does not come",
-        ActionKind::Double => "the interrupt or fault record comes twice",
-        ActionKind::Overflow => "the fault record is lost, and the fault buffer says that it overflowed",
+        ActionKind::Delay => "the fence, interrupt, acknowledgement or record comes later",
+        ActionKind::Drop => "the fence, interrupt, acknowledgement or record does not come",
+        ActionKind::Double => "the interrupt or record comes twice",
+        ActionKind::Overflow => "the record is lost, and its ring says that it overflowed",
         ActionKind::AnnounceEarly => "PUT and the interrupt of a fault record come before its words do",
         ActionKind::Fault => "faults are reported at which no channel waits, for pages that follow one another",
         ActionKind::Hang => "the engine executes nothing until the device is reset",

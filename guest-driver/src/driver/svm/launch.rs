@@ -1,30 +1,34 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Running a kernel in the address space of the process that launches it, and answering its faults.
 //!
-//! A fault is answered by having the page there and mapped, and a replay. One that cannot be answered ends the kernel if its channel waits at
+//! A fault is answered by having the page there, where the process wants it, and mapped, and a replay. One that cannot be answered ends the kernel if its channel waits at
 //! it, and at it again after a replay: a record may be stale, and memory may be mapped by now.
 
 use super::{
+    advice::Advised,
     compute_channel::ComputeChannel,
-    space::{Space, SpaceId},
+    space::{Space, SpaceId, WINDOW},
     Svm,
 };
 use crate::{
     abi::{
         channel::ChannelState,
+        command::Cause,
         error::ErrorCode,
         fault::{AccessKind, FaultKind, FaultRecord},
         kernel::Kernel,
         regs,
     },
-    driver::parameters,
+    driver::{gpu::Gpu, parameters, placement},
     kernel_ext::signal,
+    uapi::{Advice, Direction},
     zone_device::{
+        folio::HUGE_SIZE,
         interval_notifier::{Wanted, WALK_PAGES},
-        pagemap::{BoundMap, DeviceMemory},
+        pagemap::BoundMap,
     },
 };
-use core::ops::Range;
+use core::{cmp, ops::Range};
 use kernel::{
     mm::MmWithUser,
     page::{PAGE_MASK, PAGE_SIZE},
@@ -66,9 +70,9 @@ impl Svm {
     /// `EINVAL` if the address space has ended; `EPERM` if it mirrors another process's; `EINTR` if a signal came before the kernel was started,
     /// or the process is being killed; `ENOMEM`; `EIO` if the device failed or took too long. Any part of the kernel may have been done
     /// then, but nothing more will be.
-    pub(crate) fn launch<M: DeviceMemory>(
+    pub(crate) fn launch(
         &self,
-        map: BoundMap<'_, M>,
+        map: BoundMap<'_, Gpu>,
         id: SpaceId,
         mm: &MmWithUser,
         kernel: Kernel,
@@ -99,7 +103,7 @@ impl Svm {
         }
     }
 
-    fn run<M: DeviceMemory>(&self, mut run: Run<'_, M>, kernel: Kernel) -> Result<Outcome> {
+    fn run(&self, mut run: Run<'_>, kernel: Kernel) -> Result<Outcome> {
         if self.invalidator.is_lost() {
             return Err(EIO);
         }
@@ -107,6 +111,9 @@ impl Svm {
         channel.reset().map_err(|_| EIO)?;
         self.faults.enable()?;
         run.space.enable()?;
+        if run.space.counts_accesses() {
+            self.accesses.enable()?;
+        }
         // What is left of the channel's last kernel.
         self.faults.collect()?;
         self.faults.take(run.index);
@@ -115,14 +122,18 @@ impl Svm {
             // The device might go on writing to the process's memory, whatever becomes of that.
             self.invalidator.give_up("a channel cannot be reset");
         }
+        if result.is_ok() {
+            // For the next kernel. If that goes wrong this one is done nevertheless.
+            let _ = run.move_hot();
+        }
         result
     }
 }
 
 /// A kernel under way.
-struct Run<'a, M: DeviceMemory> {
+struct Run<'a> {
     svm: &'a Svm,
-    map: BoundMap<'a, M>,
+    map: BoundMap<'a, Gpu>,
     space: &'a Space,
     mm: &'a MmWithUser,
     channel: &'a ComputeChannel,
@@ -142,7 +153,7 @@ struct Progress {
     refused: Option<(u64, Error)>,
 }
 
-impl<M: DeviceMemory> Run<'_, M> {
+impl Run<'_> {
     /// Waits for the end of the kernel, and answers its faults.
     fn attend(&mut self) -> Result<Outcome> {
         let timeout = Delta::from_millis(parameters::timeout_ms().into());
@@ -158,6 +169,7 @@ impl<M: DeviceMemory> Run<'_, M> {
             if self.channel.is_done() {
                 return Ok(Outcome::Done);
             }
+            self.move_hot()?;
             self.svm.faults.collect()?;
             let records = self.svm.faults.take(self.index);
             let waits_at = match self.channel.status()?.state() {
@@ -242,10 +254,57 @@ impl<M: DeviceMemory> Run<'_, M> {
             }
             _ => {
                 let pages = page..page.checked_add(PAGE_SIZE).ok_or(EFAULT)?;
-                self.space.serve(self.map, self.mm, &Wanted { pages, write }, &mut self.pfns)?;
+                let around = self.place(page)?;
+                self.space.serve(self.map, self.mm, &Wanted { pages, write }, &around, &mut self.pfns)?;
             }
         }
         Ok(())
+    }
+
+    /// Moves what lies around a page that the device faults at to where the process wants it. Returns what around it may be mapped.
+    fn place(&self, page: usize) -> Result<Range<usize>> {
+        let Advised { range: alike, advice } = self.space.advice_at(page);
+        let direction = match advice {
+            Advice::PreferDevice => Direction::ToDevice,
+            Advice::PreferSystem => Direction::ToSystem,
+            Advice::None | Advice::ByAccess => return Ok(common(&alike, page, WINDOW)),
+        };
+        let block = common(&alike, page, HUGE_SIZE);
+        self.bring(block.clone(), direction, Cause::DeviceFault)?;
+        Ok(block)
+    }
+
+    /// Moves memory of the system that the device accesses often to it, where the process wants that.
+    fn move_hot(&self) -> Result {
+        if !self.space.counts_accesses() {
+            return Ok(());
+        }
+        let accesses = &self.svm.accesses;
+        accesses.collect()?;
+        while let Some(region) = accesses.take(self.space.id().asid) {
+            let mut rest = region.range();
+            while let Some(part) = self.space.first_by_access(&rest) {
+                rest.start = part.end;
+                self.bring(part, Direction::ToDevice, Cause::AccessCounter)?;
+            }
+            accesses.clear(region)?;
+        }
+        Ok(())
+    }
+
+    /// Moves a range of at most [`HUGE_SIZE`], unless that was moved to and fro lately. What does not move is used where it is.
+    fn bring(&self, range: Range<usize>, direction: Direction, cause: Cause) -> Result {
+        let start = range.start;
+        if !self.space.may_move(start) {
+            return Ok(());
+        }
+        let result = placement::migrate_for(self.map, self.mm, range, direction, cause);
+        // If nothing moved, too: it need not be tried again at once.
+        self.space.note_move(start);
+        match result {
+            Err(error) if error == EIO => Err(EIO),
+            _ => Ok(()),
+        }
     }
 
     /// Says what a channel stopped at.
@@ -263,6 +322,12 @@ impl<M: DeviceMemory> Run<'_, M> {
         );
         Err(EIO)
     }
+}
+
+/// What a range has in common with the aligned block of `size` bytes that an address of it lies in.
+fn common(range: &Range<usize>, address: usize, size: usize) -> Range<usize> {
+    let block = address / size * size;
+    cmp::max(block, range.start)..cmp::min(block.saturating_add(size), range.end)
 }
 
 /// How a kernel ends at a fault that cannot be answered. The reset of its channel drops it.

@@ -4,12 +4,16 @@
 //! - [`invalidator`]: making the engines' TLBs forget.
 //! - [`page_tables`]: the device's page tables of an address space.
 //! - [`space`]: a process's address space, mirrored.
-//! - [`fault_buffer`]: the faults that the device reports.
+//! - [`advice`] and [`damping`]: where the process wants its memory, and how often that moves there.
+//! - [`notification_ring`]: a ring of what the device reports.
+//! - [`fault_buffer`]: the faults that it reports.
+//! - [`access_counters`]: the memory that it reports to access often.
 //! - [`compute_channel`]: a channel that runs one kernel at a time.
 //! - [`launch`]: running a kernel, and answering its faults.
 //!
 //! Faults are answered by the thread that launched the kernel: it belongs to the process, so the process's memory is there. A thread that
-//! finds other channels' records in the fault buffer keeps them for those channels.
+//! finds other channels' records in the fault buffer keeps them for those channels. It also moves memory to where the process wants it: at a
+//! fault, or when the device has accessed it often.
 //!
 //! # Locks
 //!
@@ -21,16 +25,22 @@
 //!    under it in ways that reclaim.
 //! 4. The invalidator's: the registers of invalidation, until a number is taken.
 //!
-//! The list of idle channels and the fault buffer have locks of their own, with none of these inside or outside.
+//! The list of idle channels, the fault buffer, the access counters and an address space's advice have locks of their own, with none of these
+//! inside or outside.
 
+pub(crate) mod access_counters;
+pub(crate) mod advice;
 pub(crate) mod compute_channel;
+pub(crate) mod damping;
 pub(crate) mod fault_buffer;
 pub(crate) mod invalidator;
 pub(crate) mod launch;
+pub(crate) mod notification_ring;
 pub(crate) mod page_tables;
 pub(crate) mod space;
 
 use self::{
+    access_counters::AccessCounters,
     compute_channel::ComputeChannel,
     fault_buffer::FaultBuffer,
     invalidator::Invalidator,
@@ -43,7 +53,9 @@ use crate::{
         regs::{self, Configuration, MmuConfiguration},
     },
     kernel_ext::{interrupt::Handler, wait::WaitQueue},
+    uapi::Advice,
 };
+use core::ops::Range;
 use kernel::{
     device::{Bound, Device},
     mm::MmWithUser,
@@ -74,6 +86,8 @@ pub(crate) struct Svm {
     spaces: Mutex<KVec<Option<Arc<Space>>>>,
     #[pin]
     faults: FaultBuffer,
+    #[pin]
+    accesses: AccessCounters,
     /// Number of address spaces that were ever bound.
     bound: Atomic<u64>,
     #[pin]
@@ -129,6 +143,7 @@ impl Svm {
                 returned <- new_condvar!("ersatz_channel_returned"),
                 spaces <- new_mutex!(spaces, "ersatz_spaces"),
                 faults <- FaultBuffer::new(dev, registers.clone(), first_channel, vector)?,
+                accesses <- AccessCounters::new(dev, registers.clone(), vector)?,
                 bound: Atomic::new(0),
                 waiters <- WaitQueue::new(),
                 events: Atomic::new(0),
@@ -173,6 +188,20 @@ impl Svm {
         self.space(id).ok_or(EINVAL).and_then(|space| if space.is_of(mm) { Ok(space) } else { Err(EPERM) })
     }
 
+    /// Notes where the process `mm` wants the memory of a page-aligned range.
+    ///
+    /// # Errors
+    ///
+    /// As [`Svm::space_of`]; `EFAULT` for addresses that are not mirrored; `ENOSPC` if there is too much advice; `ENOMEM`; `EIO` if the
+    /// device does not count accesses.
+    pub(crate) fn advise(&self, id: SpaceId, mm: &MmWithUser, range: Range<usize>, advice: Advice) -> Result {
+        self.space_of(id, mm)?.advise(range, advice)?;
+        if advice == Advice::ByAccess {
+            self.accesses.enable()?;
+        }
+        Ok(())
+    }
+
     /// Ends an address space. Nothing may run in it any more.
     pub(crate) fn unbind(&self, id: SpaceId) {
         let space = {
@@ -181,8 +210,14 @@ impl Svm {
             slot.filter(|slot| slot.as_ref().is_some_and(|space| space.id() == id)).and_then(Option::take)
         };
         if let Some(space) = space {
-            space.close();
+            self.close(&space);
         }
+    }
+
+    fn close(&self, space: &Space) {
+        space.close();
+        // A device that does not answer has nothing to forget.
+        let _ = self.accesses.forget(space.id().asid);
     }
 
     /// Ends all address spaces, before the device is left. Nothing may run any more.
@@ -191,13 +226,13 @@ impl Svm {
         for asid in 0..count {
             let space = self.spaces.lock().get_mut(asid).and_then(Option::take);
             if let Some(space) = space {
-                space.close();
+                self.close(&space);
             }
         }
     }
 }
 
-/// The interrupt of the compute channels and of the fault buffer.
+/// The interrupt of the compute channels, of the fault buffer and of the access counters.
 pub(crate) struct SvmInterrupt {
     pub(crate) svm: Arc<Svm>,
 }

@@ -3,6 +3,8 @@
 
 use super::{
     super::registers::Registers,
+    advice::{Advices, Advised},
+    damping::Damping,
     invalidator::Invalidator,
     page_tables::{PageTables, SpareTables, Target},
 };
@@ -12,6 +14,7 @@ use crate::{
         regs,
     },
     kernel_ext::{mm::bring_to_system, signal},
+    uapi::Advice,
     zone_device::{
         folio::HUGE_SIZE,
         interval_notifier::{IntervalNotifier, Mirrored, PresentPage, PresentPages, Wanted},
@@ -22,17 +25,18 @@ use core::ops::Range;
 use kernel::{
     device::{Bound, Device},
     mm::MmWithUser,
+    new_mutex,
     page::PAGE_SIZE,
     prelude::*,
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 /// The addresses that are mirrored: those that a process gets if it does not ask for higher ones.
 const ADDRESSES: usize = 1 << 47;
 /// How often a page is brought to the system for the device, if another device takes it in between.
 const ATTEMPTS: u32 = 8;
-/// How much around a fault is mapped with it, as far as it is present.
-const WINDOW: usize = 64 << 10;
+/// How much around a fault is mapped with it, as far as it is present, unless more has just been moved.
+pub(crate) const WINDOW: usize = 64 << 10;
 
 /// The device's page tables of a process, and how to have the device forget them.
 struct DeviceMappings {
@@ -66,6 +70,12 @@ pub(crate) struct SpaceId {
     pub(crate) serial: u64,
 }
 
+/// Where the process wants its memory, and what of it was moved lately.
+struct Placement {
+    advices: Advices,
+    damping: Damping,
+}
+
 /// An address space of the device that mirrors a process's.
 #[pin_data]
 pub(crate) struct Space {
@@ -73,6 +83,8 @@ pub(crate) struct Space {
     root: u64,
     registers: Arc<Registers>,
     invalidator: Arc<Invalidator>,
+    #[pin]
+    placement: Mutex<Placement>,
     #[pin]
     notifier: IntervalNotifier<DeviceMappings>,
 }
@@ -92,6 +104,7 @@ impl Space {
     ) -> Result<Arc<Self>> {
         let tables = PageTables::new(dev)?;
         let root = tables.root().0;
+        let placement = Placement { advices: Advices::new(), damping: Damping::new()? };
         let mappings = DeviceMappings { asid: id.asid, tables, invalidator: invalidator.clone() };
         Arc::pin_init(
             try_pin_init!(Self {
@@ -99,6 +112,7 @@ impl Space {
                 root,
                 registers,
                 invalidator,
+                placement <- new_mutex!(placement, "ersatz_advice"),
                 notifier <- IntervalNotifier::new(mm, ADDRESSES, mappings),
             }),
             GFP_KERNEL,
@@ -113,6 +127,43 @@ impl Space {
     /// Whether it mirrors `mm`.
     pub(crate) fn is_of(&self, mm: &MmWithUser) -> bool {
         self.notifier.is_of(mm)
+    }
+
+    /// Notes where the memory of a page-aligned range is wanted.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` for addresses that are not mirrored; otherwise as [`Advices::set`].
+    pub(crate) fn advise(&self, range: Range<usize>, advice: Advice) -> Result {
+        if range.end > ADDRESSES {
+            return Err(EFAULT);
+        }
+        self.placement.lock().advices.set(range, advice)
+    }
+
+    /// As [`Advices::at`].
+    pub(crate) fn advice_at(&self, address: usize) -> Advised {
+        self.placement.lock().advices.at(address)
+    }
+
+    /// The first part of a range that is wanted on the device when that accesses it often.
+    pub(crate) fn first_by_access(&self, range: &Range<usize>) -> Option<Range<usize>> {
+        self.placement.lock().advices.first_in(range, Advice::ByAccess)
+    }
+
+    /// Whether accesses are to be counted.
+    pub(crate) fn counts_accesses(&self) -> bool {
+        self.placement.lock().advices.has_any(Advice::ByAccess)
+    }
+
+    /// As [`Damping::permits`].
+    pub(crate) fn may_move(&self, start: usize) -> bool {
+        self.placement.lock().damping.permits(start)
+    }
+
+    /// As [`Damping::note`].
+    pub(crate) fn note_move(&self, start: usize) {
+        self.placement.lock().damping.note(start);
     }
 
     /// Enables the address space in the device, unless it is: a reset of the function may have come between.
@@ -145,8 +196,8 @@ impl Space {
         self.invalidator.invalidate(Invalidation::AddressSpace(self.id.asid));
     }
 
-    /// Maps the pages of a fault for the device, which one entry of a PMD table covers, with what is present around the first. Returns whether
-    /// one of them was not mapped before.
+    /// Maps the pages of a fault for the device, which one entry of a PMD table covers, with what is present of the range `around` that the
+    /// same entry covers. Returns whether one of them was not mapped before.
     ///
     /// # Errors
     ///
@@ -157,6 +208,7 @@ impl Space {
         map: BoundMap<'_, M>,
         mm: &MmWithUser,
         wanted: &Wanted,
+        around: &Range<usize>,
         pfns: &mut [usize],
     ) -> Result<bool> {
         if wanted.pages.end > ADDRESSES {
@@ -167,11 +219,12 @@ impl Space {
             return Ok(false);
         }
         let mut spare = self.missing_tables(map.dev(), first)?;
+        let window = if around.len() > WINDOW { HUGE_SIZE } else { WINDOW };
         let mut attempts = 0;
         loop {
-            let mapped = self.notifier.with_pages(mm, map.map().owner(), wanted, WINDOW, pfns, |mappings, pages| {
+            let mapped = self.notifier.with_pages(mm, map.map().owner(), wanted, window, pfns, |mappings, pages| {
                 spare.as_mut().map_or(Ok(()), |spare| mappings.tables.attach(first, spare))?;
-                map_present(map, mappings, wanted, pages)
+                map_present(map, mappings, wanted, around, pages)
             })?;
             match mapped {
                 Ok(()) => return Ok(true),
@@ -203,7 +256,7 @@ impl Space {
                 return Err(EINTR);
             }
             let end = (next / HUGE_SIZE + 1).saturating_mul(HUGE_SIZE).min(range.end);
-            was_missing |= self.serve(map, mm, &Wanted { pages: next..end, write }, pfns)?;
+            was_missing |= self.serve(map, mm, &Wanted { pages: next..end, write }, &range, pfns)?;
             next = end;
         }
         Ok(was_missing)
@@ -279,12 +332,13 @@ impl From<Error> for Unmapped {
     }
 }
 
-/// Maps the pages of a fault, and those around them that are not mapped yet. Right to write is only given where it was asked for: a page that is
+/// Maps the pages of a fault, and those of the range `around` that are not mapped yet. Right to write is only given where it was asked for: a page that is
 /// only read does not become dirty.
 fn map_present<M: DeviceMemory>(
     map: BoundMap<'_, M>,
     mappings: &mut DeviceMappings,
     wanted: &Wanted,
+    around: &Range<usize>,
     pages: &PresentPages<'_>,
 ) -> Result<(), Unmapped> {
     if mappings.tables.permits_all(wanted) {
@@ -298,7 +352,8 @@ fn map_present<M: DeviceMemory>(
         mappings.invalidate(first..last + PAGE_SIZE);
     }
     for page in pages.iter() {
-        if mappings.tables.is_mapped(page.address) {
+        let is_meant = wanted.pages.contains(&page.address) || around.contains(&page.address);
+        if !is_meant || mappings.tables.is_mapped(page.address) {
             continue;
         }
         let mapped = target(map, pages, page)

@@ -104,6 +104,7 @@ const TOPICS: &[&[Test]] = &[
     svm::migration::TESTS,
     svm::concurrency::TESTS,
     svm::life_cycle::TESTS,
+    svm::placement::TESTS,
     svm::hazards::TESTS,
     exclusive::TESTS,
     museum::TESTS,

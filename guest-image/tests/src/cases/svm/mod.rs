@@ -7,6 +7,7 @@ pub mod hazards;
 pub mod kernels;
 pub mod life_cycle;
 pub mod migration;
+pub mod placement;
 pub mod refusals;
 
 use std::sync::atomic::Ordering;
