@@ -3,7 +3,8 @@
 //!
 //! The names are those of the xe driver's statistics where it has the same, so that figures compare: `svm_SIZE_WHAT`, for pieces of up to
 //! 4 KiB, 64 KiB and 2 MiB. `device_copy` is copying to the device, `cpu_copy` back from it. The steps are those of a migration, for pieces of
-//! all sizes; copying is waited for, so what overlaps with other steps is not in `svm_copy_us`.
+//! all sizes; copying is waited for, so what overlaps with other steps is not in `svm_copy_us`. `device_pagefault` are faults of the device: moving
+//! memory to where the process wants it, finding and mapping it for the device, and the replays.
 
 use crate::zone_device::folio::Side;
 use kernel::{
@@ -25,6 +26,15 @@ pub(crate) struct Statistics {
     copy_ns: Atomic<u64>,
     commit_ns: Atomic<u64>,
     finalize_ns: Atomic<u64>,
+    device_faults: DeviceFaultStatistics,
+}
+
+/// The sums of faults of the device.
+struct DeviceFaultStatistics {
+    count: Atomic<u64>,
+    migrate_ns: Atomic<u64>,
+    bind_ns: Atomic<u64>,
+    replay_ns: Atomic<u64>,
 }
 
 /// The sums of pieces of one size.
@@ -88,6 +98,12 @@ impl Statistics {
             copy_ns: Atomic::new(0),
             commit_ns: Atomic::new(0),
             finalize_ns: Atomic::new(0),
+            device_faults: DeviceFaultStatistics {
+                count: Atomic::new(0),
+                migrate_ns: Atomic::new(0),
+                bind_ns: Atomic::new(0),
+                replay_ns: Atomic::new(0),
+            },
         }
     }
 
@@ -127,6 +143,18 @@ impl Statistics {
         add(&size.pagefault_ns, time);
     }
 
+    /// Adds a fault of the device: how long it took to move memory for it, and to find and map what it needs.
+    pub(crate) fn add_device_fault(&self, migrate: Delta, bind: Delta) {
+        self.device_faults.count.fetch_add(1, ordering::Relaxed);
+        add(&self.device_faults.migrate_ns, migrate);
+        add(&self.device_faults.bind_ns, bind);
+    }
+
+    /// Adds a replay.
+    pub(crate) fn add_replay(&self, time: Delta) {
+        add(&self.device_faults.replay_ns, time);
+    }
+
     /// Writes a line for each sum: its name, a colon, its value.
     pub(crate) fn write(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         const NS_PER_US: u64 = 1000;
@@ -146,7 +174,12 @@ impl Statistics {
         writeln!(out, "svm_map_us: {}", load(&self.map_ns) / NS_PER_US)?;
         writeln!(out, "svm_copy_us: {}", load(&self.copy_ns) / NS_PER_US)?;
         writeln!(out, "svm_commit_us: {}", load(&self.commit_ns) / NS_PER_US)?;
-        writeln!(out, "svm_finalize_us: {}", load(&self.finalize_ns) / NS_PER_US)
+        writeln!(out, "svm_finalize_us: {}", load(&self.finalize_ns) / NS_PER_US)?;
+        let faults = &self.device_faults;
+        writeln!(out, "svm_device_pagefault_count: {}", load(&faults.count))?;
+        writeln!(out, "svm_device_pagefault_migrate_us: {}", load(&faults.migrate_ns) / NS_PER_US)?;
+        writeln!(out, "svm_device_pagefault_bind_us: {}", load(&faults.bind_ns) / NS_PER_US)?;
+        writeln!(out, "svm_device_pagefault_replay_us: {}", load(&faults.replay_ns) / NS_PER_US)
     }
 }
 

@@ -9,6 +9,7 @@
 
 pub mod comparison;
 mod contender;
+mod device_faults;
 mod dmirror;
 mod raw_copy;
 
@@ -31,7 +32,7 @@ pub struct Figure {
 
 impl fmt::Display for Figure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:<28} {:>12.1} {}", self.name, self.value, self.unit)
+        write!(formatter, "{:<36} {:>12.1} {}", self.name, self.value, self.unit)
     }
 }
 
@@ -91,7 +92,8 @@ pub fn run(device: &Device, mut tell: impl FnMut(&Figure)) {
             });
         }
     }
-    rates.iter().for_each(tell);
+    rates.iter().for_each(&mut tell);
+    device_faults::run(device, tell);
 }
 
 fn fits(size: &Size, info: &Info) -> bool {

@@ -19,7 +19,7 @@ use crate::{
         kernel::Kernel,
         regs,
     },
-    driver::{gpu::Gpu, parameters, placement},
+    driver::{gpu::Gpu, parameters, placement, statistics::Stopwatch},
     kernel_ext::signal,
     uapi::{Advice, Direction},
     zone_device::{
@@ -191,7 +191,9 @@ impl Run<'_> {
             }
             // A channel that waits without a record of it: that was lost, and comes again.
             if waits_at.is_some() || records.iter().any(Option::is_some) {
+                let mut watch = Stopwatch::start();
                 self.svm.registers.write(regs::FAULT_REPLAY, 1)?;
+                self.map.memory().statistics.add_replay(watch.lap());
                 continue;
             }
             self.svm.waiters.wait_timeout(msecs_to_jiffies(LOOK_MS), || {
@@ -246,18 +248,23 @@ impl Run<'_> {
         }
         let page = usize::try_from(record.address)? & PAGE_MASK;
         let write = record.access != AccessKind::Read;
-        match self.around.as_deref_mut() {
+        let mut watch = Stopwatch::start();
+        let migrate = match self.around.as_deref_mut() {
             Some(Around { range, faults }) if range.contains(&page) => {
                 let rest = page..range.end;
                 let was_missing = self.space.serve_range(self.map, self.mm, rest, write, &mut self.pfns)?;
                 *faults += u64::from(was_missing);
+                Delta::ZERO
             }
             _ => {
                 let pages = page..page.checked_add(PAGE_SIZE).ok_or(EFAULT)?;
                 let around = self.place(page)?;
+                let migrate = watch.lap();
                 self.space.serve(self.map, self.mm, &Wanted { pages, write }, &around, &mut self.pfns)?;
+                migrate
             }
-        }
+        };
+        self.map.memory().statistics.add_device_fault(migrate, watch.lap());
         Ok(())
     }
 
