@@ -121,6 +121,7 @@ const TOPICS: &[&[Test]] = &[
     direct::faults::TESTS,
     direct::unserved_faults::TESTS,
     direct::translations::TESTS,
+    direct::races::TESTS,
     direct::migration::TESTS,
     direct::access_counters::TESTS,
     direct::channels::TESTS,

@@ -13,6 +13,7 @@ mod long_work;
 pub mod migration;
 mod patchwork;
 pub mod peers;
+pub mod races;
 pub mod registers;
 pub mod resets;
 pub mod translations;
