@@ -78,7 +78,7 @@ pub fn gpu_factories(devices: &[GpuSpec], registry: &GpuRegistry) -> Result<Vec<
 
 /// What makes one GPU once its machine has memory and interrupts.
 fn factory(spec: GpuSpec, index: u8, fabric: Fabric, registry: GpuRegistry) -> FunctionFactory {
-    Box::new(move |BusConnections { dma, interrupts, requester_id }: BusConnections| {
+    Box::new(move |BusConnections { dma, interrupts, requester_id, .. }: BusConnections| {
         let address = GpuAddress { index, fabric, requester_id, registry };
         Ok(gpu::build(&spec, &address, dma, interrupts).map(|gpu| gpu as Arc<_>)?)
     })
