@@ -3,8 +3,10 @@
 //! result in.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::ArgPredicate;
 use clap::{Args, ValueEnum};
 use ersatz_guest_image::initramfs::ArchiveError;
 use ersatz_guest_image::kernel_command_line::words;
@@ -16,7 +18,7 @@ use super::artifacts::{self, ArtifactError, KernelChoice};
 use super::limit::{self, Limit};
 use super::report;
 use crate::accel::accelerator::{Accelerator, AcceleratorError, AcceleratorOption};
-use crate::spec::{BarError, GpuSpec, GuestSpec, MachineSpec, ReadPath, Resources, RunSpec, WrittenPath};
+use crate::spec::{BarError, GpuSpec, GuestSpec, MachineSpec, PciAddress, ReadPath, Resources, RunSpec, WrittenPath};
 
 /// How the driver registers VRAM with the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -77,8 +79,13 @@ pub struct GuestOptions {
     #[command(flatten)]
     pub gpu: GpuSpec,
     /// Number of GPUs
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8), default_value = "1", help_heading = "Device")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=8), default_value = "1",
+        default_value_if("vfio", ArgPredicate::IsPresent, "0"), help_heading = "Device")]
     pub devices: u8,
+    /// Hand the PCI device at BDF, which is bound to vfio-pci, to the guest; may be given several times (kvm; see
+    /// docs/pass-through.md)
+    #[arg(long, value_name = "BDF", value_parser = PciAddress::from_str, help_heading = "Device")]
+    pub vfio: Vec<PciAddress>,
     /// Have `ersatz ctl PATH` reach the GPUs while the guest runs, by a socket of this user's (kvm and tcg; see docs/injection.md)
     #[arg(long, value_name = "PATH", help_heading = "Device")]
     pub control: Option<PathBuf>,
@@ -163,6 +170,7 @@ impl GuestOptions {
             archives: if self.initramfs.is_some() { Vec::new() } else { vec![built(|m| &m.programs)] },
             request,
             devices,
+            vfio: self.vfio.clone(),
             exit_counts: self.exit_counts,
             timeout: self.timeout.map_or(limit, |limit| limit.0),
             silence: None,
@@ -189,8 +197,9 @@ impl GuestOptions {
     /// The driver's parameters: the memory types, and what `--kernel-args` has for the driver.
     fn driver_parameters(&self, modes: &[Mode], words: &[&str]) -> String {
         let last = modes.last().copied().unwrap_or(Mode::Private);
-        let modes: Vec<&str> =
-            (0..usize::from(self.devices)).map(|index| modes.get(index).copied().unwrap_or(last).name()).collect();
+        // Devices that are handed to the guest may be GPUs of this kind, too.
+        let count = (usize::from(self.devices) + self.vfio.len()).max(1);
+        let modes: Vec<&str> = (0..count).map(|index| modes.get(index).copied().unwrap_or(last).name()).collect();
         let memory = format!("memory={}", modes.join(","));
         [&[memory.as_str()], words].concat().join(" ")
     }

@@ -127,6 +127,7 @@ mod tests {
             archives: vec!["/host/programs".into()],
             request: vec![0, 255, 7],
             devices: vec![gpu(None), gpu(Some("/host/t"))],
+            vfio: Vec::new(),
             exit_counts: true,
             timeout: Some(Duration::from_millis(1500)),
             silence: None,
