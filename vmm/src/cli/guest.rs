@@ -44,6 +44,13 @@ impl Mode {
     }
 }
 
+/// How a guest has its GPUs, other than on the bus of the VMM that has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Via {
+    /// As devices that are bound to vfio-pci.
+    Vfio,
+}
+
 /// The kernel of a guest, for commands that run all their guests with one.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Guest")]
@@ -86,6 +93,9 @@ pub struct GuestOptions {
     /// docs/pass-through.md)
     #[arg(long, value_name = "BDF", value_parser = PciAddress::from_str, help_heading = "Device")]
     pub vfio: Vec<PciAddress>,
+    /// Hand the GPUs to the guest by pass-through, through an IOMMU of the outer machine; the guest boots (nested)
+    #[arg(long, value_name = "WAY", value_enum, help_heading = "Device")]
+    pub via: Option<Via>,
     /// Have `ersatz ctl PATH` reach the GPUs while the guest runs, by a socket of this user's (kvm and tcg; see docs/injection.md)
     #[arg(long, value_name = "PATH", help_heading = "Device")]
     pub control: Option<PathBuf>,
@@ -127,7 +137,11 @@ impl GuestOptions {
     ///
     /// As [`Accelerator::resolve`].
     pub fn accelerator(&self, manifest: Option<&Manifest>) -> Result<Accelerator, AcceleratorError> {
-        Accelerator::resolve(self.accel, self.qemu.clone(), self.is_cold(), manifest, &mut report::say)
+        let resolved = Accelerator::resolve(self.accel, self.qemu.clone(), self.is_cold(), manifest, &mut report::say)?;
+        match self.via {
+            Some(Via::Vfio) => resolved.via_vfio(),
+            None => Ok(resolved),
+        }
     }
 
     /// Returns the guest that these options describe, with a command to run in it, or a shell.
@@ -189,9 +203,9 @@ impl GuestOptions {
     }
 
     /// Whether the guest boots though it could start from a snapshot. PID 1 of an initramfs given by hand may not support
-    /// snapshots.
+    /// snapshots, and devices that are handed through are there from the start on.
     pub fn is_cold(&self) -> bool {
-        self.cold || self.initramfs.is_some()
+        self.cold || self.initramfs.is_some() || self.via.is_some()
     }
 
     /// The driver's parameters: the memory types, and what `--kernel-args` has for the driver.

@@ -37,7 +37,11 @@ struct Fake(Arc<Mutex<Seen>>);
 impl Hardware for Fake {
     fn read(&self, region: Region, offset: u64, data: &mut [u8]) {
         let seen = self.0.lock().unwrap();
-        let bytes = if region == Region::Config { &seen.config } else { &seen.bar0 };
+        let bytes = match region {
+            Region::Config => &seen.config,
+            Region::Bar(0) => &seen.bar0,
+            Region::Bar(_) => return,
+        };
         if let Some(bytes) = bytes.get(offset as usize..).and_then(|rest| rest.get(..data.len())) {
             data.copy_from_slice(bytes);
         }
@@ -45,7 +49,11 @@ impl Hardware for Fake {
 
     fn write(&self, region: Region, offset: u64, data: &[u8]) {
         let mut seen = self.0.lock().unwrap();
-        let bytes = if region == Region::Config { &mut seen.config } else { &mut seen.bar0 };
+        let bytes = match region {
+            Region::Config => &mut seen.config,
+            Region::Bar(0) => &mut seen.bar0,
+            Region::Bar(_) => return,
+        };
         if let Some(bytes) = bytes.get_mut(offset as usize..).and_then(|rest| rest.get_mut(..data.len())) {
             bytes.copy_from_slice(data);
         }
