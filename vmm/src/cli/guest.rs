@@ -262,6 +262,15 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_with_a_device_of_this_machine_has_no_modelled_gpu_unless_it_is_to() {
+        let passed = options(&["--vfio", "0000:01:00.0", "--vfio", "02:00.0"]);
+        assert_eq!((passed.devices, passed.vfio.len()), (0, 2));
+        assert_eq!(passed.driver_parameters(&[Mode::Coherent], &[]), "memory=coherent,coherent");
+        assert_eq!(options(&["--vfio", "01:00.0", "--devices", "1"]).devices, 1);
+        assert_eq!(options(&["--devices", "0"]).driver_parameters(&[Mode::Private], &[]), "memory=private");
+    }
+
+    #[test]
     fn words_for_the_driver_are_told_from_those_for_the_kernel() {
         let (kernel, driver) = split_words("quiet ersatz.region=bar loglevel=7  ersatz.name=\"a b\" ersatz.");
         assert_eq!(driver, ["region=bar", "name=\"a b\""]);
