@@ -128,7 +128,7 @@ pub trait PciFunction: Send + Sync {
     /// The parts of BARs that are doorbells.
     fn doorbells(&self) -> Vec<Doorbell>;
 
-    /// Number of MSI-X vectors, 0 for none.
+    /// Number of MSI-X vectors, 0 for none. The vectors of a function that sends messages by MSI count as such, too.
     fn msix_vectors(&self) -> u16;
 
     /// The message of a vector; `None` while it is masked or MSI-X is off.
@@ -143,8 +143,8 @@ pub trait PciFunction: Send + Sync {
         None
     }
 
-    /// Takes the effects that are pending, in order. The bus calls this once the event was signalled, and may at any other
-    /// time.
+    /// Clears the event and takes the effects that are pending, in order. The bus calls this once the event was signalled, and
+    /// may at any other time.
     ///
     /// Effects are in the order in which they came about, whichever call returns them: a write that returns effects returns
     /// those that were pending before its own. The bus calls neither this nor a config write before it has carried out

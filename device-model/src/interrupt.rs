@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! How the device interrupts a CPU, and why.
 
+use vmm_sys_util::eventfd::EventFd;
+
 /// Where a function's MSI-X messages go. Called by engine threads with locks of the device held: must not block, and must
 /// not call into the device.
 pub trait InterruptSink: Send + Sync {
     /// Sends the message of an MSI-X vector.
     fn signal(&self, vector: u16);
+
+    /// The eventfd that is signalled to send a vector's message, for hardware that signals it by itself; `None` if the sink has no
+    /// such eventfd. Signals that come while the vector has no message are kept, and sent as one when it has.
+    fn event(&self, vector: u16) -> Option<&EventFd> {
+        let _ = vector;
+        None
+    }
 
     /// Whether the transport keeps the MSI-X table and its masks itself, or its client does. If so the
     /// device calls [`Self::signal`] without looking at its own table, which is not programmed then.

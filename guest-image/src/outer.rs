@@ -22,8 +22,11 @@ pub const KVM_MODULES: &[&str] = &["kvm-amd"];
 /// The modules a job with a [`Share`] needs besides.
 pub const SHARE_MODULES: &[&str] = &["9p", "9pnet_virtio"];
 
+/// The modules that a job which hands devices to a guest needs besides.
+pub const VFIO_MODULES: &[&str] = &["vfio_iommu_type1", "vfio-pci"];
+
 /// All modules to pack; [`load_order`](crate::kernel_module::load_order) finds those they depend on.
-pub const MODULES: &[&str] = &["kvm-amd", "9p", "9pnet_virtio"];
+pub const MODULES: &[&str] = &["kvm-amd", "9p", "9pnet_virtio", "vfio_iommu_type1", "vfio-pci"];
 
 /// Where PID 1 looks for its [`Job`], as JSON. It is in outer mode if and only if this file is there.
 pub const JOB_PATH: &str = "/ersatz/job.json";
@@ -47,6 +50,8 @@ pub struct Job {
     pub command: Vec<String>,
     /// Folders to mount before.
     pub shares: Vec<Share>,
+    /// PCI devices to bind to vfio-pci before, by their addresses as sysfs has them.
+    pub passed_through: Vec<String>,
     /// Files to send to the host afterwards, however the command ends. Those that do not exist are left out.
     pub collect: Vec<PathBuf>,
 }
@@ -57,6 +62,6 @@ mod tests {
 
     #[test]
     fn all_modules_are_the_sum_of_those_for_each_purpose() {
-        assert_eq!(MODULES, [KVM_MODULES, SHARE_MODULES].concat());
+        assert_eq!(MODULES, [KVM_MODULES, SHARE_MODULES, VFIO_MODULES].concat());
     }
 }

@@ -52,7 +52,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 
 fn gpu_factory(vram: u64) -> FunctionFactory {
     let spec = GpuSpec::new(vram);
-    Box::new(move |BusConnections { dma, interrupts, requester_id }| {
+    Box::new(move |BusConnections { dma, interrupts, requester_id, .. }| {
         let address = GpuAddress { requester_id, ..GpuAddress::default() };
         Ok(gpu::build(&spec, &address, dma, interrupts)?)
     })

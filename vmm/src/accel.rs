@@ -9,4 +9,5 @@ pub mod accelerator;
 pub mod kvm;
 pub mod nested;
 pub mod probe;
+mod served_gpus;
 pub mod tcg;

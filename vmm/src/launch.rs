@@ -35,6 +35,9 @@ pub enum LaunchError {
          use --accel tcg or kvm, or have the device do things from its start on by --rules"
     )]
     ControlInside,
+    /// The guest's bus is not this VMM's, or not on this machine.
+    #[error("--vfio hands out devices of this machine, which --accel kvm alone can; add that")]
+    VfioElsewhere,
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -93,6 +96,9 @@ pub fn launch(
     let style = if terminal.is_some() || connection.verbatim { Style::Raw } else { Style::Text };
     let output = ConsoleOutput::new(log.clone(), connection.sink.take(), style);
     let gpus = GpuRegistry::default();
+    if !spec.run.vfio.is_empty() && !matches!(accelerator, Accelerator::Kvm) {
+        return Err(LaunchError::VfioElsewhere);
+    }
     let _control = match &connection.control {
         Some(_) if matches!(accelerator, Accelerator::Nested(_)) => return Err(LaunchError::ControlInside),
         Some(path) => Some(ControlServer::start(path, gpus.clone())?),

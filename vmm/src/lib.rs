@@ -19,4 +19,5 @@ pub mod snapshot;
 pub mod spec;
 pub mod supervisor;
 pub mod threads;
+pub mod vfio;
 pub mod vfio_user;

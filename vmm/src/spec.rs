@@ -9,6 +9,7 @@ mod gpu;
 mod injection;
 mod machine;
 mod path;
+mod pci_address;
 
 use std::fs;
 use std::io;
@@ -22,6 +23,7 @@ pub use gpu::{BarError, GpuSpec, check_vram};
 pub use injection::{ApplyError, InjectionSpec, RulesFileError};
 pub use machine::{MachineSpec, Resources, check_memory};
 pub use path::{PathMapping, ReadPath, WrittenPath};
+pub use pci_address::{PciAddress, PciAddressError};
 
 /// A guest and its devices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +43,9 @@ pub struct RunSpec {
     pub request: Vec<u8>,
     /// The GPUs, in PCI order.
     pub devices: Vec<GpuSpec>,
+    /// Devices of the machine that runs the VMM, which are handed to the guest; in PCI order, behind the GPUs.
+    #[serde(default)]
+    pub vfio: Vec<PciAddress>,
     /// How long the guest may run; `None` for no limit.
     pub timeout: Option<Duration>,
     /// How long its console may be silent; `None` for as long as it likes.
@@ -94,11 +99,12 @@ impl RunSpec {
     ///
     /// Those of `mapping`.
     pub fn map_paths<M: PathMapping>(&self, mapping: &mut M) -> Result<Self, M::Error> {
-        let Self { archives, request, devices, timeout, silence, exit_counts } = self;
+        let Self { archives, request, devices, vfio, timeout, silence, exit_counts } = self;
         Ok(Self {
             archives: archives.iter().map(|path| mapping.read(path)).collect::<Result<_, _>>()?,
             request: request.clone(),
             devices: devices.iter().map(|gpu| gpu.map_paths(mapping)).collect::<Result<_, _>>()?,
+            vfio: vfio.clone(),
             timeout: *timeout,
             silence: *silence,
             exit_counts: *exit_counts,
@@ -119,6 +125,7 @@ mod tests {
             archives: vec![path.into()],
             request: b"abc".to_vec(),
             devices: Vec::new(),
+            vfio: Vec::new(),
             timeout: None,
             silence: None,
             exit_counts: false,

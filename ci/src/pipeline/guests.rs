@@ -42,6 +42,8 @@ const SUITES: &[(&str, &[Suite])] = &[
             Suite { mode: "coherent", gpus: 1, vram: SMALL, filters: BUS, start: Start::Snapshot },
             Suite { mode: "private", gpus: 2, vram: LARGE, filters: TWO_GPUS, start: Start::Snapshot },
             Suite { mode: "coherent", gpus: 2, vram: LARGE, filters: TWO_GPUS, start: Start::Snapshot },
+            Suite { mode: "private", gpus: 1, vram: SMALL, filters: PASSED_THROUGH, start: Start::PassThrough },
+            Suite { mode: "coherent", gpus: 1, vram: SMALL, filters: PASSED_THROUGH, start: Start::PassThrough },
         ],
     ),
     (
@@ -95,6 +97,9 @@ const KERNELS_OWN: &[&str] = &["hmm-tests"];
 /// Tests that are run again with a guest for each.
 const ISOLATED: &[&str] = &["roundtrip."];
 
+/// Tests that are run again with GPUs that are handed to the guest by pass-through.
+const PASSED_THROUGH: &[&str] = &["roundtrip."];
+
 /// How the guests of a suite start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Start {
@@ -104,6 +109,8 @@ enum Start {
     Snapshot,
     /// One is restored for each test.
     Isolated,
+    /// One boots, and gets its GPUs by pass-through.
+    PassThrough,
 }
 
 /// What is run with a debug kernel, under [`TRACED`] alone: each test once with each memory type. Its guests are slow.
@@ -211,8 +218,12 @@ impl Suite {
     /// What tells it from the others: for people, and for the names of files.
     fn name(&self) -> String {
         let gpus = if self.gpus == 1 { String::new() } else { format!("-{}-gpus", self.gpus) };
-        let isolated = if self.start == Start::Isolated { "-isolated" } else { "" };
-        format!("{}{gpus}{isolated}", self.mode)
+        let start = match self.start {
+            Start::Boot | Start::Snapshot => "",
+            Start::Isolated => "-isolated",
+            Start::PassThrough => "-via-vfio",
+        };
+        format!("{}{gpus}{start}", self.mode)
     }
 
     /// The report is shown as it comes, by name of the test, and kept.
@@ -231,7 +242,8 @@ impl Suite {
         // In a folder each GPU has a log of its own.
         let traces = report.with_extension("traces");
         let is_isolated = self.start == Start::Isolated;
-        let traced = accelerator == TRACED && !is_isolated;
+        // GPUs that are handed through are in the process that writes their logs.
+        let traced = (accelerator == TRACED && !is_isolated) || self.start == Start::PassThrough;
         if traced {
             fs::create_dir_all(&traces).with_context(|| format!("cannot make {}", traces.display()))?;
         }
@@ -242,9 +254,10 @@ impl Suite {
             .args(traced.then_some([OsStr::new("--trace"), traces.as_os_str()]).into_iter().flatten())
             .args(counted.then_some("--exit-counts"))
             .args(match self.start {
-                Start::Boot => Some("--cold"),
-                Start::Snapshot => None,
-                Start::Isolated => Some("--isolated"),
+                Start::Boot => &["--cold"][..],
+                Start::Snapshot => &[],
+                Start::Isolated => &["--isolated"],
+                Start::PassThrough => &["--via", "vfio"],
             })
             .args(self.filters)
             .env("ERSATZ_GUEST", store.root())

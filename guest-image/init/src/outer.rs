@@ -18,7 +18,7 @@ use std::time::Duration;
 use ersatz_guest_image::error_chain::chain;
 use ersatz_guest_image::kernel_module::{ModuleError, load_order};
 use ersatz_guest_image::outer::channel::Message;
-use ersatz_guest_image::outer::{JOB_PATH, Job, KVM_MODULES, MODULES_FOLDER, SHARE_MODULES, Share};
+use ersatz_guest_image::outer::{JOB_PATH, Job, KVM_MODULES, MODULES_FOLDER, SHARE_MODULES, Share, VFIO_MODULES};
 use ersatz_init::driver;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -54,6 +54,14 @@ pub enum OuterError {
         tag: String,
         /// The mount point.
         target: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// A device could not be bound to vfio-pci.
+    #[error("cannot bind PCI device {address} to vfio-pci in the outer machine")]
+    Bind {
+        /// Its address.
+        address: String,
         /// The system's error.
         source: io::Error,
     },
@@ -97,6 +105,11 @@ fn work(port: &Port) -> Result<u8, OuterError> {
         load_modules(SHARE_MODULES)?;
         job.shares.iter().try_for_each(mount_share)?;
     }
+    if !job.passed_through.is_empty() {
+        port.send(&Message::Stage("binding devices to vfio-pci".to_owned()));
+        load_modules(VFIO_MODULES)?;
+        job.passed_through.iter().try_for_each(|address| bind(address))?;
+    }
     let status = job::run(&job, port)?;
     collect::send_all(&job.collect, port);
     Ok(status)
@@ -121,4 +134,12 @@ fn mount_share(share: &Share) -> Result<(), OuterError> {
     std::fs::create_dir_all(target)
         .and_then(|()| Ok(mount(Some(tag.as_str()), target, Some("9p"), MsFlags::MS_RDONLY, Some(OPTIONS))?))
         .map_err(|source| OuterError::Share { tag: tag.clone(), target: target.clone(), source })
+}
+
+/// Binds a PCI device, which has no driver, to vfio-pci.
+fn bind(address: &str) -> Result<(), OuterError> {
+    let folder = Path::new("/sys/bus/pci");
+    std::fs::write(folder.join("devices").join(address).join("driver_override"), "vfio-pci")
+        .and_then(|()| std::fs::write(folder.join("drivers_probe"), address))
+        .map_err(|source| OuterError::Bind { address: address.to_owned(), source })
 }

@@ -41,6 +41,9 @@ pub enum AcceleratorError {
     /// Its files have not been built.
     #[error("--accel {0} needs what `cargo xtask build` builds; run that first")]
     NotBuilt(&'static str),
+    /// There is no machine to hand GPUs through.
+    #[error("--via vfio hands the GPUs through the outer machine of --accel nested; add that")]
+    NotNested,
     /// The QEMU that `--qemu` names lacks something.
     #[error(transparent)]
     Unfit(#[from] UnfitError),
@@ -75,6 +78,20 @@ impl Accelerator {
                 }
             }
         }
+    }
+
+    /// Has the guest get its GPUs by pass-through.
+    ///
+    /// # Errors
+    ///
+    /// Fails unless there is an outer machine to hand them through, whose QEMU can connect to them.
+    pub fn via_vfio(self) -> Result<Self, AcceleratorError> {
+        let Self::Nested(mut artifacts) = self else { return Err(AcceleratorError::NotNested) };
+        if let Qemu::Host(_) = artifacts.qemu {
+            check_devices(&artifacts.qemu, &[VFIO_USER])?;
+        }
+        artifacts.via_vfio = true;
+        Ok(Self::Nested(artifacts))
     }
 
     fn nested(qemu: Option<PathBuf>, cold: bool, manifest: Option<&Manifest>) -> Result<Self, AcceleratorError> {
@@ -114,6 +131,11 @@ mod tests {
             Accelerator::resolve(AcceleratorOption::Kvm, None, false, None, &mut |_| ()),
             Ok(Accelerator::Kvm)
         ));
+    }
+
+    #[test]
+    fn gpus_are_handed_through_an_outer_machine_alone() {
+        assert!(matches!(Accelerator::Kvm.via_vfio(), Err(AcceleratorError::NotNested)));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `--accel kvm`: the machine of this VMM, with the GPUs on its bus.
+//! `--accel kvm`: the machine of this VMM, with the GPUs on its bus, and devices of this machine behind them.
 
 use std::fs::File;
 use std::io;
@@ -15,6 +15,7 @@ use crate::machine::{BusConnections, Console, FunctionFactory, Machine, MachineC
 use crate::outcome::Outcome;
 use crate::spec::{ArchiveError, GpuSpec, GuestSpec};
 use crate::supervisor::{Watch, supervise};
+use crate::vfio;
 
 /// Why a guest has no outcome.
 #[derive(Debug, Error)]
@@ -49,11 +50,9 @@ pub fn run(
     progress: &mut dyn FnMut(&str),
 ) -> Result<Outcome, KvmRunError> {
     let config = MachineConfig::linux(&spec.machine, spec.run.archive()?);
-    let machine = Machine::new(
-        &config,
-        gpu_factories(&spec.run.devices, &watch.gpus)?,
-        Console { output: Box::new(output), input },
-    )?;
+    let mut functions = gpu_factories(&spec.run.devices, &watch.gpus)?;
+    functions.extend(vfio::factories(&spec.run.vfio));
+    let machine = Machine::new(&config, functions, Console { output: Box::new(output), input })?;
     let handle = machine.handle();
     let outcome = supervise::<KvmRunError>(watch, &handle, || Ok(machine.run()?))?;
     if spec.run.exit_counts {
@@ -78,7 +77,7 @@ pub fn gpu_factories(devices: &[GpuSpec], registry: &GpuRegistry) -> Result<Vec<
 
 /// What makes one GPU once its machine has memory and interrupts.
 fn factory(spec: GpuSpec, index: u8, fabric: Fabric, registry: GpuRegistry) -> FunctionFactory {
-    Box::new(move |BusConnections { dma, interrupts, requester_id }: BusConnections| {
+    Box::new(move |BusConnections { dma, interrupts, requester_id, .. }: BusConnections| {
         let address = GpuAddress { index, fabric, requester_id, registry };
         Ok(gpu::build(&spec, &address, dma, interrupts).map(|gpu| gpu as Arc<_>)?)
     })

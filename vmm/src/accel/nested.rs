@@ -7,6 +7,9 @@
 //! come out over one virtio-serial port ([`session`]). Most runs do not boot at all but start from a snapshot of the outer
 //! machine with a booted guest in it ([`restore`], [`await_run`]).
 //!
+//! With `--via vfio` the GPUs are in this process, which serves them to QEMU; the outer machine has an IOMMU, and the VMM in it hands
+//! the GPUs to the guest as it would hand out hardware ([`vfio`](crate::vfio)).
+//!
 //! Failures are told apart by what stops. PID 1 of the outer machine sends heartbeats: without them the outer machine hangs. With
 //! heartbeats but a VMM that overruns the guest's time limit, which it enforces itself, the VMM hangs. All else is the guest's
 //! own and comes out as its [`Outcome`].
@@ -53,7 +56,7 @@ const LITTLE_VRAM: u64 = 1 << 30;
 /// What the outer machine needs besides the guest: its kernel, the initramfs twice while it unpacks, the VMM.
 const OUTER_OVERHEAD: u64 = 640 << 20;
 
-/// The files that nested runs need besides the guest's own.
+/// The files that nested runs need besides the guest's own, and how the guest has its GPUs.
 #[derive(Clone, Debug)]
 pub struct Artifacts {
     /// The QEMU to run the outer machine.
@@ -64,6 +67,8 @@ pub struct Artifacts {
     pub initramfs: PathBuf,
     /// The statically linked VMM.
     pub vmm: PathBuf,
+    /// Whether the GPUs are handed to the guest by pass-through.
+    pub via_vfio: bool,
 }
 
 impl Artifacts {
@@ -74,6 +79,7 @@ impl Artifacts {
             kernel: manifest.outer_vmlinux.clone(),
             initramfs: manifest.outer_initramfs.clone(),
             vmm: manifest.static_ersatz.clone(),
+            via_vfio: false,
         }
     }
 }
@@ -101,7 +107,8 @@ pub fn run(
     stop: &Event,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Outcome, NestedError> {
-    let vram = spec.run.devices.iter().fold(0, |sum: u64, gpu| sum.saturating_add(gpu.vram));
+    let devices = if artifacts.via_vfio { &[][..] } else { &spec.run.devices };
+    let vram = devices.iter().fold(0, |sum: u64, gpu| sum.saturating_add(gpu.vram));
     if !cold {
         // Runs with little VRAM start from one and the same snapshot.
         let memory = outer_memory(spec.machine.resources.memory, vram.max(LITTLE_VRAM));

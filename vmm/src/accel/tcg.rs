@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `--accel tcg`: the guest under QEMU's emulation, the GPU in this process, vfio-user between them.
 //!
-//! The [`devices`] are served first. QEMU ([`machine`]) is connected to this process only by descriptors that it inherits: guest
+//! The GPUs are served first. QEMU ([`machine`]) is connected to this process only by descriptors that it inherits: guest
 //! memory, the devices' sockets, console, exit status, monitor; so no file can be left over. The kernel kills it when this
 //! process ends for whatever reason.
 //!
@@ -10,7 +10,6 @@
 
 mod arguments;
 mod controls;
-mod devices;
 mod guest;
 mod machine;
 mod restore;
@@ -22,9 +21,9 @@ use std::path::PathBuf;
 use rustix::fs::{MemfdFlags, memfd_create};
 use thiserror::Error;
 
-use self::devices::{DeviceError, Devices};
 use self::guest::{ConsoleRelay, Guest, RelayEnd};
 use self::machine::{Machine, Role};
+use crate::accel::served_gpus::{DeviceError, Devices};
 use crate::console::output::ConsoleOutput;
 use crate::gpu::registry::GpuRegistry;
 use crate::outcome::Outcome;

@@ -71,6 +71,7 @@ fn guest(places: &Places, kernel: &Path, memory: u64) -> GuestSpec {
         archives: Vec::new(),
         request: Vec::new(),
         devices: vec![GpuSpec::new(VRAM)],
+        vfio: Vec::new(),
         exit_counts: false,
         timeout: None,
         silence: None,

@@ -138,6 +138,7 @@ fn in_an_outer_machine(options: &BootOptions, manifest: &Manifest) -> Result<u8,
         files: sources,
         folders: vec![(manifest.toolchain_root.clone(), ROOT_INSIDE.into())],
         collect: Vec::new(),
+        gpus: Vec::new(),
     };
     let artifacts = Artifacts::new(manifest, Qemu::InRoot(manifest.toolchain_root.clone()));
     let memory = outer_memory(options.memory.saturating_add(QEMU_ROOM), 0);

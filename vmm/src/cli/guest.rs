@@ -3,8 +3,10 @@
 //! result in.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::ArgPredicate;
 use clap::{Args, ValueEnum};
 use ersatz_guest_image::initramfs::ArchiveError;
 use ersatz_guest_image::kernel_command_line::words;
@@ -16,7 +18,7 @@ use super::artifacts::{self, ArtifactError, KernelChoice};
 use super::limit::{self, Limit};
 use super::report;
 use crate::accel::accelerator::{Accelerator, AcceleratorError, AcceleratorOption};
-use crate::spec::{BarError, GpuSpec, GuestSpec, MachineSpec, ReadPath, Resources, RunSpec, WrittenPath};
+use crate::spec::{BarError, GpuSpec, GuestSpec, MachineSpec, PciAddress, ReadPath, Resources, RunSpec, WrittenPath};
 
 /// How the driver registers VRAM with the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -40,6 +42,13 @@ impl Mode {
     pub fn beside(self, path: &WrittenPath) -> WrittenPath {
         path.with_suffix(self.name())
     }
+}
+
+/// How a guest has its GPUs, other than on the bus of the VMM that has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Via {
+    /// As devices that are bound to vfio-pci.
+    Vfio,
 }
 
 /// The kernel of a guest, for commands that run all their guests with one.
@@ -77,8 +86,16 @@ pub struct GuestOptions {
     #[command(flatten)]
     pub gpu: GpuSpec,
     /// Number of GPUs
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8), default_value = "1", help_heading = "Device")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=8), default_value = "1",
+        default_value_if("vfio", ArgPredicate::IsPresent, "0"), help_heading = "Device")]
     pub devices: u8,
+    /// Hand the PCI device at BDF, which is bound to vfio-pci, to the guest; may be given several times (kvm; see
+    /// docs/pass-through.md)
+    #[arg(long, value_name = "BDF", value_parser = PciAddress::from_str, help_heading = "Device")]
+    pub vfio: Vec<PciAddress>,
+    /// Hand the GPUs to the guest by pass-through, through an IOMMU of the outer machine; the guest boots (nested)
+    #[arg(long, value_name = "WAY", value_enum, help_heading = "Device")]
+    pub via: Option<Via>,
     /// Have `ersatz ctl PATH` reach the GPUs while the guest runs, by a socket of this user's (kvm and tcg; see docs/injection.md)
     #[arg(long, value_name = "PATH", help_heading = "Device")]
     pub control: Option<PathBuf>,
@@ -120,7 +137,11 @@ impl GuestOptions {
     ///
     /// As [`Accelerator::resolve`].
     pub fn accelerator(&self, manifest: Option<&Manifest>) -> Result<Accelerator, AcceleratorError> {
-        Accelerator::resolve(self.accel, self.qemu.clone(), self.is_cold(), manifest, &mut report::say)
+        let resolved = Accelerator::resolve(self.accel, self.qemu.clone(), self.is_cold(), manifest, &mut report::say)?;
+        match self.via {
+            Some(Via::Vfio) => resolved.via_vfio(),
+            None => Ok(resolved),
+        }
     }
 
     /// Returns the guest that these options describe, with a command to run in it, or a shell.
@@ -163,6 +184,7 @@ impl GuestOptions {
             archives: if self.initramfs.is_some() { Vec::new() } else { vec![built(|m| &m.programs)] },
             request,
             devices,
+            vfio: self.vfio.clone(),
             exit_counts: self.exit_counts,
             timeout: self.timeout.map_or(limit, |limit| limit.0),
             silence: None,
@@ -181,16 +203,17 @@ impl GuestOptions {
     }
 
     /// Whether the guest boots though it could start from a snapshot. PID 1 of an initramfs given by hand may not support
-    /// snapshots.
+    /// snapshots, and devices that are handed through are there from the start on.
     pub fn is_cold(&self) -> bool {
-        self.cold || self.initramfs.is_some()
+        self.cold || self.initramfs.is_some() || self.via.is_some()
     }
 
     /// The driver's parameters: the memory types, and what `--kernel-args` has for the driver.
     fn driver_parameters(&self, modes: &[Mode], words: &[&str]) -> String {
         let last = modes.last().copied().unwrap_or(Mode::Private);
-        let modes: Vec<&str> =
-            (0..usize::from(self.devices)).map(|index| modes.get(index).copied().unwrap_or(last).name()).collect();
+        // Devices that are handed to the guest may be GPUs of this kind, too.
+        let count = (usize::from(self.devices) + self.vfio.len()).max(1);
+        let modes: Vec<&str> = (0..count).map(|index| modes.get(index).copied().unwrap_or(last).name()).collect();
         let memory = format!("memory={}", modes.join(","));
         [&[memory.as_str()], words].concat().join(" ")
     }
@@ -236,6 +259,15 @@ mod tests {
     fn each_gpu_gets_its_mode() {
         let parameters = options(&["--devices", "3"]).driver_parameters(&[Mode::Coherent, Mode::Private], &["a=1"]);
         assert_eq!(parameters, "memory=coherent,private,private a=1");
+    }
+
+    #[test]
+    fn a_guest_with_a_device_of_this_machine_has_no_modelled_gpu_unless_it_is_to() {
+        let passed = options(&["--vfio", "0000:01:00.0", "--vfio", "02:00.0"]);
+        assert_eq!((passed.devices, passed.vfio.len()), (0, 2));
+        assert_eq!(passed.driver_parameters(&[Mode::Coherent], &[]), "memory=coherent,coherent");
+        assert_eq!(options(&["--vfio", "01:00.0", "--devices", "1"]).devices, 1);
+        assert_eq!(options(&["--devices", "0"]).driver_parameters(&[Mode::Private], &[]), "memory=private");
     }
 
     #[test]

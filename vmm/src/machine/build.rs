@@ -60,7 +60,7 @@ pub fn build(
 
     let serial = serial_port(&vm, console.output)?;
     let dma = Arc::new(MappedSpace::from_memory(&memory)?);
-    let functions = make_functions(functions, &dma)?;
+    let functions = make_functions(functions, &vm, &dma)?;
     let bars: Vec<_> = functions.iter().map(|connected| connected.function.bars()).collect();
     let topology = Topology::plan(&layout, &bars, MIN_SLOTS + spare_slots)?;
     let memory_slots = MemorySlots::new(Arc::clone(&vm), first_free, dma);
@@ -144,13 +144,14 @@ fn serial_port(vm: &VmFd, output: Box<dyn std::io::Write + Send>) -> Result<Arc<
 /// Makes the functions of the first slots.
 fn make_functions(
     factories: Vec<FunctionFactory>,
+    vm: &Arc<VmFd>,
     dma: &Arc<MappedSpace>,
 ) -> Result<Vec<ConnectedFunction>, MachineError> {
     if factories.len() > MAX_SLOTS {
         return Err(PciError::TooManyFunctions(factories.len()).into());
     }
     let make = |(factory, slot): (FunctionFactory, u8)| {
-        pci::connect(factory, dma, pci::boot_requester_id(slot))
+        pci::connect(factory, vm, dma, pci::boot_requester_id(slot))
             .map_err(|source| MachineError::Function(slot.into(), source))
     };
     factories.into_iter().zip(0..).map(make).collect()

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use ersatz_device_model::bus::PciFunction;
 use ersatz_device_model::dma::DmaSpace;
 use ersatz_device_model::interrupt::InterruptSink;
+use kvm_ioctls::VmFd;
 
 use super::layout::HIGH_MEMORY;
 use crate::spec::MachineSpec;
@@ -86,6 +87,8 @@ pub struct BusConnections {
     pub interrupts: Arc<dyn InterruptSink>,
     /// Bus, device and function number that the function will have.
     pub requester_id: u16,
+    /// The virtual machine, for functions that KVM must know of.
+    pub vm: Arc<VmFd>,
 }
 
 /// Why a function could not be made.

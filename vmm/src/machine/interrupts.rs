@@ -3,6 +3,10 @@
 //!
 //! Each MSI-X vector of each function has an eventfd and a GSI of its own. Signalling the eventfd makes KVM send the
 //! message that the GSI is routed to, with no vCPU exit and no thread of ours.
+//!
+//! KVM listens to a vector's eventfd only while the vector has a message. Signals that come while it has none (it is masked) are
+//! kept by the eventfd, and KVM sends them as one when it listens again. Hardware whose interrupts are passed on needs that: it
+//! does not know the guest's masks.
 
 use std::io;
 use std::ops::Range;
@@ -56,6 +60,13 @@ enum Gsi {
     Taken(Option<MsixMessage>),
 }
 
+impl Gsi {
+    /// Whether it has a message, so that KVM listens to its event.
+    fn has_message(self) -> bool {
+        matches!(self, Self::Taken(Some(_)))
+    }
+}
+
 /// Which message each GSI beyond the I/O APIC's sends.
 pub struct Interrupts {
     vm: Arc<VmFd>,
@@ -91,9 +102,15 @@ impl Interrupts {
         Ok(range)
     }
 
-    /// Gives GSIs back. They send nothing any more.
-    fn release(&self, range: Range<usize>, gsis: &mut [Gsi]) {
-        let had_routes = gsis[range.clone()].iter().any(|gsi| matches!(gsi, Gsi::Taken(Some(_))));
+    /// Gives GSIs back, whose events are `events`. They send nothing any more.
+    fn release(&self, range: Range<usize>, events: &[EventFd], gsis: &mut [Gsi]) {
+        let mut had_routes = false;
+        for (number, event) in range.clone().zip(events) {
+            if gsis[number].has_message() {
+                self.detach(event, number);
+                had_routes = true;
+            }
+        }
         gsis[range].fill(Gsi::Free);
         if had_routes {
             self.update_routes(gsis);
@@ -110,17 +127,41 @@ impl Interrupts {
             return;
         }
         let mut changed = false;
-        for (gsi, vector) in gsis[connected.gsis.clone()].iter_mut().zip(0..) {
-            if !vectors.contains(&vector) {
+        let mut unmasked = Vec::new();
+        for (number, vector) in connected.gsis.clone().zip(0..) {
+            let Some(event) = connected.events.get(usize::from(vector)).filter(|_| vectors.contains(&vector)) else {
                 continue;
-            }
+            };
             // Asked for under the lock: of two threads the last one to get here sees the latest.
             let new = Gsi::Taken(message(vector));
-            changed |= *gsi != new;
-            *gsi = new;
+            let old = std::mem::replace(&mut gsis[number], new);
+            changed |= old != new;
+            match (old.has_message(), new.has_message()) {
+                // Before the route goes: what is signalled from now on is kept.
+                (true, false) => self.detach(event, number),
+                (false, true) => unmasked.push((event, number)),
+                _ => {}
+            }
         }
         if changed {
             self.update_routes(&gsis);
+        }
+        for (event, number) in unmasked {
+            self.attach(event, number);
+        }
+    }
+
+    /// Has KVM send the message of a GSI when `event` is signalled, and now if it is already.
+    fn attach(&self, event: &EventFd, number: usize) {
+        if let Err(error) = self.vm.register_irqfd(event, gsi_number(number)) {
+            log::error!("KVM does not connect interrupt {}: {error}", gsi_number(number));
+        }
+    }
+
+    /// Has KVM not listen to `event` any more. All that was signalled before is sent.
+    fn detach(&self, event: &EventFd, number: usize) {
+        if let Err(error) = self.vm.unregister_irqfd(event, gsi_number(number)) {
+            log::error!("KVM does not disconnect interrupt {}: {error}", gsi_number(number));
         }
     }
 
@@ -193,13 +234,8 @@ impl Connected {
             events: Vec::new(),
             released: AtomicBool::new(false),
         };
-        for gsi in gsis {
-            let event = EventFd::new(EFD_NONBLOCK).map_err(InterruptError::EventFd)?;
-            interrupts
-                .vm
-                .register_irqfd(&event, gsi_number(gsi))
-                .map_err(KvmError::doing("connecting an MSI-X vector"))?;
-            connected.events.push(event);
+        for _ in gsis {
+            connected.events.push(EventFd::new(EFD_NONBLOCK).map_err(InterruptError::EventFd)?);
         }
         Ok(connected)
     }
@@ -210,12 +246,7 @@ impl Connected {
         if self.released.swap(true, Ordering::Relaxed) {
             return;
         }
-        for (event, gsi) in self.events.iter().zip(self.gsis.clone()) {
-            if let Err(error) = self.interrupts.vm.unregister_irqfd(event, gsi_number(gsi)) {
-                log::error!("KVM does not disconnect interrupt {}: {error}", gsi_number(gsi));
-            }
-        }
-        self.interrupts.release(self.gsis.clone(), &mut gsis);
+        self.interrupts.release(self.gsis.clone(), &self.events, &mut gsis);
     }
 }
 
@@ -261,6 +292,10 @@ impl InterruptSink for MsixVectors {
             Some(Err(error)) => log::error!("cannot signal MSI-X vector {vector}: {error}"),
             None => log::warn!("the device signals MSI-X vector {vector}, which it does not have"),
         }
+    }
+
+    fn event(&self, vector: u16) -> Option<&EventFd> {
+        self.0.get()?.events.get(usize::from(vector))
     }
 }
 
@@ -332,6 +367,24 @@ mod tests {
         interrupts.route(&first, 1..2, |_| Some(message(0x61)));
         first.signal(1);
         assert!(becomes_requested(&vcpu, 0x61));
+    }
+
+    #[test]
+    fn signals_of_a_masked_vector_are_sent_when_it_has_a_message() {
+        let (interrupts, vcpu) = machine();
+        let msix = MsixVectors::default();
+        msix.connect(&interrupts, 2).unwrap();
+        msix.signal(0); // it has had no message yet
+        interrupts.route(&msix, 0..2, |vector| Some(message(0x40 + vector as u8)));
+        assert!(becomes_requested(&vcpu, 0x40));
+
+        interrupts.route(&msix, 1..2, |_| None);
+        msix.event(1).unwrap().write(1).unwrap();
+        interrupts.route(&msix, 0..1, |_| Some(message(0x50)));
+        msix.signal(0);
+        assert!(becomes_requested(&vcpu, 0x50) && !is_requested(&vcpu, 0x41));
+        interrupts.route(&msix, 1..2, |_| Some(message(0x51)));
+        assert!(becomes_requested(&vcpu, 0x51) && !is_requested(&vcpu, 0x41), "the message is the present one");
     }
 
     #[test]

@@ -149,10 +149,6 @@ impl Backend for FunctionBackend {
     }
 
     fn carry_out_pending(&mut self) {
-        if let Some(event) = &self.event {
-            // Before the effects are taken: what comes later signals again. It may have been read already.
-            let _ = event.read();
-        }
         let effects = self.function.take_effects();
         if !self.gone {
             self.apply(effects);

@@ -152,6 +152,7 @@ impl PciFunction for Card {
     }
 
     fn take_effects(&self) -> Vec<Effect> {
+        let _ = self.event.read();
         std::mem::take(&mut *self.pending.lock().unwrap())
     }
 }

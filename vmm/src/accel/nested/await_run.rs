@@ -261,6 +261,7 @@ mod tests {
             archives: Vec::new(),
             request: Vec::new(),
             devices: vec![crate::spec::GpuSpec::new(1 << 30)],
+            vfio: vec![crate::spec::PciAddress::on_bus(3)],
             timeout: Some(Duration::from_secs(7)),
             silence: Some(Duration::from_secs(5)),
             exit_counts: true,

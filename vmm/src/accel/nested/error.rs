@@ -9,6 +9,7 @@ use ersatz_guest_image::initramfs::ArchiveError;
 use ersatz_guest_image::outer::channel::ChannelError;
 use thiserror::Error;
 
+use crate::accel::served_gpus::DeviceError;
 use crate::qemu::migration::MigrationError;
 use crate::qemu::{QemuError, QmpError};
 use crate::snapshot::key::KeyError;
@@ -45,6 +46,9 @@ pub enum NestedError {
     /// The outer machine's initramfs could not be put together.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// A GPU could not be made or served.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// What the run brings could not be read.
     #[error(transparent)]
     Brought(#[from] spec::ArchiveError),

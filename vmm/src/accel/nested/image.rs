@@ -11,6 +11,7 @@ use ersatz_guest_image::outer::{JOB_PATH, Job, Share};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{NestedError, utf8};
+use crate::spec::{GpuSpec, PciAddress};
 
 /// Something to run in the outer machine, seen from the host.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct OuterJob {
     pub folders: Vec<(PathBuf, PathBuf)>,
     /// Files it may leave, which come out in this order.
     pub collect: Vec<PathBuf>,
+    /// GPUs that this process has, and the outer machine sees, bound to vfio-pci.
+    pub gpus: Vec<GpuSpec>,
 }
 
 /// What a file in the outer machine holds.
@@ -32,6 +35,14 @@ pub enum Source {
     File(PathBuf),
     /// These bytes.
     Bytes(Vec<u8>),
+}
+
+/// The first bus behind the root ports of GPUs: the port before them is the mailbox's, and the firmware numbers buses in this order.
+const FIRST_GPU_BUS: u8 = 2;
+
+/// Where GPUs are in the outer machine.
+pub(super) fn gpu_addresses(gpus: &[GpuSpec]) -> Vec<PciAddress> {
+    (FIRST_GPU_BUS..).zip(gpus).map(|(bus, _)| PciAddress::on_bus(bus)).collect()
 }
 
 impl OuterJob {
@@ -49,6 +60,7 @@ impl OuterJob {
         Job {
             command: self.command.clone(),
             shares: self.folders.iter().enumerate().map(share).collect(),
+            passed_through: gpu_addresses(&self.gpus).iter().map(PciAddress::to_string).collect(),
             collect: self.collect.clone(),
         }
     }

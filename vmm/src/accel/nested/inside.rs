@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use super::image::gpu_addresses;
 use super::paths::{OuterPaths, outputs};
 use super::{Artifacts, Console, NestedError, OuterJob, Source};
 use crate::outcome::{Outcome, STATUS_FAILED};
@@ -30,6 +31,10 @@ pub(super) fn job(
     console: &Console,
 ) -> Result<(OuterJob, Vec<PathBuf>), NestedError> {
     let mut paths = OuterPaths::default();
+    let mut spec = spec.clone();
+    // The GPUs that this process serves write their traces here.
+    let gpus = if artifacts.via_vfio { std::mem::take(&mut spec.run.devices) } else { Vec::new() };
+    spec.run.vfio = gpu_addresses(&gpus);
     let inside = spec.map_paths(&mut paths)?;
     let text = serde_json::to_vec(&inside).map_err(|error| NestedError::Scratch(error.into()))?;
     let words = [VMM, COMMAND].into_iter().chain(console.input.as_ref().map(|_| INPUT)).chain([SPEC, OUTCOME]);
@@ -37,7 +42,7 @@ pub(super) fn job(
     files.push((VMM.to_owned(), Source::File(artifacts.vmm.clone())));
     files.push((SPEC.to_owned(), Source::Bytes(text)));
     let collect = std::iter::once(PathBuf::from(OUTCOME)).chain(outputs(targets.len())).collect();
-    Ok((OuterJob { command: words.map(str::to_owned).collect(), files, folders: Vec::new(), collect }, targets))
+    Ok((OuterJob { command: words.map(str::to_owned).collect(), files, folders: Vec::new(), collect, gpus }, targets))
 }
 
 /// What the VMM in the outer machine reported, given the exit status it ended with.
@@ -127,6 +132,7 @@ mod tests {
             archives: vec!["/host/programs".into()],
             request: vec![0, 255, 7],
             devices: vec![gpu(None), gpu(Some("/host/t"))],
+            vfio: Vec::new(),
             exit_counts: true,
             timeout: Some(Duration::from_millis(1500)),
             silence: None,
@@ -135,7 +141,13 @@ mod tests {
     }
 
     fn artifacts() -> Artifacts {
-        Artifacts { qemu: Qemu::Host("/qemu".into()), kernel: "/k".into(), initramfs: "/i".into(), vmm: "/v".into() }
+        Artifacts {
+            qemu: Qemu::Host("/qemu".into()),
+            kernel: "/k".into(),
+            initramfs: "/i".into(),
+            vmm: "/v".into(),
+            via_vfio: false,
+        }
     }
 
     fn console(input: Option<File>) -> Console {
@@ -169,6 +181,20 @@ mod tests {
         assert_eq!(inside.run.devices[0].trace, None);
         assert_eq!(inside.run.devices[1].trace.as_deref(), Some(&*job.collect[1]));
         assert_eq!((targets, job.collect.len()), (vec![PathBuf::from("/host/t")], 2));
+    }
+
+    #[test]
+    fn gpus_that_are_handed_through_stay_here_with_their_traces() {
+        let artifacts = Artifacts { via_vfio: true, ..artifacts() };
+        let (job, targets) = job(&spec(), &artifacts, &console(None)).unwrap();
+        assert_eq!((&job.gpus, targets.len(), job.collect.len()), (&spec().run.devices, 0, 1));
+        let Some((_, Source::Bytes(text))) = job.files.iter().find(|(path, _)| path == SPEC) else { panic!() };
+        let inside: GuestSpec = serde_json::from_slice(text).unwrap();
+        assert!(inside.run.devices.is_empty());
+        assert_eq!(
+            inside.run.vfio.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["0000:02:00.0", "0000:03:00.0"]
+        );
     }
 
     #[test]

@@ -12,6 +12,8 @@ use ersatz_guest_image::ports::READY_PORT;
 
 use super::image::assemble;
 use super::{Artifacts, NestedError, OuterJob, utf8};
+use crate::accel::served_gpus::{Devices, gpu};
+use crate::gpu::registry::GpuRegistry;
 use crate::qemu::migration::{self, MigrationError};
 use crate::qemu::{Monitor, PROCESSOR, QemuProcess, QmpError, mailbox, timestamp};
 use crate::snapshot::key::KeyBuilder;
@@ -22,6 +24,9 @@ use crate::snapshot::ram::new_memory;
 /// mappings. A panic resets, which ends QEMU.
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off tsc=reliable no_timer_check \
                             nokaslr rodata=off random.trust_cpu=on";
+
+/// Words for the outer kernel of a machine with an IOMMU. Its own devices are not behind it.
+const IOMMU_WORDS: &str = "intel_iommu=on iommu=pt";
 
 /// How many lines of each output to show when the machine failed.
 const LAST_LINES: usize = 15;
@@ -55,6 +60,8 @@ pub(super) struct OuterMachine {
     pub(super) monitor: Monitor,
     /// The machine's memory; that of a restored one is what it started from.
     pub(super) memory: File,
+    /// The GPUs that this process serves. They end after QEMU.
+    _gpus: Devices,
 }
 
 /// The descriptors by which QEMU is connected. QEMU inherits them under these numbers.
@@ -93,9 +100,16 @@ impl OuterMachine {
             ready: given[1].as_raw_fd(),
             monitor: given[2].as_raw_fd(),
         };
+        let gpus = match start {
+            Start::Boot(job) => Devices::start(&job.gpus, &GpuRegistry::default())?,
+            Start::Restore(_) => Devices::start(&[], &GpuRegistry::default())?,
+        };
+        let sockets = gpus.sockets().map_err(NestedError::Socket)?;
+        let has_iommu = !sockets.is_empty();
         let mut command = artifacts.qemu.command();
         command
-            .args(hardware(&descriptors, size, is_shared))
+            .args(hardware(&descriptors, size, is_shared, has_iommu))
+            .args((0..).zip(&sockets).flat_map(|(number, socket)| gpu_arguments(number, socket.as_raw_fd())))
             .arg("-kernel")
             .arg(utf8(&artifacts.kernel)?)
             .arg("-initrd");
@@ -103,7 +117,8 @@ impl OuterMachine {
             Start::Boot(job) => {
                 let initramfs = assemble(&artifacts.initramfs, job)?;
                 command.arg(format!("/proc/self/fd/{}", initramfs.as_raw_fd()));
-                command.args(["-append", &format!("{COMMAND_LINE} {}", timestamp::kernel_argument())]);
+                let iommu = if has_iommu { IOMMU_WORDS } else { "" };
+                command.args(["-append", &format!("{COMMAND_LINE} {iommu} {}", timestamp::kernel_argument())]);
                 for (index, (folder, _)) in job.folders.iter().enumerate() {
                     command.args(share(&OuterJob::tag(index), folder)?);
                 }
@@ -113,11 +128,12 @@ impl OuterMachine {
                 command.arg(utf8(&artifacts.initramfs)?).args(["-incoming", "defer"]);
             }
         }
+        given.extend(sockets);
         let files = [&[ram], shared].concat();
         let process = QemuProcess::start(&artifacts.qemu, command, given, &files)?;
         let monitor = Monitor::new(monitor).map_err(NestedError::Socket)?;
         let memory = ram.try_clone().map_err(NestedError::Scratch)?;
-        Ok(Self { process, port, ready, monitor, memory })
+        Ok(Self { process, port, ready, monitor, memory, _gpus: gpus })
     }
 
     /// Loads a state, which is one of the files that QEMU has inherited. The machine stays stopped.
@@ -152,16 +168,21 @@ impl OuterMachine {
 
 /// The machine: what must be the same where a state is saved and where it is loaded. One processor: with two, about one guest in
 /// twelve loses a vCPU's timer.
-fn hardware(descriptors: &OuterDescriptors, memory: u64, is_shared: bool) -> Vec<OsString> {
+fn hardware(descriptors: &OuterDescriptors, memory: u64, is_shared: bool, has_iommu: bool) -> Vec<OsString> {
     let OuterDescriptors { memory: ram, port, ready, monitor } = descriptors;
     let mebibytes = memory.div_ceil(1 << 20);
     // Memory that is saved must be shared, or QEMU would save it itself; memory of a snapshot must not be written to.
     let share = if is_shared { "on" } else { "off" };
+    // It remaps interrupts, without which the kernel hands out no devices, and QEMU wants to see each change of its maps. It comes
+    // before all devices that are behind it.
+    let (irqchip, iommu) =
+        if has_iommu { (",kernel-irqchip=split", "-device intel-iommu,intremap=on,caching-mode=on") } else { ("", "") };
     let words = [
         "-accel tcg -smp 1 -display none -nodefaults -no-user-config -no-reboot".to_owned(),
         format!("-cpu {PROCESSOR},vmx=off,svm=on"),
         format!("-object memory-backend-file,id=ram,size={mebibytes}M,mem-path=/proc/self/fd/{ram},share={share}"),
-        format!("-machine q35,memory-backend=ram -m {mebibytes}M"),
+        format!("-machine q35,memory-backend=ram{irqchip} -m {mebibytes}M"),
+        iommu.to_owned(),
         "-chardev stdio,id=log,signal=off -serial chardev:log".to_owned(),
         "-device virtio-serial-pci".to_owned(),
         format!("-chardev socket,id=port,fd={port}"),
@@ -171,14 +192,21 @@ fn hardware(descriptors: &OuterDescriptors, memory: u64, is_shared: bool) -> Vec
         format!("-chardev socket,id=monitor,fd={monitor} -qmp chardev:monitor"),
         format!("-device {MAILBOX_PORT}"),
     ];
-    words.iter().flat_map(|text| text.split(' ')).map(OsString::from).collect()
+    words.iter().flat_map(|text| text.split_whitespace()).map(OsString::from).collect()
+}
+
+/// A GPU that this process serves, behind a root port of its own.
+fn gpu_arguments(number: u8, socket: RawFd) -> [OsString; 4] {
+    let (bus, slot) = (format!("gpu-port{number}"), number + 2);
+    let port = format!("pcie-root-port,id={bus},chassis={slot},slot={slot},io-reserve=0");
+    ["-device".into(), port.into(), "-device".into(), gpu(socket, number, &bus).to_string().into()]
 }
 
 /// Adds to a key all of QEMU's arguments that describe the machine, except the numbers of descriptors and the measured frequency
 /// of the clock.
 pub(super) fn add_to_key(key: &mut KeyBuilder, memory: u64) {
     let nowhere = OuterDescriptors { memory: 0, port: 0, ready: 0, monitor: 0 };
-    hardware(&nowhere, memory, true).iter().for_each(|word| key.text(&word.to_string_lossy()));
+    hardware(&nowhere, memory, true, false).iter().for_each(|word| key.text(&word.to_string_lossy()));
     key.text(COMMAND_LINE);
 }
 
@@ -201,7 +229,7 @@ mod tests {
 
     #[test]
     fn memory_is_a_file_of_ours() {
-        let words = hardware(&OuterDescriptors { memory: 7, port: 8, ready: 9, monitor: 10 }, 1 << 30, true);
+        let words = hardware(&OuterDescriptors { memory: 7, port: 8, ready: 9, monitor: 10 }, 1 << 30, true, false);
         let memory = "memory-backend-file,id=ram,size=1024M,mem-path=/proc/self/fd/7,share=on";
         assert!(words.contains(&OsString::from(memory)), "{words:?}");
         assert!(words.contains(&OsString::from("socket,id=port,fd=8")), "{words:?}");

@@ -159,6 +159,7 @@ fn job(machine: &MachineSpec, artifacts: &Artifacts) -> Result<OuterJob, NestedE
         files,
         folders: Vec::new(),
         collect: std::iter::once(PathBuf::from(OUTCOME)).chain(snapshot_outputs()).collect(),
+        gpus: Vec::new(),
     })
 }
 

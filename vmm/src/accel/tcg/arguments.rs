@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use ersatz_device_model::fabric::FABRIC_PORTS;
 use ersatz_guest_image::ports::{EXIT_PORT, READY_PORT};
 use ersatz_guest_image::run::WAIT_FOR_RUN;
-use serde_json::{Value, json};
 
 use super::KIND;
+use crate::accel::served_gpus::gpu;
 use crate::qemu::{PROCESSOR, Qemu, timestamp};
 use crate::snapshot::key::{Key, KeyBuilder, KeyError};
 use crate::spec::MachineSpec;
@@ -18,9 +18,6 @@ use crate::spec::MachineSpec;
 /// Words for the kernel that emulation needs: on a busy host the emulated timers are late, which a kernel that checks them
 /// against each other takes for broken hardware, and panics ("IO-APIC + timer doesn't work!").
 const TIMERS: &str = "no_timer_check tsc=reliable";
-
-/// How long QEMU waits for a reply of the device, in milliseconds; afterwards the link is dead.
-const MESSAGE_TIMEOUT: u32 = 60_000;
 
 /// Windows of each root port: the largest BAR2 of a GPU, and the other BARs. They are fixed at boot, before anything is plugged
 /// in. All are of one size, which aligns each for a BAR of that size: the firmware places one behind the other and does not align
@@ -68,7 +65,7 @@ pub(super) fn arguments(machine: &MachineSpec, descriptors: &GuestDescriptors, s
     let initramfs = match start {
         Start::Boot { initramfs, gpus } => {
             for (&socket, port) in gpus.iter().zip(0..) {
-                arguments.extend(["-device".into(), gpu(socket, port).to_string().into()]);
+                arguments.extend(["-device".into(), gpu(socket, port, &gpu_port(port)).to_string().into()]);
             }
             let clock = timestamp::kernel_argument();
             let line = format!("{TIMERS} {clock} {WAIT_FOR_RUN} {}", machine.command_line);
@@ -111,20 +108,9 @@ fn hardware(machine: &MachineSpec, descriptors: &GuestDescriptors) -> Vec<OsStri
     words.iter().flat_map(|text| text.split(' ')).map(OsString::from).collect()
 }
 
-/// The name of a GPU's root port.
-fn gpu_port(number: u8) -> String {
+/// The name of a GPU's root port, behind which it is as on a real board.
+pub(super) fn gpu_port(number: u8) -> String {
     format!("port{number}")
-}
-
-/// A GPU, as QEMU takes it on the command line and by `device_add`: behind a root port of its own, as on a real board.
-pub(super) fn gpu(socket: RawFd, number: u8) -> Value {
-    json!({
-        "driver": "vfio-user-pci",
-        "id": format!("gpu{number}"),
-        "bus": gpu_port(number),
-        "socket": { "type": "unix", "path": format!("/proc/self/fd/{socket}") },
-        "x-msg-timeout": MESSAGE_TIMEOUT,
-    })
 }
 
 /// The key of the snapshot that a guest may start from.

@@ -11,8 +11,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::TcgError;
 use super::controls::QemuControls;
-use super::devices::Devices;
 use super::machine::Machine;
+use crate::accel::served_gpus::Devices;
 use crate::console::output::ConsoleOutput;
 use crate::machine::End;
 use crate::qemu::QmpError;

@@ -16,11 +16,11 @@ use ersatz_guest_image::mailbox;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::json;
 
-use super::arguments::{MAILBOX_PORT, gpu, snapshot_key};
-use super::devices::Devices;
+use super::arguments::{MAILBOX_PORT, gpu_port, snapshot_key};
 use super::guest::{ConsoleRelay, Guest, RelayEnd};
 use super::machine::{Machine, Role};
 use super::{KIND, TcgError};
+use crate::accel::served_gpus::{Devices, gpu};
 use crate::console::log::ConsoleLog;
 use crate::console::output::{ConsoleOutput, Style};
 use crate::console::recorder::Recorder;
@@ -126,7 +126,7 @@ fn restore(spec: &GuestSpec, qemu: &Qemu, snapshot: &Snapshot, gpus: &GpuRegistr
             monitor.execute(command, &arguments)?;
         }
         for (&socket, port) in numbers.iter().zip(0..) {
-            monitor.execute("device_add", &gpu(socket, port))?;
+            monitor.execute("device_add", &gpu(socket, port, &gpu_port(port)))?;
         }
         mailbox::fill(guest.mailbox(), &header::new(&archive, &spec.run)?, &archive)?;
         monitor.execute("cont", &json!({}))?;

@@ -29,6 +29,11 @@ impl MemorySlots {
         Self { vm, dma, used: Mutex::new((0..first).collect()) }
     }
 
+    /// The virtual machine.
+    pub fn vm(&self) -> &Arc<VmFd> {
+        &self.vm
+    }
+
     /// Where devices do DMA.
     pub fn dma(&self) -> &Arc<MappedSpace> {
         &self.dma

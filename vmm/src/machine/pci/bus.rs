@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use ersatz_device_model::bus::{Effect, PciFunction};
 use ersatz_device_model::dma::MappedSpace;
 use ersatz_device_model::interrupt::InterruptSink;
+use kvm_ioctls::VmFd;
 
 use super::address::ConfigAddress;
 use super::attachment::MemorySlots;
@@ -34,6 +35,7 @@ pub struct PciBus {
     slots: Vec<Slot>,
     interrupts: Arc<Interrupts>,
     pending: PendingEffects,
+    vm: Arc<VmFd>,
     /// Where functions do DMA.
     dma: Arc<MappedSpace>,
     decoder: RwLock<Decoder>,
@@ -59,9 +61,9 @@ impl PciBus {
         let occupants = functions.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         let slots = (0..).zip(&topology.ports).zip(occupants);
         let slots: Vec<_> = slots.map(|((slot, _), occupant)| Slot::new(RootPort::new(slot), occupant)).collect();
-        let dma = Arc::clone(memory_slots.dma());
+        let (vm, dma) = (Arc::clone(memory_slots.vm()), Arc::clone(memory_slots.dma()));
         let decoder = RwLock::new(Decoder::new(topology.layout.clone(), Arc::new(memory_slots), slots.len()));
-        let bus = Self { host_bridge: HostBridge::new(), slots, interrupts, pending, dma, decoder };
+        let bus = Self { host_bridge: HostBridge::new(), slots, interrupts, pending, vm, dma, decoder };
         for (number, plan) in (0..).zip(&topology.ports) {
             bus.set_up(number, plan);
         }
@@ -155,13 +157,7 @@ impl PciBus {
             let Some(slot) = self.slots.get(usize::from(number)) else {
                 continue;
             };
-            let after = self.drive(number, slot, |function| {
-                if let Some(event) = function.event() {
-                    // Before the effects are taken: what comes later signals again. It may have been read already.
-                    let _ = event.read();
-                }
-                function.take_effects()
-            });
+            let after = self.drive(number, slot, |function| function.take_effects());
             self.finish(number, after);
         }
     }
@@ -277,8 +273,8 @@ impl PciBus {
             return Err(PlugError::Occupied(number));
         }
         let requester_id = u16::from(slot.port().buses().secondary) << 8;
-        let connected =
-            connect(factory, &self.dma, requester_id).map_err(|source| PlugError::Function { slot: number, source })?;
+        let connected = connect(factory, &self.vm, &self.dma, requester_id)
+            .map_err(|source| PlugError::Function { slot: number, source })?;
         join(number, &connected, &self.interrupts, &self.pending)?;
         *slot.write() = Some(connected);
         slot.port().set_present(true);

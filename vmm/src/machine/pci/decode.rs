@@ -17,6 +17,9 @@ use crate::machine::layout::Layout;
 
 /// A BAR that decodes.
 struct Decoded {
+    /// `None` while it is not reachable, or another BAR is in its place. Dropped before the function: mappings of hardware's
+    /// memory keep the hardware in use.
+    attachment: Option<Attachment>,
     slot: u8,
     bar: u8,
     range: Range<u64>,
@@ -25,8 +28,6 @@ struct Decoded {
     direct: Vec<Range<u64>>,
     /// The root port forwards accesses to it.
     reachable: bool,
-    /// `None` while it is not reachable, or another BAR is in its place.
-    attachment: Option<Attachment>,
 }
 
 /// What an access reaches.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use ersatz_device_model::bus::PciFunction;
 use ersatz_device_model::dma::MappedSpace;
+use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::root_port::RootPort;
@@ -32,11 +33,17 @@ pub struct ConnectedFunction {
 /// What the factory says.
 pub fn connect(
     factory: FunctionFactory,
+    vm: &Arc<VmFd>,
     dma: &Arc<MappedSpace>,
     requester_id: u16,
 ) -> Result<ConnectedFunction, FactoryError> {
     let msix = Arc::new(MsixVectors::default());
-    let connections = BusConnections { dma: Arc::clone(dma) as _, interrupts: Arc::clone(&msix) as _, requester_id };
+    let connections = BusConnections {
+        dma: Arc::clone(dma) as _,
+        interrupts: Arc::clone(&msix) as _,
+        requester_id,
+        vm: Arc::clone(vm),
+    };
     let function = factory(connections)?;
     let event = function.event();
     Ok(ConnectedFunction { function, msix, event })

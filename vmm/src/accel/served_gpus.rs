@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The GPUs of a guest under QEMU: each with a vfio-user server on a thread of its own.
+//! The GPUs of a machine under QEMU: each with a vfio-user server on a thread of its own.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
@@ -10,6 +10,7 @@ use std::{env, fs, io, process};
 use ersatz_device_model::fabric::{FABRIC_PORTS, Fabric};
 use ersatz_guest_image::error_chain::chain;
 use rustix::fs::{Mode, OFlags, open};
+use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::gpu::registry::GpuRegistry;
@@ -18,6 +19,9 @@ use crate::spec::GpuSpec;
 use crate::supervisor::Event;
 use crate::threads::{Role, spawn};
 use crate::vfio_user::server::{self, Clients, ServeError, Until};
+
+/// How long QEMU waits for a reply of the device, in milliseconds; afterwards the link is dead.
+const MESSAGE_TIMEOUT: u32 = 60_000;
 
 /// Why devices could not be made.
 #[derive(Debug, Error)]
@@ -41,7 +45,7 @@ pub enum DeviceError {
 
 /// The served devices. Dropping them waits until their servers have ended.
 #[derive(Debug)]
-pub(super) struct Devices {
+pub(in crate::accel) struct Devices {
     stop: Event,
     servers: Vec<Server>,
 }
@@ -55,7 +59,7 @@ struct Server {
 
 impl Devices {
     /// Makes the devices, and enters them in a registry; each listens when this returns.
-    pub(super) fn start(specs: &[GpuSpec], registry: &GpuRegistry) -> Result<Self, DeviceError> {
+    pub(in crate::accel) fn start(specs: &[GpuSpec], registry: &GpuRegistry) -> Result<Self, DeviceError> {
         let stop = Event::new().map_err(|source| DeviceError::Serve { index: 0, source })?;
         let mut devices = Self { stop, servers: Vec::new() };
         if specs.len() > usize::from(FABRIC_PORTS) {
@@ -82,17 +86,17 @@ impl Devices {
     }
 
     /// Copies of the descriptors that QEMU is to inherit, one per device: each leads to the inode of the device's socket.
-    pub(super) fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
+    pub(in crate::accel) fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
         self.servers.iter().map(|server| server.socket.try_clone()).collect()
     }
 
     /// Returns for each device an event that happens when its server has ended.
-    pub(super) fn ends(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+    pub(in crate::accel) fn ends(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.servers.iter().map(|server| server.ended.as_fd())
     }
 
     /// Why a server has ended.
-    pub(super) fn reason(&mut self, index: usize) -> String {
+    pub(in crate::accel) fn reason(&mut self, index: usize) -> String {
         let thread = self.servers.get_mut(index).and_then(|server| server.thread.take());
         match thread.map(JoinHandle::join) {
             Some(Ok(Ok(()))) => "the connection was closed".to_owned(),
@@ -112,6 +116,18 @@ impl Drop for Devices {
             }
         }
     }
+}
+
+/// A GPU, as QEMU takes it on the command line and by `device_add`. `socket` leads to the inode of its socket, `bus` is the name of
+/// its root port.
+pub(in crate::accel) fn gpu(socket: RawFd, number: u8, bus: &str) -> Value {
+    json!({
+        "driver": "vfio-user-pci",
+        "id": format!("gpu{number}"),
+        "bus": bus,
+        "socket": { "type": "unix", "path": format!("/proc/self/fd/{socket}") },
+        "x-msg-timeout": MESSAGE_TIMEOUT,
+    })
 }
 
 /// Listens on a socket that QEMU finds by a descriptor it inherits: vfio-user-pci takes nothing but the path of a socket file,
