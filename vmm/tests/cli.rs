@@ -44,6 +44,27 @@ fn help_goes_to_stdout() {
 }
 
 #[test]
+fn the_doctor_says_what_is_missing() {
+    let output = ersatz(&["doctor"]);
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(125), "{text}");
+    let kernels = text.lines().find(|line| line.contains("kernels")).expect("a line about kernels");
+    assert!(kernels.starts_with("BAD") && kernels.contains("/nonexistent"), "{text}");
+    assert!(text.lines().any(|line| line.contains("--accel auto is")), "{text}");
+}
+
+#[test]
+fn completions_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = ersatz(&["completions", shell]);
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        assert!(output.status.success() && text.contains("trace") && text.contains("kernel-args"), "{shell}");
+        assert!(!text.contains("socket-reaper"), "{shell} completes what is hidden");
+    }
+    refused(&["completions", "cmd.exe"], &["cmd.exe", "bash"]);
+}
+
+#[test]
 fn bad_arguments_are_refused_in_one_line() {
     refused(&[], &["needs a command", "ersatz --help"]);
     refused(&["rum"], &["rum", "run"]);

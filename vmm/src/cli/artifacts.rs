@@ -186,7 +186,7 @@ fn manifest_of_kernel(path: &Path) -> Result<Manifest, ArtifactError> {
 }
 
 /// Every manifest that can be loaded, of whatever series.
-fn all_manifests() -> Vec<Manifest> {
+pub fn all_manifests() -> Vec<Manifest> {
     let folders: Vec<PathBuf> = match env::var_os(GUEST_VARIABLE) {
         Some(folder) => vec![folder.into()],
         None => {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The command line: `ersatz run`, `test`, `try`, `device`, `ctl`, `trace`, `bench`, `clean`.
+//! The command line: `ersatz run`, `test`, `try`, `device`, `ctl`, `trace`, `bench`, `clean`, `doctor`, `completions`, `man`.
 //!
 //! Each command has a module with its options and what it does. Options that several share are in [`guest`]; how values are
 //! read is in [`size`], [`limit`] and [`artifacts`]; [`usage`] reports bad ones in one line.
@@ -9,8 +9,10 @@ pub mod await_run;
 pub mod bench;
 pub mod boot_spec;
 pub mod clean;
+pub mod completions;
 pub mod ctl;
 pub mod device;
+pub mod doctor;
 pub mod guest;
 pub mod limit;
 pub mod report;
@@ -80,6 +82,9 @@ enum Command {
     Trace(trace::TraceArgs),
     Bench(bench::BenchOptions),
     Clean(clean::CleanOptions),
+    Doctor(doctor::DoctorOptions),
+    Completions(completions::CompletionsOptions),
+    Man(completions::ManOptions),
 }
 
 /// Runs the command that the arguments name and returns the process's exit status.
@@ -115,6 +120,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Trace(options) => trace::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Clean(options) => clean::run(&options),
+        Command::Doctor(options) => doctor::run(&options),
+        Command::Completions(options) => completions::completions(&options, &command()),
+        Command::Man(options) => completions::man(&options, command()),
     };
     match result {
         Ok(status) => ExitCode::from(status),

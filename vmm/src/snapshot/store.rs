@@ -191,6 +191,16 @@ impl SnapshotStore {
         Ok((all.len(), all.iter().map(|kept| kept.bytes).sum()))
     }
 
+    /// The number of snapshots, and how many bytes they take.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the folder cannot be read.
+    pub fn usage(&self) -> Result<(usize, u64), StoreError> {
+        let all = self.all().map_err(|source| self.error(source))?;
+        Ok((all.len(), all.iter().map(|kept| kept.bytes).sum()))
+    }
+
     /// The folder.
     pub fn folder(&self) -> &Path {
         &self.folder
