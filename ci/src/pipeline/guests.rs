@@ -82,6 +82,7 @@ const BUS: &[&str] = &[
     "folios.",
     "injection.",
     "module.",
+    "placement.",
     "poison.",
     "resize.",
     "svm.",
