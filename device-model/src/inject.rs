@@ -42,6 +42,7 @@ mod work;
 pub use crate::trace::{ActionKind, HoldEnd, Step};
 pub use action::{Action, MAX_FAULTS};
 pub use breakpoint::{Breakpoint, DEFAULT_DEADLINE_NS, MAX_BREAKPOINTS, MAX_DEADLINE_NS, SetError};
+pub(crate) use firing::Decision;
 pub use holds::Hold;
 pub use injector::Injector;
 pub use query::{AddressSpaceView, ChannelView, DeviceView, RingView, TranslationView};

@@ -4,7 +4,7 @@
 use ersatz_abi::counter::Counter;
 
 use super::Device;
-use crate::inject::{Action, Work};
+use crate::inject::{Action, Decision, Work};
 use crate::interrupt::InterruptCause;
 use crate::pci::msix::Raised;
 use crate::trace::{Event, InterruptOutcome};
@@ -15,11 +15,12 @@ impl Device {
         let injector = &self.ports.injector;
         if injector.decides() {
             let event = Event::Interrupt { vector, channel: cause.channel(), outcome: InterruptOutcome::Sent };
-            match injector.decide(&event, &event.subject()) {
-                Some(Action::Drop) => return,
-                Some(Action::Double) => self.raise_undecided(vector, cause.channel()),
-                Some(Action::Delay { ns }) => {
-                    return injector.do_later(ns, Work::Interrupt { vector, cause: Some(cause) });
+            let decision = injector.decide(&event, &event.subject());
+            match decision.map(|Decision { action, time }| (action, time)) {
+                Some((Action::Drop, _)) => return,
+                Some((Action::Double, _)) => self.raise_undecided(vector, cause.channel()),
+                Some((Action::Delay { ns }, time)) => {
+                    return injector.do_at(time.saturating_add(ns), Work::Interrupt { vector, cause: Some(cause) });
                 }
                 _ => {}
             }

@@ -6,7 +6,7 @@ use ersatz_abi::fault::FaultRecord;
 
 use super::Device;
 use crate::engine::gate::Master;
-use crate::inject::{Action, Work};
+use crate::inject::{Action, Decision, Work};
 use crate::interrupt::InterruptCause;
 use crate::mmu::PageFault;
 use crate::notification::{Access, Initiator};
@@ -22,24 +22,29 @@ impl Device {
         fault: &PageFault,
     ) -> Result<FaultRecord, Loss> {
         let loss = match self.decide_about_record(initiator, fault) {
-            Some((record, Action::Delay { ns })) => {
-                self.ports.injector.do_later(ns, Work::Record(record));
-                return Err(Loss::Injected);
-            }
-            Some((_, Action::AnnounceEarly { ns })) => return self.announce_early(initiator, fault, ns),
-            Some((_, Action::Drop)) => Some(Loss::Injected),
-            Some((_, Action::Overflow)) => Some(Loss::Overflow),
-            Some((_, Action::Double)) => {
-                let _ = self.record_undecided(master, initiator, fault, None);
-                None
-            }
-            _ => None,
+            Some((record, Decision { action, time })) => match action {
+                Action::Delay { ns } => {
+                    self.ports.injector.do_at(time.saturating_add(ns), Work::Record(record));
+                    return Err(Loss::Injected);
+                }
+                Action::AnnounceEarly { ns } => {
+                    return self.announce_early(initiator, fault, time.saturating_add(ns));
+                }
+                Action::Drop => Some(Loss::Injected),
+                Action::Overflow => Some(Loss::Overflow),
+                Action::Double => {
+                    let _ = self.record_undecided(master, initiator, fault, None);
+                    None
+                }
+                _ => None,
+            },
+            None => None,
         };
         self.record_undecided(master, initiator, fault, loss)
     }
 
-    /// Takes a place for the record of a fault and raises the interrupt that may be due; the record is written later.
-    fn announce_early(&self, initiator: Initiator, fault: &PageFault, delay: u64) -> Result<FaultRecord, Loss> {
+    /// Takes a place for the record of a fault and raises the interrupt that may be due; the record is written at `time`.
+    fn announce_early(&self, initiator: Initiator, fault: &PageFault, time: u64) -> Result<FaultRecord, Loss> {
         let (record, claim) = self.faults.claim(&self.ports, initiator, fault, None);
         let place = match claim {
             Ok(place) => place,
@@ -48,12 +53,12 @@ impl Device {
         if let Some(vector) = place.interrupt {
             self.raise(vector, InterruptCause::FaultBuffer);
         }
-        self.ports.injector.do_later(delay, Work::Fill { claim: place, record });
+        self.ports.injector.do_at(time, Work::Fill { claim: place, record });
         Err(Loss::Injected)
     }
 
     /// What a rule does about the record of a fault, and the record without a number and a time.
-    fn decide_about_record(&self, initiator: Initiator, fault: &PageFault) -> Option<(FaultRecord, Action)> {
+    fn decide_about_record(&self, initiator: Initiator, fault: &PageFault) -> Option<(FaultRecord, Decision)> {
         let injector = &self.ports.injector;
         if !injector.decides() {
             return None;
@@ -91,20 +96,25 @@ impl Device {
 
     fn report_hot(&self, master: &Master<'_>, hot: AccessRecord) {
         let loss = match self.decide_about_hot(hot) {
-            Some(Action::Delay { ns }) => return self.ports.injector.do_later(ns, Work::ReportHot(hot)),
-            Some(Action::Drop) => Some(Loss::Injected),
-            Some(Action::Overflow) => Some(Loss::Overflow),
-            Some(Action::Double) => {
-                self.report_hot_undecided(master, hot, None);
-                None
-            }
-            _ => None,
+            Some(Decision { action, time }) => match action {
+                Action::Delay { ns } => {
+                    return self.ports.injector.do_at(time.saturating_add(ns), Work::ReportHot(hot));
+                }
+                Action::Drop => Some(Loss::Injected),
+                Action::Overflow => Some(Loss::Overflow),
+                Action::Double => {
+                    self.report_hot_undecided(master, hot, None);
+                    None
+                }
+                _ => None,
+            },
+            None => None,
         };
         self.report_hot_undecided(master, hot, loss);
     }
 
     /// What a rule does about the record of a hot region.
-    fn decide_about_hot(&self, record: AccessRecord) -> Option<Action> {
+    fn decide_about_hot(&self, record: AccessRecord) -> Option<Decision> {
         let injector = &self.ports.injector;
         if !injector.decides() {
             return None;

@@ -9,7 +9,7 @@ use super::context::{Context, Stop};
 use super::hold::site;
 use crate::channel::Wait;
 use crate::channel::task::Passes;
-use crate::inject::Action;
+use crate::inject::{Action, Decision};
 use crate::trace::{Event, Step};
 
 /// An event of a command is about to come about: returns what a rule does about it. A delay makes the command wait here.
@@ -31,11 +31,11 @@ pub(super) fn decide(
     let event = event();
     let subject = site(context, step, cause, event, None).subject;
     match injector.decide(&event, &subject) {
-        Some(Action::Delay { ns }) => {
+        Some(Decision { action: Action::Delay { ns }, time }) => {
             passes.decided = Some(step);
-            Err(Stop::Wait(Wait::Time(context.device.ports.clock.now().saturating_add(ns))))
+            Err(Stop::Wait(Wait::Time(time.saturating_add(ns))))
         }
-        action => Ok(action),
+        decision => Ok(decision.map(|decision| decision.action)),
     }
 }
 

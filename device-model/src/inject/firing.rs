@@ -15,6 +15,15 @@ use crate::trace::range::Range;
 use crate::trace::tracer::EventObserver;
 use crate::trace::{Event, InjectionEvent};
 
+/// What a rule does about an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Decision {
+    pub(crate) action: Action,
+    /// When it was decided, in nanoseconds of the device's clock: a delay begins then. Whoever sees that the rule has fired sees a time
+    /// that is not before this one.
+    pub(crate) time: u64,
+}
+
 impl Injector {
     /// Adds a rule. Returns its number, which no other one gets again.
     ///
@@ -64,10 +73,11 @@ impl Injector {
     }
 
     /// An event is about to come about. Returns what a rule does about it.
-    pub(crate) fn decide(&self, event: &Event, subject: &Subject) -> Option<Action> {
+    pub(crate) fn decide(&self, event: &Event, subject: &Subject) -> Option<Decision> {
         let mut state = self.lock();
-        let fired = state.rules.look(event, subject, self.now(), true);
-        let decision = fired.first().map(|fired| fired.action);
+        let time = self.now();
+        let fired = state.rules.look(event, subject, time, true);
+        let decision = fired.first().map(|fired| Decision { action: fired.action, time });
         self.carry_out(&mut state, fired, Some(event), subject.channel);
         decision
     }
@@ -91,9 +101,9 @@ impl Injector {
         }
     }
 
-    /// Has something done after a delay in nanoseconds, unless it is reset before.
-    pub(crate) fn do_later(&self, delay: u64, work: Work) {
-        self.lock().agenda.add(self.now().saturating_add(delay), work);
+    /// Has something done at a time, in nanoseconds of the device's clock, unless it is reset before.
+    pub(crate) fn do_at(&self, time: u64, work: Work) {
+        self.lock().agenda.add(time, work);
         self.wake();
     }
 

@@ -133,7 +133,8 @@ impl Mmu {
                 return hold;
             }
         }
-        match injector.decides().then(|| injector.decide(&event, &subject)).flatten() {
+        let decision = injector.decides().then(|| injector.decide(&event, &subject)).flatten();
+        match decision.map(|decision| decision.action) {
             Some(Action::Delay { ns }) => Some(injector.delay(ns)),
             Some(Action::Drop) => Some(injector.withhold()),
             _ => None,
