@@ -2,7 +2,7 @@
 //! Every error a channel can stop with, how a driver brings it about, and what the error registers then say.
 
 use ersatz_abi::channel::{CONTROL_BLOCK_FENCE, CONTROL_BLOCK_GET, CONTROL_BLOCK_PUT, ChannelState};
-use ersatz_abi::command::{Command, LIST_ENTRY_BYTES, List, MAX_ENTRY_BYTES, MAX_LIST_ENTRIES, Operation};
+use ersatz_abi::command::{Cause, Command, LIST_ENTRY_BYTES, List, MAX_ENTRY_BYTES, MAX_LIST_ENTRIES, Operation};
 use ersatz_abi::counter::Counter;
 use ersatz_abi::error::ErrorCode;
 use ersatz_abi::regs::{self, Status};
@@ -97,7 +97,7 @@ fn bad_put() {
 
 #[test]
 fn bad_command() {
-    for header in [5_u64, 0xff, 7 << 16] {
+    for header in [5_u64, 0xff, (Cause::ALL.len() as u64) << 16] {
         let mut host = enabled();
         host.push_words([0; 8]);
         host.push_words([header, 0, 0, 0, 0, 0, 0, 0]);

@@ -309,7 +309,7 @@ proptest! {
         for (words, kind) in &records {
             let mut record = Record::from_words(words);
             record.fields.kind = *kind;
-            record.fields.cause %= 7;
+            record.fields.cause %= 1 + Cause::ALL.len() as u8;
             record.fields.status %= 16;
             record.fields.detail &= 0x11;
             checker.add(&record);
