@@ -67,7 +67,7 @@ pub fn list(config: &[u8]) -> Vec<Capability<u8>> {
 
 /// The extended capabilities, in their order.
 pub fn extended_list(config: &[u8]) -> Vec<Capability<u16>> {
-    let header = |offset: usize| config.get(offset..offset + 4).map_or(0, |bytes| dword(bytes));
+    let header = |offset: usize| config.get(offset..offset + 4).map_or(0, dword);
     let mut found: Vec<Capability<u16>> = Vec::new();
     let mut next = EXTENDED_LIST;
     while next >= EXTENDED_LIST && found.len() < MOST && found.iter().all(|known| usize::from(known.offset) != next) {

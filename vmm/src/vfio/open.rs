@@ -13,7 +13,7 @@ use rustix::process::getuid;
 use vfio_bindings::bindings::vfio::{
     VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_ERR_IRQ_INDEX, VFIO_PCI_REQ_IRQ_INDEX, VFIO_REGION_INFO_FLAG_MMAP,
 };
-use vfio_ioctls::{VfioContainer, VfioDevice, VfioDeviceFd, VfioOps, VfioRegionInfoCap};
+use vfio_ioctls::{VfioContainer, VfioDevice, VfioDeviceFd, VfioOps, VfioRegionInfoCap, VfioRegionSparseMmapArea};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::bar::BARS;
@@ -159,16 +159,13 @@ impl Hardware for OpenDevice {
                 VfioRegionInfoCap::SparseMmap(sparse) => Some(sparse.areas),
                 _ => None,
             });
-            let ranges = match sparse {
-                Some(areas) => areas.iter().map(|area| area.offset..area.offset.saturating_add(area.size)).collect(),
-                None => vec![0..size],
-            };
+            let whole = || vec![VfioRegionSparseMmapArea { offset: 0, size }];
             let start = self.device.get_region_offset(region);
-            areas.extend(ranges.into_iter().map(|range| MappableArea {
+            areas.extend(sparse.unwrap_or_else(whole).into_iter().map(|area| MappableArea {
                 bar,
+                range: area.offset..area.offset.saturating_add(area.size),
                 file: Arc::clone(&self.file),
-                file_offset: start.saturating_add(range.start),
-                range,
+                file_offset: start.saturating_add(area.offset),
             }));
         }
         areas
