@@ -179,7 +179,7 @@ mod tests {
     fn a_device_that_can_be_handed_out_is_found() {
         let device = MadeUp::new().look_up(ADDRESS).unwrap();
         assert_eq!((device.group, device.address.to_string()), (7, ADDRESS.to_owned()));
-        assert_eq!(device.reserved, [0xfee0_0000..0xfef0_0000]);
+        assert_eq!((device.reserved.len(), &device.reserved[0]), (1, &(0xfee0_0000..0xfef0_0000)));
     }
 
     #[test]
