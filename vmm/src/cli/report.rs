@@ -3,6 +3,8 @@
 
 use std::io::{self, Write};
 
+use ersatz_guest_image::manifest::Manifest;
+
 use crate::console::log::ConsoleLog;
 use crate::outcome::Outcome;
 
@@ -22,6 +24,20 @@ pub enum Shown {
 pub fn say(text: &str) {
     // The run goes on without standard error.
     let _ = writeln!(io::stderr(), "ersatz: {text}");
+}
+
+/// Returns which kernel a guest has if the user built it, so that the release alone does not say which build it is.
+pub fn kernel(manifest: Option<&Manifest>) -> Option<String> {
+    let manifest = manifest?;
+    let tree = manifest.tree.as_ref()?;
+    Some(format!("{}, {}", manifest.release, tree.describe()))
+}
+
+/// Prints that.
+pub fn say_kernel(manifest: Option<&Manifest>) {
+    if let Some(text) = kernel(manifest) {
+        say(&format!("kernel {text}"));
+    }
 }
 
 /// Prints how a run ended, unless its exit status is the guest command's.

@@ -57,6 +57,7 @@ pub fn run(options: &RunOptions) -> Result<u8, CommandError> {
     let limit = (!is_shell).then_some(COMMAND_LIMIT);
     let kernel = options.kernel.kernel.as_ref();
     let manifest = artifacts::find(kernel, options.guest.initramfs.is_some())?;
+    report::say_kernel(manifest.as_ref());
     let archives = options.guest.archives(manifest.as_ref());
     let memory = options.guest.resources.memory;
     let brought = options.bring.pack(manifest.as_ref(), &archives, &options.command, memory)?;
