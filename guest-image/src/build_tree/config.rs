@@ -45,6 +45,9 @@ const NEEDS: &[Need] = &[
     prompt("TTY"),
     prompt("SERIAL_8250"),
     prompt("SERIAL_8250_CONSOLE"),
+    // The streams of a command.
+    prompt("VIRTIO_PCI"),
+    prompt("VIRTIO_CONSOLE"),
     // A guest that starts from a snapshot is given its GPUs while it runs.
     prompt("PCIEPORTBUS"),
     prompt("HOTPLUG_PCI"),

@@ -187,6 +187,7 @@ impl GuestOptions {
             devices,
             vfio: self.vfio.clone(),
             exit_counts: self.exit_counts,
+            streams: false,
             timeout: self.timeout.map_or(limit, |limit| limit.0),
             silence: None,
         };

@@ -44,11 +44,16 @@ pub fn say_kernel(manifest: Option<&Manifest>) {
 pub fn ending(outcome: &Outcome, log: &ConsoleLog, shown: Shown) {
     let Some(text) = text(outcome, log) else { return };
     if shown == Shown::Not {
-        for line in log.last(LAST_LINES) {
-            let _ = writeln!(io::stderr(), "  {line}");
-        }
+        last_lines(log);
     }
     say(&text);
+}
+
+/// Prints the last lines of the console.
+pub fn last_lines(log: &ConsoleLog) {
+    for line in log.last(LAST_LINES) {
+        let _ = writeln!(io::stderr(), "  {line}");
+    }
 }
 
 /// Returns how a run ended, in words, unless its exit status is the guest command's.
