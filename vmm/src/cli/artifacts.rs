@@ -217,14 +217,16 @@ fn manifest_of_kernel(path: &Path) -> Result<Manifest, ArtifactError> {
 
 /// Every manifest that can be loaded, of whatever series.
 pub fn all_manifests() -> Vec<Manifest> {
-    let folders: Vec<PathBuf> = match env::var_os(GUEST_VARIABLE) {
-        Some(folder) => vec![folder.into()],
-        None => {
-            let entries = guest_folders().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
-            entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
-        }
-    };
-    folders.iter().filter_map(|folder| Manifest::load(folder).ok()).collect()
+    match env::var_os(GUEST_VARIABLE) {
+        Some(folder) => Manifest::load(Path::new(&folder)).into_iter().collect(),
+        None => manifests_of_clone().collect(),
+    }
+}
+
+/// The manifests of the clone, whatever `$ERSATZ_GUEST` says.
+fn manifests_of_clone() -> impl Iterator<Item = Manifest> {
+    let entries = guest_folders().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
+    entries.filter_map(|entry| Manifest::load(&entry.ok()?.path()).ok())
 }
 
 /// The folders that may have built guests in them.

@@ -10,7 +10,7 @@ use std::{env, fs};
 use ersatz_guest_image::build_tree::BuildTree;
 use ersatz_guest_image::manifest::Manifest;
 
-use super::{ArtifactError, above, all_manifests};
+use super::{ArtifactError, above, all_manifests, manifests_of_clone};
 use crate::cli::report::say;
 
 /// By which a clone is known, from its top.
@@ -31,7 +31,10 @@ pub(super) fn manifest(tree: &BuildTree) -> Result<Manifest, ArtifactError> {
 }
 
 fn built(tree: &BuildTree) -> Option<Manifest> {
-    all_manifests().into_iter().find(|manifest| manifest.tree.as_ref().is_some_and(|record| record.fits(tree)))
+    all_manifests()
+        .into_iter()
+        .chain(manifests_of_clone())
+        .find(|manifest| manifest.tree.as_ref().is_some_and(|record| record.fits(tree)))
 }
 
 /// Has the clone build it. What the build prints goes to standard error.
