@@ -7,6 +7,7 @@ pub mod demo;
 pub mod doctor;
 pub mod ersatz;
 pub mod make;
+pub mod module;
 pub mod setup;
 pub mod test;
 
