@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{KernelOption, build, clean, demo, doctor, ersatz, setup, test};
+use crate::commands::{KernelOption, build, clean, demo, doctor, ersatz, make, module, setup, test};
 
 /// Set-up, builds and the pipeline of Ersatz
 ///
@@ -43,6 +43,10 @@ enum Command {
     Build(KernelOption),
     /// Set up and build; run `ersatz` with these arguments: after an edit, `ersatz test NAME --accel tcg`
     Ersatz(ersatz::ErsatzOptions),
+    /// Run make in a kernel tree of your own, by the compilers that the driver is built by
+    Make(make::MakeOptions),
+    /// Build a kernel module of your own against the kernel that guests boot
+    Module(module::ModuleOptions),
     /// Set up and build; boot a guest, migrate pages in it, show what the device saw
     Demo(demo::DemoOptions),
     /// Set up and build; run every check and test of the pipeline
@@ -58,6 +62,8 @@ fn main() -> ExitCode {
         Command::Setup(kernel) => setup::run(&kernel),
         Command::Build(kernel) => build::run(&kernel),
         Command::Ersatz(options) => ersatz::run(&options),
+        Command::Make(options) => make::run(&options),
+        Command::Module(options) => module::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Clean(options) => clean::run(&options),

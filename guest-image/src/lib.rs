@@ -5,6 +5,7 @@
 //! other modules are shared by the two: which kernels are pinned, what is in their files, how an initramfs archive is
 //! written, what a run brings into a guest and how it gets there.
 
+pub mod build_tree;
 pub mod bzimage;
 pub mod cache;
 pub mod contents;

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::build_tree::TreeRecord;
+
 /// The name of the manifest in its folder.
 pub const FILE_NAME: &str = "manifest.json";
 
@@ -45,6 +47,9 @@ pub struct Manifest {
     pub static_ersatz: PathBuf,
     /// The toolchain root that has QEMU in it.
     pub toolchain_root: PathBuf,
+    /// The build tree that the kernel is in; `None` if it is another kernel.
+    #[serde(default)]
+    pub tree: Option<TreeRecord>,
 }
 
 /// Why a manifest cannot be read or written.
@@ -128,6 +133,7 @@ mod tests {
             outer_initramfs: "/b/outer.cpio".into(),
             static_ersatz: "/b/ersatz".into(),
             toolchain_root: "/c".into(),
+            tree: None,
         }
     }
 

@@ -44,6 +44,11 @@ pub const SWAP_MODULES: &[&str] = &["zram"];
 /// Their folder.
 pub const SWAP_MODULES_FOLDER: &str = "/lib/modules/swap";
 
+/// Tells PID 1 that the command's standard streams are virtio-serial ports with these names, if it is there.
+pub const STREAMS_PATH: &str = "/ersatz/streams";
+/// The ports: standard input, output, error.
+pub const STREAM_PORTS: [&str; 3] = ["ersatz.stdin", "ersatz.stdout", "ersatz.stderr"];
+
 /// Tells PID 1 to load no driver, if it is there.
 pub const NO_DRIVER_PATH: &str = "/ersatz/no-driver";
 

@@ -18,7 +18,7 @@ use clap::Args;
 use ersatz_guest_image::contents::Contents;
 use ersatz_guest_image::mailbox;
 use ersatz_guest_image::manifest::Manifest;
-use ersatz_guest_image::run::NO_DRIVER_PATH;
+use ersatz_guest_image::run::{NO_DRIVER_PATH, STREAMS_PATH};
 use rustix::fs::{MemfdFlags, memfd_create};
 use thiserror::Error;
 
@@ -89,7 +89,8 @@ impl BringOptions {
     }
 
     /// Packs what the options name, and what PID 1 needs to know of them, and the program of the command if it is a file of this machine and not one of the guest.
-    /// `manifest` is that of the guest's kernel, `guest` what the guest is made of without this, `memory` its memory in bytes.
+    /// `manifest` is that of the guest's kernel, `guest` what the guest is made of without this, `memory` its memory in bytes; `streams`
+    /// says whether the command has streams of its own.
     ///
     /// # Errors
     ///
@@ -100,10 +101,12 @@ impl BringOptions {
         guest: &[ReadPath],
         command: &[String],
         memory: u64,
+        streams: bool,
     ) -> Result<Brought, BringError> {
         let nothing = |command: &[String]| Brought { archive: None, command: command.to_vec() };
         let is_path = command.first().is_some_and(|program| program.contains('/'));
-        if self.is_empty() && !is_path {
+        let is_empty = self.is_empty() && !streams;
+        if is_empty && !is_path {
             return Ok(nothing(command));
         }
         let contents = Contents::of_files(guest).map_err(BringError::Contents)?;
@@ -113,7 +116,7 @@ impl BringOptions {
         }
         let mut words = command.to_vec();
         let program = words.first_mut().filter(|program| is_of_host(program, &contents));
-        if self.is_empty() && program.is_none() {
+        if is_empty && program.is_none() {
             return Ok(nothing(command));
         }
         if let Some(program) = program {
@@ -126,6 +129,9 @@ impl BringOptions {
         }
         if !self.modules.is_empty() {
             module::pack(&self.modules, manifest, &mut packer)?;
+        }
+        if streams {
+            packer.add_bytes(STREAMS_PATH, "")?;
         }
         if self.no_driver {
             packer.add_bytes(NO_DRIVER_PATH, "")?;
@@ -162,7 +168,7 @@ mod tests {
 
     fn pack(options: &BringOptions, words: &[&str]) -> Result<Brought, BringError> {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        options.pack(None, &[], &words, 1 << 30)
+        options.pack(None, &[], &words, 1 << 30, false)
     }
 
     #[test]

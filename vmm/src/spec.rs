@@ -52,6 +52,9 @@ pub struct RunSpec {
     pub silence: Option<Duration>,
     /// Whether to report at the end how often its vCPUs exited to the VMM.
     pub exit_counts: bool,
+    /// Whether the command's standard streams are apart from the console; under TCG only. The request must say so, too
+    /// ([`run::STREAMS_PATH`]).
+    pub streams: bool,
 }
 
 /// An archive that a run brings cannot be read.
@@ -99,7 +102,7 @@ impl RunSpec {
     ///
     /// Those of `mapping`.
     pub fn map_paths<M: PathMapping>(&self, mapping: &mut M) -> Result<Self, M::Error> {
-        let Self { archives, request, devices, vfio, timeout, silence, exit_counts } = self;
+        let Self { archives, request, devices, vfio, timeout, silence, exit_counts, streams } = self;
         Ok(Self {
             archives: archives.iter().map(|path| mapping.read(path)).collect::<Result<_, _>>()?,
             request: request.clone(),
@@ -108,6 +111,7 @@ impl RunSpec {
             timeout: *timeout,
             silence: *silence,
             exit_counts: *exit_counts,
+            streams: *streams,
         })
     }
 }
@@ -129,6 +133,7 @@ mod tests {
             timeout: None,
             silence: None,
             exit_counts: false,
+            streams: false,
         };
         assert_eq!(run.archive().unwrap(), b"12345\0\0\0abc");
         run.archives.push("/nowhere/archive".into());

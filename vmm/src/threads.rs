@@ -22,6 +22,8 @@ pub enum Role {
     Signals,
     /// Reads standard input for the guest.
     Input,
+    /// Passes on what a guest's command writes to a stream.
+    Output,
     /// Copies that input on to a guest that was waiting for its run.
     ForwardInput,
     /// Ends the tiny guest that probes KVM if it hangs.
@@ -53,6 +55,7 @@ impl Role {
             Self::Supervisor => "supervisor".to_owned(),
             Self::Signals => "signals".to_owned(),
             Self::Input => "input".to_owned(),
+            Self::Output => "output".to_owned(),
             Self::ForwardInput => "forward-input".to_owned(),
             Self::ProbeWatchdog => "probe-watchdog".to_owned(),
             Self::VfioUserServer(gpu) => format!("gpu{gpu}"),

@@ -6,14 +6,13 @@ use std::process::ExitCode;
 use std::thread;
 
 use anyhow::{Result, anyhow};
-use ersatz_guest_image::manifest::{DEBUG_KERNEL, Manifest};
+use ersatz_guest_image::manifest::Manifest;
 
 use super::setup::{self, Prerequisites};
 use super::{KernelOption, clone_folder, guest_folder};
 use crate::guest::driver::{self, Flavour, Modules};
 use crate::guest::programs::Programs;
 use crate::guest::{initramfs, outer, test_driver};
-use crate::kernel::packages::KernelPackages;
 use crate::progress::Progress;
 use crate::store::Store;
 
@@ -100,9 +99,7 @@ impl<'a> Builder<'a> {
         let (packages, kernel) = (&prerequisites.packages, &prerequisites.kernel);
         let store = Store::open(&guest_folder(&self.clone).join(&kernel.name))?;
         let built = self.modules(&store, &prerequisites, Flavour::Module)?;
-        // The debug kernel has all that tests need built in.
-        let kernel_packages = (kernel.name != DEBUG_KERNEL).then_some(packages);
-        let brought = initramfs::build_programs(&store, self.progress, &programs, &built, kernel_packages)?;
+        let brought = initramfs::build_programs(&store, self.progress, &programs, &built, kernel)?;
         let manifest = Manifest {
             release: kernel.release.clone(),
             bz_image: kernel.bz_image.clone(),
@@ -113,11 +110,12 @@ impl<'a> Builder<'a> {
             test_driver: test_driver::build(&store, self.progress, &prerequisites.toolchain, kernel)?,
             hmm_tests: prerequisites.hmm_tests.program.clone(),
             hmm_test_names: prerequisites.hmm_tests.names.clone(),
-            modules: kernel_packages.map(KernelPackages::modules),
+            modules: kernel.modules.clone(),
             outer_vmlinux: packages.vmlinux(),
             outer_initramfs: outer::build(&store, self.progress, packages, &programs)?,
             static_ersatz: programs.vmm(),
             toolchain_root: prerequisites.toolchain.root.clone(),
+            tree: kernel.record.clone(),
         };
         manifest.save(store.root())?;
         Ok(Built { prerequisites, store, programs })

@@ -10,7 +10,7 @@ use clap::Args;
 use ersatz_guest_image::manifest::DEBUG_KERNEL;
 use ersatz_guest_image::pins::Pins;
 
-use super::{KernelOption, build};
+use super::{KernelOption, build, is_folder};
 use crate::progress::Progress;
 
 /// What to run.
@@ -37,7 +37,7 @@ pub fn run(options: &ErsatzOptions) -> Result<ExitCode> {
     Err(anyhow!(command.exec()).context(format!("cannot start {}", ersatz.display())))
 }
 
-/// The kernels that the tool's option `--kernel` names; the default one if it names none, or files.
+/// The kernels that the tool's option `--kernel` names; the default one if it names none, or files. A folder is a build tree.
 fn kernels_of(arguments: &[OsString], pins: &Pins) -> Vec<KernelOption> {
     // What is behind `--` is the guest's.
     let mut words = arguments.iter().filter_map(|word| word.to_str()).take_while(|word| *word != "--");
@@ -52,7 +52,8 @@ fn kernels_of(arguments: &[OsString], pins: &Pins) -> Vec<KernelOption> {
             }
         }
     };
-    let is_built = |name: &&str| *name == DEBUG_KERNEL || pins.series().any(|series| series == *name);
+    let is_built =
+        |name: &&str| *name == DEBUG_KERNEL || pins.series().any(|series| series == *name) || is_folder(name, pins);
     let built = named.into_iter().flat_map(|names| names.split(',')).filter(is_built);
     let kernels: Vec<_> = built.map(|name| KernelOption { kernel: Some(name.to_owned()) }).collect();
     if kernels.is_empty() { vec![KernelOption { kernel: None }] } else { kernels }
@@ -78,7 +79,8 @@ mod tests {
         assert_eq!(kernel(&["test", "--kernel", DEBUG_KERNEL]), [DEBUG_KERNEL]);
         assert_eq!(kernel(&["run", &with_equals]), [last]);
         assert_eq!(kernel(&["run", "--accel", "tcg"]), [""]);
-        assert_eq!(kernel(&["run", "--kernel", "/boot/vmlinuz"]), [""]);
+        assert_eq!(kernel(&["run", "--kernel", "/no/such/vmlinuz"]), [""]);
+        assert_eq!(kernel(&["run", "--kernel", "/"]), ["/"]);
         assert_eq!(kernel(&["run", "--", "uname", "--kernel", last]), [""]);
     }
 }

@@ -8,11 +8,11 @@ use ersatz_guest_image::pins::Pins;
 
 use super::KernelOption;
 use crate::host;
-use crate::kernel::GuestKernel;
 use crate::kernel::debug::DebugKernel;
 use crate::kernel::hmm_tests::HmmTests;
 use crate::kernel::packages::KernelPackages;
 use crate::kernel::tree::KernelTree;
+use crate::kernel::{GuestKernel, build_tree};
 use crate::namespace;
 use crate::progress::Progress;
 use crate::store::{Store, cache_folder};
@@ -48,14 +48,17 @@ pub fn prepare_host(progress: &Progress) -> Result<Store> {
     Ok(cache)
 }
 
-/// Makes toolchain root, stock kernel and kernel tree, or in place of that the debug kernel.
+/// Makes toolchain root, stock kernel and kernel tree, or in place of that the debug kernel; a tree of the user's own is there.
 pub fn prepare(cache: &Store, progress: &Progress, option: &KernelOption) -> Result<Prerequisites> {
     let pins = Pins::load()?;
-    // The debug kernel is of the default series.
-    let pin = pins.kernel(option.kernel.as_deref().filter(|_| !option.is_debug()))?;
+    let tree = option.tree()?;
+    // The debug kernel is of the default series. Beside a tree of the user's own, the stock kernel is for the outer machine.
+    let pin = pins.kernel(option.kernel.as_deref().filter(|_| !option.is_debug() && tree.is_none()))?;
     let toolchain = Toolchain::prepare(cache, progress, &pins.distribution)?;
     let packages = KernelPackages::prepare(cache, progress, &toolchain, pin)?;
-    let kernel = if option.is_debug() {
+    let kernel = if let Some(tree) = &tree {
+        build_tree::kernel(cache, progress, &toolchain, tree)?
+    } else if option.is_debug() {
         DebugKernel::prepare(cache, progress, &toolchain, &packages)?.into()
     } else {
         GuestKernel::stock(&packages, KernelTree::prepare(cache, progress, &toolchain, &packages)?)

@@ -11,11 +11,12 @@ use clap::Args;
 use ersatz_guest_image::pins::Pins;
 
 use super::build::{Builder, Built};
-use super::{KernelOption, build, setup};
+use super::setup::{self, Prerequisites};
+use super::{KernelOption, build};
 use crate::guest::driver::Flavour;
 use crate::guest::programs::Programs;
 use crate::pipeline::guests::{Depth, Target};
-use crate::pipeline::{Tally, guests, sources};
+use crate::pipeline::{Tally, guests, new_drivers, sources};
 use crate::progress::Progress;
 
 /// What to test.
@@ -69,6 +70,11 @@ fn run_all(progress: &Progress, option: &KernelOption, depth: Depth) -> Result<T
             let mut sum = Tally::default();
             for built in &built {
                 sum += check_driver(builder, built);
+            }
+            let default = Pins::load()?.kernel(None)?.series.clone();
+            if let Some(built) = built.iter().find(|built| built.prerequisites.kernel.name == default) {
+                let Prerequisites { toolchain, kernel, .. } = &built.prerequisites;
+                sum += new_drivers::check(&programs.vmm(), (toolchain, kernel), &built.store, progress);
             }
             let targets: Vec<_> = built
                 .iter()

@@ -117,20 +117,27 @@ pub fn build(
     Ok(Modules { driver: result.join(DRIVER.0), hold: result.join(HOLD.0) })
 }
 
+/// The warning that the kernel was built by a compiler of another name. Versions are compared before.
+const OTHER_NAME: &str = "warning: the compiler differs from the one used to build the kernel";
+
 /// Whether the compiler, clippy or modpost complains in this line of their log.
 fn is_warning(line: &str) -> bool {
+    if line == OTHER_NAME {
+        return false;
+    }
     ["warning: ", "WARNING: "].iter().any(|mark| line.starts_with(mark)) || line.contains(": warning: ")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_warning;
+    use super::{OTHER_NAME, is_warning};
 
     #[test]
     fn complaints_are_told_from_progress() {
         assert!(is_warning("warning: unused variable: `x`"));
         assert!(is_warning("WARNING: modpost: missing MODULE_DESCRIPTION() in ersatz.o"));
         assert!(is_warning("shim.c:1:2: warning: unused variable"));
+        assert!(!is_warning(OTHER_NAME));
         assert!(!is_warning("  RUSTC [M] src/main.o"));
         assert!(!is_warning("  CLIPPY [M] src/warning.o"));
     }

@@ -14,7 +14,7 @@ use super::driver::Modules;
 use super::modules;
 use super::programs::Programs;
 use crate::fingerprint::Inputs;
-use crate::kernel::packages::KernelPackages;
+use crate::kernel::GuestKernel;
 use crate::progress::Progress;
 use crate::step::Step;
 use crate::store::Store;
@@ -65,14 +65,14 @@ pub struct ProgramsArchive {
     pub test_names: PathBuf,
 }
 
-/// Packs the modules, the tests and what these need of a kernel's packages, unless it is built into the kernel. Lists the tests, which are
+/// Packs the modules, the tests and what these need of the kernel's own modules, if there are any. Lists the tests, which are
 /// a program that this machine can run.
 pub fn build_programs(
     store: &Store,
     progress: &Progress,
     programs: &Programs,
     built: &Modules,
-    packages: Option<&KernelPackages>,
+    kernel: &GuestKernel,
 ) -> Result<ProgramsArchive> {
     let tests = programs.tests();
     let files: [Entry<'_>; 3] =
@@ -81,20 +81,19 @@ pub fn build_programs(
         store,
         name: "programs".to_owned(),
         title: "archive of modules and tests",
-        inputs: packages
-            .iter()
-            .fold(inputs("programs", &files)?.text(&SWAP_MODULES.join(" ")).text(TEST_NAMES), |inputs, packages| {
-                inputs.step(&packages.fingerprint)
-            })
+        inputs: inputs("programs", &files)?
+            .text(&SWAP_MODULES.join(" "))
+            .text(TEST_NAMES)
+            .step(&kernel.tree.fingerprint)
             .fingerprint(),
         advice: ADVICE,
     };
     let folder = step.run(progress, |work| {
         let mut archive = Archive::new();
         add_files(&mut archive, &files)?;
-        if let Some(packages) = packages {
-            for (index, (name, content)) in modules::collect(&packages.modules(), SWAP_MODULES)?.into_iter().enumerate()
-            {
+        if let Some(folder) = &kernel.modules {
+            let collected = modules::collect(folder, &kernel.modular(SWAP_MODULES))?;
+            for (index, (name, content)) in collected.into_iter().enumerate() {
                 archive.file(&format!("{SWAP_MODULES_FOLDER}/{index}-{name}.ko"), 0o644, content)?;
             }
         }

@@ -5,5 +5,6 @@ pub mod driver;
 pub mod initramfs;
 mod modules;
 pub mod outer;
+pub mod own_module;
 pub mod programs;
 pub mod test_driver;

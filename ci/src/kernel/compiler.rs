@@ -78,6 +78,14 @@ impl Compiler {
         }
     }
 
+    /// The C compiler's program.
+    pub fn cc(&self) -> &'static str {
+        match self {
+            Self::Gcc => "x86_64-linux-gnu-gcc-14",
+            Self::Llvm(_) => "/mnt/llvm/usr/lib/llvm-19/bin/clang",
+        }
+    }
+
     /// The beginning of a script that calls make with [`Self::make_variables`].
     pub fn environment(&self) -> &'static str {
         match self {

@@ -4,7 +4,8 @@
 //! The distribution's headers have no Rust metadata. The same source, configuration and compilers give the same, and with
 //! it the same mangled names as in the stock kernel's `Module.symvers`; so the kernel itself need not be built.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
 use anyhow::Result;
@@ -67,6 +68,12 @@ impl KernelTree {
         };
         let folder = step.run(progress, |work| prepare(work, toolchain, packages))?;
         Ok(Self { folder, fingerprint, compiler: Compiler::Gcc })
+    }
+
+    /// Whether the tree has been built with this module as a file.
+    pub fn has_module(&self, name: &str) -> bool {
+        let order = fs::read_to_string(self.folder.join("modules.order")).unwrap_or_default();
+        order.lines().any(|path| Path::new(path).file_stem().is_some_and(|stem| stem == name))
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Whether a guest can be given programs, files and modules of this machine.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -14,6 +14,9 @@ use crate::store::Store;
 
 /// A module of the kernel's packages that needs another one.
 const MODULE: &str = "9pnet_virtio";
+
+/// The accelerator under which a command has streams of its own.
+const WITH_STREAMS: &str = "tcg";
 
 /// Looks at guests of an accelerator.
 pub fn check(ersatz: &Path, series: &str, accelerator: &str, store: &Store, progress: &Progress) -> Tally {
@@ -69,6 +72,32 @@ fn try_all(ersatz: &Path, series: &str, accelerator: &str, store: &Store) -> Res
     ensure!(error.contains("needs"), "a module with dependencies: {error:?}");
     let text = run(&["--no-driver"], &["sh", "-c", "cat /proc/modules; echo end"], 0)?;
     ensure!(text.contains("end") && !text.contains("ersatz"), "without the driver: {text:?}");
+    if accelerator == WITH_STREAMS {
+        try_streams(ersatz, series, store, Path::new(&path("bytes")))?;
+    }
     fs::remove_dir_all(&folder)?;
+    Ok(())
+}
+
+/// Tries the streams of a command: what it reads it writes to standard output, byte by byte, and something else to standard error.
+fn try_streams(ersatz: &Path, series: &str, store: &Store, input: &Path) -> Result<()> {
+    let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(300_000).collect();
+    fs::write(input, &bytes)?;
+    let output = Command::new(ersatz)
+        .args(["run", "--kernel", series, "--accel", WITH_STREAMS, "--vram", "16M", "--timeout", "300"])
+        .args(["--", "sh", "-c", "cat; echo apart >&2; kill -9 $$"])
+        .env("ERSATZ_GUEST", store.root())
+        .stdin(File::open(input)?)
+        .output()
+        .with_context(|| format!("cannot start {}", ersatz.display()))?;
+    let (status, errors) = (output.status, String::from_utf8_lossy(&output.stderr));
+    ensure!(status.code() == Some(128 + 9), "a command that kills itself ended with {status}: {errors}");
+    ensure!(
+        output.stdout == bytes,
+        "{} of {} bytes came through a command: {errors}",
+        output.stdout.len(),
+        bytes.len()
+    );
+    ensure!(errors.lines().any(|line| line == "apart"), "a command's standard error has {errors:?}");
     Ok(())
 }

@@ -5,6 +5,7 @@ mod brought;
 mod failures;
 pub mod guests;
 mod identity;
+pub mod new_drivers;
 mod scenarios;
 pub mod sources;
 mod tally;

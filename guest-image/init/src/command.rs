@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The command that a guest runs, in the foreground of the console.
+//! The command that a guest runs, in the foreground of the console. Its standard streams are the console, or ports to the host
+//! ([`streams`]).
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ersatz_guest_image::run::{COMMAND_PATH, LIBRARIES_FOLDER, PROGRAMS_FOLDER};
+use ersatz_guest_image::run::{COMMAND_PATH, LIBRARIES_FOLDER, PROGRAMS_FOLDER, STREAMS_PATH};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use thiserror::Error;
 
-use crate::{console, session};
+use crate::{console, session, streams};
 
 /// What runs without that file.
 const SHELL: [&str; 2] = ["/bin/busybox", "sh"];
@@ -43,6 +44,9 @@ pub enum CommandError {
     /// The console could not be opened for it.
     #[error("cannot open the console as a terminal")]
     Console(#[source] io::Error),
+    /// Its standard streams are not there.
+    #[error(transparent)]
+    Streams(#[from] streams::StreamError),
     /// Waiting for it failed.
     #[error("cannot wait for the command")]
     Wait(#[source] Errno),
@@ -72,21 +76,27 @@ fn parse(bytes: &[u8]) -> Option<Vec<OsString>> {
 ///
 /// # Errors
 ///
-/// Fails if there is no console, or waiting fails. A command that cannot be started is not an error here: that is printed on the
-/// console, and the status is the one that shells give.
+/// Fails if there is no console, or waiting fails. A command that cannot be started is not an error here: that is printed on its
+/// standard error, and the status is the one that shells give.
 pub fn run(words: &[OsString]) -> Result<u8, CommandError> {
     let [program, arguments @ ..] = words else { return Err(CommandError::Malformed) };
     let terminal = console::open().map_err(CommandError::Console)?;
-    let stdio = || terminal.try_clone().map(Stdio::from).map_err(CommandError::Console);
+    let [input, output, errors] = if Path::new(STREAMS_PATH).exists() {
+        streams::open()?
+    } else {
+        let clone = || terminal.try_clone().map_err(CommandError::Console);
+        [clone()?, clone()?, clone()?]
+    };
+    let mut messages = errors.try_clone().map_err(CommandError::Console)?;
     let mut command = Command::new(program);
     command
         .args(arguments)
         .current_dir("/")
         .env("PATH", format!("{PROGRAMS_FOLDER}:/bin:/sbin:/usr/bin:/usr/sbin"))
         .env("HOME", "/")
-        .stdin(stdio()?)
-        .stdout(stdio()?)
-        .stderr(stdio()?);
+        .stdin(Stdio::from(input))
+        .stdout(Stdio::from(output))
+        .stderr(Stdio::from(errors));
     if Path::new(LIBRARIES_FOLDER).is_dir() {
         command.env("LD_LIBRARY_PATH", LIBRARIES_FOLDER);
     }
@@ -95,11 +105,15 @@ pub fn run(words: &[OsString]) -> Result<u8, CommandError> {
     let child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
-            eprintln!("ersatz-init: cannot run {}: {error}", Path::new(program).display());
+            // Where it cannot be written the status still says it.
+            let _ = writeln!(messages, "ersatz-init: cannot run {}: {error}", Path::new(program).display());
             let not_found = error.kind() == io::ErrorKind::NotFound;
             return Ok(if not_found { STATUS_NOT_FOUND } else { STATUS_NOT_EXECUTABLE });
         }
     };
+    // The command's stream ends with the command.
+    drop(messages);
+    drop(command);
     let status = reap_until(child.id())?;
     end_leftovers();
     if let Some(signal) = status.checked_sub(SIGNALLED).and_then(|number| Signal::try_from(i32::from(number)).ok()) {

@@ -13,6 +13,7 @@ mod outer;
 mod random;
 mod restored;
 mod session;
+mod streams;
 
 use std::panic::catch_unwind;
 use std::path::Path;

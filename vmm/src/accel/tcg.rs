@@ -25,6 +25,7 @@ use self::guest::{ConsoleRelay, Guest, RelayEnd};
 use self::machine::{Machine, Role};
 use crate::accel::served_gpus::{DeviceError, Devices};
 use crate::console::output::ConsoleOutput;
+use crate::console::streams::{GuestStreams, Streams};
 use crate::gpu::registry::GpuRegistry;
 use crate::outcome::Outcome;
 use crate::qemu::migration::MigrationError;
@@ -109,21 +110,40 @@ pub fn run(
     progress: &mut dyn FnMut(&str),
 ) -> Result<Outcome, TcgError> {
     let mut relay = ConsoleRelay::new(output, input);
+    let (streams, guest_streams) = if spec.run.streams { Some(Streams::of_process()?).unzip() } else { (None, None) };
+    let mut started = restore::Started::NoSnapshot;
     if !cold {
-        match restore::start(spec, qemu, relay.output(), watch, progress)? {
-            restore::Started::Guest(guest) => return guest.run(&mut relay, watch),
-            restore::Started::Ended(outcome) => return Ok(outcome),
-            restore::Started::NoSnapshot => {}
-        }
+        started = restore::start(spec, qemu, guest_streams.as_ref(), relay.output(), watch, progress)?;
     }
-    boot(spec, qemu, &watch.gpus)?.run(&mut relay, watch)
+    let guest = match started {
+        restore::Started::Guest(guest) => {
+            // Only QEMU may have them now.
+            drop(guest_streams);
+            guest
+        }
+        restore::Started::Ended(outcome) => return Ok(outcome),
+        restore::Started::NoSnapshot => boot(spec, qemu, &watch.gpus, guest_streams)?,
+    };
+    // QEMU is gone when this returns, and has closed its ends of the streams.
+    let outcome = guest.run(&mut relay, watch)?;
+    if let Some(streams) = streams {
+        streams.finish();
+    }
+    Ok(outcome)
 }
 
 /// Starts a guest that boots with its run.
-fn boot(spec: &GuestSpec, qemu: &Qemu, gpus: &GpuRegistry) -> Result<Guest, TcgError> {
+fn boot(spec: &GuestSpec, qemu: &Qemu, gpus: &GpuRegistry, streams: Option<GuestStreams>) -> Result<Guest, TcgError> {
     let devices = Devices::start(&spec.run.devices, gpus)?;
     let initramfs = initramfs(spec)?;
-    let machine = Machine::start(&spec.machine, qemu, &Role::Boot(Some(initramfs)), devices.sockets()?, None)?;
+    let machine = Machine::start(
+        &spec.machine,
+        qemu,
+        &Role::Boot(initramfs, spec.run.streams),
+        devices.sockets()?,
+        None,
+        streams,
+    )?;
     Ok(Guest::new(machine, devices))
 }
 

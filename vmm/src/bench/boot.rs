@@ -73,6 +73,7 @@ fn guest(places: &Places, kernel: &Path, memory: u64) -> GuestSpec {
         devices: vec![GpuSpec::new(VRAM)],
         vfio: Vec::new(),
         exit_counts: false,
+        streams: false,
         timeout: None,
         silence: None,
     };

@@ -181,6 +181,7 @@ mod tests {
             outer_initramfs: PathBuf::new(),
             static_ersatz: PathBuf::new(),
             toolchain_root: PathBuf::new(),
+            tree: None,
         }
     }
 

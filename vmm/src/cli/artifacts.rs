@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Finding the built files that a guest boots from: the manifest that `cargo xtask build` left, by series or by kernel.
+//! Finding the built files that a guest boots from: the manifest that `cargo xtask build` left, by series or by kernel. For a kernel
+//! tree of the user's own, [`tree`] builds them.
+
+mod tree;
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
+use ersatz_guest_image::build_tree::BuildTree;
+use ersatz_guest_image::error_chain::chain;
 use ersatz_guest_image::kernel_file::is_kernel;
 use ersatz_guest_image::kernel_release::release;
 use ersatz_guest_image::manifest::{DEBUG_KERNEL, FILE_NAME, Manifest, ManifestError};
@@ -26,6 +31,8 @@ pub enum KernelChoice {
     Series(String),
     /// A bzImage or ELF file.
     File(PathBuf),
+    /// A tree in which a kernel was built.
+    Tree(BuildTree),
 }
 
 impl KernelChoice {
@@ -81,6 +88,24 @@ pub enum ArtifactError {
         /// The releases that have a driver.
         built: String,
     },
+    /// The driver for a build tree could not be built.
+    #[error("the driver could not be built for the kernel in {}, as said above", folder.display())]
+    TreeNotBuilt {
+        /// The tree.
+        folder: PathBuf,
+    },
+    /// There are no sources of the driver.
+    #[error(
+        "--kernel with a kernel tree takes the sources of the driver: run ersatz from its clone, or in a folder of the clone"
+    )]
+    NoClone,
+    /// Cargo, which builds the driver, cannot be started.
+    #[error("cannot start `cargo xtask build`, which builds the driver for a kernel tree; install Rust")]
+    Build {
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
     /// The manifest cannot be used.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
@@ -99,11 +124,11 @@ pub enum ArtifactError {
     },
 }
 
-/// Reads `--kernel`: digits and dots are a series, `debug` is the debug kernel, all else is a file.
+/// Reads `--kernel`: digits and dots are a series, `debug` is the debug kernel, all else is a file or the folder of a build tree.
 ///
 /// # Errors
 ///
-/// Fails if it is neither.
+/// Fails if it is none of them, or the tree is not configured and built as guests need it.
 pub fn parse_kernel(text: &str) -> Result<KernelChoice, String> {
     let is_series = text.split_once('.').is_some_and(|(major, minor)| {
         [major, minor].iter().all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
@@ -118,13 +143,17 @@ pub fn parse_kernel(text: &str) -> Result<KernelChoice, String> {
             Ok(false) => Err("this file is no kernel for x86-64 (a bzImage, or the ELF file vmlinux)".to_owned()),
             Err(error) => Err(format!("cannot read it: {error}")),
         },
+        Ok(metadata) if metadata.is_dir() => {
+            BuildTree::open(&path).map(KernelChoice::Tree).map_err(|error| chain(&error).to_string())
+        }
         Ok(_) => Err("neither a kernel series nor a file; type for example 7.2 or /boot/vmlinuz".to_owned()),
         Err(error) => Err(format!("no kernel series, and as a file: {error}; type for example 7.2 or /boot/vmlinuz")),
     }
 }
 
 /// Returns the manifest with the built files for `kernel`, or for the default series. For a kernel that is a file this is the
-/// manifest of the same release, since the driver must fit the kernel. With `own_initramfs` it need not, and there may be none.
+/// manifest of the same release, since the driver must fit the kernel; for a build tree that of what is built for it, which may be
+/// built now. With `own_initramfs` it need not, and there may be none.
 ///
 /// # Errors
 ///
@@ -133,8 +162,9 @@ pub fn find(kernel: Option<&KernelChoice>, own_initramfs: bool) -> Result<Option
     match kernel {
         None => manifest(None).map(Some),
         Some(KernelChoice::Series(series)) => manifest(Some(series)).map(Some),
-        Some(KernelChoice::File(_)) if own_initramfs => Ok(manifest(None).ok()),
+        Some(KernelChoice::File(_) | KernelChoice::Tree(_)) if own_initramfs => Ok(manifest(None).ok()),
         Some(KernelChoice::File(path)) => manifest_of_kernel(path).map(Some),
+        Some(KernelChoice::Tree(tree)) => tree::manifest(tree).map(Some),
     }
 }
 
@@ -187,14 +217,16 @@ fn manifest_of_kernel(path: &Path) -> Result<Manifest, ArtifactError> {
 
 /// Every manifest that can be loaded, of whatever series.
 pub fn all_manifests() -> Vec<Manifest> {
-    let folders: Vec<PathBuf> = match env::var_os(GUEST_VARIABLE) {
-        Some(folder) => vec![folder.into()],
-        None => {
-            let entries = guest_folders().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
-            entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
-        }
-    };
-    folders.iter().filter_map(|folder| Manifest::load(folder).ok()).collect()
+    match env::var_os(GUEST_VARIABLE) {
+        Some(folder) => Manifest::load(Path::new(&folder)).into_iter().collect(),
+        None => manifests_of_clone().collect(),
+    }
+}
+
+/// The manifests of the clone, whatever `$ERSATZ_GUEST` says.
+fn manifests_of_clone() -> impl Iterator<Item = Manifest> {
+    let entries = guest_folders().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
+    entries.filter_map(|entry| Manifest::load(&entry.ok()?.path()).ok())
 }
 
 /// The folders that may have built guests in them.
@@ -243,7 +275,8 @@ mod tests {
         assert!(parse_kernel("/dev/null/x").is_err());
         assert!(parse_kernel("7").is_err());
         assert!(parse_kernel("7.").is_err());
-        assert!(parse_kernel("/").unwrap_err().contains("neither"));
+        assert!(parse_kernel("/dev/null").unwrap_err().contains("neither"));
+        assert!(parse_kernel("/").unwrap_err().contains("not a kernel tree"));
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("vmlinux");
         let text = file.to_str().expect("plain path");

@@ -55,8 +55,8 @@ pub enum Via {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Guest")]
 pub struct KernelOption {
-    /// Kernel: a series that was built (7.2), the debug kernel (debug), or a bzImage or ELF file [default: the first series in guest-image/kernels.toml]
-    #[arg(long, value_name = "SERIES|debug|FILE", value_parser = artifacts::parse_kernel)]
+    /// Kernel: a series that was built (7.2), the debug kernel (debug), a bzImage or ELF file, or the folder of a kernel tree that is built (docs/own-kernel.md) [default: the first series in guest-image/kernels.toml]
+    #[arg(long, value_name = "SERIES|debug|FILE|TREE", value_parser = artifacts::parse_kernel)]
     pub kernel: Option<KernelChoice>,
 }
 
@@ -165,10 +165,11 @@ impl GuestOptions {
             |path: fn(&Manifest) -> &PathBuf| ReadPath::from(manifest.as_ref().map(path).cloned().unwrap_or_default());
         // The VMM starts the ELF file as it is; a bzImage spends the first second, or several of an emulated processor, on
         // decompressing itself.
-        let image: fn(&Manifest) -> &PathBuf =
-            if self.accel == AcceleratorOption::Tcg { |m| &m.bz_image } else { |m| &m.vmlinux };
+        let compressed = self.accel == AcceleratorOption::Tcg;
+        let image: fn(&Manifest) -> &PathBuf = if compressed { |m| &m.bz_image } else { |m| &m.vmlinux };
         let kernel = match kernel {
             Some(KernelChoice::File(file)) => file.clone().into(),
+            Some(KernelChoice::Tree(tree)) => if compressed { tree.bz_image() } else { tree.vmlinux() }.into(),
             Some(KernelChoice::Series(_)) | None => built(image),
         };
         let initramfs = self.initramfs.clone().unwrap_or_else(|| built(|m| &m.initramfs));
@@ -186,6 +187,7 @@ impl GuestOptions {
             devices,
             vfio: self.vfio.clone(),
             exit_counts: self.exit_counts,
+            streams: false,
             timeout: self.timeout.map_or(limit, |limit| limit.0),
             silence: None,
         };

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The command line: `ersatz run`, `test`, `try`, `device`, `ctl`, `trace`, `bench`, `clean`, `doctor`, `completions`, `man`.
+//! The command line: `ersatz run`, `test`, `try`, `device`, `ctl`, `trace`, `bench`, `new-driver`,
+//! `clean`, `doctor`, `completions`, `man`.
 //!
 //! Each command has a module with its options and what it does. Options that several share are in [`guest`]; how values are
 //! read is in [`size`], [`limit`] and [`artifacts`]; [`usage`] reports bad ones in one line.
@@ -15,6 +16,7 @@ pub mod device;
 pub mod doctor;
 pub mod guest;
 pub mod limit;
+pub mod new_driver;
 pub mod report;
 pub mod run;
 pub mod socket_reaper;
@@ -81,6 +83,7 @@ enum Command {
     SocketReaper(socket_reaper::SocketReaperOptions),
     Trace(trace::TraceArgs),
     Bench(bench::BenchOptions),
+    NewDriver(new_driver::NewDriverOptions),
     Clean(clean::CleanOptions),
     Doctor(doctor::DoctorOptions),
     Completions(completions::CompletionsOptions),
@@ -119,6 +122,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::SocketReaper(options) => socket_reaper::run(&options),
         Command::Trace(options) => trace::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::NewDriver(options) => new_driver::run(&options),
         Command::Clean(options) => clean::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Completions(options) => completions::completions(&options, &command()),

@@ -3,6 +3,8 @@
 
 use std::io::{self, Write};
 
+use ersatz_guest_image::manifest::Manifest;
+
 use crate::console::log::ConsoleLog;
 use crate::outcome::Outcome;
 
@@ -24,15 +26,34 @@ pub fn say(text: &str) {
     let _ = writeln!(io::stderr(), "ersatz: {text}");
 }
 
+/// Returns which kernel a guest has if the user built it, so that the release alone does not say which build it is.
+pub fn kernel(manifest: Option<&Manifest>) -> Option<String> {
+    let manifest = manifest?;
+    let tree = manifest.tree.as_ref()?;
+    Some(format!("{}, {}", manifest.release, tree.describe()))
+}
+
+/// Prints that.
+pub fn say_kernel(manifest: Option<&Manifest>) {
+    if let Some(text) = kernel(manifest) {
+        say(&format!("kernel {text}"));
+    }
+}
+
 /// Prints how a run ended, unless its exit status is the guest command's.
 pub fn ending(outcome: &Outcome, log: &ConsoleLog, shown: Shown) {
     let Some(text) = text(outcome, log) else { return };
     if shown == Shown::Not {
-        for line in log.last(LAST_LINES) {
-            let _ = writeln!(io::stderr(), "  {line}");
-        }
+        last_lines(log);
     }
     say(&text);
+}
+
+/// Prints the last lines of the console.
+pub fn last_lines(log: &ConsoleLog) {
+    for line in log.last(LAST_LINES) {
+        let _ = writeln!(io::stderr(), "  {line}");
+    }
 }
 
 /// Returns how a run ended, in words, unless its exit status is the guest command's.

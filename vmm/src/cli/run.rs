@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `ersatz run`: boots a guest with its GPUs and runs one command in it, or a shell.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -10,8 +12,10 @@ use super::CommandError;
 use super::artifacts;
 use super::guest::{GuestOptions, KernelOption, Mode};
 use super::report::{self, Shown};
+use crate::accel::accelerator::Accelerator;
 use crate::bring::BringOptions;
 use crate::launch::{Connection, launch};
+use crate::outcome::{Outcome, STATUS_FAILED};
 
 /// The time limit of a command, unless `--timeout` says otherwise. A shell has none.
 const COMMAND_LIMIT: Duration = Duration::from_secs(600);
@@ -19,7 +23,8 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(600);
 /// Boot a guest with its GPUs; run a command in it, or a shell
 ///
 /// Without CMD the guest's console is the terminal: Ctrl-A x ends the guest, Ctrl-A a types a Ctrl-A. With CMD the guest runs
-/// that, for at most 10 minutes unless --timeout says otherwise, and ersatz ends with its exit status.
+/// that, for at most 10 minutes unless --timeout says otherwise, and ersatz ends with its exit status. Under tcg CMD reads and writes the
+/// standard streams of ersatz, byte by byte; elsewhere its output comes by the console, together with the kernel's messages.
 #[derive(Debug, Args)]
 pub struct RunOptions {
     #[command(flatten)]
@@ -39,6 +44,9 @@ pub struct RunOptions {
     /// Give CMD the terminal, as the shell has it
     #[arg(long, short)]
     interactive: bool,
+    /// Write what the kernel prints on the guest's console to FILE (tcg with CMD, whose streams are apart from the console)
+    #[arg(long, value_name = "FILE")]
+    console: Option<PathBuf>,
     /// What the run brings.
     #[command(flatten)]
     bring: BringOptions,
@@ -57,14 +65,21 @@ pub fn run(options: &RunOptions) -> Result<u8, CommandError> {
     let limit = (!is_shell).then_some(COMMAND_LIMIT);
     let kernel = options.kernel.kernel.as_ref();
     let manifest = artifacts::find(kernel, options.guest.initramfs.is_some())?;
+    report::say_kernel(manifest.as_ref());
+    let accelerator = options.guest.accelerator(manifest.as_ref())?;
+    // An initramfs given by hand has a PID 1 that may not know of streams.
+    let streams = !is_shell
+        && !options.interactive
+        && options.guest.initramfs.is_none()
+        && matches!(accelerator, Accelerator::Tcg(_));
     let archives = options.guest.archives(manifest.as_ref());
     let memory = options.guest.resources.memory;
-    let brought = options.bring.pack(manifest.as_ref(), &archives, &options.command, memory)?;
+    let brought = options.bring.pack(manifest.as_ref(), &archives, &options.command, memory, streams)?;
     let mut guest = options.guest.guest(kernel, &options.mode, (!is_shell).then_some(&brought.command), limit)?;
     guest.spec.run.archives.extend(brought.archive());
-    let accelerator = options.guest.accelerator(guest.manifest.as_ref())?;
+    guest.spec.run.streams = streams;
     let connection = Connection {
-        sink: Some(Box::new(io::stdout())),
+        sink: console(options.console.as_deref(), streams)?,
         interactive: is_shell || options.interactive,
         keys: true,
         verbatim: false,
@@ -73,6 +88,26 @@ pub fn run(options: &RunOptions) -> Result<u8, CommandError> {
         progress: Box::new(report::say),
     };
     let (outcome, log) = launch(&guest.spec, &accelerator, connection)?;
-    report::ending(&outcome, &log, Shown::Already);
+    if streams && outcome == Outcome::Exited(STATUS_FAILED) {
+        // PID 1 says on the console what it could not do.
+        report::last_lines(&log);
+    }
+    report::ending(&outcome, &log, if streams { Shown::Not } else { Shown::Already });
     Ok(outcome.status())
+}
+
+/// Where the console goes. With streams of the command's own it has only what the kernel and PID 1 print, which is kept for the end.
+fn console(file: Option<&Path>, streams: bool) -> Result<Option<Box<dyn Write + Send>>, CommandError> {
+    match file {
+        Some(_) if !streams => Err(
+            "--console takes a CMD and --accel tcg: else CMD and the kernel print to the same console, which is shown"
+                .into(),
+        ),
+        Some(path) => {
+            let file = File::create(path).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+            Ok(Some(Box::new(file)))
+        }
+        None if streams => Ok(None),
+        None => Ok(Some(Box::new(io::stdout()))),
+    }
 }

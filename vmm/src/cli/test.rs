@@ -32,6 +32,7 @@ use self::selection::Selection;
 use self::session::{Console, Session};
 use self::suite::{Driver, Suite};
 use super::CommandError;
+use super::artifacts;
 use super::guest::{Guest, GuestOptions, KernelOption, Mode};
 use super::report::{self as ending, Shown, say};
 use crate::launch::{Connection, launch};
@@ -160,11 +161,11 @@ impl TestOptions {
         words
     }
 
-    fn reporter(&self, modes: usize) -> Result<Box<dyn Reporter>, CommandError> {
-        let Some(path) = &self.output else { return Ok(self.format.reporter(Box::new(io::stdout()), modes)) };
+    fn reporter(&self, modes: usize, kernel: Option<String>) -> Result<Box<dyn Reporter>, CommandError> {
+        let Some(path) = &self.output else { return Ok(self.format.reporter(Box::new(io::stdout()), modes, kernel)) };
         let file = File::create(path).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-        let people = Format::Human.reporter(Box::new(io::stdout()), modes);
-        Ok(Box::new(Both(people, self.format.reporter(Box::new(file), modes))))
+        let people = Format::Human.reporter(Box::new(io::stdout()), modes, None);
+        Ok(Box::new(Both(people, self.format.reporter(Box::new(file), modes, kernel))))
     }
 }
 
@@ -201,11 +202,15 @@ pub fn run(options: &TestOptions) -> Result<u8, CommandError> {
         say("there are fewer tests than shards: this one has none");
         return Ok(SKIP);
     }
+    let manifest = artifacts::find(options.kernel.kernel.as_ref(), options.guest.initramfs.is_some())?;
+    let kernel = ending::kernel(manifest.as_ref());
+    ending::say_kernel(manifest.as_ref());
     let of_mode = |mode: &Mode| names.iter().filter(|name| suite.has(name, *mode)).cloned().collect::<Vec<_>>();
     let modes: Vec<(Mode, Vec<String>)> =
         options.mode.iter().map(|mode| (*mode, of_mode(mode))).filter(|(_, names)| !names.is_empty()).collect();
     let for_people = options.format == Format::Human || options.output.is_some();
-    let session = Session::new(options.reporter(modes.len())?, StatusLine::new(for_people), options.rerun.clone())?;
+    let session =
+        Session::new(options.reporter(modes.len(), kernel)?, StatusLine::new(for_people), options.rerun.clone())?;
     let mut statuses = Vec::new();
     for (mode, names) in &modes {
         let status = run_in_mode(options, *mode, names, &session)?;

@@ -51,7 +51,7 @@ use self::trial::{Subject, Trial};
 use super::CommandError;
 use super::artifacts::{self, KernelChoice};
 use super::guest::{GuestOptions, Mode};
-use super::report::say;
+use super::report::{self, say};
 use crate::accel::accelerator::Accelerator;
 use crate::outcome::{STATUS_INTERRUPTED, STATUS_USAGE};
 
@@ -65,10 +65,10 @@ const VRAM: &str = "256M";
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct TryOptions {
-    /// Kernels: series that were built (7.2), the debug kernel (debug), bzImage or ELF files [default: the first series in guest-image/kernels.toml]
+    /// Kernels: series that were built (7.2), the debug kernel (debug), bzImage or ELF files, folders of kernel trees that are built [default: the first series in guest-image/kernels.toml]
     #[arg(
         long,
-        value_name = "SERIES|debug|FILE[,...]",
+        value_name = "SERIES|debug|FILE|TREE[,...]",
         value_parser = artifacts::parse_kernel,
         value_delimiter = ',',
         help_heading = "Guest"
@@ -250,6 +250,9 @@ fn kernel_name(choice: Option<&KernelChoice>, manifest: Option<&Manifest>) -> St
     match choice {
         Some(KernelChoice::Series(series)) => series.clone(),
         Some(KernelChoice::File(path)) => path.display().to_string(),
+        Some(KernelChoice::Tree(tree)) => {
+            report::kernel(manifest).unwrap_or_else(|| tree.folder().display().to_string())
+        }
         None => manifest.map_or_else(|| "default".to_owned(), |manifest| series(&manifest.release)),
     }
 }

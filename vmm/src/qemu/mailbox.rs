@@ -17,6 +17,6 @@ pub fn commands(memory: RawFd, port: &str) -> [(&'static str, Value); 2] {
         "mem-path": format!("/proc/self/fd/{memory}"),
         "share": true,
     });
-    let device = json!({ "driver": "ivshmem-plain", "id": "mailbox", "memdev": "mailbox-memory", "bus": port });
+    let device = json!({ "driver": "ivshmem-plain", "id": "mailbox", "memdev": "mailbox-memory", "bus": port, "multifunction": true });
     [("object-add", memory), ("device_add", device)]
 }

@@ -265,6 +265,7 @@ mod tests {
             timeout: Some(Duration::from_secs(7)),
             silence: Some(Duration::from_secs(5)),
             exit_counts: true,
+            streams: false,
         };
         let awaited = AwaitedRun { run, input: true };
         let bytes = awaited.encode(b"archive").unwrap();

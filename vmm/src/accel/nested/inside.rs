@@ -134,6 +134,7 @@ mod tests {
             devices: vec![gpu(None), gpu(Some("/host/t"))],
             vfio: Vec::new(),
             exit_counts: true,
+            streams: false,
             timeout: Some(Duration::from_millis(1500)),
             silence: None,
         };

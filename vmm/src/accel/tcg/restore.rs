@@ -16,7 +16,7 @@ use ersatz_guest_image::mailbox;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::json;
 
-use super::arguments::{MAILBOX_PORT, gpu_port, snapshot_key};
+use super::arguments::{MAILBOX_PORT, gpu_port, snapshot_key, stream_devices};
 use super::guest::{ConsoleRelay, Guest, RelayEnd};
 use super::machine::{Machine, Role};
 use super::{KIND, TcgError};
@@ -24,6 +24,7 @@ use crate::accel::served_gpus::{Devices, gpu};
 use crate::console::log::ConsoleLog;
 use crate::console::output::{ConsoleOutput, Style};
 use crate::console::recorder::Recorder;
+use crate::console::streams::GuestStreams;
 use crate::gpu::registry::GpuRegistry;
 use crate::machine::End;
 use crate::outcome::Outcome;
@@ -48,6 +49,7 @@ pub(super) enum Started {
 pub(super) fn start(
     spec: &GuestSpec,
     qemu: &Qemu,
+    streams: Option<&GuestStreams>,
     output: &mut dyn Write,
     watch: &Watch,
     progress: &mut dyn FnMut(&str),
@@ -64,7 +66,7 @@ pub(super) fn start(
             Obtained::Ended(outcome) => return Ok(Started::Ended(outcome)),
             Obtained::Nothing => return Ok(Started::NoSnapshot),
         };
-        match restore(spec, qemu, &snapshot, &watch.gpus) {
+        match restore(spec, qemu, &snapshot, &watch.gpus, streams) {
             Err(TcgError::Migration(error @ MigrationError::Failed { .. })) if !tried => {
                 progress(&format!("the snapshot cannot be used and is made again: {}", chain(&error)));
                 discard(&key);
@@ -79,7 +81,7 @@ pub(super) fn start(
 /// that far.
 fn make(machine: &MachineSpec, qemu: &Qemu, output: &mut dyn Write, watch: &Watch) -> Result<Made, TcgError> {
     let scratch = File::from(memfd_create("ersatz-state", MemfdFlags::CLOEXEC).map_err(io::Error::from)?);
-    let started = Machine::start(machine, qemu, &Role::Boot(None), Vec::new(), Some(&scratch))?;
+    let started = Machine::start(machine, qemu, &Role::Prepare, Vec::new(), Some(&scratch), None)?;
     let mut guest = Guest::new(started, Devices::start(&[], &GpuRegistry::default())?);
     let console = Recorder::default();
     let watch = Watch { log: ConsoleLog::new(), ..watch.clone() };
@@ -109,12 +111,19 @@ fn make(machine: &MachineSpec, qemu: &Qemu, output: &mut dyn Write, watch: &Watc
 }
 
 /// Restores a guest, and gives it its run.
-fn restore(spec: &GuestSpec, qemu: &Qemu, snapshot: &Snapshot, gpus: &GpuRegistry) -> Result<Guest, TcgError> {
+fn restore(
+    spec: &GuestSpec,
+    qemu: &Qemu,
+    snapshot: &Snapshot,
+    gpus: &GpuRegistry,
+    streams: Option<&GuestStreams>,
+) -> Result<Guest, TcgError> {
     let devices = Devices::start(&spec.run.devices, gpus)?;
     let sockets = devices.sockets()?;
     let numbers: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
     let state = snapshot.state()?;
-    let machine = Machine::start(&spec.machine, qemu, &Role::Restore, sockets, Some(&state))?;
+    let streams = streams.map(GuestStreams::try_clone).transpose()?;
+    let machine = Machine::start(&spec.machine, qemu, &Role::Restore, sockets, Some(&state), streams)?;
     let mut guest = Guest::new(machine, devices);
     // QEMU takes as long to come up as this.
     snapshot.load_memory(guest.memory())?;
@@ -122,6 +131,9 @@ fn restore(spec: &GuestSpec, qemu: &Qemu, snapshot: &Snapshot, gpus: &GpuRegistr
     let controls: Arc<_> = guest.controls();
     let started = controls.ask(|monitor| {
         migration::load(monitor, &state)?;
+        for device in stream_devices(Some(MAILBOX_PORT)).into_iter().filter(|_| spec.run.streams) {
+            monitor.execute("device_add", &device)?;
+        }
         for (command, arguments) in qemu_mailbox::commands(guest.mailbox().as_raw_fd(), MAILBOX_PORT) {
             monitor.execute(command, &arguments)?;
         }

@@ -93,13 +93,14 @@ impl Reporter for Both {
 }
 
 impl Format {
-    /// Returns a reporter that writes to `out` in this form, about so many memory types.
-    pub fn reporter(self, out: Box<dyn Write + Send>, modes: usize) -> Box<dyn Reporter> {
+    /// Returns a reporter that writes to `out` in this form, about so many memory types. `kernel` says which kernel it is where the user's
+    /// command does not.
+    pub fn reporter(self, out: Box<dyn Write + Send>, modes: usize, kernel: Option<String>) -> Box<dyn Reporter> {
         match self {
             Self::Human => Box::new(human::Human::new(out)),
             Self::Ktap => Box::new(ktap::Ktap::new(out, modes)),
-            Self::Junit => Box::new(junit::Junit::new(out)),
-            Self::Json => Box::new(json::Json::new(out)),
+            Self::Junit => Box::new(junit::Junit::new(out, kernel)),
+            Self::Json => Box::new(json::Json::new(out, kernel)),
         }
     }
 }
@@ -136,7 +137,7 @@ mod testing {
     /// Returns what a reporter shows of a pass, a skip, a failed check and a guest that panics before the last test.
     pub fn shown(format: Format, modes: usize) -> String {
         let out = Recorder::default();
-        let mut reporter = format.reporter(Box::new(out.clone()), modes);
+        let mut reporter = format.reporter(Box::new(out.clone()), modes, None);
         reporter.begin(Mode::Private, 5).unwrap();
         reporter.result(&result("a.one", Verdict::Passed, 12)).unwrap();
         reporter.result(&result("a.two", Verdict::Skipped("no <huge> pages".to_owned()), 0)).unwrap();

@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn a_console_in_pieces_becomes_a_report() {
         let out = Recorder::default();
-        let reporter = Format::Human.reporter(Box::new(out.clone()), 1);
+        let reporter = Format::Human.reporter(Box::new(out.clone()), 1, None);
         let session = Session::new(reporter, StatusLine::new(false), Rerun::default()).unwrap();
         session.begin(Mode::Private, ["a.b", "a.c", "a.d"].map(str::to_owned).to_vec()).unwrap();
         let mut console = Console::new(session.clone(), Mode::Private);

@@ -12,12 +12,13 @@ use crate::cli::test::result::{TestResult, Verdict};
 /// The reporter.
 pub struct Json {
     out: Box<dyn Write + Send>,
+    kernel: Option<String>,
 }
 
 impl Json {
     /// Returns one that writes to `out`.
-    pub fn new(out: Box<dyn Write + Send>) -> Self {
-        Self { out }
+    pub fn new(out: Box<dyn Write + Send>, kernel: Option<String>) -> Self {
+        Self { out, kernel }
     }
 
     fn line(&mut self, object: &Object<'_>) -> io::Result<()> {
@@ -34,6 +35,9 @@ enum Object<'a> {
     Begin {
         mode: &'a str,
         planned: usize,
+        /// Of a kernel that the user built.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        kernel: Option<&'a str>,
     },
     Result {
         name: &'a str,
@@ -71,7 +75,8 @@ enum Object<'a> {
 
 impl Reporter for Json {
     fn begin(&mut self, mode: Mode, planned: usize) -> io::Result<()> {
-        self.line(&Object::Begin { mode: mode.name(), planned })
+        let kernel = self.kernel.clone();
+        self.line(&Object::Begin { mode: mode.name(), planned, kernel: kernel.as_deref() })
     }
 
     fn other(&mut self, _: &str) -> io::Result<()> {

@@ -20,12 +20,23 @@ pub struct Junit {
     cases: String,
     suites: Vec<String>,
     errors: usize,
+    kernel: Option<String>,
 }
 
 impl Junit {
-    /// Returns one that writes to `out`.
-    pub fn new(out: Box<dyn Write + Send>) -> Self {
-        Self { out, started: UNIX_EPOCH, cases: String::new(), suites: Vec::new(), errors: 0 }
+    /// Returns one that writes to `out`; `kernel` becomes a property of each suite.
+    pub fn new(out: Box<dyn Write + Send>, kernel: Option<String>) -> Self {
+        Self { out, started: UNIX_EPOCH, cases: String::new(), suites: Vec::new(), errors: 0, kernel }
+    }
+
+    fn properties(&self) -> String {
+        self.kernel.as_ref().map_or_else(
+            || "<properties/>".to_owned(),
+            |kernel| {
+                let value = escaped(kernel);
+                format!("<properties><property name=\"kernel\" value=\"{value}\"/></properties>")
+            },
+        )
     }
 
     /// Adds a `testcase` with `content`, which is XML.
@@ -96,10 +107,11 @@ impl Reporter for Junit {
         let skipped = counts.skipped + summary.not_run.len();
         self.suites.push(format!(
             "  <testsuite id=\"{id}\" package=\"ersatz\" name=\"{name}\" timestamp=\"{}\" hostname=\"guest\" tests=\"{tests}\" \
-             failures=\"{failures}\" errors=\"{errors}\" skipped=\"{skipped}\" time=\"{}\">\n    <properties/>\n{}    \
+             failures=\"{failures}\" errors=\"{errors}\" skipped=\"{skipped}\" time=\"{}\">\n    {}\n{}    \
              <system-out/>\n    <system-err/>\n  </testsuite>\n",
             timestamp(self.started),
             seconds(summary.duration),
+            self.properties(),
             self.cases
         ));
         Ok(())
