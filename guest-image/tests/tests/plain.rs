@@ -154,7 +154,7 @@ fn memory_moves_with_its_name_or_to_another() {
 fn an_order_that_does_not_come_about_is_found() {
     let (status, entries) = run(
         "order",
-        "deadline 100ms\nholds-at-most 100ms\nsetup\nread r\nthread t1\nmap r 4K\nbarrier b\nthread t2\nsleep 1s\nbarrier b",
+        "deadline 1s\nholds-at-most 1s\nsetup\nread r\nthread t1\nmap r 4K\nbarrier b\nthread t2\nsleep 4s\nbarrier b",
     );
     assert_eq!(status, Some(1), "{entries:#?}");
     let found = entries.iter().filter(|entry| matches!(entry, Entry::Finding { symptom: Symptom::Order, .. }));
