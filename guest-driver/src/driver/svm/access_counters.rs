@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The device's access counters: which memory of the system it accesses often.
 //!
-//! Whoever waits for a kernel collects the reports of all address spaces, and takes those of its own. A region that was reported is not
-//! reported again until it is cleared; one whose report is lost is cleared, so that it is reported again if it is accessed on.
+//! The device counts for all address spaces while one of them wants it. Whoever waits for a kernel collects the reports of those that do,
+//! and takes those of its own. A region that was reported is not reported again until it is cleared; one whose report is lost is cleared, so
+//! that it is reported again if it is accessed on.
 
 use super::{
     super::registers::{Registers, Ring},
@@ -26,6 +27,8 @@ const REGION_BYTES: usize = 1 << REGION_ORDER_MIN;
 const THRESHOLD: u32 = 1024;
 /// Reports that are kept until someone takes them.
 const KEPT: usize = 64;
+/// Words with a bit for each number that an address space can have.
+const WANTED_WORDS: usize = (u8::MAX as usize + 1) / u64::BITS as usize;
 
 /// A region that the device accesses often.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +47,30 @@ impl HotRegion {
 struct State {
     ring: NotificationRing,
     kept: [Option<HotRegion>; KEPT],
+    /// The address spaces that want reports, a bit each.
+    wanted: [u64; WANTED_WORDS],
+}
+
+impl State {
+    fn wants(&self, asid: u8) -> bool {
+        let (word, bit) = place(asid);
+        self.wanted.get(word).is_some_and(|word| word & bit != 0)
+    }
+
+    /// Returns whether that is a change.
+    fn set_wanted(&mut self, asid: u8, wants: bool) -> bool {
+        let is_change = self.wants(asid) != wants;
+        let (word, bit) = place(asid);
+        if let Some(word) = self.wanted.get_mut(word).filter(|_| is_change) {
+            *word ^= bit;
+        }
+        is_change
+    }
+}
+
+/// The word and the bit of an address space.
+fn place(asid: u8) -> (usize, u64) {
+    (usize::from(asid) / u64::BITS as usize, 1 << (u32::from(asid) % u64::BITS))
 }
 
 /// The counters, and the ring of their reports.
@@ -64,18 +91,22 @@ impl AccessCounters {
         let ring = NotificationRing::new(dev, registers.clone(), Ring::Accesses, vector)?;
         Ok(pin_init!(Self {
             registers,
-            state <- new_mutex!(State { ring, kept: [None; KEPT] }, "ersatz_access_counters"),
+            state <- new_mutex!(State { ring, kept: [None; KEPT], wanted: [0; WANTED_WORDS] }, "ersatz_access_counters"),
         }))
     }
 
-    /// Makes the device count, unless it does: a reset of the function may have come between.
+    /// Makes the device count for an address space, unless it does: a reset of the function may have come between.
     ///
     /// # Errors
     ///
     /// `EIO` if the device does not take it; `ETIMEDOUT` if it does not let go of the ring, which was stopped before.
-    pub(crate) fn enable(&self) -> Result {
+    pub(crate) fn enable(&self, asid: u8) -> Result {
         let mut state = self.state.lock();
         state.ring.enable()?;
+        if state.set_wanted(asid, true) {
+            // What was reported to nobody is to be reported.
+            self.clear_all()?;
+        }
         let control =
             AccessCounterControl(0).with_enable(true).with_region_order(REGION_ORDER_MIN).with_threshold(THRESHOLD);
         if self.control()? == control {
@@ -96,11 +127,16 @@ impl AccessCounters {
     /// `EIO` if the device does not answer as it should.
     pub(crate) fn collect(&self) -> Result {
         let mut state = self.state.lock();
-        let State { ring, kept } = &mut *state;
+        let wanted = state.wanted;
+        let State { ring, kept, .. } = &mut *state;
         let mut has_room = true;
         let are_lost = ring.collect(|words| {
             let Some(record) = AccessRecord::decode(words) else { return };
             let Ok(address) = usize::try_from(record.region) else { return };
+            let (word, bit) = place(record.asid);
+            if !wanted.get(word).is_some_and(|word| word & bit != 0) {
+                return;
+            }
             let region = HotRegion { asid: record.asid, address: address / REGION_BYTES * REGION_BYTES };
             match kept.iter_mut().find(|slot| slot.is_none()) {
                 Some(slot) => *slot = Some(region),
@@ -108,20 +144,33 @@ impl AccessCounters {
             }
         })?;
         if are_lost || !has_room {
-            self.registers.write(regs::ACCESS_COUNTER_CLEAR, CLEAR_ALL_REGIONS)?;
+            self.clear_all()?;
         }
         Ok(())
     }
 
-    /// Forgets an address space, whose number may get another use: what was counted of it, and what was reported.
+    /// Has all regions counted from zero. There is no way to do so for those of one address space.
+    fn clear_all(&self) -> Result {
+        self.registers.write(regs::ACCESS_COUNTER_CLEAR, CLEAR_ALL_REGIONS)
+    }
+
+    /// An address space wants no reports any more. The device counts on if others do.
     ///
     /// # Errors
     ///
     /// `ENODEV` after the device was unbound.
-    pub(crate) fn forget(&self, asid: u8) -> Result {
-        while self.take(asid).is_some() {}
-        // There is no way to forget those of one address space; the others are counted from zero, too.
-        self.registers.write(regs::ACCESS_COUNTER_CLEAR, CLEAR_ALL_REGIONS)
+    pub(crate) fn disable(&self, asid: u8) -> Result {
+        let mut state = self.state.lock();
+        if !state.set_wanted(asid, false) {
+            return Ok(());
+        }
+        for slot in state.kept.iter_mut().filter(|slot| slot.is_some_and(|region| region.asid == asid)) {
+            *slot = None;
+        }
+        if state.wanted.iter().all(|word| *word == 0) {
+            return self.registers.write(regs::ACCESS_COUNTER_CONTROL, 0);
+        }
+        Ok(())
     }
 
     /// A region of an address space that was reported, which is forgotten.

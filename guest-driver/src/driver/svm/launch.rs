@@ -112,7 +112,7 @@ impl Svm {
         self.faults.enable()?;
         run.space.enable()?;
         if run.space.counts_accesses() {
-            self.accesses.enable()?;
+            self.accesses.enable(run.space.id().asid)?;
         }
         // What is left of the channel's last kernel.
         self.faults.collect()?;

@@ -197,7 +197,7 @@ impl Svm {
     pub(crate) fn advise(&self, id: SpaceId, mm: &MmWithUser, range: Range<usize>, advice: Advice) -> Result {
         self.space_of(id, mm)?.advise(range, advice)?;
         if advice == Advice::ByAccess {
-            self.accesses.enable()?;
+            self.accesses.enable(id.asid)?;
         }
         Ok(())
     }
@@ -216,8 +216,8 @@ impl Svm {
 
     fn close(&self, space: &Space) {
         space.close();
-        // A device that does not answer has nothing to forget.
-        let _ = self.accesses.forget(space.id().asid);
+        // A device that does not answer counts nothing.
+        let _ = self.accesses.disable(space.id().asid);
     }
 
     /// Ends all address spaces, before the device is left. Nothing may run any more.

@@ -42,6 +42,7 @@ test_list! { "placement":
     what_cannot_move_is_used_where_it_is;
     a_page_taken_back_each_time_is_left_to_the_cpu.needs(&[Need::Private]).patience(2);
     reports_of_hot_memory_get_lost.needs(&[Need::ControlWindow]);
+    what_others_access_often_is_not_in_the_way;
     more_than_all_vram.needs(&[Need::FillableVram(65_536)]).patience(4);
     a_child_has_no_advice;
     senseless_advice_is_refused;
@@ -306,6 +307,22 @@ fn reports_of_hot_memory_get_lost() {
         }
         region.check(Pattern::new(1));
     }
+}
+
+fn what_others_access_often_is_not_in_the_way() {
+    let (compute, (region, first)) = (Compute::bind(), aligned(1));
+    let span = region.part(first..first + COUNTED);
+    compute.advise(span, Advice::ByAccess);
+    // Without advice, more pieces than reports are kept for.
+    let (other, much) = (Compute::bind(), Region::filled(100 * COUNTED, Pattern::new(2)));
+    for _ in 0..4 {
+        read(&other, much.span());
+    }
+    for _ in 0..4 {
+        read(&compute, span);
+    }
+    compute.device().assert_all(span, PageState::Device);
+    compute.device().assert_all(much.span(), PageState::System);
 }
 
 fn more_than_all_vram() {
