@@ -82,7 +82,7 @@ impl<'a> Tally<'a> {
             Cause::Evict => Counter::BytesEvicted,
             Cause::Unbind => Counter::BytesUnbind,
             Cause::DeviceFault => Counter::BytesDeviceFault,
-            Cause::AccessCounter => Counter::BytesAccessCounter,
+            Cause::AccessCounter => Counter::BytesHotMemory,
             Cause::Other | Cause::Inspect => return,
         };
         self.add(reason, length);

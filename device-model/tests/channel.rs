@@ -165,7 +165,7 @@ fn the_cause_decides_what_is_counted() {
         (Cause::Evict, Some(Counter::BytesEvicted)),
         (Cause::Unbind, Some(Counter::BytesUnbind)),
         (Cause::DeviceFault, Some(Counter::BytesDeviceFault)),
-        (Cause::AccessCounter, Some(Counter::BytesAccessCounter)),
+        (Cause::AccessCounter, Some(Counter::BytesHotMemory)),
         (Cause::Other, None),
         (Cause::Inspect, None),
     ]) {

@@ -76,6 +76,6 @@ closed_enum! {
         /// Bytes copied for [`Cause::DeviceFault`](super::command::Cause::DeviceFault).
         BytesDeviceFault = 34 => "bytes-device-fault",
         /// Bytes copied for [`Cause::AccessCounter`](super::command::Cause::AccessCounter).
-        BytesAccessCounter = 35 => "bytes-access-counter",
+        BytesHotMemory = 35 => "bytes-hot-memory",
     }
 }

@@ -190,7 +190,7 @@ fn memory_accessed_often_moves() {
         read(&compute, span);
     }
     compute.device().assert_all(span, PageState::Device);
-    watch.assert_pages(Counter::BytesAccessCounter, 3 * COUNTED);
+    watch.assert_pages(Counter::BytesHotMemory, 3 * COUNTED);
     watch.assert_pages(Counter::BytesDeviceFault, 0);
     region.check(Pattern::new(1));
     // The same again: what was reported once is reported again.
@@ -245,7 +245,7 @@ fn what_cannot_move_is_used_where_it_is() {
         read(&compute, region.span());
     }
     assert!(watch.count(Counter::AccessNotifications) > 0);
-    watch.assert_pages(Counter::BytesAccessCounter, 0);
+    watch.assert_pages(Counter::BytesHotMemory, 0);
     compute.device().assert_all(region.span(), PageState::System);
 }
 
