@@ -35,11 +35,14 @@ use kernel::{
     prelude::*,
     processor::cpu_relax,
     sync::atomic::ordering,
-    time::{msecs_to_jiffies, Delta, Instant, Monotonic},
+    time::{delay::fsleep, msecs_to_jiffies, Delta, Instant, Monotonic},
 };
 
 /// How often to look at the fence before going to sleep.
 const POLLS: u32 = 100;
+/// How often to look whether a channel waits whose fault was reported, and how long to wait in between.
+const WAIT_LOOKS: u32 = 20;
+const WAIT_PAUSE: Delta = Delta::from_micros(10);
 /// How often a waiting thread asks the device for faults and errors, in case an interrupt was lost.
 const LOOK_MS: u32 = 20;
 
@@ -147,17 +150,28 @@ struct Run<'a> {
 struct Progress {
     /// Since when nothing has changed.
     since: Instant<Monotonic>,
-    /// The address that the channel waited at, or had waited at first.
+    /// The address that was heard of last.
+    heard_of: Option<u64>,
+    /// The address that the channel waited at when it was last seen waiting.
     place: Option<u64>,
-    /// The address that it waited at and that could not be answered, and why.
-    refused: Option<(u64, Error)>,
+    /// What could not be answered there.
+    refusal: Option<Refusal>,
+}
+
+/// A fault that cannot be answered, at the address that the channel waits at.
+#[derive(Clone, Copy)]
+struct Refusal {
+    record: FaultRecord,
+    error: Error,
+    /// How often it was reported.
+    times: u32,
 }
 
 impl Run<'_> {
     /// Waits for the end of the kernel, and answers its faults.
     fn attend(&mut self) -> Result<Outcome> {
         let timeout = Delta::from_millis(parameters::timeout_ms().into());
-        let mut progress = Progress { since: Instant::now(), place: None, refused: None };
+        let mut progress = Progress { since: Instant::now(), heard_of: None, place: None, refusal: None };
         for _ in 0..POLLS {
             if self.channel.is_done() {
                 return Ok(Outcome::Done);
@@ -172,12 +186,12 @@ impl Run<'_> {
             self.move_hot()?;
             self.svm.faults.collect()?;
             let records = self.svm.faults.take(self.index);
-            let waits_at = match self.channel.status()?.state() {
-                Some(ChannelState::Faulted) => Some(self.channel.error_address()?),
-                Some(ChannelState::Idle | ChannelState::Busy) => None,
+            let is_expected = records.iter().any(Option::is_some);
+            let waits_at = match self.waits_at(is_expected)? {
+                Ok(waits_at) => waits_at,
                 // The fence may have come meanwhile.
-                _ if self.channel.is_done() => return Ok(Outcome::Done),
-                _ => return self.failed(),
+                Err(_) if self.channel.is_done() => return Ok(Outcome::Done),
+                Err(_) => return self.failed(),
             };
             if let Some(outcome) = self.answer(&records, waits_at, &mut progress)? {
                 return Ok(outcome);
@@ -203,39 +217,74 @@ impl Run<'_> {
         }
     }
 
-    /// Answers faults. Returns how the kernel ended, if the one that its channel waits at cannot be answered.
+    /// The address that the channel waits at, if it does; if it is expected to, it is given a moment, which it takes behind the record of its
+    /// fault. `Err` with the state of a channel that has stopped.
+    fn waits_at(&self, is_expected: bool) -> Result<Result<Option<u64>, Option<ChannelState>>> {
+        for _ in 0..WAIT_LOOKS {
+            match self.channel.status()?.state() {
+                Some(ChannelState::Faulted) => {
+                    let address = self.channel.error_address()?;
+                    // A replay may have come between the two: then there is no address.
+                    if self.channel.status()?.state() == Some(ChannelState::Faulted) {
+                        return Ok(Ok(Some(address)));
+                    }
+                }
+                Some(ChannelState::Idle | ChannelState::Busy) => {}
+                stopped => return Ok(Err(stopped)),
+            }
+            if !is_expected || self.channel.is_done() {
+                break;
+            }
+            fsleep(WAIT_PAUSE);
+        }
+        Ok(Ok(None))
+    }
+
+    /// Answers faults. Returns how the kernel ended, if the one that its channel waits at cannot be answered: it was reported at least twice
+    /// then, the second time after a replay.
     fn answer(
         &mut self,
         records: &[Option<FaultRecord>],
         waits_at: Option<u64>,
         progress: &mut Progress,
     ) -> Result<Option<Outcome>> {
-        let mut waited = None;
-        let mut place = waits_at;
+        if waits_at.is_some() && waits_at != progress.place {
+            progress.place = waits_at;
+            progress.refusal = None;
+        }
+        let mut heard_of = waits_at;
+        let mut refused_now = None;
         for record in records.iter().flatten() {
             // One of another address space is left from an earlier kernel.
             if record.asid != self.space.id().asid || record.access == AccessKind::Prefetch {
                 continue;
             }
-            place = place.or(Some(record.address));
+            heard_of = heard_of.or(Some(record.address));
             let result = self.serve(record);
             if matches!(result, Err(error) if error == EINTR) {
                 return Err(EINTR);
             }
             // If another one cannot be answered, the channel will wait at it in time.
-            if waits_at == Some(record.address) {
-                waited = Some((record, result.err()));
+            if progress.place == Some(record.address) {
+                refused_now = Some(result.err().map(|error| (*record, error)));
             }
         }
-        if place.is_some() && place != progress.place {
-            progress.place = place;
+        if heard_of.is_some() && heard_of != progress.heard_of {
+            progress.heard_of = heard_of;
             progress.since = Instant::now();
         }
-        let Some((record, error)) = waited else { return Ok(None) };
-        let before = progress.refused.take();
-        progress.refused = error.map(|error| (record.address, error));
-        match error {
-            Some(error) if progress.refused == before => refused(record, error).map(Some),
+        match refused_now {
+            Some(Some((record, error))) => {
+                let times = progress.refusal.map_or(0, |refusal| refusal.times) + 1;
+                progress.refusal = Some(Refusal { record, error, times });
+            }
+            Some(None) => progress.refusal = None,
+            None => {}
+        }
+        match progress.refusal {
+            Some(Refusal { record, error, times: 2.. }) if waits_at == Some(record.address) => {
+                refused(&record, error).map(Some)
+            }
             _ => Ok(None),
         }
     }
