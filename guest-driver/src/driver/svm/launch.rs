@@ -178,6 +178,7 @@ impl Run<'_> {
             }
             cpu_relax();
         }
+        let mut is_lost = false;
         loop {
             let seen = self.svm.events.load(ordering::Acquire);
             if self.channel.is_done() {
@@ -203,17 +204,20 @@ impl Run<'_> {
                 dev_err!(self.map.dev(), "a kernel does not end: it is dropped\n");
                 return Err(EIO);
             }
-            // A channel that waits without a record of it: that was lost, and comes again.
-            if waits_at.is_some() || records.iter().any(Option::is_some) {
+            // A replay without need makes the channel wait anew all the time, and what is read of it mean nothing.
+            if is_expected || (is_lost && waits_at.is_some()) {
+                is_lost = false;
                 let mut watch = Stopwatch::start();
                 self.svm.registers.write(regs::FAULT_REPLAY, 1)?;
                 self.map.memory().statistics.add_replay(watch.lap());
                 continue;
             }
-            self.svm.waiters.wait_timeout(msecs_to_jiffies(LOOK_MS), || {
+            let changed = self.svm.waiters.wait_timeout(msecs_to_jiffies(LOOK_MS), || {
                 let has_changed = self.svm.events.load(ordering::Acquire) != seen || self.channel.is_done();
                 has_changed.then_some(())
             });
+            // A channel that waits, and of which nothing is heard: its record was lost, and comes again after a replay.
+            is_lost = waits_at.is_some() && changed.is_none();
         }
     }
 
