@@ -146,32 +146,68 @@ struct Run<'a> {
     around: Option<&'a mut Around>,
 }
 
+/// Addresses at which faults that cannot be answered are remembered: as many as records are kept at once.
+const REFUSALS: usize = 8;
+
 /// How it stands with answering faults.
 struct Progress {
-    /// Since when nothing has changed.
+    /// Since when nothing new was reported.
     since: Instant<Monotonic>,
-    /// The address that was heard of last.
-    heard_of: Option<u64>,
-    /// The address that the channel waited at when it was last seen waiting.
-    place: Option<u64>,
-    /// What could not be answered there.
-    refusal: Option<Refusal>,
+    /// The address of the last report.
+    reported: Option<u64>,
+    /// What cannot be answered, the channel waits there or not.
+    refusals: [Option<Refusal>; REFUSALS],
+    /// The place that is used next.
+    next: usize,
 }
 
-/// A fault that cannot be answered, at the address that the channel waits at.
+/// A fault that cannot be answered.
 #[derive(Clone, Copy)]
 struct Refusal {
     record: FaultRecord,
     error: Error,
-    /// How often it was reported.
+    /// How often it was reported, with a replay in between.
     times: u32,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { since: Instant::now(), reported: None, refusals: [None; REFUSALS], next: 0 }
+    }
+
+    /// Notes what became of a fault.
+    fn note(&mut self, record: &FaultRecord, result: Result) {
+        let is_here =
+            |slot: &&mut Option<Refusal>| slot.is_some_and(|refusal| refusal.record.address == record.address);
+        let known = self.refusals.iter_mut().find(is_here);
+        match (result, known) {
+            (Ok(()), Some(known)) => *known = None,
+            (Ok(()), None) => {}
+            (Err(error), Some(known)) => {
+                let times = known.map_or(0, |refusal| refusal.times) + 1;
+                *known = Some(Refusal { record: *record, error, times });
+            }
+            (Err(error), None) => {
+                if let Some(slot) = self.refusals.get_mut(self.next) {
+                    *slot = Some(Refusal { record: *record, error, times: 1 });
+                }
+                self.next = if self.next + 1 < REFUSALS { self.next + 1 } else { 0 };
+            }
+        }
+    }
+
+    /// What could not be answered at an address, if it was reported again after a replay.
+    fn refusal_at(&self, address: u64) -> Option<Refusal> {
+        let refusals = self.refusals.iter().flatten().copied();
+        refusals.filter(|refusal| refusal.times > 1).find(|refusal| refusal.record.address == address)
+    }
 }
 
 impl Run<'_> {
     /// Waits for the end of the kernel, and answers its faults.
     fn attend(&mut self) -> Result<Outcome> {
         let timeout = Delta::from_millis(parameters::timeout_ms().into());
-        let mut progress = Progress { since: Instant::now(), heard_of: None, place: None, refusal: None };
+        let mut progress = Progress::new();
         for _ in 0..POLLS {
             if self.channel.is_done() {
                 return Ok(Outcome::Done);
@@ -246,50 +282,37 @@ impl Run<'_> {
 
     /// Answers faults. Returns how the kernel ended, if the one that its channel waits at cannot be answered: it was reported at least twice
     /// then, the second time after a replay.
+    ///
+    /// Where the channel waits is not what is counted by: it is seen there at some time, and elsewhere or nowhere during a replay.
     fn answer(
         &mut self,
         records: &[Option<FaultRecord>],
         waits_at: Option<u64>,
         progress: &mut Progress,
     ) -> Result<Option<Outcome>> {
-        if waits_at.is_some() && waits_at != progress.place {
-            progress.place = waits_at;
-            progress.refusal = None;
-        }
-        let mut heard_of = waits_at;
-        let mut refused_now = None;
+        let mut last = None;
         for record in records.iter().flatten() {
             // One of another address space is left from an earlier kernel.
             if record.asid != self.space.id().asid || record.access == AccessKind::Prefetch {
                 continue;
             }
-            heard_of = heard_of.or(Some(record.address));
+            if progress.reported != Some(record.address) {
+                progress.reported = Some(record.address);
+                progress.since = Instant::now();
+            }
             let result = self.serve(record);
             if matches!(result, Err(error) if error == EINTR) {
                 return Err(EINTR);
             }
-            // If another one cannot be answered, the channel will wait at it in time.
-            if progress.place == Some(record.address) {
-                refused_now = Some(result.err().map(|error| (*record, error)));
+            // One that was written twice counts once.
+            if last != Some(record.address) {
+                progress.note(record, result);
             }
+            last = Some(record.address);
         }
-        if heard_of.is_some() && heard_of != progress.heard_of {
-            progress.heard_of = heard_of;
-            progress.since = Instant::now();
-        }
-        match refused_now {
-            Some(Some((record, error))) => {
-                let times = progress.refusal.map_or(0, |refusal| refusal.times) + 1;
-                progress.refusal = Some(Refusal { record, error, times });
-            }
-            Some(None) => progress.refusal = None,
-            None => {}
-        }
-        match progress.refusal {
-            Some(Refusal { record, error, times: 2.. }) if waits_at == Some(record.address) => {
-                refused(&record, error).map(Some)
-            }
-            _ => Ok(None),
+        match waits_at.and_then(|address| progress.refusal_at(address)) {
+            Some(Refusal { record, error, .. }) => refused(&record, error).map(Some),
+            None => Ok(None),
         }
     }
 
