@@ -134,7 +134,7 @@ impl AccessCounters {
             let Some(record) = AccessRecord::decode(words) else { return };
             let Ok(address) = usize::try_from(record.region) else { return };
             let (word, bit) = place(record.asid);
-            if !wanted.get(word).is_some_and(|word| word & bit != 0) {
+            if wanted.get(word).is_none_or(|word| word & bit == 0) {
                 return;
             }
             let region = HotRegion { asid: record.asid, address: address / REGION_BYTES * REGION_BYTES };
