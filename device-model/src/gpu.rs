@@ -379,8 +379,6 @@ impl PciFunction for Gpu {
     }
 
     fn take_effects(&self) -> Vec<Effect> {
-        // Before the effects are taken: what comes later signals again. It may not be signalled.
-        let _ = self.device.removal.event.read();
         let mut effects = Vec::new();
         for change in self.device.removal.take() {
             match change {

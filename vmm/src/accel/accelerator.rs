@@ -80,7 +80,7 @@ impl Accelerator {
         }
     }
 
-    /// Has the guest get its GPUs by pass-through.
+    /// Passes the GPUs through the outer machine to the guest.
     ///
     /// # Errors
     ///

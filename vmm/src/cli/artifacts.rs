@@ -128,7 +128,7 @@ pub enum ArtifactError {
 ///
 /// # Errors
 ///
-/// Fails if it is none of them, or the tree is not configured and built as guests need it.
+/// Fails for any other text, and for a tree that is not configured and built as guests need it.
 pub fn parse_kernel(text: &str) -> Result<KernelChoice, String> {
     let is_series = text.split_once('.').is_some_and(|(major, minor)| {
         [major, minor].iter().all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))

@@ -25,7 +25,7 @@ pub struct CompletionsOptions {
 /// To read them: man DIR/ersatz.1
 #[derive(Debug, Args)]
 pub struct ManOptions {
-    /// Folder to write them to; made if there is none
+    /// Folder to write them to; created if it is missing
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }

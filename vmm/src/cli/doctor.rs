@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_finding_is_a_line() {
-        let finding = Finding { about: "kvm", state: State::Limited, text: "there is none".to_owned() };
-        assert_eq!(finding.to_string(), "-    kvm        there is none");
+        let finding = Finding { about: "kvm", state: State::Limited, text: "not present".to_owned() };
+        assert_eq!(finding.to_string(), "-    kvm        not present");
     }
 }

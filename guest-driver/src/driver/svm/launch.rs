@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Running a kernel in the address space of the process that launches it, and answering its faults.
 //!
-//! A fault is answered by having the page there, where the process wants it, and mapped, and a replay. One that cannot be answered ends the kernel if its channel waits at
-//! it, and at it again after a replay: a record may be stale, and memory may be mapped by now.
+//! A fault is answered by moving the page to where the process wants it, mapping it, and a replay. One that cannot be answered ends the
+//! kernel if its channel waits at it and it was reported again after a replay: a record may be stale, and memory may be mapped by now.
 
 use super::{
     advice::Advised,

@@ -37,7 +37,7 @@ fn built(tree: &BuildTree) -> Option<Manifest> {
         .find(|manifest| manifest.tree.as_ref().is_some_and(|record| record.fits(tree)))
 }
 
-/// Has the clone build it. What the build prints goes to standard error.
+/// Runs the build in the clone. Its output goes to standard error.
 fn build(tree: &BuildTree) -> Result<(), ArtifactError> {
     let mark = above(CLONE_MARK).find(|path| path.is_file());
     let clone = mark.as_deref().and_then(|mark| mark.ancestors().nth(2)).ok_or(ArtifactError::NoClone)?;

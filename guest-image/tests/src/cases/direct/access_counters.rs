@@ -36,7 +36,7 @@ fn clear(gpu: &Gpu, value: u64) {
 
 fn a_hot_region_is_told_of_once_until_it_is_cleared() {
     let gpu = Gpu::claim();
-    // The driver has been told of hot regions, too.
+    // The counters include the hot regions that were reported to the driver before.
     let counters = [Counter::AccessNotifications, Counter::AccessNotificationsDropped];
     let before = counters.map(|counter| gpu.counter(counter));
     let space = AddressSpace::new(&gpu, ASID, AddressSpaceControl(0), gpu.system());
