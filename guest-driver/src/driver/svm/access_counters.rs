@@ -52,20 +52,21 @@ struct State {
 }
 
 impl State {
-    fn wants(&self, asid: u8) -> bool {
-        let (word, bit) = place(asid);
-        self.wanted.get(word).is_some_and(|word| word & bit != 0)
-    }
-
     /// Returns whether that is a change.
     fn set_wanted(&mut self, asid: u8, wants: bool) -> bool {
-        let is_change = self.wants(asid) != wants;
+        let is_change = is_wanted(&self.wanted, asid) != wants;
         let (word, bit) = place(asid);
         if let Some(word) = self.wanted.get_mut(word).filter(|_| is_change) {
             *word ^= bit;
         }
         is_change
     }
+}
+
+/// Whether the bit of an address space is set.
+fn is_wanted(wanted: &[u64; WANTED_WORDS], asid: u8) -> bool {
+    let (word, bit) = place(asid);
+    wanted.get(word).is_some_and(|word| word & bit != 0)
 }
 
 /// The word and the bit of an address space.
@@ -127,14 +128,12 @@ impl AccessCounters {
     /// `EIO` if the device does not answer as it should.
     pub(crate) fn collect(&self) -> Result {
         let mut state = self.state.lock();
-        let wanted = state.wanted;
-        let State { ring, kept, .. } = &mut *state;
+        let State { ring, kept, wanted } = &mut *state;
         let mut has_room = true;
         let are_lost = ring.collect(|words| {
             let Some(record) = AccessRecord::decode(words) else { return };
             let Ok(address) = usize::try_from(record.region) else { return };
-            let (word, bit) = place(record.asid);
-            if wanted.get(word).is_none_or(|word| word & bit == 0) {
+            if !is_wanted(wanted, record.asid) {
                 return;
             }
             let region = HotRegion { asid: record.asid, address: address / REGION_BYTES * REGION_BYTES };
@@ -149,7 +148,7 @@ impl AccessCounters {
         Ok(())
     }
 
-    /// Has all regions counted from zero. There is no way to do so for those of one address space.
+    /// Resets the counts of all regions. The device cannot reset those of one address space alone.
     fn clear_all(&self) -> Result {
         self.registers.write(regs::ACCESS_COUNTER_CLEAR, CLEAR_ALL_REGIONS)
     }
