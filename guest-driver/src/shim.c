@@ -5,6 +5,7 @@
 #include <linux/gfp.h>
 #include <linux/kernel.h>
 #include <linux/magic.h>
+#include <linux/mempolicy.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/pagemap.h>
@@ -156,9 +157,45 @@ static struct page *head_page(struct folio *folio)
 	return folio ? &folio->page : NULL;
 }
 
-struct page *ersatz_alloc_folio(unsigned int order)
+struct page *ersatz_alloc_folio_node(unsigned int order, int node)
 {
-	return head_page(folio_alloc(folio_gfp(order), order));
+	return head_page(__folio_alloc_node(folio_gfp(order), order, node == NUMA_NO_NODE ? numa_mem_id() : node));
+}
+
+bool ersatz_has_many_nodes(void)
+{
+	return nr_node_ids > 1;
+}
+
+int ersatz_page_node(struct page *page)
+{
+	return page_to_nid(page);
+}
+
+int ersatz_vma_node(struct vm_area_struct *vma, unsigned long index)
+{
+	int local = numa_mem_id(), node;
+#ifdef CONFIG_NUMA
+	struct mempolicy *policy = vma->vm_policy ?: current->mempolicy;
+
+	if (!policy || nodes_empty(policy->nodes))
+		return local;
+	switch (policy->mode) {
+	case MPOL_BIND:
+	case MPOL_PREFERRED:
+	case MPOL_PREFERRED_MANY:
+		node = policy->home_node == NUMA_NO_NODE ? local : policy->home_node;
+		return nearest_node_nodemask(node, &policy->nodes);
+	case MPOL_INTERLEAVE:
+	case MPOL_WEIGHTED_INTERLEAVE:
+		/* Not by weight, which is the kernel's secret, but spread all the same. */
+		index %= nodes_weight(policy->nodes);
+		for_each_node_mask(node, policy->nodes)
+			if (!index--)
+				return node;
+	}
+#endif
+	return local;
 }
 
 struct page *ersatz_alloc_folio_vma(unsigned int order, struct vm_area_struct *vma, unsigned long address)

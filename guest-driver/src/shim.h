@@ -29,8 +29,14 @@ unsigned long ersatz_page_linear_index(struct page *page);
 void ersatz_lock_page(struct page *page);
 void ersatz_unlock_page(struct page *page);
 void ersatz_put_page(struct page *page);
-struct page *ersatz_alloc_folio(unsigned int order);
+/* Of a node if that has memory, NUMA_NO_NODE (-1) being the local one. */
+struct page *ersatz_alloc_folio_node(unsigned int order, int node);
 struct page *ersatz_alloc_folio_vma(unsigned int order, struct vm_area_struct *vma, unsigned long address);
+
+bool ersatz_has_many_nodes(void);
+int ersatz_page_node(struct page *page);
+/* The node on which the NUMA policy of the VMA, or else the current task's, has its page at a linear index (pgoff_t) made first. */
+int ersatz_vma_node(struct vm_area_struct *vma, unsigned long index);
 
 /* Whether the folio of a page is memory that the kernel lets go to a device: anonymous, not shared by KSM, the system's. */
 bool ersatz_page_may_leave(struct page *page);

@@ -54,6 +54,8 @@ const SUITES: &[(&str, &[Suite])] = &[
             Suite { mode: "private", gpus: 2, vram: LARGE, filters: TWO_GPUS, start: Start::Snapshot },
             Suite { mode: "coherent", gpus: 2, vram: LARGE, filters: TWO_GPUS, start: Start::Snapshot },
             Suite { mode: "private", gpus: 1, vram: SMALL, filters: ISOLATED, start: Start::Isolated },
+            Suite { mode: "private", gpus: 1, vram: SMALL, filters: MANY_NODES, start: Start::ManyNodes },
+            Suite { mode: "coherent", gpus: 1, vram: SMALL, filters: MANY_NODES, start: Start::ManyNodes },
             Suite { mode: "private", gpus: 4, vram: MEDIUM, filters: KERNELS_OWN, start: Start::Snapshot },
             Suite { mode: "coherent", gpus: 4, vram: MEDIUM, filters: KERNELS_OWN, start: Start::Snapshot },
         ],
@@ -101,6 +103,9 @@ const ISOLATED: &[&str] = &["roundtrip."];
 /// Tests that are run again with GPUs that are handed to the guest by pass-through.
 const PASSED_THROUGH: &[&str] = &["roundtrip."];
 
+/// The tests for several nodes of memory.
+const MANY_NODES: &[&str] = &["numa."];
+
 /// How the guests of a suite start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Start {
@@ -112,6 +117,8 @@ enum Start {
     Isolated,
     /// One boots, and gets its GPUs by pass-through.
     PassThrough,
+    /// One boots, with two nodes of memory.
+    ManyNodes,
 }
 
 /// What is run with a debug kernel, under [`TRACED`] alone: each test once with each memory type. Its guests are slow.
@@ -223,6 +230,7 @@ impl Suite {
             Start::Boot | Start::Snapshot => "",
             Start::Isolated => "-isolated",
             Start::PassThrough => "-via-vfio",
+            Start::ManyNodes => "-many-nodes",
         };
         format!("{}{gpus}{start}", self.mode)
     }
@@ -259,6 +267,7 @@ impl Suite {
                 Start::Snapshot => &[],
                 Start::Isolated => &["--isolated"],
                 Start::PassThrough => &["--via", "vfio"],
+                Start::ManyNodes => &["--cold", "--kernel-args", "numa=fake=2"],
             })
             .args(self.filters)
             .env("ERSATZ_GUEST", store.root())

@@ -13,7 +13,7 @@ use crate::{
     zone_device::{
         drain::drain_cpu_lists,
         folio::LockedFolio,
-        migrate::Isolated,
+        migrate::{Isolated, Source},
         pagemap::{BoundMap, Registered},
     },
 };
@@ -37,7 +37,9 @@ fn evict_block<'a>(map: BoundMap<'a, Gpu>, block: usize, pipeline: &mut Pipeline
     let (mut at, mut is_empty) = (0, true);
     while let Some(run) = isolated.next_run(at) {
         at = run.end();
-        isolated.assign(&run, |order| LockedFolio::new_system(order).ok(), |_| LockedFolio::new_system(0).ok())?;
+        let Source::Folio(pfn) = run.source else { continue };
+        let allocate = |order, index| LockedFolio::new_system(order, map.home(pfn + (index - run.first))).ok();
+        isolated.assign(&run, |order| allocate(order, run.first), |index| allocate(0, index))?;
         is_empty = false;
     }
     if !is_empty {

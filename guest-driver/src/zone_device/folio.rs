@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Folios that are held and locked: the destinations of a migration.
 
-use super::frames::BLOCK_ORDER;
+use super::{frames::BLOCK_ORDER, homes::Node};
 use crate::bindings;
 use core::ptr::NonNull;
 use kernel::{mm::virt::VmaRef, page::PAGE_SIZE, prelude::*};
@@ -54,16 +54,18 @@ impl LockedFolio {
         Self { head, order, side }
     }
 
-    /// Allocates a folio of system memory, to become user memory wherever it will be mapped.
+    /// Allocates a folio of system memory, to become user memory wherever it will be mapped: on a node, or else the local one, or another if
+    /// that has no memory.
     ///
     /// May sleep. For an order above 0 the kernel does not reclaim much: the caller has single pages to fall back to.
     ///
     /// # Errors
     ///
     /// `ENOMEM`; `EINVAL` for an order above [`HUGE_ORDER`].
-    pub(crate) fn new_system(order: u32) -> Result<Self> {
-        // SAFETY: There are no requirements.
-        Self::allocate(order, || unsafe { bindings::ersatz_alloc_folio(order) })
+    pub(crate) fn new_system(order: u32, node: Option<Node>) -> Result<Self> {
+        let node = node.map_or(-1, Node::into_raw);
+        // SAFETY: The node is one that the memory manager named, or none.
+        Self::allocate(order, || unsafe { bindings::ersatz_alloc_folio_node(order, node) })
     }
 
     /// Allocates a folio of system memory by the NUMA policy of `vma` at `address`. Otherwise as [`LockedFolio::new_system`].

@@ -6,6 +6,7 @@
 //! - [`region`]: a range of physical addresses to give the pages their pfns.
 //! - [`pagemap`]: the range registered with the memory manager (`devm_memremap_pages`), and its callbacks.
 //! - [`frames`]: which frames of it are free.
+//! - [`homes`]: to which node of the system each page belongs.
 //! - [`fault`]: a CPU's touch of a private page.
 //! - [`stand_in`]: pages in the place of those whose content is lost.
 //! - [`folio`]: a locked folio, on either side.
@@ -25,6 +26,7 @@ pub(crate) mod drain;
 pub(crate) mod fault;
 pub(crate) mod folio;
 mod frames;
+pub(crate) mod homes;
 pub(crate) mod interval_notifier;
 pub(crate) mod migrate;
 pub(crate) mod mirror;

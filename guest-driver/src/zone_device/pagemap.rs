@@ -17,6 +17,7 @@ use super::{
     fault::{CpuFault, FaultEnd},
     folio::{Pfn, Side},
     frames::{Frames, BLOCK_PAGES},
+    homes::Homes,
     region::Region,
 };
 use crate::{
@@ -83,6 +84,7 @@ pub(crate) struct PageMap<T: DeviceMemory> {
     kind: Kind,
     region: Region,
     frames: Frames,
+    homes: Homes,
     poisoned: Atomic<i64>,
     #[pin]
     memory: T,
@@ -130,6 +132,7 @@ impl<T: DeviceMemory> PageMap<T> {
             return Err(EINVAL);
         }
         let frames = Frames::new(region.pages() / BLOCK_PAGES)?;
+        let homes = Homes::new(frames.len())?;
         let range = bindings::range { start: region.start(), end: region.start() + region.length() - 1 };
         let map = Arc::pin_init(
             try_pin_init!(Self {
@@ -153,6 +156,7 @@ impl<T: DeviceMemory> PageMap<T> {
                 kind,
                 region,
                 frames,
+                homes,
                 poisoned: Atomic::new(0),
                 memory <- memory,
             }),

@@ -22,6 +22,7 @@ mod hmm_tests;
 mod hold;
 mod khugepaged;
 mod ktap;
+mod numa;
 mod pattern;
 mod points;
 mod proc_fs;

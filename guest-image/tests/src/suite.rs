@@ -22,6 +22,8 @@ pub enum Need {
     FillableVram(u64),
     /// Huge pages on request.
     HugePages,
+    /// Two nodes of memory at least.
+    ManyNodes,
     /// A second device.
     SecondDevice,
     /// A BAR2 that the guest can give another size.
@@ -66,6 +68,9 @@ impl Need {
             Self::Kernel(major, minor) if crate::proc_fs::kernel_version() < (major, minor) => {
                 let (own_major, own_minor) = crate::proc_fs::kernel_version();
                 Some(format!("kernels before {major}.{minor} have a fault here, and this is {own_major}.{own_minor}"))
+            }
+            Self::ManyNodes if crate::numa::nodes() < 2 => {
+                Some("this machine has one node of memory (--kernel-args numa=fake=2 makes two)".into())
             }
             Self::SecondDevice if !crate::device::Device::second_exists() => Some("there is one device".into()),
             Self::ResizableBar => {

@@ -105,6 +105,9 @@ impl<'a, T: DeviceMemory, C: Copier> Filling<'a, T, C> {
                     Source::Folio(pfn) => Some(pfn + (index - run.first)),
                 };
                 let address = self.isolated.address(&run, index);
+                if self.isolated.from() == Side::System {
+                    self.isolated.map_of_device().set_home(destination, 1 << order, self.isolated.node(&run, index));
+                }
                 self.add(Piece { source, destination, pages: 1 << order, address })?;
                 index += 1 << order;
             }

@@ -4,6 +4,7 @@
 use super::super::{
     fault::CpuFault,
     folio::{LockedFolio, Pfn, Side},
+    homes::Node,
     pagemap::{BoundMap, DeviceMemory, Kind},
 };
 use super::{
@@ -179,6 +180,22 @@ impl<'a, T: DeviceMemory> Isolated<'a, T> {
             (page, bindings::ersatz_page_references(page))
         };
         references > 1 + i32::from(fault_page == page)
+    }
+
+    /// The node of the system that a page of a run is on, or would be made on.
+    pub(super) fn node(&self, run: &Run, index: usize) -> Option<Node> {
+        let node = match (run.source, self.migration.origin()) {
+            // SAFETY: The pfn is of an isolated page, so it has a page, which stays.
+            (Source::Folio(pfn), _) => unsafe {
+                bindings::ersatz_page_node(bindings::ersatz_pfn_to_page(pfn + (index - run.first)))
+            },
+            // SAFETY: The VMA is valid and locked while it is isolated from.
+            (Source::Hole, Origin::Vma(args)) => unsafe {
+                bindings::ersatz_vma_node(args.vma, (args.start >> PAGE_SHIFT) + index)
+            },
+            (Source::Hole, Origin::Device) => return None,
+        };
+        Node::from_raw(node)
     }
 
     fn break_holes(&mut self) {

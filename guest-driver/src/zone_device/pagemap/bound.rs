@@ -4,6 +4,7 @@
 use super::{
     super::folio::{LockedFolio, Pfn, HUGE_ORDER},
     super::frames::BLOCK_PAGES,
+    super::homes::Node,
     DeviceMemory, PageMap,
 };
 use crate::bindings;
@@ -101,6 +102,18 @@ impl<'a, T: DeviceMemory> BoundMap<'a, T> {
         if let Some(index) = self.map.index(pfn) {
             self.map.frames.touch(index / BLOCK_PAGES);
         }
+    }
+
+    /// Notes to which node of the system pages from `pfn` on belong. Pages that are not this map's are left out.
+    pub(in super::super) fn set_home(self, pfn: Pfn, pages: usize, node: Option<Node>) {
+        if let Some(first) = self.map.index(pfn) {
+            self.map.homes.set(first..first.saturating_add(pages), node);
+        }
+    }
+
+    /// The node of the system that a page belongs to, if it is known.
+    pub(crate) fn home(self, pfn: Pfn) -> Option<Node> {
+        self.map.homes.of(self.map.index(pfn)?)
     }
 
     /// Number of blocks.

@@ -24,6 +24,7 @@ mod limbo;
 mod limited;
 mod module;
 mod museum;
+mod numa;
 mod observability;
 mod orders;
 mod page_map;
@@ -90,6 +91,7 @@ const TOPICS: &[&[Test]] = &[
     proc_view::TESTS,
     pressure::TESTS,
     eviction::TESTS,
+    numa::TESTS,
     observability::TESTS,
     ksm::TESTS,
     userfaultfd::TESTS,
