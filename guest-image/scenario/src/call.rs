@@ -7,6 +7,7 @@ use std::time::Duration;
 use ersatz_uapi::{Direction, PageState};
 
 use crate::advice::Advice;
+use crate::disk::{Transfer, UringTransfer};
 use crate::quantity::{Size, Time};
 use crate::range::Range;
 use crate::symptom::{UnknownName, names};
@@ -264,6 +265,13 @@ pub enum Call {
         /// What.
         byte: u8,
     },
+    /// The device adds a byte to every byte of each 64-bit word, atomically; on plain memory process_vm_readv(2) and process_vm_writev(2) do.
+    DeviceAdd {
+        /// Where.
+        range: Range,
+        /// What.
+        byte: u8,
+    },
     /// Gives the device exclusive access to pages, until the process ends or a CPU touches them; plain memory is faulted in for writing, as
     /// that does, too.
     Exclusive(Range),
@@ -321,6 +329,8 @@ pub enum Call {
     Fork(String),
     /// _exit(2) of the thread's process.
     Exit,
+    /// execve(2) of a program that ends at once, in place of the thread's process.
+    Exec,
     /// SIGKILL to a forked process.
     Kill(String),
     /// Waits until a forked process is over.
@@ -351,6 +361,31 @@ pub enum Call {
         /// What.
         byte: u8,
     },
+    /// Reads the first word of each page of a process by ptrace(2), `PTRACE_PEEKDATA`; what is read is compared.
+    Peek {
+        /// A child's name, or `parent`.
+        process: String,
+        /// Which memory.
+        range: Range,
+    },
+    /// Writes the first word of each page of a process by ptrace(2), `PTRACE_POKEDATA`.
+    Poke {
+        /// A child's name, or `parent`.
+        process: String,
+        /// Which memory.
+        range: Range,
+        /// What each byte of the word becomes.
+        byte: u8,
+    },
+    /// pread(2) or pwrite(2) with `O_DIRECT` between memory and the scenario's disk. A part is at the same place of the disk as in its range.
+    Direct {
+        /// Which way.
+        transfer: Transfer,
+        /// Which memory.
+        range: Range,
+    },
+    /// The same by io_uring.
+    Uring(UringTransfer),
     /// Limits the memory of the scenario's processes by a cgroup.
     Cgroup {
         /// `memory.max`, in bytes.
@@ -395,6 +430,16 @@ impl Call {
         )
     }
 
+    /// Whether the thread's process ends by the step, or goes on as another program: nothing comes after it.
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::Exit | Self::Exec)
+    }
+
+    /// Whether the step uses the scenario's disk.
+    pub fn uses_disk(&self) -> bool {
+        matches!(self, Self::Direct { .. } | Self::Uring(_))
+    }
+
     /// Whether the step is about the device and has no meaning on plain memory.
     pub fn is_for_device(&self) -> bool {
         matches!(self, Self::Migrate { .. } | Self::Evict | Self::Expect(_))
@@ -411,6 +456,7 @@ impl Call {
             | Self::Migrate { range, .. }
             | Self::DeviceRead(range)
             | Self::DeviceWrite { range, .. }
+            | Self::DeviceAdd { range, .. }
             | Self::Exclusive(range)
             | Self::Expect(Expectation::Pages { range, .. })
             | Self::Madvise { range, .. }
@@ -421,7 +467,11 @@ impl Call {
             | Self::KsmMerge(range)
             | Self::SwapOut(range)
             | Self::Vmread { range, .. }
-            | Self::Vmwrite { range, .. } => vec![range],
+            | Self::Vmwrite { range, .. }
+            | Self::Peek { range, .. }
+            | Self::Poke { range, .. }
+            | Self::Direct { range, .. }
+            | Self::Uring(UringTransfer { range, .. }) => vec![range],
             Self::MremapOnto { range, target, .. } => vec![range, target],
             Self::Uffd(uffd) => match uffd {
                 Uffd::Register { range, .. }
@@ -463,6 +513,7 @@ impl Display for Call {
             Self::Evict => f.write_str("evict"),
             Self::DeviceRead(range) => write!(f, "device-read {range}"),
             Self::DeviceWrite { range, byte } => write!(f, "device-write {range} {byte}"),
+            Self::DeviceAdd { range, byte } => write!(f, "device-add {range} {byte}"),
             Self::Exclusive(range) => write!(f, "exclusive {range}"),
             Self::Expect(what) => write!(f, "expect {what}"),
             Self::Madvise { range, advice } => write!(f, "madvise {range} {}", advice.name()),
@@ -477,6 +528,7 @@ impl Display for Call {
             Self::ClearSoftDirty => f.write_str("clear-soft-dirty"),
             Self::Fork(child) => write!(f, "fork {child}"),
             Self::Exit => f.write_str("exit"),
+            Self::Exec => f.write_str("exec"),
             Self::Kill(child) => write!(f, "kill {child}"),
             Self::Join(child) => write!(f, "join {child}"),
             Self::Uffd(uffd) => write!(f, "uffd {uffd}"),
@@ -486,6 +538,10 @@ impl Display for Call {
             Self::Compact => f.write_str("compact"),
             Self::Vmread { process, range } => write!(f, "vmread {process} {range}"),
             Self::Vmwrite { process, range, byte } => write!(f, "vmwrite {process} {range} {byte}"),
+            Self::Peek { process, range } => write!(f, "ptrace peek {process} {range}"),
+            Self::Poke { process, range, byte } => write!(f, "ptrace poke {process} {range} {byte}"),
+            Self::Direct { transfer, range } => write!(f, "direct {transfer} {range}"),
+            Self::Uring(uring) => write!(f, "uring {uring}"),
             Self::Cgroup { limit } => write!(f, "cgroup limit {}", Size(*limit)),
             Self::Set { setting, value } => write!(f, "set {setting} {value}"),
             Self::Hold(hold) => write!(f, "hold {hold}"),

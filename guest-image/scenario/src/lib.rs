@@ -9,6 +9,7 @@
 
 pub mod advice;
 pub mod call;
+pub mod disk;
 mod display;
 pub mod limits;
 pub mod mark;

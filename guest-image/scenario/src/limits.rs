@@ -17,6 +17,8 @@ pub const CHILDREN: usize = 8;
 pub const BARRIERS: usize = 16;
 /// Bytes of one range.
 pub const RANGE_BYTES: u64 = 1 << 30;
+/// Bytes of the disk that `direct` and `uring` use.
+pub const DISK_BYTES: u64 = 64 << 20;
 /// Bytes of a name.
 pub const NAME_BYTES: usize = 32;
 /// Bytes of a kernel function's name.

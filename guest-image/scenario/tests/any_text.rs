@@ -7,6 +7,7 @@ use ersatz_scenario::advice;
 use ersatz_scenario::call::{
     Awaited, Call, Expectation, Hold, MapOptions, PagemapBit, Point, Protection, Uffd, UffdMode,
 };
+use ersatz_scenario::disk::{Transfer, UringTransfer};
 use ersatz_scenario::parse::VERBS;
 use ersatz_scenario::range::{Part, Range, Unit};
 use ersatz_scenario::{Aspect, Guest, Process, Scenario, Shows, Step, Symptom, Thread, parse};
@@ -47,6 +48,10 @@ fn uffd() -> impl Strategy<Value = Uffd> {
     ]
 }
 
+fn transfer() -> impl Strategy<Value = Transfer> {
+    select(vec![Transfer::Read, Transfer::Write])
+}
+
 /// A call that any block may have.
 fn call() -> impl Strategy<Value = Call> {
     let memory = prop_oneof![
@@ -67,6 +72,13 @@ fn call() -> impl Strategy<Value = Call> {
         size().prop_map(|size| Call::Resize { name: "r".into(), size }),
         (range(), any::<bool>()).prop_map(|(range, on_fault)| Call::Mlock { range, on_fault }),
         range().prop_map(Call::Munlock),
+        range().prop_map(Call::DeviceRead),
+        (range(), any::<u8>()).prop_map(|(range, byte)| Call::DeviceWrite { range, byte }),
+        (range(), any::<u8>()).prop_map(|(range, byte)| Call::DeviceAdd { range, byte }),
+        range().prop_map(Call::Exclusive),
+        (range(), transfer()).prop_map(|(range, transfer)| Call::Direct { transfer, range }),
+        (range(), transfer(), any::<bool>(), any::<bool>())
+            .prop_map(|(range, transfer, direct, fixed)| Call::Uring(UringTransfer { transfer, range, direct, fixed })),
         (range(), select(vec![PagemapBit::SoftDirty, PagemapBit::UffdWp]))
             .prop_map(|(range, bit)| Call::Pagemap { range, bit }),
     ];
@@ -77,6 +89,7 @@ fn call() -> impl Strategy<Value = Call> {
         (range(), select(states)).prop_map(|(range, state)| Call::Expect(Expectation::Pages { range, state })),
         Just(Call::ClearSoftDirty),
         Just(Call::Exit),
+        Just(Call::Exec),
         Just(Call::Kill("c".into())),
         Just(Call::Join("c".into())),
         uffd().prop_map(Call::Uffd),
@@ -87,6 +100,13 @@ fn call() -> impl Strategy<Value = Call> {
         (select(vec!["c", "parent"]), range())
             .prop_map(|(process, range)| Call::Vmread { process: process.into(), range }),
         (select(vec!["c", "parent"]), range(), any::<u8>()).prop_map(|(process, range, byte)| Call::Vmwrite {
+            process: process.into(),
+            range,
+            byte
+        }),
+        (select(vec!["c", "parent"]), range())
+            .prop_map(|(process, range)| Call::Peek { process: process.into(), range }),
+        (select(vec!["c", "parent"]), range(), any::<u8>()).prop_map(|(process, range, byte)| Call::Poke {
             process: process.into(),
             range,
             byte

@@ -4,7 +4,8 @@
 //! An attempt is made twice, on the GPU and on plain memory, each in fresh processes: [`crew`] has these, [`executor`] does the steps of
 //! one thread, [`calls`] what each step is, by way of [`guarded`] accesses to the memory that [`ranges`] knows. They share a [`board`],
 //! which the [`monitor`] reads: it tells of each step as it ends, has the [`keeper`] arm holds ([`held_point`]) and end them, and finds hangs. [`trial`]
-//! compares the two, and [`leak`] looks whether the device has its memory back. [`batch`] tries many scenarios in one guest.
+//! compares the two, and [`leak`] looks whether the device has its memory back. [`batch`] tries many scenarios in one
+//! guest, and [`mod@disk`] is what transfers go to.
 
 mod batch;
 mod board;
@@ -13,6 +14,7 @@ mod content;
 mod context;
 mod cpus;
 mod crew;
+mod disk;
 mod executor;
 mod guarded;
 mod held_point;
@@ -38,6 +40,7 @@ use nix::unistd::{ForkResult, Pid, fork, setpgid};
 use self::board::SharedBoard;
 use self::context::Context;
 use self::cpus::Cpus;
+use self::disk::Disk;
 use self::held_point::Holders;
 use self::monitor::Monitor;
 use self::ranges::Ranges;
@@ -156,6 +159,8 @@ impl Runner {
         if !scenario.guest.memory.is_empty() && !scenario.guest.memory.iter().any(fits) {
             return Err("the driver has registered VRAM as another type of memory".into());
         }
+        // Each run on a ground makes its own; what cannot be made now cannot be made then.
+        Disk::of(scenario, false)?;
         self.holders.open(scenario, &device)
     }
 
@@ -202,6 +207,10 @@ impl Runner {
     ) -> Result<Trial, Errno> {
         self.reporter.tell(&Entry::Begin { scenario: scenario.name.clone(), run: ground, attempt });
         let board = SharedBoard::new()?;
+        let disk = Disk::of(scenario, self.options.only_plain).unwrap_or_else(|reason| {
+            self.reporter.find(Symptom::Order, None, None, reason);
+            None
+        });
         let context = || Context {
             scenario,
             board: &board,
@@ -209,6 +218,7 @@ impl Runner {
             attempt,
             ranges: Ranges::of(scenario),
             device: if ground == Ground::Gpu { Device::try_open().ok() } else { None },
+            disk: disk.as_ref(),
             free_before,
         };
         // SAFETY: this process has one thread, so there is no lock that the child could find held for ever.

@@ -59,7 +59,8 @@ fn run(program: &str) -> io::Result<()> {
     if status.success() { Ok(()) } else { Err(io::Error::other(format!("{program} {ZRAM}: {status}"))) }
 }
 
-fn load_modules() -> io::Result<()> {
+/// Loads the module of such disks.
+pub fn load_modules() -> io::Result<()> {
     let mut modules = std::fs::read_dir(SWAP_MODULES_FOLDER)?
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<io::Result<Vec<_>>>()?;

@@ -71,6 +71,68 @@ fn memory_holds_what_was_written() {
 }
 
 #[test]
+fn what_is_written_to_the_disk_is_read_from_it() {
+    let (status, entries) = run(
+        "disk",
+        "setup\nmap r 64K\nmap s 64K\nfill r 7\nfill r[3] 9\ndirect read s\nread s\ndirect write r\nuring read s\nread s\n\
+         fill r 5\nuring write r[2..4] direct fixed\ndirect read s[3]\nread s\nuring write r fixed\nuring read s[0] direct fixed\nread s\n\
+         munmap r[1]\ndirect write r\ndirect read r\nuring write r\nuring read r fixed",
+    );
+    assert_eq!(status, Some(0), "{entries:#?}");
+    assert_eq!(pages(&entries, 7), [(16, 0)]);
+    assert_eq!(pages(&entries, 10), [(3, 7), (1, 9), (12, 7)]);
+    assert_eq!(pages(&entries, 14), [(3, 7), (1, 5), (12, 7)]);
+    assert_eq!(pages(&entries, 17), [(1, 5), (2, 7), (1, 5), (12, 7)]);
+    for line in 19..=22 {
+        assert_eq!(outcome(&entries, line), StepOutcome::Errno(14), "line {line}");
+    }
+}
+
+#[test]
+fn a_tracer_reads_and_writes_what_the_process_may_not() {
+    let (status, entries) = run(
+        "traced",
+        "setup\nmap r 16K\nfill r 7\nmprotect r[1] none\nmprotect r[2] r\nfork c\nthread t\nptrace peek c r\nptrace poke c r 9\nptrace peek c r\n\
+         barrier b\njoin c\nthread u of c\nbarrier b\nmprotect r rw\ntouch r\nmunmap r[0]\nbarrier e\nsleep 300ms\nthread v\nbarrier e\nptrace peek c r[0]\n\
+         finally\ntouch r[0]",
+    );
+    assert_eq!(status, Some(0), "{entries:#?}");
+    assert_eq!(pages(&entries, 8), [(4, 7)]);
+    assert_eq!(outcome(&entries, 9), done());
+    assert_eq!(pages(&entries, 10), [(4, 9)]);
+    assert_eq!(pages(&entries, 16), [(4, 9)]);
+    assert_eq!(outcome(&entries, 22), StepOutcome::Errno(5));
+    assert_eq!(pages(&entries, 24), [(1, 7)]);
+}
+
+#[test]
+fn a_process_that_executes_another_program_does_no_more_steps() {
+    let (status, entries) = run(
+        "executed",
+        "setup\nmap r 4K shared\nfill r 7\nfork c\nthread t of c\nexec\nfill r 8\nthread u of c\nsleep 100ms\nthread v\njoin c\nfinally\nread r",
+    );
+    assert_eq!(status, Some(0), "{entries:#?}");
+    assert_eq!(outcome(&entries, 6), done());
+    assert_eq!(outcome_if_begun(&entries, 7), None);
+    assert_eq!(outcome(&entries, 11), StepOutcome::Done { detail: Some("exit status 0".into()) });
+    assert_eq!(pages(&entries, 13), [(1, 7)]);
+}
+
+#[test]
+fn the_device_adds_whole_words() {
+    let (status, entries) = run(
+        "added",
+        "setup\nmap r 12K\nfill r 7\ndevice-add r 3\nread r\nmprotect r[1] r\ndevice-add r[1] 1\nmprotect r[2] none\ndevice-add r[2] 1\ndevice-add r 1\nread r[0..2]",
+    );
+    assert_eq!(status, Some(0), "{entries:#?}");
+    assert_eq!(pages(&entries, 5), [(3, 10)]);
+    for line in [7, 9, 10] {
+        assert_eq!(outcome(&entries, line), StepOutcome::Errno(14), "line {line}");
+    }
+    assert_eq!(pages(&entries, 11), [(1, 11), (1, 10)]);
+}
+
+#[test]
 fn a_batch_is_tried_in_the_order_of_names_and_tells_of_what_is_wrong() {
     let folder = std::env::temp_dir().join(format!("batch-{}", std::process::id()));
     std::fs::create_dir(&folder).unwrap();

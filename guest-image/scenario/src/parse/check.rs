@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::Trouble;
 use crate::call::{Awaited, Call, Hold};
+use crate::disk::UringTransfer;
 use crate::limits;
 use crate::quantity::Size;
 use crate::range::Range;
@@ -102,8 +103,16 @@ impl<'a> Names<'a> {
             Call::Resize { name, .. } => self.check_range(&Range { name: name.clone(), part: None }, step.line),
             Call::MremapOnto { range, target, .. } => self.check_equal(range, target, step.line),
             Call::Kill(child) | Call::Join(child) => self.check_child(child, step.line),
-            Call::Vmread { process, .. } | Call::Vmwrite { process, .. } if process != "parent" => {
+            Call::Vmread { process, .. }
+            | Call::Vmwrite { process, .. }
+            | Call::Peek { process, .. }
+            | Call::Poke { process, .. }
+                if process != "parent" =>
+            {
                 self.check_child(process, step.line)
+            }
+            Call::Direct { range, .. } | Call::Uring(UringTransfer { range, .. }) => {
+                self.check_on_disk(range, step.line)
             }
             Call::Wait { thread, awaited } => self.check_thread(sequence, thread, *awaited == Awaited::Held, step.line),
             Call::Resume(thread) => self.check_thread(sequence, thread, true, step.line),
@@ -127,6 +136,15 @@ impl<'a> Names<'a> {
             }
             _ => Ok(()),
         }
+    }
+
+    fn check_on_disk(&self, range: &Range, line: u32) -> Result<(), Trouble> {
+        let end = |size: &u64| range.part.map_or(*size, |part| part.end);
+        if self.ranges.get(range.name.as_str()).is_none_or(|size| end(size) <= limits::DISK_BYTES) {
+            return Ok(());
+        }
+        let expected = format!("a part that ends at {} or before", Size(limits::DISK_BYTES));
+        Err(Trouble::word(line, &range.to_string(), "the scenario's disk is smaller", expected))
     }
 
     fn check_equal(&self, range: &Range, target: &Range, line: u32) -> Result<(), Trouble> {

@@ -10,6 +10,7 @@ use super::verbs::{VERBS, Verb};
 use super::words::{self, Words};
 use crate::advice::{ALL as ADVICES, Advice};
 use crate::call::{Awaited, Call, Expectation, Hold, MapOptions, PagemapBit, Point, Protection, Uffd, UffdMode};
+use crate::disk::{Transfer, UringTransfer};
 use crate::limits;
 use crate::quantity::{Size, Time, byte};
 use crate::scenario::Step;
@@ -55,6 +56,7 @@ fn call(verb: &str, words: &mut Words<'_>) -> Result<Call, Trouble> {
         "evict" => Call::Evict,
         "device-read" => Call::DeviceRead(words.range()?),
         "device-write" => Call::DeviceWrite { range: words.range()?, byte: content(words)? },
+        "device-add" => Call::DeviceAdd { range: words.range()?, byte: content(words)? },
         "exclusive" => Call::Exclusive(words.range()?),
         "expect" if words.take("device-empty") => Call::Expect(Expectation::DeviceEmpty),
         "expect" => Call::Expect(Expectation::Pages { range: words.range()?, state: state(words)? }),
@@ -67,18 +69,18 @@ fn call(verb: &str, words: &mut Words<'_>) -> Result<Call, Trouble> {
         "clear-soft-dirty" => Call::ClearSoftDirty,
         "fork" => Call::Fork(words.name("a name for the child")?),
         "exit" => Call::Exit,
+        "exec" => Call::Exec,
         "kill" => Call::Kill(words.name("a child's name")?),
         "join" => Call::Join(words.name("a child's name")?),
         "uffd" => Call::Uffd(uffd(words)?),
         "ksm" => ksm(words)?,
         "swap-out" => Call::SwapOut(words.range()?),
         "compact" => Call::Compact,
-        "vmread" => Call::Vmread { process: words.name("a child's name, or parent")?, range: words.range()? },
-        "vmwrite" => Call::Vmwrite {
-            process: words.name("a child's name, or parent")?,
-            range: words.range()?,
-            byte: content(words)?,
-        },
+        "vmread" => Call::Vmread { process: process(words)?, range: words.range()? },
+        "vmwrite" => Call::Vmwrite { process: process(words)?, range: words.range()?, byte: content(words)? },
+        "ptrace" => ptrace(words)?,
+        "direct" => Call::Direct { transfer: words.one_of(Transfer::NAMES)?, range: words.range()? },
+        "uring" => Call::Uring(uring(words)?),
         "cgroup" => {
             words.read("limit", |word| (word == "limit").then_some(()))?;
             Call::Cgroup { limit: size(words)? }
@@ -187,6 +189,25 @@ fn ksm(words: &mut Words<'_>) -> Result<Call, Trouble> {
         "scan" => Ok(Call::KsmScan),
         _ => Err(words.trouble_before("that is something else", "merge RANGE, or scan")),
     }
+}
+
+/// The name of another process.
+fn process(words: &mut Words<'_>) -> Result<String, Trouble> {
+    words.name("a child's name, or parent")
+}
+
+fn ptrace(words: &mut Words<'_>) -> Result<Call, Trouble> {
+    const EXPECTED: &str = "peek PROCESS RANGE, or poke PROCESS RANGE BYTE";
+    match words.word(EXPECTED)? {
+        "peek" => Ok(Call::Peek { process: process(words)?, range: words.range()? }),
+        "poke" => Ok(Call::Poke { process: process(words)?, range: words.range()?, byte: content(words)? }),
+        _ => Err(words.trouble_before("that is something else", EXPECTED)),
+    }
+}
+
+fn uring(words: &mut Words<'_>) -> Result<UringTransfer, Trouble> {
+    let (transfer, range) = (words.one_of(Transfer::NAMES)?, words.range()?);
+    Ok(UringTransfer { transfer, range, direct: words.take("direct"), fixed: words.take("fixed") })
 }
 
 /// A path that stays below its folder.

@@ -3,6 +3,7 @@ use ersatz_uapi::{Direction, MemoryType};
 
 use super::*;
 use crate::call::{Call, Point};
+use crate::disk::{Transfer, UringTransfer};
 use crate::symptom::Symptom;
 
 /// A scenario with most of what the language has.
@@ -86,6 +87,16 @@ fn every_error_has_its_line_and_word() {
         ("setup\nhold f", 2, Some("f"), "in a thread"),
         ("setup\nset /etc/passwd x", 2, Some("/etc/passwd"), "/sys/kernel/mm"),
         ("setup\nset ../x 1", 2, Some("../x"), "/sys/kernel/mm"),
+        ("setup\nmap r 4K\ndirect r", 3, Some("r"), "read, write"),
+        ("setup\nmap r 4K\ndirect write", 3, None, "a range"),
+        ("setup\nmap r 128M\ndirect write r", 3, Some("r"), "64M or before"),
+        ("setup\nmap r 128M\nuring read r[63M..65M]", 3, Some("r[63M..65M]"), "64M or before"),
+        ("setup\nmap r 4K\nuring read r fixed direct", 3, Some("direct"), "end of the line"),
+        ("setup\nmap r 4K\nptrace read parent r", 3, Some("read"), "peek"),
+        ("setup\nmap r 4K\nptrace peek c r", 3, Some("c"), "no process"),
+        ("setup\nmap r 4K\nptrace poke parent r", 3, None, "a byte"),
+        ("setup\nexec now", 2, Some("now"), "end of the line"),
+        ("setup\nmap r 4K\ndevice-add r", 3, None, "a byte"),
         ("thread t\nhold f", 2, Some("f"), "next line"),
         ("thread t\nhold f\nsleep 1ms", 2, Some("f"), "next line"),
         ("thread t\nwait u held", 2, Some("u"), "no thread has this name"),
@@ -102,6 +113,21 @@ fn every_error_has_its_line_and_word() {
         assert_eq!((error.line, error.word.as_deref()), (line, word), "{text:?}: {error}");
         assert!(error.to_string().contains(part), "{text:?}: {error}");
     }
+}
+
+#[test]
+fn transfers_and_accesses_from_outside_are_understood() {
+    let text = "setup\nmap r 64K\nfork c\ndirect write r[1]\nuring read r direct fixed\nptrace peek c r\nptrace poke parent r 7\nexec";
+    let calls: Vec<Call> = parse("x", text).unwrap().setup.into_iter().map(|step| step.call).collect();
+    assert!(matches!(&calls[2], Call::Direct { transfer: Transfer::Write, range } if range.part.is_some()));
+    assert!(matches!(
+        &calls[3],
+        Call::Uring(UringTransfer { transfer: Transfer::Read, direct: true, fixed: true, .. })
+    ));
+    assert!(matches!(&calls[4], Call::Peek { process, .. } if process == "c"));
+    assert!(matches!(&calls[5], Call::Poke { process, byte: 7, .. } if process == "parent"));
+    assert!(calls[6] == Call::Exec && calls[6].is_end() && !calls[5].is_end());
+    assert!(calls[2].uses_disk() && calls[3].uses_disk() && !calls[4].uses_disk());
 }
 
 #[test]

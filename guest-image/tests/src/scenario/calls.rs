@@ -4,12 +4,15 @@
 mod access;
 mod cross_process;
 mod device;
+mod disk;
 mod kernels;
 mod mapping;
 mod order;
 mod page_table;
 mod processes;
+mod ptrace;
 mod reclaim;
+mod uring;
 mod userfault;
 
 use ersatz_scenario::call::Call;
@@ -44,11 +47,13 @@ pub fn perform(context: &Context<'_>, call: &Call, waits: &mut Waits) -> Done {
         Call::Evict => device::evict(context),
         Call::DeviceRead(range) => kernels::read(context, context.ranges.place(range)?),
         Call::DeviceWrite { range, byte } => kernels::write(context, context.ranges.place(range)?, *byte),
+        Call::DeviceAdd { range, byte } => kernels::add(context, context.ranges.place(range)?, *byte),
         Call::Exclusive(range) => kernels::make_exclusive(context, context.ranges.place(range)?),
         Call::Expect(expectation) => device::expect(context, expectation),
         Call::Pagemap { range, bit } => page_table::pagemap(context.ranges.place(range)?, *bit),
         Call::ClearSoftDirty => page_table::clear_soft_dirty(),
         Call::Exit => processes::exit(),
+        Call::Exec => processes::exec(),
         Call::Kill(child) => processes::kill(context, child),
         Call::Join(child) => processes::join(context, child),
         Call::Uffd(uffd) => userfault::perform(context, uffd),
@@ -60,6 +65,10 @@ pub fn perform(context: &Context<'_>, call: &Call, waits: &mut Waits) -> Done {
         Call::Set { setting, value } => reclaim::set(setting, value),
         Call::Vmread { process, range } => cross_process::read(context, process, range),
         Call::Vmwrite { process, range, byte } => cross_process::write(context, process, range, *byte),
+        Call::Peek { process, range } => ptrace::peek(context, process, range),
+        Call::Poke { process, range, byte } => ptrace::poke(context, process, range, *byte),
+        Call::Direct { transfer, range } => disk::transfer(context, *transfer, range),
+        Call::Uring(uring) => uring::transfer(context, uring),
         Call::Wait { thread, awaited } => order::wait(context, thread, *awaited, waits),
         Call::Resume(thread) => order::resume(context, thread),
         Call::Barrier(name) => order::barrier(context, name),

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::libc::c_int;
 
 use super::board::Board;
+use super::disk::Disk;
 use super::ranges::Ranges;
 use crate::device::Device;
 
@@ -28,6 +29,8 @@ pub struct Context<'a> {
     pub ranges: Ranges,
     /// The device; none on plain memory.
     pub device: Option<Device>,
+    /// The disk, if the scenario uses one.
+    pub disk: Option<&'a Disk>,
     /// Bytes of VRAM that were free before.
     pub free_before: u64,
 }

@@ -155,9 +155,10 @@ impl<'a> Monitor<'a> {
             for (number, step) in sequence.steps.iter().enumerate() {
                 let board = &self.context.board.sequences[index].steps[number];
                 let Some(began) = board.began().filter(|_| board.ended().is_none()) else { continue };
-                let (ended, outcome) = match step.call {
-                    Call::Exit => (now_ns(), StepOutcome::Done { detail: None }),
-                    _ => (0, StepOutcome::Unfinished),
+                let (ended, outcome) = if step.call.is_end() {
+                    (now_ns(), StepOutcome::Done { detail: None })
+                } else {
+                    (0, StepOutcome::Unfinished)
                 };
                 self.tell_step(index, &sequence, number, (began, ended), outcome);
             }

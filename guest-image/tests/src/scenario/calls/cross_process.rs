@@ -14,7 +14,8 @@ use crate::scenario::content::Reader;
 use crate::scenario::context::{Context, Done, Failure, done};
 use crate::scenario::ranges::Place;
 
-fn target(context: &Context<'_>, process: &str) -> Result<Pid, Failure> {
+/// The process that a step names: a forked one, or the parent of the thread's own.
+pub(super) fn target(context: &Context<'_>, process: &str) -> Result<Pid, Failure> {
     if process == "parent" { Ok(getppid()) } else { pid(context, process) }
 }
 
@@ -45,6 +46,21 @@ pub fn write(context: &Context<'_>, process: &str, range: &Range, byte: u8) -> D
 pub fn write_of(pid: Pid, place: Place, byte: u8) -> Done {
     for index in 0..place.pages() {
         process_vm_writev(pid, &[IoSlice::new(&[byte; PAGE])], &remote(place.span().address, index))?;
+    }
+    done()
+}
+
+/// Adds to each 64-bit word of a process's memory, wrapping.
+pub fn add_to(pid: Pid, place: Place, addend: u64) -> Done {
+    let mut page = [0; PAGE];
+    for index in 0..place.pages() {
+        let remote = remote(place.span().address, index);
+        process_vm_readv(pid, &mut [IoSliceMut::new(&mut page)], &remote)?;
+        for word in page.chunks_exact_mut(size_of::<u64>()) {
+            let sum = word.iter().rev().fold(0, |sum, &byte| (sum << 8) | u64::from(byte)).wrapping_add(addend);
+            word.copy_from_slice(&sum.to_le_bytes());
+        }
+        process_vm_writev(pid, &[IoSlice::new(&page)], &remote)?;
     }
     done()
 }

@@ -51,6 +51,19 @@ pub fn write(context: &Context<'_>, place: Place, byte: u8) -> Done {
     done()
 }
 
+/// Adds the byte to every byte of each word, as one addition.
+pub fn add(context: &Context<'_>, place: Place, byte: u8) -> Done {
+    let addend = u64::from_ne_bytes([byte; 8]);
+    if context.ground == Ground::Plain {
+        return cross_process::add_to(getpid(), place, addend);
+    }
+    let compute = bind()?;
+    for index in 0..place.pages() {
+        compute.try_atomic_add(place.page(index), addend).map_err(failure)?;
+    }
+    done()
+}
+
 pub fn make_exclusive(context: &Context<'_>, place: Place) -> Done {
     if context.ground == Ground::Plain {
         return mapping::populate_for_writing(place).map_err(|_| Failure::Errno(Errno::EFAULT));
