@@ -26,7 +26,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::sync::{Lock, Mutex};
 pub(crate) use setup::{ChannelFailure, CheckedSetup, Setup};
 pub(crate) use state::{ChannelSwitched, Found, ResetScope, Settled, State, Turn};
-pub(crate) use suspended::Wait;
+pub(crate) use suspended::{FaultedAccess, Wait};
 use task::Task;
 
 /// One channel. Generic over what threads meet at, so that the model checker runs the very code the device runs.
@@ -97,7 +97,7 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
             setup: state.setup,
             enable: state.enable,
             resetting: state.reset.is_some(),
-            status: ChannelStatus::new(state.state, state.error),
+            status: state.status(),
             position: state.position,
             address: state.waited_at().unwrap_or(state.address),
             get: state.get,
@@ -229,7 +229,7 @@ impl<B, L: Lock<State>, E: Epoch> Channel<B, L, E> {
 
     /// Whether the channel waits at a fault.
     pub(crate) fn is_faulted(&self) -> bool {
-        self.state.with(|state| matches!(state.wait(), Some(Wait::Replay(_))))
+        self.state.with(|state| matches!(state.wait(), Some(Wait::Replay(..))))
     }
 
     /// Ends the wait for a replay; the command then waits until the hold that `hold` returns has ended, if it returns one.

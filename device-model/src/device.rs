@@ -4,6 +4,7 @@
 mod inject;
 mod interrupt;
 mod notify;
+mod poison;
 mod query;
 
 use std::io;
@@ -81,6 +82,8 @@ pub(crate) struct Device {
     /// The function answers memory accesses. Cleared before a reset of the function begins.
     pub(crate) answers: AtomicBool,
     bad_access: AtomicBool,
+    /// The offset in VRAM from which the driver looks for poisoned pages.
+    pub(crate) poisoned_from: Mutex<u64>,
     /// A reset asked for by register is under way. Locked before any channel is.
     resetting: Mutex<bool>,
     leaving: AtomicBool,
@@ -121,6 +124,7 @@ impl Device {
             removal: Removal::new()?,
             answers: AtomicBool::new(false),
             bad_access: AtomicBool::new(false),
+            poisoned_from: Mutex::default(),
             resetting: Mutex::new(false),
             leaving: AtomicBool::new(false),
         };
@@ -247,8 +251,7 @@ impl Device {
             self.mmu.reset();
             self.faults.reset();
             self.access_counters.reset();
-            self.bad_access.store(false, Ordering::Relaxed);
-            self.reset_injected();
+            self.forget_driver();
             self.ports.tracer.emit(Event::Reset { source: ResetSource::Register });
             *resetting = false;
         }
@@ -276,10 +279,16 @@ impl Device {
         self.faults.reset();
         self.access_counters.reset();
         self.counters.reset();
-        self.bad_access.store(false, Ordering::Relaxed);
-        self.reset_injected();
+        self.forget_driver();
         *resetting = false;
         self.ports.tracer.emit(Event::Reset { source });
+    }
+
+    /// The last of a reset.
+    fn forget_driver(&self) {
+        self.bad_access.store(false, Ordering::Relaxed);
+        *self.poisoned_from.lock() = 0;
+        self.reset_injected();
     }
 
     /// Makes the engines drop what they do and return.

@@ -139,7 +139,7 @@ impl EngineOps for Engine {
 /// Whether what a command waits for has come. A wait for a replay never ends by itself: a call ends it.
 fn is_over(device: &Device, wait: Wait) -> bool {
     match wait {
-        Wait::Replay(_) => false,
+        Wait::Replay(..) => false,
         Wait::Acknowledgement(number) => device.mmu.acknowledged() >= number,
         Wait::Hold(number) => !device.ports.injector.is_held(number),
         Wait::Time(deadline) => device.ports.clock.now() >= deadline,

@@ -16,6 +16,7 @@ use ersatz_abi::mmu::MAX_PEERS;
 use thiserror::Error;
 use vm_memory::VolatileSlice;
 
+use crate::poison::PoisonedPages;
 use crate::sync::RwLock;
 use crate::vram::Vram;
 
@@ -182,6 +183,11 @@ impl PeerPass<'_> {
     /// Part of the peer's VRAM; `None` if the range does not lie wholly inside.
     pub fn slice(&self, offset: u64, length: u64) -> Option<VolatileSlice<'_>> {
         self.vram.slice(offset, length)
+    }
+
+    /// The pages of it that engines do not access.
+    pub(crate) fn poisoned(&self) -> &PoisonedPages {
+        self.vram.poisoned()
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) enum InterruptCause {
     AccessCounters,
     /// A register access was bad, for the first time since the reset.
     BadAccess,
+    /// Pages of VRAM were found to be poisoned.
+    Poison,
 }
 
 impl InterruptCause {
@@ -43,7 +45,7 @@ impl InterruptCause {
     pub(crate) const fn channel(self) -> Option<u8> {
         match self {
             Self::CommandComplete(channel) | Self::ChannelError(channel) => Some(channel),
-            Self::FaultBuffer | Self::AccessCounters | Self::BadAccess => None,
+            Self::FaultBuffer | Self::AccessCounters | Self::BadAccess | Self::Poison => None,
         }
     }
 }

@@ -29,6 +29,7 @@ pub mod interrupt;
 pub mod mmu;
 mod notification;
 pub mod pci;
+mod poison;
 mod ports;
 mod registers;
 pub mod size;

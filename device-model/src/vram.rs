@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use crate::poison::PoisonedPages;
 use ersatz_abi::pci::{VRAM_MAX, VRAM_MIN};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, memfd_create};
 use thiserror::Error;
@@ -45,6 +46,7 @@ pub enum VramError {
 pub struct Vram {
     file: Arc<File>,
     region: MmapRegion,
+    poisoned: PoisonedPages,
 }
 
 impl Vram {
@@ -62,7 +64,7 @@ impl Vram {
         let duplicate = file.try_clone().map_err(|source| VramError::Create { size, source })?;
         let region = MmapRegion::from_file(FileOffset::new(duplicate, 0), length)
             .map_err(|source| VramError::Map { size, source })?;
-        Ok(Self { file: Arc::new(file), region })
+        Ok(Self { file: Arc::new(file), region, poisoned: PoisonedPages::default() })
     }
 
     /// Size in bytes.
@@ -78,6 +80,11 @@ impl Vram {
     /// Part of it; `None` if the range does not lie wholly inside.
     pub fn slice(&self, offset: u64, length: u64) -> Option<VolatileSlice<'_>> {
         self.region.get_slice(usize::try_from(offset).ok()?, usize::try_from(length).ok()?).ok()
+    }
+
+    /// The pages that engines do not access.
+    pub(crate) fn poisoned(&self) -> &PoisonedPages {
+        &self.poisoned
     }
 
     /// Gives all pages back: everything reads as zero again, through every mapping.

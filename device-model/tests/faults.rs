@@ -9,7 +9,7 @@ use ersatz_abi::fault::{AccessKind, FaultKind, FaultRecord};
 use ersatz_abi::kernel::Kernel;
 use ersatz_abi::list::Location;
 use ersatz_abi::mmu::{AddressSpaceControl, Invalidation, Page, PageSize, PageTableEntry};
-use ersatz_abi::regs;
+use ersatz_abi::regs::{self, ChannelStatus};
 use ersatz_device_model::bus::PciFunction;
 
 use ersatz_device_testing::faults::{
@@ -209,8 +209,11 @@ fn each_kind_of_fault() {
         host.wait_until("the fault", |host| is_faulted(host, 0));
         let found = records(&host);
         assert_eq!((found.len(), found[0].access, found[0].kind, found[0].level), (1, access, kind, level));
+        assert_eq!(host.status(0).fault(), Some((access, kind)));
+        assert_eq!(host.read64(reg(0, regs::ERROR_ADDRESS)), found[0].address);
         host.write32(reg(0, regs::CHANNEL_CONTROL), 2);
         host.wait_until("the reset", |host| host.status(0).state() == Some(ChannelState::Disabled));
+        assert_eq!(host.status(0), ChannelStatus::new(ChannelState::Disabled, ErrorCode::None));
         host.put[0] = 0;
         bind(&host, 0, COMPUTE, Priority::Low);
     }

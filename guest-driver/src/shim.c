@@ -6,6 +6,7 @@
 #include <linux/kernel.h>
 #include <linux/magic.h>
 #include <linux/mempolicy.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/pagemap.h>
@@ -160,6 +161,15 @@ static struct page *head_page(struct folio *folio)
 struct page *ersatz_alloc_folio_node(unsigned int order, int node)
 {
 	return head_page(__folio_alloc_node(folio_gfp(order), order, node == NUMA_NO_NODE ? numa_mem_id() : node));
+}
+
+int ersatz_memory_failure(unsigned long pfn)
+{
+#ifdef CONFIG_MEMORY_FAILURE
+	return memory_failure(pfn, 0);
+#else
+	return -EOPNOTSUPP;
+#endif
 }
 
 bool ersatz_has_many_nodes(void)

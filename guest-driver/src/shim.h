@@ -33,6 +33,9 @@ void ersatz_put_page(struct page *page);
 struct page *ersatz_alloc_folio_node(unsigned int order, int node);
 struct page *ersatz_alloc_folio_vma(unsigned int order, struct vm_area_struct *vma, unsigned long address);
 
+/* EOPNOTSUPP if the kernel has no handling of memory failures. */
+int ersatz_memory_failure(unsigned long pfn);
+
 bool ersatz_has_many_nodes(void);
 int ersatz_page_node(struct page *page);
 /* The node on which the NUMA policy of the VMA, or else the current task's, has its page at a linear index (pgoff_t) made first. */

@@ -114,7 +114,8 @@ struct ersatz_bind {
 /*
  * Runs a kernel on the device over plain addresses of the calling process, and waits for its end. EFAULT, with the last fields filled in, if
  * the process itself could not have accessed an address so; EINVAL for operands that are not valid, or if no address space is bound; EPERM
- * if another process's is; ENOMEM; EIO if the device failed or took too long.
+ * if another process's is; ENOMEM; EHWPOISON if it met memory of the device that has lost its content; EIO if the device failed or took too
+ * long.
  */
 struct ersatz_launch {
 	__u32 kernel; /* in: ERSATZ_KERNEL_* */

@@ -52,5 +52,7 @@ closed_enum! {
         BadOperand = 22 => "bad-operand",
         /// The target of an invalidation is not valid.
         BadInvalidation = 23 => "bad-invalidation",
+        /// A page of VRAM, the device's or a peer's, that is poisoned.
+        Poisoned = 24 => "poisoned",
     }
 }

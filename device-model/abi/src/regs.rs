@@ -9,6 +9,7 @@
 
 use super::channel::ChannelState;
 use super::error::ErrorCode;
+use super::fault::{AccessKind, FaultKind};
 
 /// What a driver may do with a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,12 +87,20 @@ register_map! {
     INVALIDATE / Invalidate @ 0x050, 4, WriteOnly, "Starts an invalidation ([`super::mmu::InvalidateTarget`]).";
     INVALIDATE_REQUESTED / InvalidateRequested @ 0x058, 8, ReadOnly, "Number of the last invalidation started by register, from 1.";
     INVALIDATE_ACKNOWLEDGED / InvalidateAcknowledged @ 0x060, 8, ReadOnly, "All invalidations up to this number are complete.";
+    POISON / Poison @ 0x068, 8, WriteOnly, "Write an offset in VRAM: the page there is poisoned, and no engine accesses it any more.";
+    POISONED / Poisoned @ 0x070, 8, ReadWrite, "Write an offset in VRAM: reads as that of the first poisoned page there or behind, or as all ones.";
+    POISON_CLEAR / PoisonClear @ 0x078, 8, WriteOnly, "Write an offset in VRAM: the page there is zeroed, and poisoned no more.";
     FAULT_REPLAY / FaultReplay @ 0x0a0, 4, WriteOnly, "Write 1: every channel that waits at a fault tries again.";
     FAULT_CANCEL / FaultCancel @ 0x0a4, 4, WriteOnly, "Write a channel's number: it stops with the error `fault-cancelled`.";
     FAULTED_CHANNELS / FaultedChannels @ 0x0a8, 8, ReadOnly, "One bit for each channel that waits at a fault.";
     ACCESS_COUNTER_CONTROL / AccessCounterControl @ 0x0e0, 4, ReadWrite, "What is counted ([`super::access_counter::AccessCounterControl`]).";
     ACCESS_COUNTER_CLEAR / AccessCounterClear @ 0x0e8, 8, WriteOnly, "Write a region's address, with the ASID in its low 16 bits: its count is zero again.";
 }
+
+/// Size of a page that is poisoned, in bytes; it is aligned to that.
+pub const POISON_BYTES: u64 = 4096;
+/// As many pages can be poisoned.
+pub const MAX_POISONED_PAGES: u32 = 4096;
 
 /// What [`ID`] reads: "ERSZ" in memory order.
 pub const DEVICE_MAGIC: u32 = u32::from_le_bytes(*b"ERSZ");
@@ -196,6 +205,10 @@ bitfield! {
         raw_state / with_raw_state: 3..=0 as field;
         /// An [`ErrorCode`]; not [`ErrorCode::None`] exactly in [`ChannelState::Error`].
         raw_error / with_raw_error: 15..=8 as field;
+        /// An [`AccessKind`]: of the access that the channel waits with, in [`ChannelState::Faulted`]; else 0.
+        raw_access / with_raw_access: 19..=16 as field;
+        /// A [`FaultKind`]: why that faulted; else 0.
+        raw_kind / with_raw_kind: 23..=20 as field;
     }
 }
 
@@ -203,6 +216,19 @@ impl ChannelStatus {
     /// The value for a state and an error.
     pub const fn new(state: ChannelState, error: ErrorCode) -> Self {
         Self(0).with_raw_state(state as u32).with_raw_error(error as u32)
+    }
+
+    /// The same with the access that the channel waits with.
+    pub const fn with_fault(self, access: AccessKind, kind: FaultKind) -> Self {
+        self.with_raw_access(access as u32).with_raw_kind(kind as u32)
+    }
+
+    /// The access that a faulted channel waits with, unless the numbers are none.
+    pub const fn fault(self) -> Option<(AccessKind, FaultKind)> {
+        match (AccessKind::from_raw(self.raw_access() as u8), FaultKind::from_raw(self.raw_kind() as u8)) {
+            (Some(access), Some(kind)) => Some((access, kind)),
+            _ => None,
+        }
     }
 
     /// The state, unless the number is not one.

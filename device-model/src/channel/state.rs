@@ -3,9 +3,10 @@
 
 use ersatz_abi::channel::ChannelState;
 use ersatz_abi::error::ErrorCode;
+use ersatz_abi::regs::ChannelStatus;
 
 use super::setup::{ChannelFailure, CheckedSetup, Setup};
-use super::suspended::{Suspended, Wait};
+use super::suspended::{FaultedAccess, Suspended, Wait};
 use super::task::Task;
 
 /// How much a reset forgets.
@@ -130,6 +131,15 @@ impl State {
         self.suspended.as_ref()?.wait
     }
 
+    /// State and error, and the access that the channel waits with, if it does.
+    pub(super) fn status(&self) -> ChannelStatus {
+        let status = ChannelStatus::new(self.state, self.error);
+        match self.wait() {
+            Some(Wait::Replay(_, FaultedAccess { access, kind })) => status.with_fault(access, kind),
+            _ => status,
+        }
+    }
+
     /// The virtual address that the channel waits at, if it does.
     pub(super) fn waited_at(&self) -> Option<u64> {
         Some(self.wait()?.failure()?.address)
@@ -139,7 +149,7 @@ impl State {
     /// Returns whether there was a wait.
     pub(super) fn replay(&mut self, hold: impl FnOnce(&CheckedSetup, ChannelFailure) -> Option<u64>) -> bool {
         let (Some(suspended), Some(setup)) = (&mut self.suspended, &self.checked) else { return false };
-        let Some(Wait::Replay(failure)) = suspended.wait else { return false };
+        let Some(Wait::Replay(failure, _)) = suspended.wait else { return false };
         suspended.wait = hold(setup, failure).map(Wait::Hold);
         self.state = ChannelState::Busy;
         true

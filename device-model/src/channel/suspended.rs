@@ -3,6 +3,7 @@
 //! it.
 
 use ersatz_abi::channel::ChannelState;
+use ersatz_abi::fault::{AccessKind, FaultKind};
 
 use super::setup::ChannelFailure;
 use super::task::Task;
@@ -16,13 +17,22 @@ use super::task::Task;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
     /// An access faulted: the command waits until the driver replays it. If the driver cancels it instead, this is the failure.
-    Replay(ChannelFailure),
+    Replay(ChannelFailure, FaultedAccess),
     /// An invalidation was requested: the command waits until this number is acknowledged.
     Acknowledgement(u64),
     /// A breakpoint holds the command: it waits until the hold of this number has ended.
     Hold(u64),
     /// The command waits until the device's clock reads this many nanoseconds.
     Time(u64),
+}
+
+/// The access that a command waits with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FaultedAccess {
+    /// How it would access memory.
+    pub(crate) access: AccessKind,
+    /// Why it could not.
+    pub(crate) kind: FaultKind,
 }
 
 /// A command that waits, with all that was done of it.
@@ -38,14 +48,14 @@ impl Wait {
     pub(crate) fn deadline(self) -> Option<u64> {
         match self {
             Self::Time(deadline) => Some(deadline),
-            Self::Replay(_) | Self::Acknowledgement(_) | Self::Hold(_) => None,
+            Self::Replay(..) | Self::Acknowledgement(_) | Self::Hold(_) => None,
         }
     }
 
     /// The state of a channel whose command waits for this.
     pub(super) fn state(self) -> ChannelState {
         match self {
-            Self::Replay(_) => ChannelState::Faulted,
+            Self::Replay(..) => ChannelState::Faulted,
             Self::Acknowledgement(_) | Self::Hold(_) | Self::Time(_) => ChannelState::Busy,
         }
     }
@@ -53,7 +63,7 @@ impl Wait {
     /// The failure with which the channel stops if the wait is cancelled; `None` if it cannot be.
     pub(super) fn failure(self) -> Option<ChannelFailure> {
         match self {
-            Self::Replay(failure) => Some(failure),
+            Self::Replay(failure, _) => Some(failure),
             Self::Acknowledgement(_) | Self::Hold(_) | Self::Time(_) => None,
         }
     }

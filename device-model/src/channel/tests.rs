@@ -5,10 +5,12 @@ mod waiting;
 
 use ersatz_abi::command::{Cause, Command, Operation};
 use ersatz_abi::error::ErrorCode;
+use ersatz_abi::fault::{AccessKind, FaultKind};
 
 use super::*;
 
 const FAILURE: ChannelFailure = ChannelFailure { code: ErrorCode::MmuFault, entry: 3, address: 0x5000 };
+const ACCESS: FaultedAccess = FaultedAccess { access: AccessKind::Write, kind: FaultKind::NotPresent };
 
 fn enabled() -> Channel {
     let channel = Channel::new(EventFd::new(0).unwrap());
@@ -39,7 +41,7 @@ fn resume(channel: &Channel) -> (Turn, u64) {
 }
 
 fn fault(channel: &Channel, turn: &Turn) {
-    assert!(channel.suspend(turn, &task(7), Wait::Replay(FAILURE), || ()));
+    assert!(channel.suspend(turn, &task(7), Wait::Replay(FAILURE, ACCESS), || ()));
 }
 
 /// The record of a fault can be read before the engine has let go of the channel, so the answer may come before, too.

@@ -110,6 +110,7 @@ impl Device {
                     }
                 });
             }
+            Work::Poison { offset, pages } => self.find_poison(offset, pages),
             Work::Reset => self.removal.add(FunctionChange::Reset),
             Work::Vanish => self.vanish(),
         }

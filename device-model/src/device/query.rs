@@ -58,13 +58,13 @@ fn channel_view(number: u8, channel: &Channel) -> Option<ChannelView> {
         get: now.get,
         fence,
         waits_for: wait.map(|wait| match wait {
-            Wait::Replay(_) => "replay",
+            Wait::Replay(..) => "replay",
             Wait::Acknowledgement(_) => "acknowledgement",
             Wait::Hold(_) => "hold",
             Wait::Time(_) => "time",
         }),
         faulted_at: match wait {
-            Some(Wait::Replay(failure)) => Some(failure.address),
+            Some(Wait::Replay(failure, _)) => Some(failure.address),
             _ => None,
         },
     })

@@ -24,7 +24,7 @@ use super::retire::{fail, retire};
 use super::scheduler::Next;
 use super::transfer::Work;
 use crate::channel::task::{Stage, Task};
-use crate::channel::{ChannelFailure, Turn, Wait};
+use crate::channel::{ChannelFailure, FaultedAccess, Turn, Wait};
 use crate::device::{Device, EngineKind};
 use crate::dma::DmaSession;
 use crate::mmu::PageFault;
@@ -188,7 +188,7 @@ impl Executor {
                 Err(stop) => return stop,
             }
         }
-        let wait = Wait::Replay(failure);
+        let wait = Wait::Replay(failure, FaultedAccess { access: first.access, kind: first.kind });
         let suspended = context.access(entry, address, |master| {
             let report = || {
                 faults.iter().for_each(|fault| context.report(master, fault));

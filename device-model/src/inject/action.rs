@@ -73,6 +73,14 @@ pub enum Action {
         #[serde(default = "one")]
         count: u16,
     },
+    /// Pages of VRAM that follow one another are poisoned, and vector 0 is raised. What is beyond VRAM is left out.
+    Poison {
+        /// The offset of the first.
+        offset: u64,
+        /// The number of pages, at most [`MAX_POISONED_PAGES`](ersatz_abi::regs::MAX_POISONED_PAGES) in all.
+        #[serde(default = "one")]
+        pages: u16,
+    },
     /// The function resets itself, as by a function level reset that the driver did not ask for.
     Reset,
     /// The function is gone, as if pulled out of its slot: registers read as all ones, DMA has ended.
@@ -98,6 +106,7 @@ impl Action {
             Self::Hang => ActionKind::Hang,
             Self::Refuse { .. } => ActionKind::Refuse,
             Self::SpuriousInterrupt { .. } => ActionKind::SpuriousInterrupt,
+            Self::Poison { .. } => ActionKind::Poison,
             Self::Reset => ActionKind::Reset,
             Self::Gone => ActionKind::Gone,
             Self::SetState { .. } => ActionKind::SetState,
@@ -117,9 +126,12 @@ impl Action {
             Self::Hang => Some(&["command-start"]),
             // DMA accesses are not events.
             Self::Refuse { .. } => Some(&[]),
-            Self::SpuriousInterrupt { .. } | Self::Fault { .. } | Self::Reset | Self::Gone | Self::SetState { .. } => {
-                None
-            }
+            Self::SpuriousInterrupt { .. }
+            | Self::Fault { .. }
+            | Self::Poison { .. }
+            | Self::Reset
+            | Self::Gone
+            | Self::SetState { .. } => None,
         }
     }
 

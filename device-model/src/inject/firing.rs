@@ -166,6 +166,7 @@ impl Injector {
                     };
                     Work::Faults { first, count }
                 }
+                Action::Poison { offset, pages } => Work::Poison { offset, pages },
                 Action::Reset => Work::Reset,
                 Action::Gone => Work::Vanish,
                 Action::Fail { .. }

@@ -40,6 +40,13 @@ pub(crate) enum Work {
         /// The number of pages.
         count: u16,
     },
+    /// Poisons pages of VRAM.
+    Poison {
+        /// The offset of the first.
+        offset: u64,
+        /// The number of pages.
+        pages: u16,
+    },
     /// Resets the function.
     Reset,
     /// Takes the function away.
@@ -71,6 +78,7 @@ impl Work {
             | Self::Faults { .. }
             | Self::GoOn(_)
             | Self::Acknowledge(_)
+            | Self::Poison { .. }
             | Self::Reset
             | Self::Vanish => false,
         }

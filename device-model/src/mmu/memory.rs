@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ersatz_abi::list::{Aperture, Location};
-use vm_memory::{Bytes, VolatileMemory};
+use vm_memory::{Bytes, VolatileMemory, VolatileSlice};
 
 use crate::dma::DmaSession;
 use crate::vram::Vram;
@@ -32,11 +32,18 @@ pub struct DeviceTables<'a, P> {
     pub has_peer: P,
 }
 
+impl<P> DeviceTables<'_, P> {
+    /// A word of VRAM, unless its page is poisoned.
+    fn table_word(&self, offset: u64) -> Option<VolatileSlice<'_>> {
+        self.vram.slice(offset, 8).filter(|_| self.vram.poisoned().first_in(offset, 8).is_none())
+    }
+}
+
 impl<P: Fn(u8) -> bool> TableMemory for DeviceTables<'_, P> {
     fn load_u64(&self, at: Location) -> Option<u64> {
         match at.aperture {
             Aperture::Vram => {
-                let word = self.vram.slice(at.address, 8)?;
+                let word = self.table_word(at.address)?;
                 word.load(0, Ordering::Acquire).ok().map(u64::from_le)
             }
             Aperture::System => self.system.load_u64(at.address).ok(),
@@ -47,7 +54,7 @@ impl<P: Fn(u8) -> bool> TableMemory for DeviceTables<'_, P> {
     fn compare_exchange_u64(&self, at: Location, current: u64, new: u64) -> Option<Result<u64, u64>> {
         match at.aperture {
             Aperture::Vram => {
-                let word = self.vram.slice(at.address, 8)?;
+                let word = self.table_word(at.address)?;
                 let word = word.get_atomic_ref::<AtomicU64>(0).ok()?;
                 let result = word.compare_exchange(current.to_le(), new.to_le(), Ordering::AcqRel, Ordering::Acquire);
                 Some(result.map(u64::from_le).map_err(u64::from_le))

@@ -16,6 +16,8 @@ use crate::trace::Event;
 pub(super) struct LowHalves {
     mark: LowHalf,
     access_counter_clear: LowHalf,
+    poison: LowHalf,
+    poison_clear: LowHalf,
 }
 
 impl LowHalves {
@@ -23,6 +25,8 @@ impl LowHalves {
     pub(super) fn reset(&self) {
         self.mark.reset();
         self.access_counter_clear.reset();
+        self.poison.reset();
+        self.poison_clear.reset();
     }
 }
 
@@ -45,6 +49,15 @@ pub(super) fn store(device: &Device, halves: &LowHalves, register: DeviceRegiste
             true
         }
         DeviceRegister::Invalidate => mmu::invalidate(device, value),
+        DeviceRegister::Poison => halves.poison.complete(part, value).is_none_or(|offset| device.poison(offset)),
+        DeviceRegister::PoisonClear => {
+            halves.poison_clear.complete(part, value).is_none_or(|offset| device.clear_poison(offset))
+        }
+        DeviceRegister::Poisoned => {
+            let mut from = device.poisoned_from.lock();
+            *from = part.put(*from, value);
+            true
+        }
         DeviceRegister::FaultReplay => fault::replay(device, value),
         DeviceRegister::FaultCancel => fault::cancel(device, value),
         DeviceRegister::AccessCounterControl => notification::control_access_counters(device, value),
@@ -100,7 +113,10 @@ pub(super) fn value(device: &Device, register: DeviceRegister) -> u64 {
         DeviceRegister::InvalidateAcknowledged => device.mmu.acknowledged(),
         DeviceRegister::FaultedChannels => fault::faulted_channels(device),
         DeviceRegister::AccessCounterControl => device.access_counters.control().0.into(),
+        DeviceRegister::Poisoned => device.first_poisoned().unwrap_or(u64::MAX),
         DeviceRegister::Mark
+        | DeviceRegister::Poison
+        | DeviceRegister::PoisonClear
         | DeviceRegister::Invalidate
         | DeviceRegister::FaultReplay
         | DeviceRegister::FaultCancel

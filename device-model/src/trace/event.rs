@@ -25,6 +25,7 @@ pub(super) mod value;
 
 use ersatz_abi::command::{Cause, Location, Opcode};
 use ersatz_abi::error::ErrorCode;
+use ersatz_abi::regs::POISON_BYTES;
 
 use super::enumeration::{InterruptOutcome, ResetSource};
 use super::range::Range;
@@ -96,6 +97,16 @@ events! {
         Mark = 9, "mark" {
             /// The value written.
             value: u64 => ID, "value": address;
+        }
+        /// A page of VRAM is poisoned: no engine accesses it any more.
+        Poisoned = 10, "poisoned" {
+            /// The page.
+            page: Location => TARGET, "page": location, covers POISON_BYTES;
+        }
+        /// A page of VRAM was zeroed, and is poisoned no more.
+        PoisonCleared = 11, "poison-cleared" {
+            /// The page.
+            page: Location => TARGET, "page": location, covers POISON_BYTES;
         }
         /// A channel began to accept commands.
         ChannelEnabled = 16, "channel-enabled" {

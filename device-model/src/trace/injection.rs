@@ -70,5 +70,7 @@ numbered! {
         AnnounceEarly = 12 => "announce-early",
         /// Faults were reported at which no channel waits.
         Fault = 13 => "fault",
+        /// Pages of VRAM were poisoned.
+        Poison = 14 => "poison",
     }
 }

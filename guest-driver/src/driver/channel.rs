@@ -406,6 +406,18 @@ impl PinnedDrop for Channel {
     }
 }
 
+impl Channel {
+    /// There was an interrupt that may be this channel's.
+    pub(crate) fn interrupted(&self) {
+        let fence = self.fence();
+        // No progress: an error, or an interrupt whose fence was seen with an earlier one. The waiting threads ask the device.
+        if self.fence_seen.xchg(fence, ordering::Relaxed) == fence {
+            self.suspicious.store(true, ordering::Relaxed);
+        }
+        self.waiters.wake_all();
+    }
+}
+
 /// The interrupt of fences and errors of some channels.
 pub(crate) struct ChannelInterrupt<const N: usize> {
     pub(crate) channels: [Arc<Channel>; N],
@@ -413,13 +425,6 @@ pub(crate) struct ChannelInterrupt<const N: usize> {
 
 impl<const N: usize> Handler for ChannelInterrupt<N> {
     fn handle(&self) {
-        for channel in &self.channels {
-            let fence = channel.fence();
-            // No progress: an error, or an interrupt whose fence was seen with an earlier one. The waiting threads ask the device.
-            if channel.fence_seen.xchg(fence, ordering::Relaxed) == fence {
-                channel.suspicious.store(true, ordering::Relaxed);
-            }
-            channel.waiters.wake_all();
-        }
+        self.channels.iter().for_each(|channel| channel.interrupted());
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{
     gpu::Gpu,
-    parameters,
+    parameters, poison,
     statistics::Stopwatch,
     transfer::{self, Preparation},
 };
@@ -47,6 +47,10 @@ impl DeviceMemory for Gpu {
         let end = FaultEnd::from(result);
         tracepoints::cpu_fault(map.dev(), fault.address(), pages, end.into_raw());
         end
+    }
+
+    fn poisoned(map: BoundMap<'_, Self>, index: usize) {
+        poison::tell(&map.memory().registers, index);
     }
 
     fn memory_failure(map: BoundMap<'_, Self>, index: usize) -> Result {

@@ -26,6 +26,7 @@ pub(crate) mod number;
 pub(crate) mod open_device;
 pub(crate) mod parameters;
 pub(crate) mod placement;
+mod poison;
 pub(crate) mod probe;
 pub(crate) mod registers;
 pub(crate) mod reset;

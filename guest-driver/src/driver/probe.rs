@@ -14,6 +14,7 @@ use super::{
     number::{Number, DEVICES},
     open_device::Device as OpenDevice,
     parameters::{self, PfnSource},
+    poison::{self, ErrorInterrupt},
     registers::Registers,
     reset,
     statistics::Statistics,
@@ -91,7 +92,7 @@ impl pci::Driver for Driver {
             let registers = Arc::new(Registers::map(pdev)?, GFP_KERNEL)?;
             let identity = identify(pdev, &registers)?;
             reset::bring_up(pdev, &registers)?;
-            let (channels, svm) = open_channels(pdev, registers.clone())?;
+            let (channels, svm, vectors) = open_channels(pdev, registers.clone())?;
             let region = reserve_pfns(pdev, &registers, index.get(), kind)?;
             let (start, pages) = (region.start(), region.pages());
             let statistics = Arc::new(Statistics::new(), GFP_KERNEL)?;
@@ -99,9 +100,12 @@ impl pci::Driver for Driver {
                 Kind::Private => None,
                 Kind::Coherent => Some(stand_in::register(dev, c"ersatz poisoned pages")?),
             };
-            let engine = CopyEngine::new(dev, channels);
+            let engine = CopyEngine::new(dev, channels.clone());
             let gpu = Gpu::new(registers, engine, statistics.clone(), identity, svm, stand_ins);
             let vram = PageMap::register(dev, kind, region, gpu)?;
+            vram.with_map(poison::leave_out)?;
+            // Behind the pages, which it is about.
+            vectors.register(ERROR_VECTOR.into(), c"ersatz-error", ErrorInterrupt { channels, vram: vram.clone() })?;
             let name = CString::try_from_fmt(fmt!("ersatz{}", index.get()))?;
             dev_info!(dev, "{}: {} pages of {:?} memory at {:#x}\n", &*name, pages, kind, start);
 
@@ -168,10 +172,13 @@ fn identify(pdev: &pci::Device<Core<'_>>, registers: &Registers) -> Result<Ident
     Ok(Identity { abi_version, pci_address })
 }
 
-/// Opens a channel for each of the first copy engines, and listens to their interrupts and to those of device errors. A device with fewer
+/// Opens a channel for each of the first copy engines, and listens to their interrupts. A device with fewer
 /// engines has several channels on one, and one with fewer vectors has the channels share them. The channels behind them are for what works by
 /// virtual addresses, if there is a vector left for it.
-fn open_channels(pdev: &pci::Device<Core<'_>>, registers: Arc<Registers>) -> Result<(CopyChannels, Option<Arc<Svm>>)> {
+fn open_channels<'a>(
+    pdev: &'a pci::Device<Core<'_>>,
+    registers: Arc<Registers>,
+) -> Result<(CopyChannels, Option<Arc<Svm>>, Vectors<'a>)> {
     let configuration = regs::Configuration(registers.read(regs::CONFIGURATION)? as u32);
     let engines = configuration.copy_engines();
     let vectors = configuration.vectors().saturating_sub(1).clamp(1, CHANNELS as u32);
@@ -186,7 +193,6 @@ fn open_channels(pdev: &pci::Device<Core<'_>>, registers: Arc<Registers>) -> Res
     // A device with one channel gets all work through that.
     let second = if configuration.channels() > 1 { open(1)? } else { first.clone() };
     let channels = [first, second];
-    allocated.register(ERROR_VECTOR.into(), c"ersatz-error", ChannelInterrupt { channels: channels.clone() })?;
     if vectors == 1 {
         allocated.register(1, c"ersatz-channels", ChannelInterrupt { channels: channels.clone() })?;
     } else {
@@ -201,7 +207,7 @@ fn open_channels(pdev: &pci::Device<Core<'_>>, registers: Arc<Registers>) -> Res
     if let Some(svm) = &svm {
         allocated.register(svm_vector.into(), c"ersatz-svm", SvmInterrupt { svm: svm.clone() })?;
     }
-    Ok((channels, svm))
+    Ok((channels, svm, allocated))
 }
 
 /// Finds pfns for as much of the VRAM as the BAR shows and the parameters permit.

@@ -19,8 +19,14 @@ use kernel::{
 
 /// What happens at an interrupt.
 pub(crate) trait Handler: Send + Sync + 'static {
+    /// Whether a thread handles the rest.
+    const HAS_THREAD: bool = false;
+
     /// Handles an interrupt. Called in hard interrupt context, possibly on several CPUs at once for several vectors.
     fn handle(&self);
+
+    /// Does what an interrupt needs that may sleep, in a thread of its own: once for any number of interrupts, after the last of them.
+    fn handle_in_thread(&self) {}
 }
 
 /// The vectors of a device.
@@ -75,7 +81,7 @@ impl Drop for FreeVectors {
 
 /// # Invariants
 ///
-/// `irq` has [`handle_callback`]`::<H>` as its handler from construction to drop, with this value's address as cookie.
+/// `irq` has [`handle_callback`]`::<H>` as its handler, and [`thread_callback`]`::<H>` if that has a thread, from construction to drop, with this value's address as cookie.
 #[pin_data(PinnedDrop)]
 struct Registration<H: Handler> {
     irq: u32,
@@ -95,7 +101,14 @@ impl<H: Handler> Registration<H> {
                 // SAFETY: All fields are initialised, and the value stays in place until its drop, which frees the
                 // interrupt first; `name` and the callback last as long as the module.
                 to_result(unsafe {
-                    bindings::request_irq(*irq, Some(handle_callback::<H>), 0, name.as_char_ptr(), this.as_ptr().cast())
+                    bindings::request_threaded_irq(
+                        *irq,
+                        Some(handle_callback::<H>),
+                        if H::HAS_THREAD { Some(thread_callback::<H>) } else { None },
+                        0,
+                        name.as_char_ptr(),
+                        this.as_ptr().cast(),
+                    )
                 })?;
             },
         })
@@ -118,5 +131,19 @@ unsafe extern "C" fn handle_callback<H: Handler>(_irq: c_int, cookie: *mut c_voi
     // SAFETY: By the function's requirements.
     let registration = unsafe { &*cookie.cast_const().cast::<Registration<H>>() };
     registration.handler.handle();
+    if H::HAS_THREAD {
+        compat::IRQ_WAKE_THREAD
+    } else {
+        compat::IRQ_HANDLED
+    }
+}
+
+/// # Safety
+///
+/// As for [`handle_callback`].
+unsafe extern "C" fn thread_callback<H: Handler>(_irq: c_int, cookie: *mut c_void) -> bindings::irqreturn_t {
+    // SAFETY: By the function's requirements.
+    let registration = unsafe { &*cookie.cast_const().cast::<Registration<H>>() };
+    registration.handler.handle_in_thread();
     compat::IRQ_HANDLED
 }

@@ -20,6 +20,7 @@ pub(crate) mod char_device;
 pub(crate) mod compat;
 pub(crate) mod dma;
 pub(crate) mod interrupt;
+pub(crate) mod memory_failure;
 pub(crate) mod mm;
 pub(crate) mod module_parameters;
 pub(crate) mod pci_device;

@@ -2,7 +2,10 @@
 //! A CPU's touch of a private page, and how it ends.
 
 use crate::{bindings, kernel_ext::mm::LockedVma};
-use kernel::{page::PAGE_MASK, prelude::*};
+use kernel::{
+    page::{PAGE_MASK, PAGE_SHIFT},
+    prelude::*,
+};
 
 /// How a CPU fault on a private page ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,10 +83,13 @@ impl<'a> CpuFault<'a> {
         !self.vmf.pte.is_null()
     }
 
-    /// Whether the page is known to have lost its content.
+    /// Whether the page that was touched is known to have lost its content.
     pub(crate) fn is_poisoned(&self) -> bool {
-        // SAFETY: By the type invariants the page is valid.
-        unsafe { bindings::ersatz_page_is_poisoned(self.vmf.page) }
+        // A fault at a PMD entry names the head of its folio.
+        let ahead =
+            if self.is_of_page_table() { 0 } else { (self.address() >> PAGE_SHIFT) & ((1 << self.order()) - 1) };
+        // SAFETY: By the type invariants the page is valid, and its folio locked: a page so far behind the head is one of the folio.
+        unsafe { bindings::ersatz_page_is_poisoned(self.vmf.page.add(ahead)) }
     }
 
     pub(super) fn page(&self) -> *mut bindings::page {

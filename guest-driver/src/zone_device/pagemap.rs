@@ -56,6 +56,9 @@ pub(crate) trait DeviceMemory: Send + Sync + Sized + 'static {
     /// Brings the page of a CPU fault back to system memory. Only called for [`Kind::Private`]. May sleep.
     fn migrate_to_ram(map: BoundMap<'_, Self>, fault: &CpuFault<'_>) -> FaultEnd;
 
+    /// Hears that page `index` has lost its content, and is not handed out again: nothing may access it any more.
+    fn poisoned(_map: BoundMap<'_, Self>, _index: usize) {}
+
     /// Gets the users of page `index` off it, whose content is lost: it was found to be poisoned. The page is not handed out
     /// again. May sleep.
     ///
@@ -213,8 +216,11 @@ impl<T: DeviceMemory> PageMap<T> {
     }
 
     /// Whether a page of this map is poisoned.
-    fn is_poisoned(&self, index: usize) -> bool {
-        // SAFETY: The pages of the region have been registered, so this pfn has a page.
+    pub(crate) fn is_poisoned(&self, index: usize) -> bool {
+        if index >= self.pages() {
+            return false;
+        }
+        // SAFETY: The pages of the region, of which this is one, have been registered, so this pfn has a page.
         let page = unsafe { bindings::ersatz_pfn_to_page(self.region.first_pfn() + index) };
         // SAFETY: `page` is valid; the flag is read atomically.
         unsafe { bindings::ersatz_page_is_poisoned(page) }

@@ -316,7 +316,8 @@ pub enum FaultAccess {
 ///
 /// `EFAULT`, with the last two fields filled in, if the process itself could not have accessed an address in that way; what the kernel did
 /// before stays done. `EINVAL` for operands that are not valid, or if no address space is bound; `EPERM` if another process's is;
-/// `ENOMEM` if memory could not be faulted in; `EIO` if the device failed or took too long.
+/// `ENOMEM` if memory could not be faulted in; `EHWPOISON` if it met memory of the device that has lost its content; `EIO` if the device failed or
+/// took too long.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Launch {

@@ -50,6 +50,23 @@ impl Registers {
         unsafe { place.write_volatile(value) }
     }
 
+    /// The offsets in VRAM of all pages that the device takes for poisoned.
+    pub fn poisoned(&self) -> Vec<u64> {
+        let mut found = Vec::new();
+        loop {
+            self.write64(regs::POISONED, found.last().map_or(0, |last| last + regs::POISON_BYTES));
+            match self.read64(regs::POISONED) {
+                u64::MAX => return found,
+                offset => found.push(offset),
+            }
+        }
+    }
+
+    /// Makes all pages well.
+    pub fn clear_poison(&self) {
+        self.poisoned().into_iter().for_each(|offset| self.write64(regs::POISON_CLEAR, offset));
+    }
+
     /// Rings a channel's doorbell.
     pub fn ring_doorbell(&self, channel: u32) {
         self.write32_at(regs::doorbell(channel).expect("there are so many channels"), 0);

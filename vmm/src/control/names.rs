@@ -90,6 +90,7 @@ fn action_explained(action: ActionKind) -> &'static str {
         ActionKind::Overflow => "the record is lost, and its ring says that it overflowed",
         ActionKind::AnnounceEarly => "PUT and the interrupt of a fault record come before its words do",
         ActionKind::Fault => "faults are reported at which no channel waits, for pages that follow one another",
+        ActionKind::Poison => "pages of VRAM are poisoned: no engine accesses them any more, and vector 0 is raised",
         ActionKind::Hang => "the engine executes nothing until the device is reset",
         ActionKind::Refuse => "a DMA access is refused, perhaps after a part of it, as if nothing was mapped there",
         ActionKind::SpuriousInterrupt => "an interrupt without a reason is raised",

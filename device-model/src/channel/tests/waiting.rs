@@ -72,7 +72,7 @@ struct Model {
 impl Model {
     fn is_over(&self, wait: Wait) -> bool {
         match wait {
-            Wait::Replay(_) => false,
+            Wait::Replay(..) => false,
             Wait::Acknowledgement(number) => self.acknowledged >= number,
             Wait::Hold(number) => self.ended >= number,
             Wait::Time(deadline) => self.now >= deadline,
@@ -116,14 +116,14 @@ fn play(channel: &Channel, model: &mut Model, act: Act) -> Result<(), TestCaseEr
                 prop_assert!(!model.is_over(wait));
             }
             Found::Nothing => {
-                prop_assert!(matches!(model.kept_wait(), None | Some(Wait::Replay(_))) || channel.is_resetting())
+                prop_assert!(matches!(model.kept_wait(), None | Some(Wait::Replay(..))) || channel.is_resetting())
             }
             Found::Elsewhere => prop_assert!(false, "there is one engine"),
         },
         Act::Suspend(stage, reason) => {
             let Some((turn, task)) = model.current() else { return Ok(()) };
             let wait = match reason {
-                Reason::Replay => Wait::Replay(FAILURE),
+                Reason::Replay => Wait::Replay(FAILURE, ACCESS),
                 Reason::Acknowledgement => Wait::Acknowledgement(model.acknowledged + 1),
                 Reason::Hold => Wait::Hold(model.ended + 1),
                 Reason::Time => Wait::Time(model.now + 1),
@@ -162,7 +162,7 @@ fn play(channel: &Channel, model: &mut Model, act: Act) -> Result<(), TestCaseEr
         Act::EndHold => model.ended += 1,
         Act::Tick => model.now += 1,
         Act::Replay(holds) => {
-            let waited = matches!(model.kept_wait(), Some(Wait::Replay(_)));
+            let waited = matches!(model.kept_wait(), Some(Wait::Replay(..)));
             let hold = holds.then_some(model.ended + 1);
             prop_assert_eq!(channel.replay(|_, _| hold), waited);
             if let Some((_, wait)) = model.kept.as_mut().filter(|_| waited) {
@@ -170,7 +170,7 @@ fn play(channel: &Channel, model: &mut Model, act: Act) -> Result<(), TestCaseEr
             }
         }
         Act::Cancel => {
-            let waited = matches!(model.kept_wait(), Some(Wait::Replay(_)));
+            let waited = matches!(model.kept_wait(), Some(Wait::Replay(..)));
             let cancelled = channel.cancel(|cancelled| assert_eq!(cancelled.failure.code, ErrorCode::FaultCancelled));
             prop_assert_eq!(cancelled, waited && !channel.is_resetting());
             if cancelled {
@@ -217,7 +217,7 @@ proptest! {
         let mut model = Model::default();
         for act in acts {
             play(&channel, &mut model, act)?;
-            prop_assert_eq!(channel.is_faulted(), matches!(model.kept_wait(), Some(Wait::Replay(_))), "after {:?}", act);
+            prop_assert_eq!(channel.is_faulted(), matches!(model.kept_wait(), Some(Wait::Replay(..))), "after {:?}", act);
             let state = channel.snapshot().status.state();
             prop_assert!(model.kept.is_none() || state != Some(ChannelState::Disabled), "after {:?}", act);
         }

@@ -17,9 +17,10 @@ use loom::thread;
 
 use ersatz_abi::command::{Cause, Command, Operation};
 use ersatz_abi::error::ErrorCode;
+use ersatz_abi::fault::{AccessKind, FaultKind};
 
 use super::*;
-use crate::channel::{Channel, ChannelFailure, Setup, State};
+use crate::channel::{Channel, ChannelFailure, FaultedAccess, Setup, State};
 use crate::engine::doorbells::{bind, kick};
 
 /// Event descriptors: the counts, and which engine waits for which. One channel.
@@ -199,7 +200,7 @@ impl EngineOps for Worker {
         // As the device does: a command waits for nothing that has come.
         let wait = self.world.wait.filter(|wait| waiting > 0 && resumed.is_none() && !self.world.is_over(*wait));
         if let Some(wait) = wait {
-            let is_fault = matches!(wait, Wait::Replay(_));
+            let is_fault = matches!(wait, Wait::Replay(..));
             channel.suspend(&turn, &task(), wait, || kernel.change(|descriptors| descriptors.faulted = is_fault));
             channel.let_go(&turn, |_| ());
             return Next::waiting(wait);
@@ -267,7 +268,7 @@ impl World {
 
     fn is_over(&self, wait: Wait) -> bool {
         match wait {
-            Wait::Replay(_) => false,
+            Wait::Replay(..) => false,
             Wait::Acknowledgement(number) => self.acknowledged.load(Ordering::Acquire) >= number,
             Wait::Hold(number) => self.ended.load(Ordering::Acquire) >= number,
             Wait::Time(deadline) => self.time.load(Ordering::Acquire) >= deadline,
@@ -285,7 +286,7 @@ impl World {
             Some(Wait::Acknowledgement(number)) => self.acknowledged.store(number, Ordering::Release),
             Some(Wait::Hold(number)) => self.ended.store(number, Ordering::Release),
             Some(Wait::Time(deadline)) => self.time.store(deadline, Ordering::Release),
-            Some(Wait::Replay(_)) => {
+            Some(Wait::Replay(..)) => {
                 self.kernel.wait_until(|descriptors| descriptors.faulted);
                 assert!(self.channel.replay(|_, _| None));
             }
@@ -415,7 +416,8 @@ fn disabled_moved_and_enabled_while_a_command_is_completed() {
 }
 
 const FAILURE: ChannelFailure = ChannelFailure { code: ErrorCode::MmuFault, entry: 0, address: 0 };
-const WAITS: [Wait; 4] = [Wait::Replay(FAILURE), Wait::Acknowledgement(1), Wait::Hold(1), Wait::Time(5)];
+const ACCESS: FaultedAccess = FaultedAccess { access: AccessKind::Write, kind: FaultKind::NotPresent };
+const WAITS: [Wait; 4] = [Wait::Replay(FAILURE, ACCESS), Wait::Acknowledgement(1), Wait::Hold(1), Wait::Time(5)];
 
 /// A command waits, and what it waits for comes at any moment: before it waits, while its engine lets go of it, or behind that.
 fn waits_once(mistake: Mistake, wait: Wait) {
@@ -455,5 +457,5 @@ fn a_kick_before_the_clock_is_set_is_found() {
 #[test]
 #[should_panic(expected = "deadlock")]
 fn a_kick_before_a_replay_is_found() {
-    waits_once(Mistake::EarlyKick, Wait::Replay(FAILURE));
+    waits_once(Mistake::EarlyKick, Wait::Replay(FAILURE, ACCESS));
 }

@@ -3,6 +3,8 @@
 //!
 //! A fault is answered by moving the page to where the process wants it, mapping it, and a replay. One that cannot be answered ends the
 //! kernel if its channel waits at it and it was reported again after a replay: a record may be stale, and memory may be mapped by now.
+//! Where the channel waits is answered whether or not there is a record: of the several faults of a round it can be the same whose record is lost,
+//! time and again.
 
 use super::{
     advice::Advised,
@@ -19,6 +21,7 @@ use crate::{
         kernel::Kernel,
         regs,
     },
+    bindings::EHWPOISON,
     driver::{gpu::Gpu, parameters, placement, statistics::Stopwatch},
     kernel_ext::signal,
     uapi::{Advice, Direction},
@@ -40,7 +43,7 @@ use kernel::{
 
 /// How often to look at the fence before going to sleep.
 const POLLS: u32 = 100;
-/// How often to look whether a channel waits whose fault was reported, and how long to wait in between.
+/// How often to look whether a channel waits of which a fault was reported, and how long to wait in between.
 const WAIT_LOOKS: u32 = 20;
 const WAIT_PAUSE: Delta = Delta::from_micros(10);
 /// How often a waiting thread asks the device for faults and errors, in case an interrupt was lost.
@@ -151,10 +154,10 @@ const REFUSALS: usize = 8;
 
 /// How it stands with answering faults.
 struct Progress {
-    /// Since when nothing new was reported.
+    /// Since when the channel was not seen to wait anywhere else.
     since: Instant<Monotonic>,
-    /// The address of the last report.
-    reported: Option<u64>,
+    /// Where it was seen to wait last.
+    waited_at: Option<u64>,
     /// What cannot be answered, the channel waits there or not.
     refusals: [Option<Refusal>; REFUSALS],
     /// The place that is used next.
@@ -172,7 +175,14 @@ struct Refusal {
 
 impl Progress {
     fn new() -> Self {
-        Self { since: Instant::now(), reported: None, refusals: [None; REFUSALS], next: 0 }
+        Self { since: Instant::now(), waited_at: None, refusals: [None; REFUSALS], next: 0 }
+    }
+
+    /// Notes where the channel waits.
+    fn waits_at(&mut self, address: u64) {
+        if self.waited_at.replace(address) != Some(address) {
+            self.since = Instant::now();
+        }
     }
 
     /// Notes what became of a fault.
@@ -214,7 +224,6 @@ impl Run<'_> {
             }
             cpu_relax();
         }
-        let mut is_lost = false;
         loop {
             let seen = self.svm.events.load(ordering::Acquire);
             if self.channel.is_done() {
@@ -222,15 +231,20 @@ impl Run<'_> {
             }
             self.move_hot()?;
             self.svm.faults.collect()?;
-            let records = self.svm.faults.take(self.index);
+            let mut records = self.svm.faults.take(self.index);
             let is_expected = records.iter().any(Option::is_some);
-            let waits_at = match self.waits_at(is_expected)? {
-                Ok(waits_at) => waits_at,
+            let waiting = match self.waiting(is_expected)? {
+                Ok(waiting) => waiting,
                 // The fence may have come meanwhile.
                 Err(_) if self.channel.is_done() => return Ok(Outcome::Done),
                 Err(_) => return self.failed(),
             };
-            if let Some(outcome) = self.answer(&records, waits_at, &mut progress)? {
+            if waiting.is_some() && !is_expected {
+                // The record may have come since: it is there before the channel waits.
+                self.svm.faults.collect()?;
+                records = self.svm.faults.take(self.index);
+            }
+            if let Some(outcome) = self.answer(&records, waiting, &mut progress)? {
                 return Ok(outcome);
             }
             if signal::is_fatal_pending() {
@@ -241,32 +255,32 @@ impl Run<'_> {
                 return Err(EIO);
             }
             // A replay without need makes the channel wait anew all the time, and what is read of it mean nothing.
-            if is_expected || (is_lost && waits_at.is_some()) {
-                is_lost = false;
+            if is_expected || waiting.is_some() {
                 let mut watch = Stopwatch::start();
                 self.svm.registers.write(regs::FAULT_REPLAY, 1)?;
                 self.map.memory().statistics.add_replay(watch.lap());
                 continue;
             }
-            let changed = self.svm.waiters.wait_timeout(msecs_to_jiffies(LOOK_MS), || {
+            // Whether it changed or an interrupt was lost: there is only looking again.
+            let _ = self.svm.waiters.wait_timeout(msecs_to_jiffies(LOOK_MS), || {
                 let has_changed = self.svm.events.load(ordering::Acquire) != seen || self.channel.is_done();
                 has_changed.then_some(())
             });
-            // A channel that waits, and of which nothing is heard: its record was lost, and comes again after a replay.
-            is_lost = waits_at.is_some() && changed.is_none();
         }
     }
 
-    /// The address that the channel waits at, if it does; if it is expected to, it is given a moment, which it takes behind the record of its
+    /// The fault that the channel waits at, if it does; if it is expected to, it is given a moment, which it takes behind the record of its
     /// fault. `Err` with the state of a channel that has stopped.
-    fn waits_at(&self, is_expected: bool) -> Result<Result<Option<u64>, Option<ChannelState>>> {
+    fn waiting(&self, is_expected: bool) -> Result<Result<Option<FaultRecord>, Option<ChannelState>>> {
         for _ in 0..WAIT_LOOKS {
-            match self.channel.status()?.state() {
+            let status = self.channel.status()?;
+            match status.state() {
                 Some(ChannelState::Faulted) => {
                     let address = self.channel.error_address()?;
-                    // A replay may have come between the two: then there is no address.
-                    if self.channel.status()?.state() == Some(ChannelState::Faulted) {
-                        return Ok(Ok(Some(address)));
+                    // Replays for other channels come at any time: what is read belongs together if nothing changes around it.
+                    let is_same = self.channel.status()? == status && self.channel.error_address()? == address;
+                    if let (true, Some((access, kind))) = (is_same, status.fault()) {
+                        return Ok(Ok(Some(self.fault_at(address, access, kind))));
                     }
                 }
                 Some(ChannelState::Idle | ChannelState::Busy) => {}
@@ -280,25 +294,32 @@ impl Run<'_> {
         Ok(Ok(None))
     }
 
-    /// Answers faults. Returns how the kernel ended, if the one that its channel waits at cannot be answered: it was reported at least twice
-    /// then, the second time after a replay.
-    ///
-    /// Where the channel waits is not what is counted by: it is seen there at some time, and elsewhere or nowhere during a replay.
+    /// A fault of the channel that there is no record of.
+    fn fault_at(&self, address: u64, access: AccessKind, kind: FaultKind) -> FaultRecord {
+        let asid = self.space.id().asid;
+        FaultRecord { address, asid, channel: 0, engine: 0, access, kind, level: 0, timestamp: 0, number: 0 }
+    }
+
+    /// Answers faults: those of the records, and the one that the channel waits at. Returns how the kernel ended, if that one cannot be
+    /// answered: it was found at least twice then, the second time after a replay.
     fn answer(
         &mut self,
         records: &[Option<FaultRecord>],
-        waits_at: Option<u64>,
+        waiting: Option<FaultRecord>,
         progress: &mut Progress,
     ) -> Result<Option<Outcome>> {
+        if let Some(waiting) = &waiting {
+            progress.waits_at(waiting.address);
+        }
+        let is_recorded =
+            |waiting: &FaultRecord| records.iter().flatten().any(|record| record.address == waiting.address);
+        let unrecorded = waiting.as_ref().filter(|waiting| !is_recorded(waiting));
         let mut last = None;
-        for record in records.iter().flatten() {
+        // By this name, as pin-init has a method of the same for all types.
+        for record in Iterator::chain(records.iter().flatten(), unrecorded) {
             // One of another address space is left from an earlier kernel.
             if record.asid != self.space.id().asid || record.access == AccessKind::Prefetch {
                 continue;
-            }
-            if progress.reported != Some(record.address) {
-                progress.reported = Some(record.address);
-                progress.since = Instant::now();
             }
             let result = self.serve(record);
             if matches!(result, Err(error) if error == EINTR) {
@@ -310,7 +331,7 @@ impl Run<'_> {
             }
             last = Some(record.address);
         }
-        match waits_at.and_then(|address| progress.refusal_at(address)) {
+        match waiting.and_then(|waiting| progress.refusal_at(waiting.address)) {
             Some(Refusal { record, error, .. }) => refused(&record, error).map(Some),
             None => Ok(None),
         }
@@ -396,6 +417,9 @@ impl Run<'_> {
         if error == Some(ErrorCode::BadOperand) {
             // A pointer of a chase that no process could follow in this way.
             return Err(EINVAL);
+        }
+        if error == Some(ErrorCode::Poisoned) {
+            return Err(Error::from_errno(-(EHWPOISON as i32)));
         }
         dev_err!(
             self.map.dev(),

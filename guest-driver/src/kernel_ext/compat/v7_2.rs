@@ -17,6 +17,8 @@ pub(crate) type ProbeInfo<'bound, T> = &'bound T;
 
 /// What an interrupt handler returns once it has handled its interrupt.
 pub(crate) const IRQ_HANDLED: bindings::irqreturn_t = bindings::irqreturn_IRQ_HANDLED;
+/// What it returns if its thread is to handle the rest.
+pub(crate) const IRQ_WAKE_THREAD: bindings::irqreturn_t = bindings::irqreturn_IRQ_WAKE_THREAD;
 
 /// Defines a driver's table of PCI ids.
 macro_rules! pci_device_table {

@@ -17,6 +17,8 @@ pub(crate) type ProbeInfo<'bound, T> = Option<&'bound T>;
 
 /// What an interrupt handler returns once it has handled its interrupt.
 pub(crate) const IRQ_HANDLED: bindings::irqreturn_t = bindings::irqreturn_t(bindings::irqreturn::IRQ_HANDLED.0);
+/// What it returns if its thread is to handle the rest.
+pub(crate) const IRQ_WAKE_THREAD: bindings::irqreturn_t = bindings::irqreturn_t(bindings::irqreturn::IRQ_WAKE_THREAD.0);
 
 /// Returns the address by which a device reaches coherent memory.
 pub(crate) fn coherent_address(memory: &Coherent<[u64]>) -> DmaAddress {

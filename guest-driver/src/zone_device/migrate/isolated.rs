@@ -148,16 +148,28 @@ impl<'a, T: DeviceMemory> Isolated<'a, T> {
     fn may_move(&self, run: &Run) -> bool {
         match (run.source, self.migration.from()) {
             (Source::Hole, _) => self.holes == Holes::Fill,
-            // A folio that lost a page stays whole where it is: its users are told when they touch it. One that is pinned would be copied
-            // for nothing: isolating lets one reference too many pass (`migrate_vma_check_page()`), the commit does not.
+            // A page that is lost stays where it is: its users are told when they touch it. So does its folio, unless that can be split. A folio
+            // that is pinned would be copied for nothing: isolating lets one reference too many pass (`migrate_vma_check_page()`), the
+            // commit does not.
             (Source::Folio(pfn), Side::Device | Side::StandIn) => {
-                !self.map.has_poison(pfn, run.pages()) && !self.is_held(pfn) && self.has_owner(pfn)
+                let is_lost = self.map.has_poison(pfn, run.pages()) && (run.order == 0 || !self.can_split());
+                !is_lost && !self.is_held(pfn) && self.has_owner(pfn)
             }
             (Source::Folio(pfn), Side::System) => {
                 // SAFETY: The pfn is of an isolated page, which is valid and keeps its mapping.
                 unsafe { bindings::ersatz_page_may_leave(bindings::ersatz_pfn_to_page(pfn)) }
             }
         }
+    }
+
+    /// Whether the memory manager splits folios. Without a VMA it does not.
+    fn can_split(&self) -> bool {
+        matches!(self.migration.origin(), Origin::Vma(_))
+    }
+
+    /// Whether a page of a run has lost its content.
+    fn is_lost(&self, run: &Run, index: usize) -> bool {
+        matches!(run.source, Source::Folio(pfn) if self.map.has_poison(pfn + (index - run.first), 1))
     }
 
     /// Whether an isolated folio of the device is somebody's. Another thread may have moved it away after it was chosen, with this one's
@@ -221,7 +233,8 @@ impl<'a, T: DeviceMemory> Isolated<'a, T> {
     }
 
     /// Gives a run destinations: one folio by `large` if it is of a higher order, else single pages by `small`, which gets the place of
-    /// each. A page that `small` has nothing for stays. Returns whether there was a destination for every page.
+    /// each. A page that `small` has nothing for stays, and so does one that has lost its content, of a folio that is split for that. Returns
+    /// whether there was a destination for every page that has its content.
     ///
     /// # Errors
     ///
@@ -233,17 +246,21 @@ impl<'a, T: DeviceMemory> Isolated<'a, T> {
         mut small: impl FnMut(usize) -> Option<LockedFolio>,
     ) -> Result<bool> {
         if run.order > 0 {
-            if let Some(folio) = large(run.order) {
+            let is_whole = !(run.first..run.end()).any(|index| self.is_lost(run, index));
+            if let Some(folio) = is_whole.then(|| large(run.order)).flatten() {
                 self.migration.set_destination(run, run.first, folio)?;
                 return Ok(true);
             }
-            if !matches!(self.migration.origin(), Origin::Vma(_)) {
+            if !self.can_split() {
                 return Ok(false);
             }
             self.migration.break_hole(run);
         }
         let is_hole = run.source == Source::Hole;
         for index in run.first..run.end() {
+            if self.is_lost(run, index) {
+                continue;
+            }
             let Some(folio) = small(index) else { return Ok(false) };
             let part = Run { first: index, order: 0, source: run.source };
             self.migration.set_destination(if is_hole { &part } else { run }, index, folio)?;

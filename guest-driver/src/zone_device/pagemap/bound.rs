@@ -83,7 +83,7 @@ impl<'a, T: DeviceMemory> BoundMap<'a, T> {
     }
 
     /// The page frame of page `index` of the memory, which must be below [`PageMap::pages`].
-    pub(in super::super) fn pfn(self, index: usize) -> Pfn {
+    pub(crate) fn pfn(self, index: usize) -> Pfn {
         self.map.region.first_pfn() + index
     }
 
@@ -146,17 +146,24 @@ impl<'a, T: DeviceMemory> BoundMap<'a, T> {
             && (first..first + pages).filter(|&index| index < self.map.pages()).any(|index| self.map.is_poisoned(index))
     }
 
-    /// Takes a page out of use for good.
-    pub(super) fn poison(self, pfn: Pfn) -> Result {
-        let index = self.map.index(pfn).ok_or(EINVAL)?;
+    /// Takes page `index` out of use for good. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is no such page; those of [`DeviceMemory::memory_failure`].
+    pub(crate) fn poison(self, index: usize) -> Result {
+        if index >= self.map.pages() {
+            return Err(EINVAL);
+        }
         // SAFETY: By the type invariants the page is registered.
-        let page = unsafe { bindings::ersatz_pfn_to_page(pfn) };
+        let page = unsafe { bindings::ersatz_pfn_to_page(self.pfn(index)) };
         // SAFETY: `page` is valid; the flag is set atomically.
         if unsafe { bindings::ersatz_page_set_poisoned(page) } {
             return Ok(());
         }
         // INVARIANT: From here on a frame that is freed is not marked as free; one that is free already is taken.
         self.map.poisoned.fetch_add(1, ordering::Relaxed);
+        T::poisoned(self, index);
         if self.map.frames.take(index) {
             return Ok(());
         }

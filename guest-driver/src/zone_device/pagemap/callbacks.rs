@@ -96,7 +96,8 @@ impl<T: DeviceMemory> PageMap<T> {
         let map = unsafe { Self::of_raw(raw) };
         // SAFETY: By the function's requirements.
         let map = unsafe { map.bound() };
-        let result = (pfn..pfn.saturating_add(pages)).try_for_each(|pfn| map.poison(pfn as Pfn));
+        let poison = |pfn| map.map().index(pfn as Pfn).ok_or(EINVAL).and_then(|index| map.poison(index));
+        let result = (pfn..pfn.saturating_add(pages)).try_for_each(poison);
         // Anything but success and EOPNOTSUPP, which would send the memory manager to a handler for files.
         result.map_or(EBUSY.to_errno(), |()| 0)
     }

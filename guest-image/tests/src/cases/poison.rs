@@ -11,13 +11,17 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::mman::MmapAdvise;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use serde_json::json;
 
 use super::fixture::{assert_works, on_device};
 use crate::bus::Function;
+use crate::compute::{Compute, LaunchError};
 use crate::device::Device;
-use crate::pattern::Pattern;
+use crate::device_rules::DeviceRules;
+use crate::pattern::{PAGE, Pattern};
 use crate::process::{Child, Event};
 use crate::region::Region;
+use crate::registers::Registers;
 use crate::suite::{Need, test_list};
 
 test_list! { "poison":
@@ -25,6 +29,10 @@ test_list! { "poison":
     a_coherent_page_is_out_of_use.needs(&[Need::Coherent]).disruptive().patience(2);
     the_device_is_emptied_beside_a_bad_page.needs(&[Need::Coherent]).disruptive().patience(2);
     a_private_page_fails_in_system_memory.needs(&[Need::Private]).patience(2);
+    the_device_is_told_and_remembers.needs(&[Need::Coherent]).disruptive().patience(2);
+    a_free_page_that_the_device_finds_is_left_out.needs(&[Need::ControlWindow]).disruptive();
+    users_of_a_page_that_the_device_finds_get_sigbus.needs(&[Need::ControlWindow, Need::FillableVram(16384)]).disruptive().patience(2);
+    kernels_end_at_a_page_that_the_device_finds.needs(&[Need::ControlWindow, Need::FillableVram(16384)]).disruptive().patience(2);
     soft_offlining_changes_nothing.patience(2);
     places_of_bad_pages_do_not_migrate;
 }
@@ -99,12 +107,18 @@ fn evict_all_but(pages: u64) {
     }
 }
 
-/// The driver is bound anew at the end: what is out of use until then is missed by the runner otherwise.
+/// The driver is bound anew at the end, to a device whose memory is well again: what is out of use is missed by the runner otherwise.
 fn rebind() {
+    rebind_after(|registers| registers.clear_poison());
+    assert_works();
+}
+
+/// Has the driver leave, and come back after `meanwhile`.
+fn rebind_after(meanwhile: impl FnOnce(&Registers)) {
     let function = Function::of(&Device::open());
     function.unbind();
+    meanwhile(&function.registers());
     function.bind();
-    assert_works();
 }
 
 fn users_of_a_coherent_page_get_sigbus() {
@@ -139,12 +153,89 @@ fn the_device_is_emptied_beside_a_bad_page() {
     let child = victim(&poisoned, &go, pattern);
     poisoned.wait();
     evict_all_but(1);
-    let function = Function::of(&Device::open());
-    function.unbind();
-    function.bind();
+    rebind_after(Registers::clear_poison);
     go.signal();
     child.succeed();
     assert_works();
+}
+
+fn the_device_is_told_and_remembers() {
+    let free = Device::open().free_pages();
+    let (poisoned, go, pattern) = (Event::new(), Event::new(), Pattern::new(1));
+    let child = victim(&poisoned, &go, pattern);
+    poisoned.wait();
+    go.signal();
+    child.succeed();
+    rebind_after(|registers| assert_eq!(registers.poisoned().len(), 1, "pages that the device was told of"));
+    // A driver that comes later finds it, and leaves it out.
+    Device::open().assert_free(free - 1);
+    let region = on_device(&Device::open(), (free - 1) as usize, pattern);
+    region.check(pattern);
+    drop(region);
+    rebind();
+    Device::open().assert_free(free);
+}
+
+/// Has the device find that a page of VRAM has lost its content.
+fn find_poison(rules: &DeviceRules, offset: u64) {
+    rules.add("poison", &json!({ "at-ns": 0 }), &json!({ "kind": "poison", "offset": offset }));
+}
+
+fn a_free_page_that_the_device_finds_is_left_out() {
+    let (device, pattern) = (Device::open(), Pattern::new(1));
+    let free = device.free_pages();
+    let rules = DeviceRules::of(&device);
+    find_poison(&rules, 5 * PAGE as u64);
+    device.assert_free(free - 1);
+    let region = on_device(&device, (free - 1) as usize, pattern);
+    device.assert_digests(region.span(), region.pages(), |index| pattern.digest(index));
+    drop((region, rules, device));
+    rebind();
+    Device::open().assert_free(free);
+}
+
+/// Memory that fills all of VRAM, of which a page is bad then: no one else can have it.
+fn full_with_a_bad_page(device: &Device) -> Region {
+    let region = on_device(device, device.free_pages() as usize, Pattern::new(1));
+    let rules = DeviceRules::of(device);
+    find_poison(&rules, 77 * PAGE as u64);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while rules.fired("poison") == 0 {
+        assert!(Instant::now() < deadline, "the rule never fires");
+    }
+    region
+}
+
+fn users_of_a_page_that_the_device_finds_get_sigbus() {
+    Child::spawn(|| {
+        let region = full_with_a_bad_page(&Device::open());
+        expect_sigbus();
+        TOUCHING.store(true, Ordering::Relaxed);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        // The kernel hears of it a moment later, and until then the page reads as before.
+        while Instant::now() < deadline {
+            (0..region.pages()).for_each(|page| region.check_part(page..page + 1, Pattern::new(1)));
+            Device::open().to_device(region.span());
+        }
+        panic!("no page fails");
+    })
+    .succeed();
+    rebind();
+}
+
+fn kernels_end_at_a_page_that_the_device_finds() {
+    Child::spawn(|| {
+        let compute = Compute::bind();
+        let region = full_with_a_bad_page(compute.device());
+        expect_sigbus();
+        match compute.try_read(region.span()) {
+            // The kernel's page tables lead there still, or no more.
+            Err(LaunchError::Other(Errno::EHWPOISON) | LaunchError::Fault(..)) => {}
+            other => panic!("{other:x?}"),
+        }
+    })
+    .succeed();
+    rebind();
 }
 
 fn a_private_page_fails_in_system_memory() {
