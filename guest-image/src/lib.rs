@@ -8,6 +8,7 @@
 pub mod build_tree;
 pub mod bzimage;
 pub mod cache;
+pub mod collect;
 pub mod contents;
 pub mod error_chain;
 pub mod hmm_test;
