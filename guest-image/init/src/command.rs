@@ -16,7 +16,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use thiserror::Error;
 
-use crate::{console, session, streams};
+use crate::{console, session, streams, virtio_port};
 
 /// What runs without that file.
 const SHELL: [&str; 2] = ["/bin/busybox", "sh"];
@@ -46,7 +46,7 @@ pub enum CommandError {
     Console(#[source] io::Error),
     /// Its standard streams are not there.
     #[error(transparent)]
-    Streams(#[from] streams::StreamError),
+    Streams(#[from] virtio_port::PortError),
     /// Waiting for it failed.
     #[error("cannot wait for the command")]
     Wait(#[source] Errno),
@@ -82,7 +82,7 @@ pub fn run(words: &[OsString]) -> Result<u8, CommandError> {
     let [program, arguments @ ..] = words else { return Err(CommandError::Malformed) };
     let terminal = console::open().map_err(CommandError::Console)?;
     let [input, output, errors] = if Path::new(STREAMS_PATH).exists() {
-        streams::open()?
+        streams::open_all()?
     } else {
         let clone = || terminal.try_clone().map_err(CommandError::Console);
         [clone()?, clone()?, clone()?]

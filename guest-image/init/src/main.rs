@@ -2,9 +2,10 @@
 //! PID 1 of the guest.
 //!
 //! Mounts what programs expect, waits for its run if it is to be restored from a snapshot ([`restored`]), loads the driver, runs
-//! the command that the host asked for, and reports its exit status to the host. A failure on the way is printed on the console
+//! the command that the host asked for, sends the host the files that it wants ([`collect`]), and reports the command's exit status. A failure on the way is printed on the console
 //! and ends the machine with [`STATUS_FAILED`], never with the kernel panic that a PID 1 which simply exits would cause.
 
+mod collect;
 mod command;
 mod console;
 mod machine;
@@ -14,6 +15,7 @@ mod random;
 mod restored;
 mod session;
 mod streams;
+mod virtio_port;
 
 use std::panic::catch_unwind;
 use std::path::Path;
@@ -40,6 +42,8 @@ enum InitError {
     Module(#[from] driver::ModuleError),
     #[error(transparent)]
     Command(#[from] command::CommandError),
+    #[error(transparent)]
+    Collect(#[from] collect::CollectError),
     #[error(transparent)]
     Outer(#[from] outer::OuterError),
 }
@@ -71,6 +75,20 @@ fn run() -> Result<u8, InitError> {
     }
     restored::receive_run()?;
     random::give_machine_id().map_err(InitError::MachineId)?;
+    let collection = collect::Collection::prepare()?;
+    let status = run_command();
+    if let Err(error) = collection.map_or(Ok(()), collect::Collection::send) {
+        // The host says what has not arrived.
+        eprintln!("ersatz-init: {}", chain(&error));
+    }
+    if status.is_ok() {
+        repeat_complaints();
+    }
+    status
+}
+
+/// Loads the driver and what else the run brings, and runs the command; its exit status.
+fn run_command() -> Result<u8, InitError> {
     if Path::new(NO_DRIVER_PATH).exists() {
         // The run asked for that.
     } else if Path::new(DRIVER_PATH).exists() {
@@ -79,9 +97,7 @@ fn run() -> Result<u8, InitError> {
         eprintln!("ersatz-init: notice: no driver in this image ({DRIVER_PATH})");
     }
     driver::load_brought()?;
-    let status = command::run(&command::requested()?)?;
-    repeat_complaints();
-    Ok(status)
+    Ok(command::run(&command::requested()?)?)
 }
 
 /// Shows on the console what the kernel complained about since boot.
