@@ -15,6 +15,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use ersatz_guest_image::collect::COLLECT_PATH;
 use ersatz_guest_image::contents::Contents;
 use ersatz_guest_image::mailbox;
 use ersatz_guest_image::manifest::Manifest;
@@ -26,12 +27,13 @@ pub use self::addition::Addition;
 pub use self::module::{BringModuleError, Module};
 pub use self::pack::PackError;
 use self::pack::{Limit, Packer};
+use crate::collect::Target;
 use crate::spec::ReadPath;
 
 /// What the mailbox has room for besides the programs that every run brings.
 const MAILBOX_ROOM: u64 = mailbox::SIZE - (64 << 20);
 
-/// What a run brings.
+/// What a run brings, and what it takes out.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Files")]
 pub struct BringOptions {
@@ -39,6 +41,10 @@ pub struct BringOptions {
     /// guest [default: /usr/local/bin/NAME for a program, else /NAME]
     #[arg(long, value_name = "HOST[:GUEST]", value_parser = Addition::parse)]
     pub add: Vec<Addition>,
+    /// Bring a file or folder out of the guest when CMD has ended, however it ended; HOST is its place here, or the folder for it if
+    /// that ends with a slash (tcg)
+    #[arg(long, value_name = "GUEST:HOST", value_parser = Target::parse)]
+    pub collect: Vec<Target>,
     /// Load a kernel module after the driver, with the modules of the kernel that it depends on; in the order given
     #[arg(long = "module", value_name = "FILE.ko[:PARAMS]", value_parser = Module::parse)]
     pub modules: Vec<Module>,
@@ -85,7 +91,7 @@ impl Brought {
 
 impl BringOptions {
     fn is_empty(&self) -> bool {
-        self.add.is_empty() && self.modules.is_empty() && !self.no_driver
+        self.add.is_empty() && self.collect.is_empty() && self.modules.is_empty() && !self.no_driver
     }
 
     /// Packs what the options name, and what PID 1 needs to know of them, and the program of the command if it is a file of this machine and not one of the guest.
@@ -132,6 +138,10 @@ impl BringOptions {
         }
         if streams {
             packer.add_bytes(STREAMS_PATH, "")?;
+        }
+        if !self.collect.is_empty() {
+            let paths = self.collect.iter().map(|target| format!("{}\0", target.guest));
+            packer.add_bytes(COLLECT_PATH, paths.collect::<String>())?;
         }
         if self.no_driver {
             packer.add_bytes(NO_DRIVER_PATH, "")?;

@@ -13,11 +13,13 @@ use crate::accel::accelerator::Accelerator;
 use crate::accel::kvm::{self, KvmRunError};
 use crate::accel::nested::{self, NestedError};
 use crate::accel::tcg::{self, TcgError};
+use crate::collect::GuestLink;
 use crate::console::log::ConsoleLog;
 use crate::console::output::{ConsoleOutput, Style};
 use crate::console::terminal::{RawTerminal, follow_input};
 use crate::control::server::{ControlError, ControlServer};
 use crate::gpu::registry::GpuRegistry;
+use crate::guest_port::GuestPort;
 use crate::outcome::Outcome;
 use crate::signals::Signals;
 use crate::spec::GuestSpec;
@@ -38,6 +40,9 @@ pub enum LaunchError {
     /// The guest's bus is not this VMM's, or not on this machine.
     #[error("--vfio hands out devices of this machine, which --accel kvm alone can; add that")]
     VfioElsewhere,
+    /// The guest has no port to send files by.
+    #[error("--collect takes --accel tcg; add that, or print what is wanted, as in -- sh -c 'prog; cat /tmp/log'")]
+    CollectElsewhere,
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -69,6 +74,9 @@ pub struct Connection {
     pub cold: bool,
     /// Path of the control socket for the GPUs.
     pub control: Option<PathBuf>,
+    /// The port by which the guest sends files at its end, and the link to the guest over it. The request must say so, too
+    /// ([`COLLECT_PATH`](ersatz_guest_image::collect::COLLECT_PATH)).
+    pub collect: Option<(GuestPort, GuestLink)>,
     /// Called with the steps of a long start, and with exit counts.
     pub progress: Box<dyn FnMut(&str)>,
 }
@@ -104,12 +112,17 @@ pub fn launch(
         Some(path) => Some(ControlServer::start(path, gpus.clone())?),
         None => None,
     };
-    let watch = Watch { log: log.clone(), limit: spec.run.timeout, silence: spec.run.silence, stop, gpus };
+    if connection.collect.is_some() && !matches!(accelerator, Accelerator::Tcg(_)) {
+        return Err(LaunchError::CollectElsewhere);
+    }
+    let (port, collect) = connection.collect.unzip();
+    let ports = port.into_iter().collect();
+    let watch = Watch { log: log.clone(), limit: spec.run.timeout, silence: spec.run.silence, stop, gpus, collect };
     let outcome = match accelerator {
         Accelerator::Kvm => kvm::run(spec, output, input, &watch, &mut connection.progress)?,
         Accelerator::Tcg(_) if spec.run.exit_counts => return Err(LaunchError::NoExits),
         Accelerator::Tcg(qemu) => {
-            tcg::run(spec, qemu, connection.cold, output, input, &watch, &mut connection.progress)?
+            tcg::run(spec, qemu, connection.cold, output, input, ports, &watch, &mut connection.progress)?
         }
         Accelerator::Nested(artifacts) => {
             let mut console = nested::Console { input, output: Box::new(output), errors: Box::new(io::stderr()) };

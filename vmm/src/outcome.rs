@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// Exit status for bad arguments.
 pub const STATUS_USAGE: u8 = 2;
+/// Exit status when the command succeeded but not all files that were wanted came out of the guest.
+pub const STATUS_NOT_COLLECTED: u8 = 120;
 /// Exit status when the guest kernel panicked.
 pub const STATUS_PANIC: u8 = 121;
 /// Exit status when the command succeeded but the guest's log has a WARN, BUG or Oops.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
+use crate::collect::GuestLink;
 use crate::console::log::ConsoleLog;
 use crate::gpu::registry::GpuRegistry;
 use crate::machine::{End, MachineHandle};
@@ -24,6 +25,8 @@ const TICK: Duration = Duration::from_millis(100);
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long a kernel that hangs may take to answer an NMI with backtraces of all CPUs and a reset.
 const BACKTRACE: Duration = Duration::from_secs(8);
+/// How long a guest that was asked to end its command, and to send files, may send nothing.
+const ANSWER: Duration = Duration::from_secs(10);
 /// Most lines of backtraces to show.
 const BACKTRACE_LINES: usize = 60;
 /// Starts of lines of a backtrace that do not contain a place in the kernel: registers, bytes of code, the machine's name.
@@ -129,6 +132,8 @@ pub struct Watch {
     pub stop: Event,
     /// Where its GPUs are entered, so that others reach them while it runs.
     pub gpus: GpuRegistry,
+    /// The link to a guest that sends files at its end.
+    pub collect: Option<GuestLink>,
 }
 
 /// Why the supervisor ended a machine.
@@ -138,6 +143,15 @@ enum Reason {
     TimedOut(Vec<String>),
     Silent(Vec<String>),
     Panicked,
+}
+
+/// What has come of watching over a guest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Verdict {
+    /// Why the machine was ended, if it was.
+    reason: Option<Reason>,
+    /// Whether the guest was asked to end its command, so the command's status means nothing.
+    was_asked: bool,
 }
 
 /// Runs a machine (`body` returns when it has ended) under supervision.
@@ -151,22 +165,23 @@ pub fn supervise<E: From<io::Error>>(
     body: impl FnOnce() -> Result<End, E>,
 ) -> Result<Outcome, E> {
     let ended = Event::new()?;
-    let (end, reason) = thread::scope(|scope| {
+    let (end, verdict) = thread::scope(|scope| {
         let supervisor = spawn_scoped(scope, Role::Supervisor, || oversee(watch, controls, &ended))?;
         let end = {
             let _set = SetOnDrop(&ended);
             body()
         };
-        let reason = supervisor.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Ok::<_, io::Error>((end, reason))
+        let verdict = supervisor.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok::<_, io::Error>((end, verdict))
     })?;
-    match (end, reason) {
+    match (end, verdict.reason) {
         // The machine may end while the supervisor ends it; a status takes precedence over a reason.
-        (Ok(End::Exited(status)), _) => Ok(exited(status, &watch.log)),
+        (Ok(End::Exited(status)), _) if !verdict.was_asked => Ok(exited(status, &watch.log)),
         (_, Some(Reason::Interrupted)) => Ok(Outcome::Interrupted),
         (_, Some(Reason::TimedOut(lines))) => Ok(Outcome::TimedOut(lines)),
         (_, Some(Reason::Silent(lines))) => Ok(Outcome::Silent(lines)),
         (_, Some(Reason::Panicked)) => Ok(Outcome::Panicked),
+        (Ok(End::Exited(status)), None) => Ok(exited(status, &watch.log)),
         (Ok(_), None) if watch.log.panic().is_some() => Ok(Outcome::Panicked),
         (Ok(_), None) => Ok(Outcome::Stopped),
         (Err(error), None) => Err(error),
@@ -190,24 +205,31 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// Watches until the machine has ended. Returns why the supervisor ended it, if it did.
-fn oversee(watch: &Watch, controls: &dyn Controls, ended: &Event) -> Option<Reason> {
+/// Watches until the machine has ended, and ends it if it must.
+fn oversee(watch: &Watch, controls: &dyn Controls, ended: &Event) -> Verdict {
     let started = Instant::now();
     let mut last = (watch.log.mark(), started);
     let reason = loop {
         match first_of([ended, &watch.stop], TICK) {
-            Some(0) => return None,
+            Some(0) => return Verdict::default(),
+            Some(_) if collects(watch, ended) => return Verdict::asked(Reason::Interrupted),
             Some(_) => break Reason::Interrupted,
             None => {}
         }
         if watch.log.panic().is_some() {
             // The kernel resets the machine by itself when it is done.
             if ended.wait(LAST_WORDS) {
-                return None;
+                return Verdict::default();
             }
             break Reason::Panicked;
         }
         if watch.limit.is_some_and(|limit| started.elapsed() >= limit) {
+            if watch.collect.is_some() {
+                let lines = controls.vcpus();
+                if collects(watch, ended) {
+                    return Verdict::asked(Reason::TimedOut(lines));
+                }
+            }
             break Reason::TimedOut(whereabouts(&watch.log, controls, ended));
         }
         let mark = watch.log.mark();
@@ -218,7 +240,31 @@ fn oversee(watch: &Watch, controls: &dyn Controls, ended: &Event) -> Option<Reas
         }
     };
     controls.stop();
-    Some(reason)
+    Verdict { reason: Some(reason), was_asked: false }
+}
+
+impl Verdict {
+    /// The guest was asked to end, and has ended.
+    fn asked(reason: Reason) -> Self {
+        Self { reason: Some(reason), was_asked: true }
+    }
+}
+
+/// Asks a guest that sends files at its end to end its command, and waits while they come. Returns whether the machine has ended; it
+/// has not if the guest no longer answers.
+fn collects(watch: &Watch, ended: &Event) -> bool {
+    let Some(link) = &watch.collect else { return false };
+    link.end_command();
+    let mut last = (link.received(), Instant::now());
+    while !ended.wait(TICK) {
+        let received = link.received();
+        if received != last.0 {
+            last = (received, Instant::now());
+        } else if last.1.elapsed() >= ANSWER || watch.log.panic().is_some() {
+            return false;
+        }
+    }
+    true
 }
 
 /// Returns where a guest hangs: its vCPUs as they are, then its kernel's answer to an NMI.
@@ -244,7 +290,11 @@ fn is_place(line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
+    use crate::collect::Collector;
+    use crate::guest_port::GuestPort;
 
     /// A machine that does nothing but end when told to.
     struct Fake {
@@ -279,7 +329,8 @@ mod tests {
     ) -> Outcome {
         let log = ConsoleLog::new();
         let fake = Fake { stopped: Event::new().unwrap(), answered: Event::new().unwrap(), log: log.clone() };
-        let watch = Watch { log, limit, silence, stop: Event::new().unwrap(), gpus: GpuRegistry::default() };
+        let watch =
+            Watch { log, limit, silence, stop: Event::new().unwrap(), gpus: GpuRegistry::default(), collect: None };
         supervise::<io::Error>(&watch, &fake, || Ok(body(&fake, &watch))).unwrap()
     }
 
@@ -330,6 +381,43 @@ mod tests {
         });
         let Outcome::Silent(lines) = outcome else { panic!("{outcome:?}") };
         assert_eq!(lines[0], "vCPU 0: here");
+    }
+
+    /// Runs a guest that sends files at its end, until the time limit; `body` gets the guest's end of the port.
+    fn run_collecting(body: impl FnOnce(&Fake, &mut GuestPort) -> End) -> Outcome {
+        let (collector, mut port) = Collector::start(Vec::new()).unwrap();
+        let log = ConsoleLog::new();
+        let fake = Fake { stopped: Event::new().unwrap(), answered: Event::new().unwrap(), log: log.clone() };
+        let watch = Watch {
+            log,
+            limit: Some(Duration::from_millis(1)),
+            silence: None,
+            stop: Event::new().unwrap(),
+            gpus: GpuRegistry::default(),
+            collect: Some(collector.link()),
+        };
+        supervise::<io::Error>(&watch, &fake, || Ok(body(&fake, &mut port))).unwrap()
+    }
+
+    #[test]
+    fn a_guest_that_sends_files_is_asked_to_end_its_command_at_the_limit() {
+        let outcome = run_collecting(|_, port| {
+            port.end.read_exact(&mut [0]).unwrap();
+            End::Exited(128 + 15)
+        });
+        // The status is that of a command that was ended.
+        assert_eq!(outcome, Outcome::TimedOut(vec!["vCPU 0: here".to_owned()]));
+    }
+
+    #[test]
+    fn a_guest_that_panics_instead_of_sending_files_hangs_all_the_same() {
+        let outcome = run_collecting(|fake, port| {
+            port.end.read_exact(&mut [0]).unwrap();
+            fake.log.push(b"[ 1.0] Kernel panic - not syncing: x\n");
+            assert!(fake.answered.wait(Duration::from_secs(60)), "nobody asks the kernel where it is");
+            End::Reset
+        });
+        assert!(matches!(outcome, Outcome::TimedOut(_)), "{outcome:?}");
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub enum Role {
     Input,
     /// Passes on what a guest's command writes to a stream.
     Output,
+    /// Takes the files that a guest sends.
+    Collector,
     /// Copies that input on to a guest that was waiting for its run.
     ForwardInput,
     /// Ends the tiny guest that probes KVM if it hangs.
@@ -56,6 +58,7 @@ impl Role {
             Self::Signals => "signals".to_owned(),
             Self::Input => "input".to_owned(),
             Self::Output => "output".to_owned(),
+            Self::Collector => "collector".to_owned(),
             Self::ForwardInput => "forward-input".to_owned(),
             Self::ProbeWatchdog => "probe-watchdog".to_owned(),
             Self::VfioUserServer(gpu) => format!("gpu{gpu}"),

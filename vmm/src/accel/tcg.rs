@@ -25,8 +25,9 @@ use self::guest::{ConsoleRelay, Guest, RelayEnd};
 use self::machine::{Machine, Role};
 use crate::accel::served_gpus::{DeviceError, Devices};
 use crate::console::output::ConsoleOutput;
-use crate::console::streams::{GuestStreams, Streams};
+use crate::console::streams::Streams;
 use crate::gpu::registry::GpuRegistry;
+use crate::guest_port::GuestPort;
 use crate::outcome::Outcome;
 use crate::qemu::migration::MigrationError;
 use crate::qemu::{Qemu, QemuError, QmpError};
@@ -95,36 +96,43 @@ pub enum TcgError {
 /// Runs a guest.
 ///
 /// Its console goes to `relay.output`; `relay.input` is read whenever it is readable, to its end. With `cold` it boots; without,
-/// it starts from a snapshot, which is made if there is none. Its GPUs are entered in `watch.gpus`.
+/// it starts from a snapshot, which is made if there is none. It has `ports`, and those of the command's streams. Its GPUs are entered in `watch.gpus`.
 ///
 /// # Errors
 ///
 /// Fails if it could not be run, or QEMU or a device failed. How the guest ended is an [`Outcome`].
+#[expect(clippy::too_many_arguments, reason = "they have nothing in common but this call")]
 pub fn run(
     spec: &GuestSpec,
     qemu: &Qemu,
     cold: bool,
     output: ConsoleOutput,
     input: Option<File>,
+    mut ports: Vec<GuestPort>,
     watch: &Watch,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Outcome, TcgError> {
     let mut relay = ConsoleRelay::new(output, input);
-    let (streams, guest_streams) = if spec.run.streams { Some(Streams::of_process()?).unzip() } else { (None, None) };
+    let mut streams = None;
+    if spec.run.streams {
+        let (ours, guests) = Streams::of_process()?;
+        streams = Some(ours);
+        ports.extend(guests);
+    }
     let mut started = restore::Started::NoSnapshot;
     if !cold {
-        started = restore::start(spec, qemu, guest_streams.as_ref(), relay.output(), watch, progress)?;
+        started = restore::start(spec, qemu, &ports, relay.output(), watch, progress)?;
     }
     let guest = match started {
         restore::Started::Guest(guest) => {
             // Only QEMU may have them now.
-            drop(guest_streams);
+            drop(ports);
             guest
         }
         restore::Started::Ended(outcome) => return Ok(outcome),
-        restore::Started::NoSnapshot => boot(spec, qemu, &watch.gpus, guest_streams)?,
+        restore::Started::NoSnapshot => boot(spec, qemu, &watch.gpus, ports)?,
     };
-    // QEMU is gone when this returns, and has closed its ends of the streams.
+    // QEMU is gone when this returns, and has closed its ends of the ports.
     let outcome = guest.run(&mut relay, watch)?;
     if let Some(streams) = streams {
         streams.finish();
@@ -133,17 +141,10 @@ pub fn run(
 }
 
 /// Starts a guest that boots with its run.
-fn boot(spec: &GuestSpec, qemu: &Qemu, gpus: &GpuRegistry, streams: Option<GuestStreams>) -> Result<Guest, TcgError> {
+fn boot(spec: &GuestSpec, qemu: &Qemu, gpus: &GpuRegistry, ports: Vec<GuestPort>) -> Result<Guest, TcgError> {
     let devices = Devices::start(&spec.run.devices, gpus)?;
     let initramfs = initramfs(spec)?;
-    let machine = Machine::start(
-        &spec.machine,
-        qemu,
-        &Role::Boot(initramfs, spec.run.streams),
-        devices.sockets()?,
-        None,
-        streams,
-    )?;
+    let machine = Machine::start(&spec.machine, qemu, &Role::Boot(initramfs), devices.sockets()?, None, ports)?;
     Ok(Guest::new(machine, devices))
 }
 

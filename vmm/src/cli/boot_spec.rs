@@ -40,6 +40,7 @@ pub fn run(options: &BootSpecOptions) -> Result<u8, CommandError> {
         verbatim: true,
         cold: true,
         control: None,
+        collect: None,
         progress: Box::new(say),
     };
     let (outcome, _) = launch(&spec, &Accelerator::Kvm, connection)?;

@@ -63,10 +63,10 @@ Examples:
   ersatz trace summary gpu0.trace           what a device saw and did
 
 Exit status: the guest command's own, or
-    2  bad arguments                        121  the guest kernel panicked
-  122  a WARN, BUG or Oops in the guest     123  the guest ended without saying how
-  124  the time limit was reached           125  ersatz itself or QEMU failed
-  130  interrupted";
+    2  bad arguments                        120  all went well but for --collect
+  121  the guest kernel panicked            122  a WARN, BUG or Oops in the guest
+  123  the guest ended without saying how   124  the time limit was reached
+  125  ersatz itself or QEMU failed         130  interrupted";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -14,8 +14,9 @@ use super::guest::{GuestOptions, KernelOption, Mode};
 use super::report::{self, Shown};
 use crate::accel::accelerator::Accelerator;
 use crate::bring::BringOptions;
+use crate::collect::Collector;
 use crate::launch::{Connection, launch};
-use crate::outcome::{Outcome, STATUS_FAILED};
+use crate::outcome::{Outcome, STATUS_FAILED, STATUS_NOT_COLLECTED};
 
 /// The time limit of a command, unless `--timeout` says otherwise. A shell has none.
 const COMMAND_LIMIT: Duration = Duration::from_secs(600);
@@ -72,12 +73,18 @@ pub fn run(options: &RunOptions) -> Result<u8, CommandError> {
         && !options.interactive
         && options.guest.initramfs.is_none()
         && matches!(accelerator, Accelerator::Tcg(_));
+    if !options.bring.collect.is_empty() && options.guest.initramfs.is_some() {
+        return Err("--collect needs the PID 1 of the built initramfs; leave --initramfs out".into());
+    }
     let archives = options.guest.archives(manifest.as_ref());
     let memory = options.guest.resources.memory;
     let brought = options.bring.pack(manifest.as_ref(), &archives, &options.command, memory, streams)?;
     let mut guest = options.guest.guest(kernel, &options.mode, (!is_shell).then_some(&brought.command), limit)?;
     guest.spec.run.archives.extend(brought.archive());
     guest.spec.run.streams = streams;
+    let wanted = &options.bring.collect;
+    let (collector, port) =
+        if wanted.is_empty() { (None, None) } else { Some(Collector::start(wanted.clone())?).unzip() };
     let connection = Connection {
         sink: console(options.console.as_deref(), streams)?,
         interactive: is_shell || options.interactive,
@@ -85,6 +92,7 @@ pub fn run(options: &RunOptions) -> Result<u8, CommandError> {
         verbatim: false,
         cold: options.guest.is_cold(),
         control: options.guest.control.clone(),
+        collect: port.zip(collector.as_ref().map(Collector::link)),
         progress: Box::new(report::say),
     };
     let (outcome, log) = launch(&guest.spec, &accelerator, connection)?;
@@ -93,7 +101,12 @@ pub fn run(options: &RunOptions) -> Result<u8, CommandError> {
         report::last_lines(&log);
     }
     report::ending(&outcome, &log, if streams { Shown::Not } else { Shown::Already });
-    Ok(outcome.status())
+    let collected = collector.map(Collector::finish).unwrap_or_default();
+    collected.lines().iter().for_each(|line| report::say(line));
+    Ok(match outcome.status() {
+        0 if collected.has_failed() => STATUS_NOT_COLLECTED,
+        status => status,
+    })
 }
 
 /// Where the console goes. With streams of the command's own it has only what the kernel and PID 1 print, which is kept for the end.

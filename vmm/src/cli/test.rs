@@ -262,6 +262,7 @@ fn run_in_one_guest(
         verbatim: false,
         cold: options.guest.is_cold(),
         control: options.guest.control.clone(),
+        collect: None,
         progress: Box::new(say),
     };
     let (outcome, log) = launch(&guest.spec, &accelerator, connection)?;

@@ -6,6 +6,9 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 
+use ersatz_guest_image::run::STREAM_PORTS;
+
+use crate::guest_port::GuestPort;
 use crate::threads::{Role, spawn};
 
 /// Bytes that are passed on at a time.
@@ -17,46 +20,13 @@ pub struct Streams {
     outputs: Vec<JoinHandle<()>>,
 }
 
-/// The guest's ends of the streams.
-#[derive(Debug)]
-pub struct GuestStreams {
-    /// What the command reads.
-    pub input: UnixStream,
-    /// What the command writes to standard output.
-    pub output: UnixStream,
-    /// What the command writes to standard error.
-    pub errors: UnixStream,
-}
-
-impl GuestStreams {
-    /// Returns ends that lead nowhere.
-    ///
-    /// # Errors
-    ///
-    /// Fails if there is no descriptor left.
-    pub fn unconnected() -> io::Result<Self> {
-        let nowhere = || Ok::<_, io::Error>(UnixStream::pair()?.0);
-        Ok(Self { input: nowhere()?, output: nowhere()?, errors: nowhere()? })
-    }
-
-    /// Returns descriptors of the same ends.
-    ///
-    /// # Errors
-    ///
-    /// Fails if there is no descriptor left.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        let Self { input, output, errors } = self;
-        Ok(Self { input: input.try_clone()?, output: output.try_clone()?, errors: errors.try_clone()? })
-    }
-}
-
 impl Streams {
     /// Connects the standard streams of this process with those of a command: returns the guest's ends.
     ///
     /// # Errors
     ///
     /// Fails if there is no descriptor or thread left.
-    pub fn of_process() -> io::Result<(Self, GuestStreams)> {
+    pub fn of_process() -> io::Result<(Self, Vec<GuestPort>)> {
         let (input, typed) = UnixStream::pair()?;
         // Ends with the process: a read of standard input cannot be interrupted.
         spawn(Role::Input, move || pass_input(io::stdin(), &typed))?;
@@ -66,7 +36,8 @@ impl Streams {
             spawn(Role::Output, move || pass_output(from_output, io::stdout()))?,
             spawn(Role::Output, move || pass_output(from_errors, io::stderr()))?,
         ];
-        Ok((Self { outputs }, GuestStreams { input, output, errors }))
+        let ports = STREAM_PORTS.into_iter().zip([input, output, errors]).map(|(name, end)| GuestPort { name, end });
+        Ok((Self { outputs }, ports.collect()))
     }
 
     /// Waits until all that the command wrote has been passed on. The guest's ends must be closed, or be about to be.

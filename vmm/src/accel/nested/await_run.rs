@@ -162,7 +162,8 @@ pub fn run(spec: &MachineSpec, progress: &mut dyn FnMut(&str)) -> Result<Outcome
         let before = handle.exits();
         let (limit, silence) =
             awaited.as_ref().map_or((None, None), |awaited| (awaited.run.timeout, awaited.run.silence));
-        let watch = Watch { log: log.clone(), limit, silence, stop: stop.clone(), gpus: GpuRegistry::default() };
+        let watch =
+            Watch { log: log.clone(), limit, silence, stop: stop.clone(), gpus: GpuRegistry::default(), collect: None };
         let outcome = supervise::<AwaitError>(&watch, &handle, || {
             running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(AwaitError::from)
         })?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ersatz_device_model::fabric::FABRIC_PORTS;
 use ersatz_guest_image::ports::{EXIT_PORT, READY_PORT};
-use ersatz_guest_image::run::{STREAM_PORTS, WAIT_FOR_RUN};
+use ersatz_guest_image::run::WAIT_FOR_RUN;
 use serde_json::{Value, json};
 
 use super::KIND;
@@ -29,7 +29,7 @@ const PORT_WINDOWS: &str = "pref64-reserve=1T,mem-reserve=2M";
 pub(super) const MAILBOX_PORT: &str = "mailbox-port";
 
 /// The descriptors by which QEMU is connected. QEMU inherits them under these numbers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct GuestDescriptors {
     /// Guest memory, shared with the devices.
     pub(super) memory: RawFd,
@@ -41,8 +41,8 @@ pub(super) struct GuestDescriptors {
     pub(super) ready: RawFd,
     /// The monitor.
     pub(super) monitor: RawFd,
-    /// The command's standard streams, in the order of [`STREAM_PORTS`].
-    pub(super) streams: [RawFd; 3],
+    /// What the guest's virtio-serial ports are connected with, by their names.
+    pub(super) ports: Vec<(&'static str, RawFd)>,
 }
 
 /// How a machine starts.
@@ -54,8 +54,6 @@ pub(super) enum Start<'a> {
         initramfs: &'a Path,
         /// In PCI order.
         gpus: &'a [RawFd],
-        /// Whether the command has streams of its own.
-        streams: bool,
     },
     /// It waits for the state of one that has booted.
     Restore {
@@ -67,12 +65,16 @@ pub(super) enum Start<'a> {
 /// QEMU's arguments.
 pub(super) fn arguments(machine: &MachineSpec, descriptors: &GuestDescriptors, start: &Start<'_>) -> Vec<OsString> {
     let mut arguments = hardware(machine, descriptors);
+    for (name, fd) in &descriptors.ports {
+        arguments.extend(["-chardev".into(), format!("socket,id={name},fd={fd}").into()]);
+    }
     let initramfs = match start {
-        Start::Boot { initramfs, gpus, streams } => {
+        Start::Boot { initramfs, gpus } => {
             for (&socket, port) in gpus.iter().zip(0..) {
                 arguments.extend(["-device".into(), gpu(socket, port, &gpu_port(port)).to_string().into()]);
             }
-            for device in stream_devices(None).into_iter().filter(|_| *streams) {
+            let names: Vec<&str> = descriptors.ports.iter().map(|(name, _)| *name).collect();
+            for device in port_devices(&names, None) {
                 arguments.extend(["-device".into(), device.to_string().into()]);
             }
             let clock = timestamp::kernel_argument();
@@ -93,7 +95,7 @@ pub(super) fn arguments(machine: &MachineSpec, descriptors: &GuestDescriptors, s
 /// The machine without its GPUs: what must be the same where a state is saved and where it is loaded.
 fn hardware(machine: &MachineSpec, descriptors: &GuestDescriptors) -> Vec<OsString> {
     let mebibytes = machine.resources.memory.div_ceil(1 << 20);
-    let GuestDescriptors { memory, console, status, ready, monitor, streams } = descriptors;
+    let GuestDescriptors { memory, console, status, ready, monitor, ports: _ } = descriptors;
     let mut words = vec![
         "-accel tcg,thread=multi -display none -nodefaults -no-user-config -no-reboot".to_owned(),
         format!("-cpu {PROCESSOR} -smp {}", machine.resources.vcpus),
@@ -108,7 +110,6 @@ fn hardware(machine: &MachineSpec, descriptors: &GuestDescriptors) -> Vec<OsStri
         format!("-device isa-debugcon,iobase={READY_PORT:#x},chardev=ready"),
         format!("-chardev socket,id=monitor,fd={monitor} -qmp chardev:monitor"),
     ];
-    words.extend(streams.iter().zip(0..).map(|(fd, number)| format!("-chardev socket,id={},fd={fd}", stream(number))));
     let port = |name: &str, slot: u8, windows: &str| {
         format!("-device pcie-root-port,id={name},chassis={},slot={slot},{windows},io-reserve=0", slot + 1)
     };
@@ -122,29 +123,27 @@ pub(super) fn gpu_port(number: u8) -> String {
     format!("port{number}")
 }
 
-/// The name of the connection of a stream, by its number.
-fn stream(number: usize) -> String {
-    format!("stream{number}")
-}
-
-/// The devices by which a command has streams of its own, as QEMU takes them on the command line and by `device_add`: a virtio-serial
-/// bus and its ports.
+/// The devices by which a guest has virtio-serial ports of these names, as QEMU takes them on the command line and by `device_add`: a
+/// bus and its ports. Each port is connected with the character device of its name.
 ///
 /// A machine that runs has it in `port`, as the second function of the device that is plugged in there afterwards: PCI makes
 /// functions known together with function 0. With no `port` it is on the root bus.
-pub(super) fn stream_devices(port: Option<&str>) -> Vec<Value> {
-    const BUS: &str = "streams";
-    let mut bus = json!({ "driver": "virtio-serial-pci", "id": BUS, "max_ports": STREAM_PORTS.len() + 1 });
+pub(super) fn port_devices(names: &[&str], port: Option<&str>) -> Vec<Value> {
+    const BUS: &str = "ports";
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let mut bus = json!({ "driver": "virtio-serial-pci", "id": BUS, "max_ports": names.len() + 1 });
     if let Some(port) = port {
         bus["bus"] = port.into();
         bus["addr"] = "0.1".into();
     }
-    let ports = STREAM_PORTS.iter().enumerate().map(|(number, name)| {
+    let ports = names.iter().enumerate().map(|(number, name)| {
         json!({
             "driver": "virtserialport",
             "id": format!("{BUS}{number}"),
             "bus": format!("{BUS}.0"),
-            "chardev": stream(number),
+            "chardev": name,
             "name": name,
         })
     });
@@ -159,7 +158,7 @@ pub(super) fn stream_devices(port: Option<&str>) -> Vec<Value> {
 pub(super) fn snapshot_key(machine: &MachineSpec, qemu: &Qemu) -> Result<Key, KeyError> {
     let mut key = KeyBuilder::new(KIND);
     // All of QEMU's arguments except the numbers of descriptors and the measured frequency of the clock.
-    let nowhere = GuestDescriptors { memory: 0, console: 0, status: 0, ready: 0, monitor: 0, streams: [0; 3] };
+    let nowhere = GuestDescriptors { memory: 0, console: 0, status: 0, ready: 0, monitor: 0, ports: Vec::new() };
     hardware(machine, &nowhere).iter().for_each(|word| key.text(&word.to_string_lossy()));
     key.text(TIMERS);
     key.text(&machine.command_line);
@@ -189,6 +188,8 @@ pub(super) fn summarize_registers(text: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use ersatz_guest_image::run::STREAM_PORTS;
+
     use super::*;
     use crate::spec::Resources;
 
@@ -201,18 +202,18 @@ mod tests {
         }
     }
 
-    const DESCRIPTORS: GuestDescriptors =
-        GuestDescriptors { memory: 3, console: 5, status: 6, ready: 7, monitor: 8, streams: [9, 10, 11] };
-
-    fn text(start: &Start<'_>) -> Vec<String> {
+    fn text(start: &Start<'_>, ports: &[(&'static str, RawFd)]) -> Vec<String> {
+        let descriptors =
+            GuestDescriptors { memory: 3, console: 5, status: 6, ready: 7, monitor: 8, ports: ports.to_vec() };
         let machine = MachineSpec { kernel: "/my kernel".into(), ..machine() };
-        let arguments = arguments(&machine, &DESCRIPTORS, start);
+        let arguments = arguments(&machine, &descriptors, start);
         arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect()
     }
 
     #[test]
     fn every_device_has_its_socket_and_memory_is_shared() {
-        let text = text(&Start::Boot { initramfs: Path::new("/i"), gpus: &[17, 18], streams: true });
+        let ports = [(STREAM_PORTS[0], 9), (STREAM_PORTS[1], 10), ("another", 11)];
+        let text = text(&Start::Boot { initramfs: Path::new("/i"), gpus: &[17, 18] }, &ports);
         assert!(
             text.contains(&"memory-backend-file,id=ram,size=1024M,mem-path=/proc/self/fd/3,share=on".to_owned()),
             "{text:?}"
@@ -221,15 +222,17 @@ mod tests {
         assert!(text.iter().any(|word| word.ends_with(" console=ttyS0 panic=-1")), "{text:?}");
         let sockets = text.iter().filter(|word| word.contains("vfio-user-pci") && word.contains("/proc/self/fd/1"));
         assert_eq!(sockets.count(), 2);
-        for port in STREAM_PORTS {
-            assert_eq!(text.iter().filter(|word| word.contains(port)).count(), 1, "{port}: {text:?}");
+        for (port, fd) in ports {
+            let named = format!("\"name\":\"{port}\"");
+            assert_eq!(text.iter().filter(|word| word.contains(&named)).count(), 1, "{port}: {text:?}");
+            assert!(text.contains(&format!("socket,id={port},fd={fd}")), "{port}: {text:?}");
         }
     }
 
     #[test]
     fn a_restored_machine_differs_only_in_how_it_starts() {
-        let booted = text(&Start::Boot { initramfs: Path::new("/i"), gpus: &[], streams: false });
-        let restored = text(&Start::Restore { initramfs: Path::new("/i") });
+        let booted = text(&Start::Boot { initramfs: Path::new("/i"), gpus: &[] }, &[]);
+        let restored = text(&Start::Restore { initramfs: Path::new("/i") }, &[]);
         let differing = |word: &&String| !booted.contains(word);
         assert_eq!(restored.iter().filter(differing).collect::<Vec<_>>(), ["-incoming", "defer"]);
     }

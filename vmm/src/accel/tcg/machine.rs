@@ -12,7 +12,7 @@ use ersatz_guest_image::mailbox;
 use super::TcgError;
 use super::arguments::{self, GuestDescriptors, Start};
 use super::controls::QemuControls;
-use crate::console::streams::GuestStreams;
+use crate::guest_port::GuestPort;
 use crate::qemu::{Qemu, QemuProcess};
 use crate::snapshot::ram::new_memory;
 use crate::spec::MachineSpec;
@@ -22,8 +22,8 @@ use crate::spec::MachineSpec;
 pub(super) enum Role {
     /// To boot with its own initramfs, up to where a state is saved.
     Prepare,
-    /// To boot with another initramfs, and whether its command has streams of its own.
-    Boot(File, bool),
+    /// To boot with another initramfs.
+    Boot(File),
     /// To have a state loaded. Its memory must be there before.
     Restore,
 }
@@ -47,15 +47,15 @@ pub(super) struct Machine {
 
 impl Machine {
     /// Starts QEMU. Guest memory is all zeros. QEMU inherits `gpus`, the way to the GPUs' sockets; a machine that boots has them
-    /// from the beginning. `state` is a file to save the machine's state to, or to load it from. `streams` are those of the command, if it
-    /// has some of its own.
+    /// from the beginning. `state` is a file to save the machine's state to, or to load it from. `ports` are the
+    /// guest's, which a machine that boots has from the beginning, too.
     pub(super) fn start(
         spec: &MachineSpec,
         qemu: &Qemu,
         role: &Role,
         gpus: Vec<OwnedFd>,
         state: Option<&File>,
-        streams: Option<GuestStreams>,
+        ports: Vec<GuestPort>,
     ) -> Result<Self, TcgError> {
         let memory = new_memory("ersatz-guest", spec.resources.memory)?;
         let mailbox = new_memory("ersatz-mailbox", mailbox::SIZE)?;
@@ -63,37 +63,31 @@ impl Machine {
         let (status, qemu_status) = UnixStream::pair()?;
         let (ready, qemu_ready) = UnixStream::pair()?;
         let (monitor, qemu_monitor) = UnixStream::pair()?;
-        let streams = match streams {
-            Some(streams) => streams,
-            None => GuestStreams::unconnected()?,
-        };
-        let streams = [streams.input, streams.output, streams.errors];
         let descriptors = GuestDescriptors {
             memory: memory.as_raw_fd(),
             console: qemu_console.as_raw_fd(),
             status: qemu_status.as_raw_fd(),
             ready: qemu_ready.as_raw_fd(),
             monitor: qemu_monitor.as_raw_fd(),
-            streams: streams.each_ref().map(AsRawFd::as_raw_fd),
+            ports: ports.iter().map(|port| (port.name, port.end.as_raw_fd())).collect(),
         };
         let sockets: Vec<RawFd> = gpus.iter().map(AsRawFd::as_raw_fd).collect();
         let initramfs = match role {
-            Role::Boot(file, _) => PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())),
+            Role::Boot(file) => PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())),
             Role::Prepare | Role::Restore => spec.initramfs.to_path_buf(),
         };
         let start = match role {
-            Role::Prepare => Start::Boot { initramfs: &initramfs, gpus: &sockets, streams: false },
-            Role::Boot(_, streams) => Start::Boot { initramfs: &initramfs, gpus: &sockets, streams: *streams },
+            Role::Prepare | Role::Boot(_) => Start::Boot { initramfs: &initramfs, gpus: &sockets },
             Role::Restore => Start::Restore { initramfs: &initramfs },
         };
         let mut command = qemu.command();
         command.args(arguments::arguments(spec, &descriptors, &start));
         let mut given = gpus;
-        given.extend(streams.map(OwnedFd::from));
+        given.extend(ports.into_iter().map(|port| port.end.into()));
         given.extend([qemu_console, qemu_status, qemu_ready, qemu_monitor].map(OwnedFd::from));
         let mut shared = vec![&memory, &mailbox];
         shared.extend(state);
-        if let Role::Boot(file, _) = role {
+        if let Role::Boot(file) = role {
             shared.push(file);
         }
         let process = QemuProcess::start(qemu, command, given, &shared)?;

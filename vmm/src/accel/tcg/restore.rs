@@ -16,7 +16,7 @@ use ersatz_guest_image::mailbox;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::json;
 
-use super::arguments::{MAILBOX_PORT, gpu_port, snapshot_key, stream_devices};
+use super::arguments::{MAILBOX_PORT, gpu_port, port_devices, snapshot_key};
 use super::guest::{ConsoleRelay, Guest, RelayEnd};
 use super::machine::{Machine, Role};
 use super::{KIND, TcgError};
@@ -24,8 +24,8 @@ use crate::accel::served_gpus::{Devices, gpu};
 use crate::console::log::ConsoleLog;
 use crate::console::output::{ConsoleOutput, Style};
 use crate::console::recorder::Recorder;
-use crate::console::streams::GuestStreams;
 use crate::gpu::registry::GpuRegistry;
+use crate::guest_port::GuestPort;
 use crate::machine::End;
 use crate::outcome::Outcome;
 use crate::qemu::migration::{self, MigrationError};
@@ -49,7 +49,7 @@ pub(super) enum Started {
 pub(super) fn start(
     spec: &GuestSpec,
     qemu: &Qemu,
-    streams: Option<&GuestStreams>,
+    ports: &[GuestPort],
     output: &mut dyn Write,
     watch: &Watch,
     progress: &mut dyn FnMut(&str),
@@ -66,7 +66,7 @@ pub(super) fn start(
             Obtained::Ended(outcome) => return Ok(Started::Ended(outcome)),
             Obtained::Nothing => return Ok(Started::NoSnapshot),
         };
-        match restore(spec, qemu, &snapshot, &watch.gpus, streams) {
+        match restore(spec, qemu, &snapshot, &watch.gpus, ports) {
             Err(TcgError::Migration(error @ MigrationError::Failed { .. })) if !tried => {
                 progress(&format!("the snapshot cannot be used and is made again: {}", chain(&error)));
                 discard(&key);
@@ -81,10 +81,11 @@ pub(super) fn start(
 /// that far.
 fn make(machine: &MachineSpec, qemu: &Qemu, output: &mut dyn Write, watch: &Watch) -> Result<Made, TcgError> {
     let scratch = File::from(memfd_create("ersatz-state", MemfdFlags::CLOEXEC).map_err(io::Error::from)?);
-    let started = Machine::start(machine, qemu, &Role::Prepare, Vec::new(), Some(&scratch), None)?;
+    let started = Machine::start(machine, qemu, &Role::Prepare, Vec::new(), Some(&scratch), Vec::new())?;
     let mut guest = Guest::new(started, Devices::start(&[], &GpuRegistry::default())?);
     let console = Recorder::default();
-    let watch = Watch { log: ConsoleLog::new(), ..watch.clone() };
+    // No command runs yet.
+    let watch = Watch { log: ConsoleLog::new(), collect: None, ..watch.clone() };
     let output_kept = ConsoleOutput::new(watch.log.clone(), Some(Box::new(console.clone())), Style::Raw);
     let mut relay = ConsoleRelay::until_ready(output_kept);
     let controls = guest.controls();
@@ -116,14 +117,15 @@ fn restore(
     qemu: &Qemu,
     snapshot: &Snapshot,
     gpus: &GpuRegistry,
-    streams: Option<&GuestStreams>,
+    ports: &[GuestPort],
 ) -> Result<Guest, TcgError> {
     let devices = Devices::start(&spec.run.devices, gpus)?;
     let sockets = devices.sockets()?;
     let numbers: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
     let state = snapshot.state()?;
-    let streams = streams.map(GuestStreams::try_clone).transpose()?;
-    let machine = Machine::start(&spec.machine, qemu, &Role::Restore, sockets, Some(&state), streams)?;
+    let names: Vec<&str> = ports.iter().map(|port| port.name).collect();
+    let ports = ports.iter().map(GuestPort::try_clone).collect::<io::Result<_>>()?;
+    let machine = Machine::start(&spec.machine, qemu, &Role::Restore, sockets, Some(&state), ports)?;
     let mut guest = Guest::new(machine, devices);
     // QEMU takes as long to come up as this.
     snapshot.load_memory(guest.memory())?;
@@ -131,7 +133,7 @@ fn restore(
     let controls: Arc<_> = guest.controls();
     let started = controls.ask(|monitor| {
         migration::load(monitor, &state)?;
-        for device in stream_devices(Some(MAILBOX_PORT)).into_iter().filter(|_| spec.run.streams) {
+        for device in port_devices(&names, Some(MAILBOX_PORT)) {
             monitor.execute("device_add", &device)?;
         }
         for (command, arguments) in qemu_mailbox::commands(guest.mailbox().as_raw_fd(), MAILBOX_PORT) {

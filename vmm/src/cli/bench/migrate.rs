@@ -60,6 +60,7 @@ pub fn run(options: &MigrateOptions) -> Result<u8, CommandError> {
         verbatim: false,
         cold: options.guest.is_cold(),
         control: options.guest.control.clone(),
+        collect: None,
         progress: Box::new(report::say),
     };
     let (outcome, log) = launch(&guest.spec, &accelerator, connection)?;

@@ -146,6 +146,7 @@ impl Runs<'_> {
             cold: options.guest.is_cold(),
             // Several guests run side by side.
             control: None,
+            collect: None,
             progress: Box::new(say),
         };
         let (outcome, log) = launch(&spec, self.accelerator, connection)?;

@@ -47,6 +47,7 @@ fn names_of_guest(options: &TestOptions) -> Result<Result<Vec<String>, Outcome>,
         verbatim: false,
         cold: options.guest.is_cold(),
         control: None,
+        collect: None,
         progress: Box::new(say),
     };
     let (outcome, log) = launch(&spec, &accelerator, connection)?;

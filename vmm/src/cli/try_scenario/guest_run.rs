@@ -142,6 +142,7 @@ impl<'a> TryGuest<'a> {
             verbatim: false,
             cold: self.cold,
             control: None,
+            collect: None,
             progress: Box::new(say),
         };
         let started = Instant::now();
