@@ -74,8 +74,47 @@ fn try_all(ersatz: &Path, series: &str, accelerator: &str, store: &Store) -> Res
     ensure!(text.contains("end") && !text.contains("ersatz"), "without the driver: {text:?}");
     if accelerator == WITH_STREAMS {
         try_streams(ersatz, series, store, Path::new(&path("bytes")))?;
+        try_collect(ersatz, series, store, &folder)?;
     }
     fs::remove_dir_all(&folder)?;
+    Ok(())
+}
+
+/// Tries files out of a guest: whatever becomes of the command, what is there arrives, and what is not is said.
+fn try_collect(ersatz: &Path, series: &str, store: &Store, folder: &Path) -> Result<()> {
+    let out = folder.join("collected");
+    let run = |paths: &[&str], limit: &str, command: &str, expected: i32| -> Result<String> {
+        let mut line = Command::new(ersatz);
+        line.args(["run", "--kernel", series, "--accel", WITH_STREAMS, "--vram", "16M", "--timeout", limit]);
+        for path in paths {
+            line.arg("--collect").arg(format!("{path}:{}/", out.display()));
+        }
+        line.args(["--", "sh", "-c", command]).env("ERSATZ_GUEST", store.root()).stdin(Stdio::null());
+        let output = line.output().with_context(|| format!("cannot start {}", ersatz.display()))?;
+        let messages = String::from_utf8_lossy(&output.stderr).into_owned();
+        let code = output.status.code();
+        ensure!(code == Some(expected), "--collect {paths:?} {command:?} ended with {code:?}: {messages}");
+        Ok(messages)
+    };
+    let content = |name: &str| fs::read(out.join(name)).with_context(|| format!("{name} was not collected"));
+
+    let tree = "mkdir -p /tmp/tree/deep; head -c 3000000 /dev/zero > /tmp/tree/deep/zeros; ln -s deep/zeros /tmp/tree/link; \
+                ln -s /etc/passwd /tmp/tree/out; mkfifo /tmp/tree/pipe; echo 1 > /tmp/one";
+    let messages = run(&["/tmp/tree", "/tmp/one", "/proc/version"], "300", &format!("{tree}; kill -9 $$"), 128 + 9)?;
+    ensure!(content("tree/deep/zeros")? == vec![0; 3_000_000], "a file in a folder has other bytes");
+    ensure!(content("one")? == b"1\n" && content("proc/version").is_err(), "a file is elsewhere");
+    ensure!(content("version")?.starts_with(b"Linux version"), "a file of the kernel's is empty");
+    ensure!(fs::read_link(out.join("tree/link"))? == Path::new("deep/zeros"), "a link leads elsewhere");
+    ensure!(fs::symlink_metadata(out.join("tree/out")).is_err(), "a link out of the folder was made");
+    ensure!(messages.contains("/tmp/tree/pipe") && messages.contains("/tmp/tree/out"), "left out: {messages:?}");
+
+    let messages = run(&["/tmp/none", "/tmp/two"], "300", "echo 2 > /tmp/two", 120)?;
+    ensure!(messages.contains("cannot collect /tmp/none"), "a path that is not there: {messages:?}");
+    ensure!(content("two")? == b"2\n", "a path beside one that is not there");
+    let messages = run(&["/tmp/three"], "20", "echo 3 > /tmp/three; sleep 1000", 124)?;
+    ensure!(content("three")? == b"3\n", "after the time limit: {messages:?}");
+    let messages = run(&["/tmp/four"], "300", "echo 4 > /tmp/four; echo c > /proc/sysrq-trigger", 121)?;
+    ensure!(messages.contains("nothing could be collected"), "after a panic: {messages:?}");
     Ok(())
 }
 
