@@ -323,6 +323,8 @@ pub enum Call {
         /// The bit.
         bit: PagemapBit,
     },
+    /// `PAGEMAP_SCAN` for pages written since the last one, which it write-protects again; what is found is compared.
+    ScanWritten(Range),
     /// Clears the soft-dirty bits of the process.
     ClearSoftDirty,
     /// fork(2). Threads `of` the child begin in it.
@@ -464,6 +466,7 @@ impl Call {
             | Self::Mlock { range, .. }
             | Self::Munlock(range)
             | Self::Pagemap { range, .. }
+            | Self::ScanWritten(range)
             | Self::KsmMerge(range)
             | Self::SwapOut(range)
             | Self::Vmread { range, .. }
@@ -525,6 +528,7 @@ impl Display for Call {
             Self::Mlock { range, on_fault } => write!(f, "mlock {range}{}", optional(*on_fault, " onfault")),
             Self::Munlock(range) => write!(f, "munlock {range}"),
             Self::Pagemap { range, bit } => write!(f, "pagemap {range} {bit}"),
+            Self::ScanWritten(range) => write!(f, "scan-written {range}"),
             Self::ClearSoftDirty => f.write_str("clear-soft-dirty"),
             Self::Fork(child) => write!(f, "fork {child}"),
             Self::Exit => f.write_str("exit"),

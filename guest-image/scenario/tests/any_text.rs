@@ -72,6 +72,7 @@ fn call() -> impl Strategy<Value = Call> {
         size().prop_map(|size| Call::Resize { name: "r".into(), size }),
         (range(), any::<bool>()).prop_map(|(range, on_fault)| Call::Mlock { range, on_fault }),
         range().prop_map(Call::Munlock),
+        range().prop_map(Call::ScanWritten),
         range().prop_map(Call::DeviceRead),
         (range(), any::<u8>()).prop_map(|(range, byte)| Call::DeviceWrite { range, byte }),
         (range(), any::<u8>()).prop_map(|(range, byte)| Call::DeviceAdd { range, byte }),

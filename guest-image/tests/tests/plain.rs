@@ -119,6 +119,18 @@ fn a_process_that_executes_another_program_does_no_more_steps() {
 }
 
 #[test]
+fn a_scan_finds_what_was_written_since_the_last_one() {
+    let (status, entries) = run(
+        "scanned",
+        "setup\nmap r 16K nohuge\nfill r 7\nuffd register r wp-async\nscan-written r\nwrite r[1] 9\ndevice-write r[2] 9\nscan-written r\nscan-written r",
+    );
+    assert_eq!(status, Some(0), "{entries:#?}");
+    assert_eq!(pages(&entries, 5), [(4, 1)]);
+    assert_eq!(pages(&entries, 8), [(1, 0), (2, 1), (1, 0)]);
+    assert_eq!(pages(&entries, 9), [(4, 0)]);
+}
+
+#[test]
 fn the_device_adds_whole_words() {
     let (status, entries) = run(
         "added",

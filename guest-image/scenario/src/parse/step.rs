@@ -66,6 +66,7 @@ fn call(verb: &str, words: &mut Words<'_>) -> Result<Call, Trouble> {
         "mlock" => Call::Mlock { range: words.range()?, on_fault: words.take("onfault") },
         "munlock" => Call::Munlock(words.range()?),
         "pagemap" => Call::Pagemap { range: words.range()?, bit: words.one_of(PagemapBit::NAMES)? },
+        "scan-written" => Call::ScanWritten(words.range()?),
         "clear-soft-dirty" => Call::ClearSoftDirty,
         "fork" => Call::Fork(words.name("a name for the child")?),
         "exit" => Call::Exit,

@@ -95,6 +95,7 @@ fn every_error_has_its_line_and_word() {
         ("setup\nmap r 4K\nptrace read parent r", 3, Some("read"), "peek"),
         ("setup\nmap r 4K\nptrace peek c r", 3, Some("c"), "no process"),
         ("setup\nmap r 4K\nptrace poke parent r", 3, None, "a byte"),
+        ("setup\nmap r 4K\nscan-written", 3, None, "a range"),
         ("setup\nexec now", 2, Some("now"), "end of the line"),
         ("setup\nmap r 4K\ndevice-add r", 3, None, "a byte"),
         ("thread t\nhold f", 2, Some("f"), "next line"),

@@ -37,6 +37,7 @@ pub const VERBS: &[Verb] = &[
     verb("mlock", "R [onfault]", "mlock2(2)"),
     verb("munlock", "R", "munlock(2)"),
     verb("pagemap", "R soft-dirty|uffd-wp", "reads a bit of each page's pagemap entry; compared"),
+    verb("scan-written", "R", "PAGEMAP_SCAN for pages written since the last one, protecting them again; compared"),
     verb("clear-soft-dirty", "", "clears the soft-dirty bits of the process"),
     verb("fork", "CHILD", "fork(2); the threads of CHILD begin in it"),
     verb("exit", "", "_exit(2) of the thread's process"),

@@ -51,6 +51,7 @@ pub fn perform(context: &Context<'_>, call: &Call, waits: &mut Waits) -> Done {
         Call::Exclusive(range) => kernels::make_exclusive(context, context.ranges.place(range)?),
         Call::Expect(expectation) => device::expect(context, expectation),
         Call::Pagemap { range, bit } => page_table::pagemap(context.ranges.place(range)?, *bit),
+        Call::ScanWritten(range) => page_table::scan_written(context.ranges.place(range)?),
         Call::ClearSoftDirty => page_table::clear_soft_dirty(),
         Call::Exit => processes::exit(),
         Call::Exec => processes::exec(),

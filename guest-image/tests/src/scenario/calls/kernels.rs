@@ -3,21 +3,39 @@
 //!
 //! On plain memory there is no device; a system call makes the access, which the kernel refuses for the same reasons.
 
+use std::cell::Cell;
+
 use ersatz_scenario::report::{Ground, StepOutcome};
 use nix::errno::Errno;
 use nix::unistd::getpid;
 
 use super::{cross_process, mapping};
 use crate::compute::{Compute, LaunchError};
-use crate::region::Region;
+use crate::pattern::PAGE;
+use crate::region::{Region, Span};
 use crate::scenario::content::Reader;
 use crate::scenario::context::{Context, Done, Failure, done};
 use crate::scenario::ranges::Place;
 
-/// Binds this process's address space: a forked process cannot use what its parent has bound.
-fn bind() -> Result<Compute, Failure> {
+/// Pages that the device copies at a time when it reads.
+const PIECE: usize = 16;
+
+thread_local! {
+    /// What the thread has bound. It stays bound to the end of the process, and the device's mappings and exclusive pages stay with it, as those of
+    /// a program do that uses a GPU: each step would give them back otherwise.
+    static BOUND: Cell<Option<&'static Compute>> = const { Cell::new(None) };
+}
+
+/// Returns the thread's binding of its process's address space. The threads of a forked process, which cannot use what its parent has bound, are new
+/// and make their own.
+fn bind() -> Result<&'static Compute, Failure> {
+    if let Some(compute) = BOUND.get() {
+        return Ok(compute);
+    }
     let compute = Compute::unbound();
     compute.try_bind()?;
+    let compute = &*Box::leak(Box::new(compute));
+    BOUND.set(Some(compute));
     Ok(compute)
 }
 
@@ -32,10 +50,12 @@ pub fn read(context: &Context<'_>, place: Place) -> Done {
     if context.ground == Ground::Plain {
         return cross_process::read_of(getpid(), place);
     }
-    let (compute, page, mut reader) = (bind()?, Region::new(1), Reader::default());
-    for index in 0..place.pages() {
-        compute.try_copy(place.page(index), page.span().address).map_err(failure)?;
-        reader.page(&page.read(0));
+    let (compute, copy, mut reader) = (bind()?, Region::new(PIECE), Reader::default());
+    for first in (0..place.pages()).step_by(PIECE) {
+        let pages = PIECE.min(place.pages() - first);
+        let piece = Span { length: (pages * PAGE) as u64, ..place.page(first) };
+        compute.try_copy(piece, copy.span().address).map_err(failure)?;
+        (0..pages).for_each(|index| reader.page(&copy.read(index)));
     }
     Ok(StepOutcome::Content(reader.finish()))
 }
@@ -44,10 +64,7 @@ pub fn write(context: &Context<'_>, place: Place, byte: u8) -> Done {
     if context.ground == Ground::Plain {
         return cross_process::write_of(getpid(), place, byte);
     }
-    let compute = bind()?;
-    for index in 0..place.pages() {
-        compute.try_set(place.page(index), u64::from_ne_bytes([byte; 8])).map_err(failure)?;
-    }
+    bind()?.try_set(place.span(), u64::from_ne_bytes([byte; 8])).map_err(failure)?;
     done()
 }
 
@@ -57,10 +74,7 @@ pub fn add(context: &Context<'_>, place: Place, byte: u8) -> Done {
     if context.ground == Ground::Plain {
         return cross_process::add_to(getpid(), place, addend);
     }
-    let compute = bind()?;
-    for index in 0..place.pages() {
-        compute.try_atomic_add(place.page(index), addend).map_err(failure)?;
-    }
+    bind()?.try_atomic_add(place.span(), addend).map_err(failure)?;
     done()
 }
 
@@ -71,8 +85,6 @@ pub fn make_exclusive(context: &Context<'_>, place: Place) -> Done {
     let compute = bind()?;
     let span = place.span();
     let (_, result) = compute.try_exclusive(span.address, span.length);
-    // What was given is the device's as long as the address space is bound: to the end of the process.
-    std::mem::forget(compute);
     // Where the process may not write, the one call says so in one way, the other in another.
     result.map_err(|error| if error == Errno::EPERM { Errno::EFAULT } else { error })?;
     done()
