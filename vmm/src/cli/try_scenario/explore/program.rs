@@ -106,7 +106,7 @@ impl Program {
                     // The thread goes on because of it, or begins with it, or there is nobody left to meet.
                     (_, Call::Resume(name)) if self.thread(name) == Some(thread) => {}
                     (_, call) if self.is_forked_by(thread, call) => {}
-                    (_, Call::Exit) => {}
+                    (_, call) if call.is_end() => {}
                     _ => {
                         barriers += 1;
                         let name = format!("o{barriers}");

@@ -119,21 +119,49 @@ pub const CALLS: &[Call] = &[
     ]),
     call("fork-exit", "a child that is forked and ends at once", &["fork child", "join child"]).child(&["exit"]),
     call("fork-kill", "a child that is killed", &["fork child", "kill child", "join child"]).child(&["sleep 2s"]),
+    call("fork-exec", "a child that is forked and executes another program", &["fork child", "join child"])
+        .child(&["exec"]),
     call("dontfork", "fork with MADV_DONTFORK", &["madvise r dontfork", "fork child", "join child"])
         .child(&["touch {p}"]),
     call("wipeonfork", "fork with MADV_WIPEONFORK", &["madvise r wipeonfork", "fork child", "join child"])
         .child(&["read r"]),
     call("exit", "the process ends", &["exit"]).not_for(NotFor::Shared),
+    call("exec", "the process executes another program", &["exec"]).not_for(NotFor::Shared),
     call("vmread", "a child reads by process_vm_readv", &["fork child", "join child"])
         .child(&["vmread parent r[0..16]"]),
     call("vmwrite", "a child writes by process_vm_writev", &["fork child", "join child"])
         .child(&["vmwrite parent {p} 9", "read {a}"]),
+    call("ptrace-peek", "a child reads by PTRACE_PEEKDATA", &["fork child", "join child"])
+        .child(&["ptrace peek parent r[0..16]"]),
+    call("ptrace-poke", "a child writes by PTRACE_POKEDATA", &["fork child", "join child"])
+        .child(&["ptrace poke parent {p} 9", "read {a}"]),
+    call(
+        "direct-write",
+        "it is written to a disk with O_DIRECT",
+        &["map s {size}", "direct write r", "direct read s", "read s"],
+    ),
+    call(
+        "direct-read",
+        "half of it is read from a disk with O_DIRECT",
+        &["map s {size}", "fill s 5", "direct write s", "direct read {a}", "read {a}"],
+    ),
+    call(
+        "uring-write",
+        "it is written to a disk by io_uring",
+        &["map s {size}", "uring write r", "uring read s", "read s"],
+    ),
+    call(
+        "uring-fixed",
+        "half of it is a registered buffer of io_uring",
+        &["map s {size}", "fill s 5", "uring write s direct", "uring read {a} direct fixed", "read {a}"],
+    ),
     call("migrate-back", "migration to system memory", &["migrate r to-system"]),
     call("migrate-back-half", "migration of half of it to system memory", &["migrate {a} to-system"]),
     call("migrate-out", "migration to the device", &["migrate r to-device"]),
     call("evict", "eviction of all pages from the device", &["evict"]),
     call("device-read", "the device reads all of it", &["device-read r"]),
     call("device-write", "the device writes to half of it", &["device-write {a} 9", "read {a}"]),
+    call("device-add", "the device adds to half of it by atomics", &["device-add {a} 1", "read {a}"]),
     call("exclusive", "the device gets exclusive access to half of it", &["exclusive {a}", "touch {p}"]),
     call("clear-soft-dirty", "soft-dirty bits are cleared", &["clear-soft-dirty", "pagemap r soft-dirty"]),
     call(
