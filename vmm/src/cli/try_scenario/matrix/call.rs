@@ -25,9 +25,10 @@ pub struct Call {
 pub enum NotFor {
     /// There are none.
     None,
-    /// Those in which another process waits for the end of the caller's steps: nobody would be left to end them.
-    Shared,
-    /// Those with a migration that is held: the call waits for that one's CPU, or ends the mover, and not at a moment of its own.
+    /// Those in which somebody else has steps to do that need the caller's process: another process that waits for the end of the caller's steps,
+    /// or the thread that lets a held migration go on.
+    Needed,
+    /// Those with a migration that is held: the call waits for that one's CPU, and not at a moment of its own.
     Held,
     /// All that are smaller than a huge page.
     Small,
@@ -37,7 +38,8 @@ impl Call {
     /// Why the call makes no sense in a state, if it makes none.
     pub fn senseless(&self, state: &State) -> Option<&'static str> {
         match self.not_for {
-            NotFor::Shared if state.shared => Some("the other process waits for the caller, which is gone"),
+            NotFor::Needed if state.shared => Some("the other process waits for the caller, which is gone"),
+            NotFor::Needed if state.held.is_some() => Some("the thread that ends the hold is gone with the caller"),
             NotFor::Held if state.held.is_some() => Some("the call waits for the end of the hold, whatever it is"),
             NotFor::Small if state.size == super::state::Size::Small => Some("there is no room for a huge page"),
             _ => None,
@@ -125,8 +127,8 @@ pub const CALLS: &[Call] = &[
         .child(&["touch {p}"]),
     call("wipeonfork", "fork with MADV_WIPEONFORK", &["madvise r wipeonfork", "fork child", "join child"])
         .child(&["read r"]),
-    call("exit", "the process ends", &["exit"]).not_for(NotFor::Shared),
-    call("exec", "the process executes another program", &["exec"]).not_for(NotFor::Shared),
+    call("exit", "the process ends", &["exit"]).not_for(NotFor::Needed),
+    call("exec", "the process executes another program", &["exec"]).not_for(NotFor::Needed),
     call("vmread", "a child reads by process_vm_readv", &["fork child", "join child"])
         .child(&["vmread parent r[0..16]"]),
     call("vmwrite", "a child writes by process_vm_writev", &["fork child", "join child"])
