@@ -17,11 +17,14 @@ use crate::{
         pagemap::{BoundMap, Registered},
     },
 };
+use core::ops::Range;
 use kernel::{
     prelude::*,
     time::{delay::fsleep, Delta},
 };
 
+/// Blocks that are evicted in one go.
+const BLOCKS: usize = 8;
 /// How long to wait for busy pages before trying again.
 const PAUSE_MS: i64 = 10;
 /// After how many attempts in vain to make every CPU give up the pages it holds.
@@ -29,10 +32,14 @@ const DRAIN_ATTEMPTS: u32 = 50;
 /// After how many attempts to say that pages are still busy.
 const REPORT_ATTEMPTS: u32 = 500;
 
-/// Begins to move the folios of one block off the device. Those that are busy, or for which there is no memory, stay.
-fn evict_block<'a>(map: BoundMap<'a, Gpu>, block: usize, pipeline: &mut Pipeline<'a>) -> Result {
+/// Begins to move folios of one block off the device, by the indexes of their pages. Those that are busy, or for which there is no memory, stay.
+fn evict_pages<'a>(
+    map: BoundMap<'a, Gpu>,
+    (block, pages): (usize, impl Iterator<Item = usize>),
+    pipeline: &mut Pipeline<'a>,
+) -> Result {
     let mut watch = Stopwatch::start();
-    let mut isolated = Isolated::of_device(map, map.mapped_pages_of_block(block), BATCH_PAGES)?;
+    let mut isolated = Isolated::of_device(map, pages, BATCH_PAGES)?;
     let collect = watch.lap();
     let (mut at, mut is_empty) = (0, true);
     while let Some(run) = isolated.next_run(at) {
@@ -49,12 +56,6 @@ fn evict_block<'a>(map: BoundMap<'a, Gpu>, block: usize, pipeline: &mut Pipeline
     Ok(())
 }
 
-fn evict_one(map: BoundMap<'_, Gpu>, block: usize, cause: Cause) -> Result<usize> {
-    let mut pipeline = Pipeline::new(map, cause)?;
-    evict_block(map, block, &mut pipeline)?;
-    pipeline.finish()
-}
-
 /// Moves the blocks that were used longest ago off the device, until `pages` pages have moved. Blocks used since the stamp `since` stay.
 /// Each block is tried once. Returns the number of pages that moved.
 pub(crate) fn make_room(map: BoundMap<'_, Gpu>, pages: usize, since: u64) -> usize {
@@ -64,7 +65,7 @@ pub(crate) fn make_room(map: BoundMap<'_, Gpu>, pages: usize, since: u64) -> usi
         let Some((block, stamp)) = map.oldest_block_within(tried..since) else { break };
         tried = stamp + 1;
         // A block that fails is no reason to leave the others.
-        moved += evict_one(map, block, Cause::Evict).unwrap_or(0);
+        moved += evict_blocks(map, block..block + 1, Cause::Evict).0;
     }
     moved
 }
@@ -77,17 +78,14 @@ pub(crate) fn make_room(map: BoundMap<'_, Gpu>, pages: usize, since: u64) -> usi
 fn evict_all(map: BoundMap<'_, Gpu>, cause: Cause) -> Result<usize> {
     let mut moved = 0;
     let mut failure = None;
-    let mut block = 0;
-    while block < map.blocks() {
+    for block in (0..map.blocks()).step_by(BLOCKS) {
         if cause == Cause::Evict && signal::is_pending() {
             failure = Some(EINTR);
             break;
         }
-        let result = evict_blocks(map, &mut block, cause);
-        match result {
-            Ok(count) => moved += count,
-            Err(error) => failure = Some(error),
-        }
+        let (count, result) = evict_blocks(map, block..map.blocks().min(block + BLOCKS), cause);
+        moved += count;
+        failure = failure.or(result.err());
         if map.memory().engine.is_lost() {
             break;
         }
@@ -98,17 +96,38 @@ fn evict_all(map: BoundMap<'_, Gpu>, cause: Cause) -> Result<usize> {
     }
 }
 
-/// Moves the pages of some blocks, from `block` on, which is then the next. What fails ends the pass, and the next goes on behind it.
-fn evict_blocks(map: BoundMap<'_, Gpu>, block: &mut usize, cause: Cause) -> Result<usize> {
-    const BLOCKS: usize = 8;
-    let mut pipeline = Pipeline::new(map, cause)?;
-    let last = map.blocks().min(*block + BLOCKS);
-    while *block < last {
-        let this = *block;
-        *block += 1;
-        evict_block(map, this, &mut pipeline)?;
+/// Moves the pages of some blocks. Returns the number of pages that moved, and the first failure. If there is one the pages of those blocks are
+/// tried again one by one, so that none stays because of another.
+fn evict_blocks(map: BoundMap<'_, Gpu>, blocks: Range<usize>, cause: Cause) -> (usize, Result) {
+    let whole = |block| core::iter::once((block, map.mapped_pages_of_block(block)));
+    let (moved, result) = evict_each(map, blocks.clone().flat_map(whole), cause);
+    if result.is_ok() || map.memory().engine.is_lost() {
+        return (moved, result);
     }
-    pipeline.finish()
+    // A huge folio has a block for itself, and is left out by the memory manager if it is not isolated whole.
+    let singly = |block| map.mapped_pages_of_block(block).map(move |page| (block, core::iter::once(page)));
+    let (more, _) = evict_each(map, blocks.flat_map(singly), cause);
+    (moved + more, result)
+}
+
+/// Moves some pages of blocks, each group in a batch of its own. As [`evict_blocks`].
+fn evict_each<P: Iterator<Item = usize>>(
+    map: BoundMap<'_, Gpu>,
+    groups: impl Iterator<Item = (usize, P)>,
+    cause: Cause,
+) -> (usize, Result) {
+    let mut pipeline = match Pipeline::new(map, cause) {
+        Ok(pipeline) => pipeline,
+        Err(error) => return (0, Err(error)),
+    };
+    let mut begun = Ok(());
+    for group in groups {
+        // Evaluated whatever came before.
+        let result = evict_pages(map, group, &mut pipeline);
+        begun = begun.and(result);
+    }
+    let (moved, ended) = pipeline.finish();
+    (moved, begun.and(ended))
 }
 
 /// Moves every page off the device that is not busy. Returns the number of pages that moved.

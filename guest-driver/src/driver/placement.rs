@@ -147,7 +147,8 @@ fn migrate_pieces(
             break;
         }
     }
-    Ok((pipeline.finish()?, step))
+    let (moved, result) = pipeline.finish();
+    result.map(|()| (moved, step))
 }
 
 /// Begins to move a piece of a VMA to the device, as far as there is free VRAM.

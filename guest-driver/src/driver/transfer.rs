@@ -84,6 +84,7 @@ pub(crate) struct Pipeline<'a> {
     cause: Cause,
     queue: KVec<InFlight<'a>>,
     moved: usize,
+    failure: Option<Error>,
 }
 
 impl<'a> Pipeline<'a> {
@@ -93,17 +94,17 @@ impl<'a> Pipeline<'a> {
     ///
     /// `ENOMEM`.
     pub(crate) fn new(map: BoundMap<'a, Gpu>, cause: Cause) -> Result<Self> {
-        Ok(Self { map, cause, queue: KVec::with_capacity(DEPTH, GFP_KERNEL)?, moved: 0 })
+        Ok(Self { map, cause, queue: KVec::with_capacity(DEPTH, GFP_KERNEL)?, moved: 0, failure: None })
     }
 
-    /// Begins a migration, and ends the oldest if there are too many.
+    /// Begins a migration, and ends the oldest if there are too many. One that fails does not stop the others.
     ///
     /// # Errors
     ///
-    /// `EIO` if the device failed; `ENOMEM`.
+    /// `EIO` if this one cannot begin; `ENOMEM`.
     pub(crate) fn push(&mut self, isolated: Isolated<'a, Gpu>, preparation: Preparation) -> Result {
         if self.queue.len() == DEPTH {
-            self.finish_oldest()?;
+            self.finish_oldest();
         }
         let engine = &self.map.map().memory().engine;
         let batch = loop {
@@ -113,28 +114,26 @@ impl<'a> Pipeline<'a> {
             }
             match engine.try_batch(self.cause) {
                 Some(batch) => break batch,
-                None => self.finish_oldest()?,
+                None => self.finish_oldest(),
             }
         };
         let in_flight = InFlight::begin(isolated, batch, preparation)?;
         self.queue.push_within_capacity(in_flight).map_err(|_| EINVAL)
     }
 
-    /// Ends all migrations. Returns the number of pages that moved.
-    ///
-    /// # Errors
-    ///
-    /// `EIO` if the device failed.
-    pub(crate) fn finish(mut self) -> Result<usize> {
+    /// Ends all migrations. Returns the number of pages that moved, and the first failure, `EIO`, if any of them failed.
+    pub(crate) fn finish(mut self) -> (usize, Result) {
         while !self.queue.is_empty() {
-            self.finish_oldest()?;
+            self.finish_oldest();
         }
-        Ok(self.moved)
+        (self.moved, self.failure.map_or(Ok(()), Err))
     }
 
-    fn finish_oldest(&mut self) -> Result {
-        let oldest = self.queue.remove(0).map_err(|_| EINVAL)?;
-        self.moved += finish(self.map, oldest, 0, 0)?.0;
-        Ok(())
+    fn finish_oldest(&mut self) {
+        let Ok(oldest) = self.queue.remove(0) else { return };
+        match finish(self.map, oldest, 0, 0) {
+            Ok((moved, _)) => self.moved += moved,
+            Err(error) => _ = self.failure.get_or_insert(error),
+        }
     }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use ersatz_abi::counter::Counter;
 use ersatz_uapi::{Direction, FaultAccess};
 use nix::errno::Errno;
-use nix::sys::mman::ProtFlags;
+use nix::sys::mman::{MmapAdvise, ProtFlags};
 use serde_json::{Value, json};
 
-use super::fixture::{assert_works, on_device};
+use super::fixture::{assert_works, on_device, send};
 use crate::bus::Function;
 use crate::compute::{Compute, LaunchError};
 use crate::control_window::ControlWindow;
@@ -27,6 +27,8 @@ test_list! { "injection":
     copies_that_fail_half_way_leave_content.needs(NEEDS).disruptive();
     a_copy_for_a_cpu_fault_that_fails_is_not_lost.needs(&[Need::ControlWindow, Need::Private]).disruptive();
     an_eviction_that_fails_leaves_content.needs(NEEDS).disruptive();
+    a_page_that_cannot_be_copied_keeps_no_other_on_the_device.needs(BLOCKS).disruptive();
+    a_page_that_cannot_be_copied_for_a_while_does_not_stop_unbinding.needs(BLOCKS).disruptive().patience(2);
     dma_that_is_refused_leaves_content.needs(NEEDS).disruptive();
     one_copy_in_ten_fails.needs(NEEDS).disruptive();
     late_fences_are_waited_for.needs(NEEDS);
@@ -40,6 +42,7 @@ test_list! { "injection":
 }
 
 const NEEDS: &[Need] = &[Need::ControlWindow];
+const BLOCKS: &[Need] = &[Need::ControlWindow, Need::VramPages(4 * 512)];
 
 /// Pages of most tests: more than one list entry.
 const PAGES: usize = 8;
@@ -168,6 +171,48 @@ fn an_eviction_that_fails_leaves_content() {
     world.device.evict();
     assert_eq!(world.device.on_device(region.span()), 0);
     region.check(pattern);
+}
+
+/// Memory in small pages, all over several blocks of 2 MiB of the device, of whose pages one cannot be copied for this cause, `limit` times.
+fn with_a_bad_copy(world: &World, pattern: Pattern, cause: &str, limit: Option<u64>) -> Region {
+    const BAD: usize = 3;
+    let region = Region::new(3 * 512);
+    region.advise(0..region.pages(), MmapAdvise::MADV_NOHUGEPAGE).expect("MADV_NOHUGEPAGE");
+    region.fill(pattern);
+    send(&world.device, &region);
+    let place = format!("{:#x}+4K", region.page(BAD).address);
+    let on = json!({ "event": { "kinds": ["copy"], "causes": [cause], "addresses": place }, "limit": limit });
+    world.rule("fails", &on, &json!({ "kind": "fail", "error": "dma-write" }));
+    region
+}
+
+fn a_page_that_cannot_be_copied_keeps_no_other_on_the_device() {
+    let (world, pattern) = (World::open(), Pattern::new(1));
+    let region = with_a_bad_copy(&world, pattern, "evict", None);
+    // That something failed may be the answer, once; what can go has gone.
+    let result = world.device.try_evict();
+    assert!(matches!(result, Ok(_) | Err(Errno::EIO)), "{result:?}");
+    assert_eq!(world.device.on_device(region.span()), 1, "pages that stay because one cannot be copied");
+    assert!(world.fired("fails") >= 2, "the page was tried with others, and alone");
+    world.rules.remove("fails");
+    world.device.evict();
+    assert_eq!(world.device.on_device(region.span()), 0);
+    region.check(pattern);
+    drop(region);
+    assert_works();
+}
+
+fn a_page_that_cannot_be_copied_for_a_while_does_not_stop_unbinding() {
+    let (world, pattern) = (World::open(), Pattern::new(1));
+    let function = Function::of(&world.device);
+    let region = with_a_bad_copy(&world, pattern, "unbind", Some(7));
+    let World { device, rules } = world;
+    drop(device);
+    function.unbind();
+    assert_eq!(rules.fired("fails"), 7);
+    region.check(pattern);
+    function.bind();
+    assert_works();
 }
 
 /// The bus refuses what the engine reads of system memory, be it the list or the pages.

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use super::cpu::run_on;
 use super::fixture::{assert_works, beside_owners, on_device, send};
 use crate::bus::Function;
+use crate::config_space::{self, ConfigSpace};
 use crate::device::Device;
 use crate::pattern::Pattern;
 use crate::region::Region;
@@ -23,6 +24,7 @@ test_list! { "unbind":
     ten_times.disruptive().patience(3);
     during_migrations.disruptive().patience(3);
     a_file_open_across_it_stays_dead.disruptive().patience(2);
+    calls_that_end_with_it_leave_the_next_driver_alone.disruptive().patience(3);
     pages_locked_on_an_idle_cpu_do_not_hold_it_up.disruptive().patience(2);
 }
 
@@ -107,6 +109,24 @@ fn during_migrations() {
         function.bind();
     }
     assert_works();
+}
+
+/// What a call holds of a device must not outlive that: its end would take bus mastering, or DMA memory, from the driver that comes next.
+fn calls_that_end_with_it_leave_the_next_driver_alone() {
+    for _ in 0..20 {
+        let device = Device::open();
+        let function = Function::of(&device);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| while device.try_info().is_ok() {});
+            }
+            function.unbind();
+            function.bind();
+        });
+        let command = ConfigSpace::of(&function).read16(config_space::COMMAND);
+        assert_ne!(command & config_space::COMMAND_MASTER, 0, "the bound device may not master the bus");
+        assert_works();
+    }
 }
 
 fn a_file_open_across_it_stays_dead() {
