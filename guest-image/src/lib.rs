@@ -24,4 +24,5 @@ pub mod outer;
 pub mod pins;
 pub mod ports;
 pub mod run;
+pub mod share;
 pub mod test_mark;

@@ -20,6 +20,7 @@ use ersatz_guest_image::contents::Contents;
 use ersatz_guest_image::mailbox;
 use ersatz_guest_image::manifest::Manifest;
 use ersatz_guest_image::run::{NO_DRIVER_PATH, STREAMS_PATH};
+use ersatz_guest_image::share::{self, SHARE_MODULES, SHARES_PATH};
 use rustix::fs::{MemfdFlags, memfd_create};
 use thiserror::Error;
 
@@ -28,6 +29,7 @@ pub use self::module::{BringModuleError, Module};
 pub use self::pack::PackError;
 use self::pack::{Limit, Packer};
 use crate::collect::Target;
+use crate::share::{SharedFolder, for_guest};
 use crate::spec::ReadPath;
 
 /// What the mailbox has room for besides the programs that every run brings.
@@ -45,6 +47,10 @@ pub struct BringOptions {
     /// that ends with a slash (tcg)
     #[arg(long, value_name = "GUEST:HOST", value_parser = Target::parse)]
     pub collect: Vec<Target>,
+    /// Have the guest mount a folder of this machine while it runs, by 9p: what either side writes the other sees at once; GUEST is its
+    /// path in the guest [default: /NAME] (tcg)
+    #[arg(long, value_name = "DIR[:GUEST][,ro]", value_parser = SharedFolder::parse)]
+    pub share: Vec<SharedFolder>,
     /// Load a kernel module after the driver, with the modules of the kernel that it depends on; in the order given
     #[arg(long = "module", value_name = "FILE.ko[:PARAMS]", value_parser = Module::parse)]
     pub modules: Vec<Module>,
@@ -65,6 +71,9 @@ pub enum BringError {
     /// A kernel module.
     #[error(transparent)]
     Module(#[from] BringModuleError),
+    /// Folders that cannot be shared together.
+    #[error("--share: {0}")]
+    Share(String),
     /// The command is a file that cannot be brought.
     #[error("the command: {0}")]
     Command(String),
@@ -91,7 +100,11 @@ impl Brought {
 
 impl BringOptions {
     fn is_empty(&self) -> bool {
-        self.add.is_empty() && self.collect.is_empty() && self.modules.is_empty() && !self.no_driver
+        self.share.is_empty()
+            && self.add.is_empty()
+            && self.collect.is_empty()
+            && self.modules.is_empty()
+            && !self.no_driver
     }
 
     /// Packs what the options name, and what PID 1 needs to know of them, and the program of the command if it is a file of this machine and not one of the guest.
@@ -133,8 +146,13 @@ impl BringOptions {
                 packer.add(&addition)?
             };
         }
-        if !self.modules.is_empty() {
-            module::pack(&self.modules, manifest, &mut packer)?;
+        if !self.modules.is_empty() || !self.share.is_empty() {
+            let of_kernel = if self.share.is_empty() { &[] } else { SHARE_MODULES };
+            module::pack(&self.modules, of_kernel, manifest, &mut packer)?;
+        }
+        if !self.share.is_empty() {
+            let shares = for_guest(&self.share).map_err(BringError::Share)?;
+            packer.add_bytes(SHARES_PATH, share::encode(&shares))?;
         }
         if streams {
             packer.add_bytes(STREAMS_PATH, "")?;

@@ -13,6 +13,7 @@ use crate::accel::accelerator::Accelerator;
 use crate::accel::kvm::{self, KvmRunError};
 use crate::accel::nested::{self, NestedError};
 use crate::accel::tcg::{self, TcgError};
+use crate::attachments::Attachments;
 use crate::collect::GuestLink;
 use crate::console::log::ConsoleLog;
 use crate::console::output::{ConsoleOutput, Style};
@@ -21,6 +22,7 @@ use crate::control::server::{ControlError, ControlServer};
 use crate::gpu::registry::GpuRegistry;
 use crate::guest_port::GuestPort;
 use crate::outcome::Outcome;
+use crate::share::SharedFolder;
 use crate::signals::Signals;
 use crate::spec::GuestSpec;
 use crate::supervisor::{Event, Watch};
@@ -43,6 +45,9 @@ pub enum LaunchError {
     /// The guest has no port to send files by.
     #[error("--collect takes --accel tcg; add that, or print what is wanted, as in -- sh -c 'prog; cat /tmp/log'")]
     CollectElsewhere,
+    /// The guest has no device to share folders by.
+    #[error("--share takes --accel tcg; add that, or bring a copy of the folder with --add")]
+    ShareElsewhere,
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -77,6 +82,8 @@ pub struct Connection {
     /// The port by which the guest sends files at its end, and the link to the guest over it. The request must say so, too
     /// ([`COLLECT_PATH`](ersatz_guest_image::collect::COLLECT_PATH)).
     pub collect: Option<(GuestPort, GuestLink)>,
+    /// The folders that the guest shares. The request must say so, too ([`SHARES_PATH`](ersatz_guest_image::share::SHARES_PATH)).
+    pub shares: Vec<SharedFolder>,
     /// Called with the steps of a long start, and with exit counts.
     pub progress: Box<dyn FnMut(&str)>,
 }
@@ -115,14 +122,17 @@ pub fn launch(
     if connection.collect.is_some() && !matches!(accelerator, Accelerator::Tcg(_)) {
         return Err(LaunchError::CollectElsewhere);
     }
+    if !connection.shares.is_empty() && !matches!(accelerator, Accelerator::Tcg(_)) {
+        return Err(LaunchError::ShareElsewhere);
+    }
     let (port, collect) = connection.collect.unzip();
-    let ports = port.into_iter().collect();
+    let attachments = Attachments { ports: port.into_iter().collect(), shares: connection.shares };
     let watch = Watch { log: log.clone(), limit: spec.run.timeout, silence: spec.run.silence, stop, gpus, collect };
     let outcome = match accelerator {
         Accelerator::Kvm => kvm::run(spec, output, input, &watch, &mut connection.progress)?,
         Accelerator::Tcg(_) if spec.run.exit_counts => return Err(LaunchError::NoExits),
         Accelerator::Tcg(qemu) => {
-            tcg::run(spec, qemu, connection.cold, output, input, ports, &watch, &mut connection.progress)?
+            tcg::run(spec, qemu, connection.cold, output, input, attachments, &watch, &mut connection.progress)?
         }
         Accelerator::Nested(artifacts) => {
             let mut console = nested::Console { input, output: Box::new(output), errors: Box::new(io::stderr()) };

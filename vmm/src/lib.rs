@@ -4,6 +4,7 @@
 //! [`spec`] describes what to run, [`outcome`] how it ended; the other modules are the ways to run it.
 
 pub mod accel;
+pub mod attachments;
 pub mod bench;
 pub mod bring;
 pub mod cli;
@@ -16,6 +17,7 @@ pub mod launch;
 pub mod machine;
 pub mod outcome;
 pub mod qemu;
+pub mod share;
 pub mod signals;
 pub mod snapshot;
 pub mod spec;

@@ -2,7 +2,7 @@
 //! Whether a guest can be given programs, files and modules of this machine.
 
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -75,8 +75,50 @@ fn try_all(ersatz: &Path, series: &str, accelerator: &str, store: &Store) -> Res
     if accelerator == WITH_STREAMS {
         try_streams(ersatz, series, store, Path::new(&path("bytes")))?;
         try_collect(ersatz, series, store, &folder)?;
+        try_share(ersatz, series, store, &folder)?;
     }
     fs::remove_dir_all(&folder)?;
+    Ok(())
+}
+
+/// Tries folders that a guest and this machine share: what one writes the other has, also behind a panic, and nothing else.
+fn try_share(ersatz: &Path, series: &str, store: &Store, folder: &Path) -> Result<()> {
+    const FILES: usize = 1000;
+    let (shared, kept) = (folder.join("shared"), folder.join("kept"));
+    fs::create_dir_all(shared.join("many"))?;
+    fs::create_dir_all(&kept)?;
+    (0..FILES).try_for_each(|number| fs::write(shared.join(format!("many/{number}")), number.to_string()))?;
+    fs::write(kept.join("file"), "kept")?;
+    let secret = folder.join("secret");
+    fs::write(&secret, "secret")?;
+    symlink(&secret, shared.join("out"))?;
+    let run = |options: &[&str], command: &str, expected: i32| -> Result<String> {
+        let output = Command::new(ersatz)
+            .args(["run", "--kernel", series, "--accel", WITH_STREAMS, "--vram", "16M", "--timeout", "300"])
+            .arg("--share")
+            .arg(format!("{}:/s", shared.display()))
+            .arg("--share")
+            .arg(format!("{}:/k,ro", kept.display()))
+            .args(options)
+            .args(["--", "sh", "-c", command])
+            .env("ERSATZ_GUEST", store.root())
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("cannot start {}", ersatz.display()))?;
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        ensure!(output.status.code() == Some(expected), "--share, {command:?} ended with {}: {text}", output.status);
+        Ok(text)
+    };
+    let text =
+        run(&[], "ls /s/many | wc -l; cat /s/many/* | wc -c; cat /k/file; mkdir /s/new; echo hi > /s/new/file", 0)?;
+    let bytes: usize = (0..FILES).map(|number| number.to_string().len()).sum();
+    ensure!(text.contains(&format!("{FILES}\n{bytes}\nkept")), "a shared folder has {text:?}");
+    ensure!(fs::read(shared.join("new/file"))? == b"hi\n", "what a guest wrote is not there");
+    run(&["--cold"], "cat /s/out || cat /s/../secret || echo x > /k/file || mknod /s/node c 1 3", 1)?;
+    ensure!(fs::read(&secret)? == b"secret" && fs::read(kept.join("file"))? == b"kept", "a guest wrote elsewhere");
+    ensure!(fs::symlink_metadata(shared.join("node")).is_err(), "a guest made a device");
+    run(&[], "echo safe > /s/synced; sync; echo c > /proc/sysrq-trigger", 121)?;
+    ensure!(fs::read(shared.join("synced"))? == b"safe\n", "what a guest wrote before its panic is not there");
     Ok(())
 }
 

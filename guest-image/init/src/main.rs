@@ -14,6 +14,7 @@ mod outer;
 mod random;
 mod restored;
 mod session;
+mod share;
 mod streams;
 mod virtio_port;
 
@@ -44,6 +45,8 @@ enum InitError {
     Command(#[from] command::CommandError),
     #[error(transparent)]
     Collect(#[from] collect::CollectError),
+    #[error(transparent)]
+    Share(#[from] share::ShareError),
     #[error(transparent)]
     Outer(#[from] outer::OuterError),
 }
@@ -97,6 +100,7 @@ fn run_command() -> Result<u8, InitError> {
         eprintln!("ersatz-init: notice: no driver in this image ({DRIVER_PATH})");
     }
     driver::load_brought()?;
+    share::mount_all()?;
     Ok(command::run(&command::requested()?)?)
 }
 

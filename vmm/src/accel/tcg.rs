@@ -24,10 +24,10 @@ use thiserror::Error;
 use self::guest::{ConsoleRelay, Guest, RelayEnd};
 use self::machine::{Machine, Role};
 use crate::accel::served_gpus::{DeviceError, Devices};
+use crate::attachments::Attachments;
 use crate::console::output::ConsoleOutput;
 use crate::console::streams::Streams;
 use crate::gpu::registry::GpuRegistry;
-use crate::guest_port::GuestPort;
 use crate::outcome::Outcome;
 use crate::qemu::migration::MigrationError;
 use crate::qemu::{Qemu, QemuError, QmpError};
@@ -51,6 +51,15 @@ pub enum TcgError {
     #[error("cannot read the initramfs {path}")]
     Initramfs {
         /// The file.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// A folder that is to be shared cannot be opened.
+    #[error("cannot share {path} with the guest")]
+    Share {
+        /// The folder.
         path: PathBuf,
         /// The system's error.
         #[source]
@@ -96,7 +105,7 @@ pub enum TcgError {
 /// Runs a guest.
 ///
 /// Its console goes to `relay.output`; `relay.input` is read whenever it is readable, to its end. With `cold` it boots; without,
-/// it starts from a snapshot, which is made if there is none. It has `ports`, and those of the command's streams. Its GPUs are entered in `watch.gpus`.
+/// it starts from a snapshot, which is made if there is none. It has `attachments`, and the ports of the command's streams. Its GPUs are entered in `watch.gpus`.
 ///
 /// # Errors
 ///
@@ -108,7 +117,7 @@ pub fn run(
     cold: bool,
     output: ConsoleOutput,
     input: Option<File>,
-    mut ports: Vec<GuestPort>,
+    mut attachments: Attachments,
     watch: &Watch,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Outcome, TcgError> {
@@ -117,20 +126,20 @@ pub fn run(
     if spec.run.streams {
         let (ours, guests) = Streams::of_process()?;
         streams = Some(ours);
-        ports.extend(guests);
+        attachments.ports.extend(guests);
     }
     let mut started = restore::Started::NoSnapshot;
     if !cold {
-        started = restore::start(spec, qemu, &ports, relay.output(), watch, progress)?;
+        started = restore::start(spec, qemu, &attachments, relay.output(), watch, progress)?;
     }
     let guest = match started {
         restore::Started::Guest(guest) => {
             // Only QEMU may have them now.
-            drop(ports);
+            drop(attachments);
             guest
         }
         restore::Started::Ended(outcome) => return Ok(outcome),
-        restore::Started::NoSnapshot => boot(spec, qemu, &watch.gpus, ports)?,
+        restore::Started::NoSnapshot => boot(spec, qemu, &watch.gpus, attachments)?,
     };
     // QEMU is gone when this returns, and has closed its ends of the ports.
     let outcome = guest.run(&mut relay, watch)?;
@@ -141,10 +150,10 @@ pub fn run(
 }
 
 /// Starts a guest that boots with its run.
-fn boot(spec: &GuestSpec, qemu: &Qemu, gpus: &GpuRegistry, ports: Vec<GuestPort>) -> Result<Guest, TcgError> {
+fn boot(spec: &GuestSpec, qemu: &Qemu, gpus: &GpuRegistry, attachments: Attachments) -> Result<Guest, TcgError> {
     let devices = Devices::start(&spec.run.devices, gpus)?;
     let initramfs = initramfs(spec)?;
-    let machine = Machine::start(&spec.machine, qemu, &Role::Boot(initramfs), devices.sockets()?, None, ports)?;
+    let machine = Machine::start(&spec.machine, qemu, &Role::Boot(initramfs), devices.sockets()?, None, attachments)?;
     Ok(Guest::new(machine, devices))
 }
 

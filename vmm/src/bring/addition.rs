@@ -100,7 +100,7 @@ pub(super) fn kind_that_cannot_be(kind: fs::FileType) -> Option<&'static str> {
 }
 
 /// Checks a place in the guest, and makes it an absolute path.
-fn checked_guest(text: &str) -> Result<String, String> {
+pub(crate) fn checked_guest(text: &str) -> Result<String, String> {
     let absolute = format!("/{}", text.trim_start_matches('/'));
     let path = Path::new(&absolute);
     if path.components().any(|part| part == Component::ParentDir) {
@@ -113,7 +113,7 @@ fn checked_guest(text: &str) -> Result<String, String> {
         ));
     }
     if text.is_empty() {
-        return Err("there is no path behind the colon; type --add HOST or --add HOST:GUEST".to_owned());
+        return Err("there is no path behind the colon; type one, or leave the colon out".to_owned());
     }
     // Without "//" and "/./".
     let plain: PathBuf = path.components().collect();

@@ -96,7 +96,8 @@ impl Module {
     }
 }
 
-/// Packs modules with those of the kernel that they depend on, and the list by which PID 1 loads them. `manifest` is that of the
+/// Packs modules with those of the kernel that they depend on, and the list by which PID 1 loads them. Those of the kernel that are
+/// wanted come first; one that the kernel does not have as a module may be built in. `manifest` is that of the
 /// guest's kernel.
 ///
 /// # Errors
@@ -104,6 +105,7 @@ impl Module {
 /// Fails if the kernel could not load one.
 pub(super) fn pack(
     modules: &[Module],
+    of_kernel_wanted: &[&str],
     manifest: Option<&Manifest>,
     packer: &mut Packer<'_>,
 ) -> Result<(), BringModuleError> {
@@ -133,7 +135,9 @@ pub(super) fn pack(
         };
         of_kernel.insert(folder).read(name)
     };
-    let names: Vec<&str> = modules.iter().map(|module| module.name.as_str()).collect();
+    let mut read = read;
+    let mut names: Vec<&str> = of_kernel_wanted.iter().copied().filter(|name| read(name).is_ok()).collect();
+    names.extend(modules.iter().map(|module| module.name.as_str()));
     let order = load_order(&names, read).map_err(BringModuleError::Dependency)?;
     let mut list = Vec::new();
     for (index, (name, content)) in order.into_iter().enumerate() {
@@ -189,7 +193,7 @@ mod tests {
         let contents = Contents::default();
         let mut packer = Packer::new(&contents, Limit { bytes: 1 << 20, reason: "" });
         let modules_given: Vec<Module> = texts.iter().map(|text| Module::parse(text).unwrap()).collect();
-        pack(&modules_given, Some(&manifest(modules)), &mut packer)?;
+        pack(&modules_given, &["i2c-core", "built-in"], Some(&manifest(modules)), &mut packer)?;
         let mut added = Contents::default();
         added.add(&packer.finish()?.to_bytes().unwrap());
         Ok(added)

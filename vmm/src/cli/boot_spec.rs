@@ -41,6 +41,7 @@ pub fn run(options: &BootSpecOptions) -> Result<u8, CommandError> {
         cold: true,
         control: None,
         collect: None,
+        shares: Vec::new(),
         progress: Box::new(say),
     };
     let (outcome, _) = launch(&spec, &Accelerator::Kvm, connection)?;

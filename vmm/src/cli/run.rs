@@ -73,8 +73,8 @@ pub fn run(options: &RunOptions) -> Result<u8, CommandError> {
         && !options.interactive
         && options.guest.initramfs.is_none()
         && matches!(accelerator, Accelerator::Tcg(_));
-    if !options.bring.collect.is_empty() && options.guest.initramfs.is_some() {
-        return Err("--collect needs the PID 1 of the built initramfs; leave --initramfs out".into());
+    if options.guest.initramfs.is_some() && !(options.bring.collect.is_empty() && options.bring.share.is_empty()) {
+        return Err("--collect and --share need the PID 1 of the built initramfs; leave --initramfs out".into());
     }
     let archives = options.guest.archives(manifest.as_ref());
     let memory = options.guest.resources.memory;
@@ -93,6 +93,7 @@ pub fn run(options: &RunOptions) -> Result<u8, CommandError> {
         cold: options.guest.is_cold(),
         control: options.guest.control.clone(),
         collect: port.zip(collector.as_ref().map(Collector::link)),
+        shares: options.bring.share.clone(),
         progress: Box::new(report::say),
     };
     let (outcome, log) = launch(&guest.spec, &accelerator, connection)?;

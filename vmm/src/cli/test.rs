@@ -263,6 +263,7 @@ fn run_in_one_guest(
         cold: options.guest.is_cold(),
         control: options.guest.control.clone(),
         collect: None,
+        shares: Vec::new(),
         progress: Box::new(say),
     };
     let (outcome, log) = launch(&guest.spec, &accelerator, connection)?;

@@ -59,6 +59,7 @@ impl QemuProcess {
         let parent = process::id();
         let in_child = move || {
             die_with_parent(parent)?;
+            give_up_devices()?;
             numbers.iter().try_for_each(|descriptor| inherit(*descriptor))
         };
         // SAFETY: between fork and exec the closure makes system calls only; it neither allocates nor takes a lock.
@@ -117,6 +118,21 @@ fn die_with_parent(parent: u32) -> io::Result<()> {
     }
 }
 
+/// Keeps this process from making device nodes after exec, which a guest could have it do in a folder that they share.
+fn give_up_devices() -> io::Result<()> {
+    /// `CAP_MKNOD`, which the crate does not name.
+    const CAP_MKNOD: libc::c_int = 27;
+    // SAFETY: a system call with integer arguments.
+    match unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_MKNOD) } {
+        0 => Ok(()),
+        // It takes CAP_SETPCAP. Who lacks that is an ordinary user, who cannot make devices, either.
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::EPERM) => Ok(()),
+            error => Err(error),
+        },
+    }
+}
+
 /// Keeps a descriptor open across exec.
 fn inherit(descriptor: RawFd) -> io::Result<()> {
     // SAFETY: a system call with integer arguments; the descriptor stays owned by the caller's side of the fork.
@@ -165,6 +181,15 @@ mod tests {
         let pid = libc::pid_t::try_from(process.id()).unwrap();
         // SAFETY: system calls with integer arguments.
         assert_ne!(unsafe { libc::getpgid(pid) }, unsafe { libc::getpgid(0) });
+    }
+
+    #[test]
+    fn it_cannot_make_devices() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = folder.path().join("node");
+        let mut process = start(&format!("mknod {} c 1 3", node.display()), Vec::new());
+        assert!(!process.wait().unwrap().success());
+        assert!(!node.exists());
     }
 
     #[test]

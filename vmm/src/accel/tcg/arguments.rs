@@ -2,16 +2,19 @@
 //! The machine that QEMU emulates, as its arguments, and what its monitor prints about it.
 
 use std::ffi::OsString;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use ersatz_device_model::fabric::FABRIC_PORTS;
 use ersatz_guest_image::ports::{EXIT_PORT, READY_PORT};
 use ersatz_guest_image::run::WAIT_FOR_RUN;
+use ersatz_guest_image::share::tag;
 use serde_json::{Value, json};
 
 use super::KIND;
 use crate::accel::served_gpus::gpu;
+use crate::attachments::Attachments;
+use crate::guest_port::GuestPort;
 use crate::qemu::{PROCESSOR, Qemu, timestamp};
 use crate::snapshot::key::{Key, KeyBuilder, KeyError};
 use crate::spec::MachineSpec;
@@ -30,7 +33,7 @@ pub(super) const MAILBOX_PORT: &str = "mailbox-port";
 
 /// The descriptors by which QEMU is connected. QEMU inherits them under these numbers.
 #[derive(Clone, Debug)]
-pub(super) struct GuestDescriptors {
+pub(super) struct GuestDescriptors<'a> {
     /// Guest memory, shared with the devices.
     pub(super) memory: RawFd,
     /// What the serial port reads and writes.
@@ -41,8 +44,10 @@ pub(super) struct GuestDescriptors {
     pub(super) ready: RawFd,
     /// The monitor.
     pub(super) monitor: RawFd,
-    /// What the guest's virtio-serial ports are connected with, by their names.
-    pub(super) ports: Vec<(&'static str, RawFd)>,
+    /// The shared folders of `attachments`.
+    pub(super) shares: Vec<RawFd>,
+    /// What else the guest is connected with.
+    pub(super) attachments: &'a Attachments,
 }
 
 /// How a machine starts.
@@ -63,18 +68,15 @@ pub(super) enum Start<'a> {
 }
 
 /// QEMU's arguments.
-pub(super) fn arguments(machine: &MachineSpec, descriptors: &GuestDescriptors, start: &Start<'_>) -> Vec<OsString> {
+pub(super) fn arguments(machine: &MachineSpec, descriptors: &GuestDescriptors<'_>, start: &Start<'_>) -> Vec<OsString> {
     let mut arguments = hardware(machine, descriptors);
-    for (name, fd) in &descriptors.ports {
-        arguments.extend(["-chardev".into(), format!("socket,id={name},fd={fd}").into()]);
-    }
+    arguments.extend(backends(descriptors).into_iter().map(OsString::from));
     let initramfs = match start {
         Start::Boot { initramfs, gpus } => {
             for (&socket, port) in gpus.iter().zip(0..) {
                 arguments.extend(["-device".into(), gpu(socket, port, &gpu_port(port)).to_string().into()]);
             }
-            let names: Vec<&str> = descriptors.ports.iter().map(|(name, _)| *name).collect();
-            for device in port_devices(&names, None) {
+            for device in attached_devices(descriptors.attachments, None) {
                 arguments.extend(["-device".into(), device.to_string().into()]);
             }
             let clock = timestamp::kernel_argument();
@@ -93,9 +95,9 @@ pub(super) fn arguments(machine: &MachineSpec, descriptors: &GuestDescriptors, s
 }
 
 /// The machine without its GPUs: what must be the same where a state is saved and where it is loaded.
-fn hardware(machine: &MachineSpec, descriptors: &GuestDescriptors) -> Vec<OsString> {
+fn hardware(machine: &MachineSpec, descriptors: &GuestDescriptors<'_>) -> Vec<OsString> {
     let mebibytes = machine.resources.memory.div_ceil(1 << 20);
-    let GuestDescriptors { memory, console, status, ready, monitor, ports: _ } = descriptors;
+    let GuestDescriptors { memory, console, status, ready, monitor, .. } = descriptors;
     let mut words = vec![
         "-accel tcg,thread=multi -display none -nodefaults -no-user-config -no-reboot".to_owned(),
         format!("-cpu {PROCESSOR} -smp {}", machine.resources.vcpus),
@@ -123,22 +125,71 @@ pub(super) fn gpu_port(number: u8) -> String {
     format!("port{number}")
 }
 
-/// The devices by which a guest has virtio-serial ports of these names, as QEMU takes them on the command line and by `device_add`: a
-/// bus and its ports. Each port is connected with the character device of its name.
+/// The name of a shared folder, for QEMU.
+fn share(number: usize) -> String {
+    format!("share{number}")
+}
+
+/// What the attached devices are connected with, as arguments: descriptors that QEMU has inherited.
 ///
-/// A machine that runs has it in `port`, as the second function of the device that is plugged in there afterwards: PCI makes
-/// functions known together with function 0. With no `port` it is on the root bus.
-pub(super) fn port_devices(names: &[&str], port: Option<&str>) -> Vec<Value> {
+/// A guest has the rights in a shared folder that QEMU has; who owns a file is changed if QEMU may do that.
+fn backends(descriptors: &GuestDescriptors<'_>) -> Vec<String> {
+    let Attachments { ports, shares } = descriptors.attachments;
+    let ports = ports.iter().flat_map(|GuestPort { name, end }| {
+        ["-chardev".to_owned(), format!("socket,id={name},fd={}", end.as_raw_fd())]
+    });
+    let shares = shares.iter().zip(&descriptors.shares).enumerate().flat_map(|(number, (folder, fd))| {
+        let access = if folder.read_only { "on" } else { "off" };
+        let share = share(number);
+        let path = format!("path=/proc/self/fd/{fd}");
+        let words = format!("local,id={share},{path},security_model=none,multidevs=remap,readonly={access}");
+        ["-fsdev".to_owned(), words]
+    });
+    ports.chain(shares).collect()
+}
+
+/// The function of the mailbox's slot that the ports are; shared folders are behind it.
+const PORTS_FUNCTION: usize = 1;
+
+/// The devices of what a guest is attached to, as QEMU takes them on the command line and by `device_add`: a virtio-serial bus, its
+/// ports, a 9p device for each shared folder. Each is connected with the back end of its name.
+///
+/// A machine that runs has them in `port`, as further functions of the device that is plugged in there afterwards: PCI makes
+/// functions known together with function 0. With no `port` they are on the root bus.
+pub(super) fn attached_devices(attachments: &Attachments, port: Option<&str>) -> Vec<Value> {
+    let placed = |mut device: Value, function: usize| {
+        if let Some(port) = port {
+            device["bus"] = port.into();
+            device["addr"] = format!("0.{function}").into();
+        }
+        device
+    };
+    let shares = (0..attachments.shares.len()).map(|number| {
+        let device = json!({
+            "driver": "virtio-9p-pci",
+            "id": share(number),
+            "fsdev": share(number),
+            "mount_tag": tag(number),
+        });
+        placed(device, PORTS_FUNCTION + 1 + number)
+    });
+    let ports = port_devices(&attachments.ports);
+    ports
+        .into_iter()
+        .enumerate()
+        .map(|(index, device)| if index == 0 { placed(device, PORTS_FUNCTION) } else { device })
+        .chain(shares)
+        .collect()
+}
+
+/// A virtio-serial bus and its ports, if there are some.
+fn port_devices(ports: &[GuestPort]) -> Vec<Value> {
     const BUS: &str = "ports";
-    if names.is_empty() {
+    if ports.is_empty() {
         return Vec::new();
     }
-    let mut bus = json!({ "driver": "virtio-serial-pci", "id": BUS, "max_ports": names.len() + 1 });
-    if let Some(port) = port {
-        bus["bus"] = port.into();
-        bus["addr"] = "0.1".into();
-    }
-    let ports = names.iter().enumerate().map(|(number, name)| {
+    let bus = json!({ "driver": "virtio-serial-pci", "id": BUS, "max_ports": ports.len() + 1 });
+    let ports = ports.iter().enumerate().map(|(number, GuestPort { name, .. })| {
         json!({
             "driver": "virtserialport",
             "id": format!("{BUS}{number}"),
@@ -158,7 +209,8 @@ pub(super) fn port_devices(names: &[&str], port: Option<&str>) -> Vec<Value> {
 pub(super) fn snapshot_key(machine: &MachineSpec, qemu: &Qemu) -> Result<Key, KeyError> {
     let mut key = KeyBuilder::new(KIND);
     // All of QEMU's arguments except the numbers of descriptors and the measured frequency of the clock.
-    let nowhere = GuestDescriptors { memory: 0, console: 0, status: 0, ready: 0, monitor: 0, ports: Vec::new() };
+    let (shares, attachments) = (Vec::new(), &Attachments::default());
+    let nowhere = GuestDescriptors { memory: 0, console: 0, status: 0, ready: 0, monitor: 0, shares, attachments };
     hardware(machine, &nowhere).iter().for_each(|word| key.text(&word.to_string_lossy()));
     key.text(TIMERS);
     key.text(&machine.command_line);
@@ -191,6 +243,7 @@ mod tests {
     use ersatz_guest_image::run::STREAM_PORTS;
 
     use super::*;
+    use crate::share::SharedFolder;
     use crate::spec::Resources;
 
     fn machine() -> MachineSpec {
@@ -202,9 +255,10 @@ mod tests {
         }
     }
 
-    fn text(start: &Start<'_>, ports: &[(&'static str, RawFd)]) -> Vec<String> {
+    fn text(start: &Start<'_>, attachments: &Attachments) -> Vec<String> {
+        let shares = vec![21; attachments.shares.len()];
         let descriptors =
-            GuestDescriptors { memory: 3, console: 5, status: 6, ready: 7, monitor: 8, ports: ports.to_vec() };
+            GuestDescriptors { memory: 3, console: 5, status: 6, ready: 7, monitor: 8, shares, attachments };
         let machine = MachineSpec { kernel: "/my kernel".into(), ..machine() };
         let arguments = arguments(&machine, &descriptors, start);
         arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect()
@@ -212,8 +266,11 @@ mod tests {
 
     #[test]
     fn every_device_has_its_socket_and_memory_is_shared() {
-        let ports = [(STREAM_PORTS[0], 9), (STREAM_PORTS[1], 10), ("another", 11)];
-        let text = text(&Start::Boot { initramfs: Path::new("/i"), gpus: &[17, 18] }, &ports);
+        let port = |name| GuestPort { name, end: std::os::unix::net::UnixStream::pair().unwrap().0 };
+        let ports = vec![port(STREAM_PORTS[0]), port(STREAM_PORTS[1]), port("another")];
+        let shares = vec![SharedFolder::parse("/:/x,ro").unwrap(), SharedFolder::parse("/:/y").unwrap()];
+        let attachments = Attachments { ports, shares };
+        let text = text(&Start::Boot { initramfs: Path::new("/i"), gpus: &[17, 18] }, &attachments);
         assert!(
             text.contains(&"memory-backend-file,id=ram,size=1024M,mem-path=/proc/self/fd/3,share=on".to_owned()),
             "{text:?}"
@@ -222,17 +279,24 @@ mod tests {
         assert!(text.iter().any(|word| word.ends_with(" console=ttyS0 panic=-1")), "{text:?}");
         let sockets = text.iter().filter(|word| word.contains("vfio-user-pci") && word.contains("/proc/self/fd/1"));
         assert_eq!(sockets.count(), 2);
-        for (port, fd) in ports {
+        for GuestPort { name: port, end } in &attachments.ports {
+            let fd = end.as_raw_fd();
             let named = format!("\"name\":\"{port}\"");
             assert_eq!(text.iter().filter(|word| word.contains(&named)).count(), 1, "{port}: {text:?}");
             assert!(text.contains(&format!("socket,id={port},fd={fd}")), "{port}: {text:?}");
         }
+        let shares: Vec<&String> = text.iter().filter(|word| word.starts_with("local,id=share")).collect();
+        assert!(shares[0].contains("path=/proc/self/fd/21,") && shares[0].ends_with("readonly=on"), "{shares:?}");
+        assert!(shares.len() == 2 && shares[1].ends_with("readonly=off"), "{shares:?}");
+        let functions = attached_devices(&attachments, Some("p"));
+        let functions: Vec<&str> = functions.iter().filter_map(|device| device["addr"].as_str()).collect();
+        assert_eq!(functions, ["0.1", "0.2", "0.3"]);
     }
 
     #[test]
     fn a_restored_machine_differs_only_in_how_it_starts() {
-        let booted = text(&Start::Boot { initramfs: Path::new("/i"), gpus: &[] }, &[]);
-        let restored = text(&Start::Restore { initramfs: Path::new("/i") }, &[]);
+        let booted = text(&Start::Boot { initramfs: Path::new("/i"), gpus: &[] }, &Attachments::default());
+        let restored = text(&Start::Restore { initramfs: Path::new("/i") }, &Attachments::default());
         let differing = |word: &&String| !booted.contains(word);
         assert_eq!(restored.iter().filter(differing).collect::<Vec<_>>(), ["-incoming", "defer"]);
     }

@@ -4,15 +4,17 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ersatz_guest_image::mailbox;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use super::TcgError;
 use super::arguments::{self, GuestDescriptors, Start};
 use super::controls::QemuControls;
-use crate::guest_port::GuestPort;
+use crate::attachments::Attachments;
 use crate::qemu::{Qemu, QemuProcess};
 use crate::snapshot::ram::new_memory;
 use crate::spec::MachineSpec;
@@ -47,15 +49,15 @@ pub(super) struct Machine {
 
 impl Machine {
     /// Starts QEMU. Guest memory is all zeros. QEMU inherits `gpus`, the way to the GPUs' sockets; a machine that boots has them
-    /// from the beginning. `state` is a file to save the machine's state to, or to load it from. `ports` are the
-    /// guest's, which a machine that boots has from the beginning, too.
+    /// from the beginning. `state` is a file to save the machine's state to, or to load it from. A machine that boots has
+    /// `attachments` from the beginning, too.
     pub(super) fn start(
         spec: &MachineSpec,
         qemu: &Qemu,
         role: &Role,
         gpus: Vec<OwnedFd>,
         state: Option<&File>,
-        ports: Vec<GuestPort>,
+        attachments: Attachments,
     ) -> Result<Self, TcgError> {
         let memory = new_memory("ersatz-guest", spec.resources.memory)?;
         let mailbox = new_memory("ersatz-mailbox", mailbox::SIZE)?;
@@ -63,13 +65,16 @@ impl Machine {
         let (status, qemu_status) = UnixStream::pair()?;
         let (ready, qemu_ready) = UnixStream::pair()?;
         let (monitor, qemu_monitor) = UnixStream::pair()?;
+        let folders = attachments.shares.iter().map(|share| open_folder(&share.host));
+        let folders = folders.collect::<Result<Vec<File>, _>>()?;
         let descriptors = GuestDescriptors {
             memory: memory.as_raw_fd(),
             console: qemu_console.as_raw_fd(),
             status: qemu_status.as_raw_fd(),
             ready: qemu_ready.as_raw_fd(),
             monitor: qemu_monitor.as_raw_fd(),
-            ports: ports.iter().map(|port| (port.name, port.end.as_raw_fd())).collect(),
+            shares: folders.iter().map(AsRawFd::as_raw_fd).collect(),
+            attachments: &attachments,
         };
         let sockets: Vec<RawFd> = gpus.iter().map(AsRawFd::as_raw_fd).collect();
         let initramfs = match role {
@@ -83,7 +88,8 @@ impl Machine {
         let mut command = qemu.command();
         command.args(arguments::arguments(spec, &descriptors, &start));
         let mut given = gpus;
-        given.extend(ports.into_iter().map(|port| port.end.into()));
+        given.extend(folders.into_iter().map(OwnedFd::from));
+        given.extend(attachments.ports.into_iter().map(|port| port.end.into()));
         given.extend([qemu_console, qemu_status, qemu_ready, qemu_monitor].map(OwnedFd::from));
         let mut shared = vec![&memory, &mailbox];
         shared.extend(state);
@@ -95,4 +101,12 @@ impl Machine {
         let controls = Arc::new(QemuControls::new(monitor)?);
         Ok(Self { process, controls, console, status, ready, memory, mailbox })
     }
+}
+
+/// Opens a folder so that QEMU, which has its number, reaches it by that.
+fn open_folder(path: &Path) -> Result<File, TcgError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::empty());
+    let failed = |error: Errno| TcgError::Share { path: path.to_owned(), source: error.into() };
+    opened.map(File::from).map_err(failed)
 }

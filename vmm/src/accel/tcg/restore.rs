@@ -16,16 +16,16 @@ use ersatz_guest_image::mailbox;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::json;
 
-use super::arguments::{MAILBOX_PORT, gpu_port, port_devices, snapshot_key};
+use super::arguments::{MAILBOX_PORT, attached_devices, gpu_port, snapshot_key};
 use super::guest::{ConsoleRelay, Guest, RelayEnd};
 use super::machine::{Machine, Role};
 use super::{KIND, TcgError};
 use crate::accel::served_gpus::{Devices, gpu};
+use crate::attachments::Attachments;
 use crate::console::log::ConsoleLog;
 use crate::console::output::{ConsoleOutput, Style};
 use crate::console::recorder::Recorder;
 use crate::gpu::registry::GpuRegistry;
-use crate::guest_port::GuestPort;
 use crate::machine::End;
 use crate::outcome::Outcome;
 use crate::qemu::migration::{self, MigrationError};
@@ -49,7 +49,7 @@ pub(super) enum Started {
 pub(super) fn start(
     spec: &GuestSpec,
     qemu: &Qemu,
-    ports: &[GuestPort],
+    attachments: &Attachments,
     output: &mut dyn Write,
     watch: &Watch,
     progress: &mut dyn FnMut(&str),
@@ -66,7 +66,7 @@ pub(super) fn start(
             Obtained::Ended(outcome) => return Ok(Started::Ended(outcome)),
             Obtained::Nothing => return Ok(Started::NoSnapshot),
         };
-        match restore(spec, qemu, &snapshot, &watch.gpus, ports) {
+        match restore(spec, qemu, &snapshot, &watch.gpus, attachments) {
             Err(TcgError::Migration(error @ MigrationError::Failed { .. })) if !tried => {
                 progress(&format!("the snapshot cannot be used and is made again: {}", chain(&error)));
                 discard(&key);
@@ -81,7 +81,7 @@ pub(super) fn start(
 /// that far.
 fn make(machine: &MachineSpec, qemu: &Qemu, output: &mut dyn Write, watch: &Watch) -> Result<Made, TcgError> {
     let scratch = File::from(memfd_create("ersatz-state", MemfdFlags::CLOEXEC).map_err(io::Error::from)?);
-    let started = Machine::start(machine, qemu, &Role::Prepare, Vec::new(), Some(&scratch), Vec::new())?;
+    let started = Machine::start(machine, qemu, &Role::Prepare, Vec::new(), Some(&scratch), Attachments::default())?;
     let mut guest = Guest::new(started, Devices::start(&[], &GpuRegistry::default())?);
     let console = Recorder::default();
     // No command runs yet.
@@ -117,15 +117,14 @@ fn restore(
     qemu: &Qemu,
     snapshot: &Snapshot,
     gpus: &GpuRegistry,
-    ports: &[GuestPort],
+    attachments: &Attachments,
 ) -> Result<Guest, TcgError> {
     let devices = Devices::start(&spec.run.devices, gpus)?;
     let sockets = devices.sockets()?;
     let numbers: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
     let state = snapshot.state()?;
-    let names: Vec<&str> = ports.iter().map(|port| port.name).collect();
-    let ports = ports.iter().map(GuestPort::try_clone).collect::<io::Result<_>>()?;
-    let machine = Machine::start(&spec.machine, qemu, &Role::Restore, sockets, Some(&state), ports)?;
+    let plugged = attached_devices(attachments, Some(MAILBOX_PORT));
+    let machine = Machine::start(&spec.machine, qemu, &Role::Restore, sockets, Some(&state), attachments.try_clone()?)?;
     let mut guest = Guest::new(machine, devices);
     // QEMU takes as long to come up as this.
     snapshot.load_memory(guest.memory())?;
@@ -133,7 +132,7 @@ fn restore(
     let controls: Arc<_> = guest.controls();
     let started = controls.ask(|monitor| {
         migration::load(monitor, &state)?;
-        for device in port_devices(&names, Some(MAILBOX_PORT)) {
+        for device in plugged {
             monitor.execute("device_add", &device)?;
         }
         for (command, arguments) in qemu_mailbox::commands(guest.mailbox().as_raw_fd(), MAILBOX_PORT) {

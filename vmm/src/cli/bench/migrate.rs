@@ -61,6 +61,7 @@ pub fn run(options: &MigrateOptions) -> Result<u8, CommandError> {
         cold: options.guest.is_cold(),
         control: options.guest.control.clone(),
         collect: None,
+        shares: Vec::new(),
         progress: Box::new(report::say),
     };
     let (outcome, log) = launch(&guest.spec, &accelerator, connection)?;

@@ -147,6 +147,7 @@ impl Runs<'_> {
             // Several guests run side by side.
             control: None,
             collect: None,
+            shares: Vec::new(),
             progress: Box::new(say),
         };
         let (outcome, log) = launch(&spec, self.accelerator, connection)?;

@@ -48,6 +48,7 @@ fn names_of_guest(options: &TestOptions) -> Result<Result<Vec<String>, Outcome>,
         cold: options.guest.is_cold(),
         control: None,
         collect: None,
+        shares: Vec::new(),
         progress: Box::new(say),
     };
     let (outcome, log) = launch(&spec, &accelerator, connection)?;

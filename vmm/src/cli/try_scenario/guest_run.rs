@@ -143,6 +143,7 @@ impl<'a> TryGuest<'a> {
             cold: self.cold,
             control: None,
             collect: None,
+            shares: Vec::new(),
             progress: Box::new(say),
         };
         let started = Instant::now();
