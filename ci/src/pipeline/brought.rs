@@ -83,7 +83,7 @@ fn try_all(ersatz: &Path, series: &str, accelerator: &str, store: &Store) -> Res
 
 /// Tries folders that a guest and this machine share: what one writes the other has, also behind a panic, and nothing else.
 fn try_share(ersatz: &Path, series: &str, store: &Store, folder: &Path) -> Result<()> {
-    const FILES: usize = 1000;
+    const FILES: usize = 200;
     let (shared, kept) = (folder.join("shared"), folder.join("kept"));
     fs::create_dir_all(shared.join("many"))?;
     fs::create_dir_all(&kept)?;
