@@ -6,7 +6,7 @@ use super::super::{
     pagemap::DeviceMemory,
 };
 use super::{isolated::Isolated, migration::Migration, Source};
-use crate::kernel_ext::dma::SystemMappings;
+use crate::{bindings, kernel_ext::dma::SystemMappings};
 use kernel::{
     dma::{DataDirection, DmaAddress},
     page::PAGE_SIZE,
@@ -105,8 +105,16 @@ impl<'a, T: DeviceMemory, C: Copier> Filling<'a, T, C> {
                     Source::Folio(pfn) => Some(pfn + (index - run.first)),
                 };
                 let address = self.isolated.address(&run, index);
-                if self.isolated.from() == Side::System {
-                    self.isolated.map_of_device().set_home(destination, 1 << order, self.isolated.node(&run, index));
+                match self.isolated.from() {
+                    Side::System => {
+                        let node = self.isolated.node(&run, index);
+                        self.isolated.map_of_device().set_home(destination, 1 << order, node);
+                    }
+                    // Entries of private memory do not say whether the device wrote, and reclaim drops clean pages that were advised free.
+                    // SAFETY: The destination is an allocated folio, whose lock and reference are the migration's.
+                    Side::Device | Side::StandIn => unsafe {
+                        bindings::ersatz_page_mark_dirty(bindings::ersatz_pfn_to_page(destination));
+                    },
                 }
                 self.add(Piece { source, destination, pages: 1 << order, address })?;
                 index += 1 << order;
