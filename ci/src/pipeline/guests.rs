@@ -132,7 +132,7 @@ const DEBUG_SUITES: &[Suite] = &[
 /// How much of the suites is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// Where the processor is emulated twice, the tests in [`BUS`] only.
+    /// Where the processor is emulated twice, the tests in [`BUS`] only, and none by pass-through.
     Pipeline,
     /// All tests under every accelerator, on the default kernel.
     Everything,
@@ -177,7 +177,7 @@ pub struct Target<'a> {
 pub fn check(ersatz: &Path, targets: &[Target<'_>], depth: Depth, progress: &Progress) -> Result<Tally> {
     thread::scope(|scope| {
         let start = |accelerator, suites: &'static [Suite]| {
-            let suites = suites.iter().map(move |suite| suite.to_depth(depth));
+            let suites = suites.iter().filter_map(move |suite| suite.to_depth(depth));
             scope.spawn(move || check_under(accelerator, suites, ersatz, targets, progress))
         };
         let running: Vec<_> = SUITES.iter().map(|(accelerator, suites)| start(accelerator, suites)).collect();
@@ -217,10 +217,15 @@ fn check_under(
 }
 
 impl Suite {
-    /// The suite, with all tests if everything is to be run.
-    fn to_depth(self, depth: Depth) -> Self {
-        let all = depth == Depth::Everything && self.filters == BUS;
-        Self { filters: if all { &[] } else { self.filters }, ..self }
+    /// The suite, with all tests if everything is to be run; `None` if it is for that alone.
+    fn to_depth(self, depth: Depth) -> Option<Self> {
+        match depth {
+            // QEMU now and then gives a guest of a guest an interrupt twice after a BAR was switched on or off
+            // (docs/qemu-bugs/injected-twice.md), which a device that is handed through has the outer QEMU do.
+            Depth::Pipeline if self.start == Start::PassThrough => None,
+            Depth::Everything if self.filters == BUS => Some(Self { filters: &[], ..self }),
+            _ => Some(self),
+        }
     }
 
     /// What tells it from the others: for people, and for the names of files.
