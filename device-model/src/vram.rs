@@ -8,12 +8,13 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use crate::poison::PoisonedPages;
 use ersatz_abi::pci::{VRAM_MAX, VRAM_MIN};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, memfd_create};
 use thiserror::Error;
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
+
+use crate::poison::PoisonedPages;
 
 /// Why there is no VRAM.
 #[derive(Debug, Error)]
