@@ -73,15 +73,17 @@ pub fn check_devices(qemu: &Qemu, devices: &[RequiredDevice]) -> Result<(), Unfi
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
 
     use super::*;
 
     /// A program that lists these devices.
     fn qemu(folder: &std::path::Path, devices: &str) -> Qemu {
-        let path = folder.join("qemu");
-        fs::write(&path, format!("#!/bin/sh\necho '{devices}'\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let (text, path) = (folder.join("text"), folder.join("qemu"));
+        fs::write(&text, format!("#!/bin/sh\necho '{devices}'\n")).unwrap();
+        // By another process: a child of another thread would have inherited a file that this one writes, and a program that is open for
+        // writing cannot be run (ETXTBSY).
+        assert!(Command::new("install").args(["-m", "755"]).args([&text, &path]).status().unwrap().success());
         Qemu::Host(path)
     }
 
