@@ -99,7 +99,7 @@ register_map! {
 
 /// Size of a page that is poisoned, in bytes; it is aligned to that.
 pub const POISON_BYTES: u64 = 4096;
-/// As many pages can be poisoned.
+/// The most pages that can be poisoned at a time.
 pub const MAX_POISONED_PAGES: u32 = 4096;
 
 /// What [`ID`] reads: "ERSZ" in memory order.
@@ -223,7 +223,7 @@ impl ChannelStatus {
         self.with_raw_access(access as u32).with_raw_kind(kind as u32)
     }
 
-    /// The access that a faulted channel waits with, unless the numbers are none.
+    /// The access that a faulted channel waits with; `None` if one of the numbers has no meaning.
     pub const fn fault(self) -> Option<(AccessKind, FaultKind)> {
         match (AccessKind::from_raw(self.raw_access() as u8), FaultKind::from_raw(self.raw_kind() as u8)) {
             (Some(access), Some(kind)) => Some((access, kind)),

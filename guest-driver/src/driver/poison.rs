@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Pages of VRAM that are bad: the device is told of those that the kernel finds, and the kernel of those that the device finds.
+//! Poisoned pages of VRAM. The driver reports to the device those that the kernel finds, and to the kernel those that the device finds.
 //!
 //! Poison outlasts the driver: what an earlier one told the device is found at probe, and left out.
 

@@ -17,7 +17,7 @@ use kernel::{
 pub(crate) struct Node(i16);
 
 impl Node {
-    /// A node by the number that the memory manager gives; `None` for what is none.
+    /// The node with a number of the memory manager's; `None` if the number is not that of a node.
     pub(super) fn from_raw(number: c_int) -> Option<Self> {
         i16::try_from(number).ok().filter(|&number| number >= 0).map(Self)
     }

@@ -106,7 +106,7 @@ fn listen(mut port: &File, received: &Sender<()>) {
 /// Ends all processes but this one.
 fn end_processes() {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        // That there is none is as good.
+        // It fails if no process is left, which is what is wanted.
         let _ = kill(Pid::from_raw(-1), signal);
         thread::sleep(FAREWELL);
     }

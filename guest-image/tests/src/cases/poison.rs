@@ -113,7 +113,7 @@ fn rebind() {
     assert_works();
 }
 
-/// Has the driver leave, and come back after `meanwhile`.
+/// Unbinds the driver, calls `meanwhile`, and binds it again.
 fn rebind_after(meanwhile: impl FnOnce(&Registers)) {
     let function = Function::of(&Device::open());
     function.unbind();
@@ -176,7 +176,7 @@ fn the_device_is_told_and_remembers() {
     Device::open().assert_free(free);
 }
 
-/// Has the device find that a page of VRAM has lost its content.
+/// Adds a rule by which the device poisons a page of VRAM.
 fn find_poison(rules: &DeviceRules, offset: u64) {
     rules.add("poison", &json!({ "at-ns": 0 }), &json!({ "kind": "poison", "offset": offset }));
 }
