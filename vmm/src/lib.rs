@@ -11,6 +11,7 @@ pub mod cli;
 pub mod collect;
 pub mod console;
 pub mod control;
+pub mod emulated_host;
 pub mod gpu;
 pub mod guest_port;
 pub mod launch;

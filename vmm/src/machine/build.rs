@@ -18,10 +18,13 @@ use super::handle::MachineHandle;
 use super::interrupts::Interrupts;
 use super::kvm_error::KvmError;
 use super::layout::{FOUR_GIB, IDENTITY_MAP_PAGE, Layout, TASK_STATE_PAGES};
-use super::pci::{ConnectedFunction, MAX_SLOTS, MIN_SLOTS, MemorySlots, PciBus, PciError, PciSlots, Topology};
+use super::pci::{
+    ConnectedFunction, MAX_SLOTS, MIN_SLOTS, MachineParts, MemorySlots, PciBus, PciError, PciSlots, Topology,
+};
 use super::platform::{Platform, SERIAL_GSI};
 use super::serial::SerialPort;
-use super::vcpu::{self, HostCpuid, Vcpu, VcpuControl};
+use super::vcpu::group::VcpuGroup;
+use super::vcpu::{self, HostCpuid, Vcpu};
 use super::{Machine, acpi, memory, pci};
 
 /// Most vCPUs: their numbers are APIC ids of 8 bits, of which 255 means all.
@@ -60,11 +63,13 @@ pub fn build(
 
     let serial = serial_port(&vm, console.output)?;
     let dma = Arc::new(MappedSpace::from_memory(&memory)?);
-    let functions = make_functions(functions, &vm, &dma)?;
+    let vcpu_group = VcpuGroup::new(config.vcpus);
+    let parts = MachineParts { vm: Arc::clone(&vm), dma: Arc::clone(&dma), vcpus: vcpu_group.clone() };
+    let functions = make_functions(functions, &parts)?;
     let bars: Vec<_> = functions.iter().map(|connected| connected.function.bars()).collect();
     let topology = Topology::plan(&layout, &bars, MIN_SLOTS + spare_slots)?;
     let memory_slots = MemorySlots::new(Arc::clone(&vm), first_free, dma);
-    let bus = Arc::new(PciBus::new(&topology, interrupts, functions, memory_slots)?);
+    let bus = Arc::new(PciBus::new(&topology, interrupts, functions, memory_slots, parts)?);
     let slots = PciSlots::new(&bus);
     let ready = Arc::new(EventFd::new(EFD_NONBLOCK).map_err(MachineError::system("make an eventfd"))?);
     let platform = Arc::new(Platform::new(Arc::clone(&serial), Arc::clone(&bus), Arc::clone(&ready), memory.clone()));
@@ -76,9 +81,8 @@ pub fn build(
     let cr3 = boot::identity_map(&memory, mapped)?;
 
     let exits = Arc::new(ExitCounters::default());
-    let controls: Arc<[_]> = (0..config.vcpus).map(|_| Arc::new(VcpuControl::default())).collect();
-    let mut vcpus = Vec::with_capacity(controls.len());
-    for (control, number) in controls.iter().zip(0..) {
+    let mut vcpus = Vec::with_capacity(config.vcpus.into());
+    for (control, number) in vcpu_group.iter().zip(0..) {
         let fd = vm.create_vcpu(number.into()).map_err(KvmError::doing("creating a vCPU"))?;
         fd.set_cpuid2(&cpuid.for_vcpu(number, config.vcpus)?).map_err(KvmError::doing("setting a vCPU's features"))?;
         vcpu::set_msrs(&fd)?;
@@ -96,7 +100,7 @@ pub fn build(
     }
     let ending = Ending::new().map_err(MachineError::system("make an eventfd"))?;
     Ok(Machine {
-        handle: MachineHandle { exits, ending: Arc::new(ending), vcpus: controls, slots, ready },
+        handle: MachineHandle { exits, ending: Arc::new(ending), vcpus: vcpu_group, slots, ready },
         vcpus,
         serial,
         pci: bus,
@@ -144,14 +148,13 @@ fn serial_port(vm: &VmFd, output: Box<dyn std::io::Write + Send>) -> Result<Arc<
 /// Makes the functions of the first slots.
 fn make_functions(
     factories: Vec<FunctionFactory>,
-    vm: &Arc<VmFd>,
-    dma: &Arc<MappedSpace>,
+    parts: &MachineParts,
 ) -> Result<Vec<ConnectedFunction>, MachineError> {
     if factories.len() > MAX_SLOTS {
         return Err(PciError::TooManyFunctions(factories.len()).into());
     }
     let make = |(factory, slot): (FunctionFactory, u8)| {
-        pci::connect(factory, vm, dma, pci::boot_requester_id(slot))
+        pci::connect(factory, parts, pci::boot_requester_id(slot))
             .map_err(|source| MachineError::Function(slot.into(), source))
     };
     factories.into_iter().zip(0..).map(make).collect()

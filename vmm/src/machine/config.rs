@@ -13,6 +13,7 @@ use ersatz_device_model::interrupt::InterruptSink;
 use kvm_ioctls::VmFd;
 
 use super::layout::HIGH_MEMORY;
+use super::vcpu::group::VcpuGroup;
 use crate::spec::MachineSpec;
 
 /// The two ends of the guest's serial port, `ttyS0`.
@@ -89,6 +90,8 @@ pub struct BusConnections {
     pub requester_id: u16,
     /// The virtual machine, for functions that KVM must know of.
     pub vm: Arc<VmFd>,
+    /// The machine's vCPUs, for functions that must do something while the guest does nothing.
+    pub vcpus: VcpuGroup,
 }
 
 /// Why a function could not be made.

@@ -10,7 +10,8 @@ use super::config::End;
 use super::events::Ending;
 use super::exits::{ExitCounters, Exits};
 use super::pci::PciSlots;
-use super::vcpu::{VcpuControl, VcpuState};
+use super::vcpu::VcpuState;
+use super::vcpu::group::VcpuGroup;
 
 /// How long a vCPU may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -20,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub struct MachineHandle {
     pub(super) exits: Arc<ExitCounters>,
     pub(super) ending: Arc<Ending>,
-    pub(super) vcpus: Arc<[Arc<VcpuControl>]>,
+    pub(super) vcpus: VcpuGroup,
     pub(super) slots: PciSlots,
     pub(super) ready: Arc<EventFd>,
 }
@@ -50,14 +51,14 @@ impl MachineHandle {
         }
     }
 
-    /// Keeps all vCPUs out of the guest, whose clocks go on. Returns once they are out.
+    /// Keeps all vCPUs out of the guest, whose clocks go on. Returns once their threads wait.
     pub fn pause(&self) {
-        self.vcpus.iter().for_each(|vcpu| vcpu.pause());
+        self.vcpus.pause();
     }
 
     /// Ends [`MachineHandle::pause`].
     pub fn resume(&self) {
-        self.vcpus.iter().for_each(|vcpu| vcpu.resume());
+        self.vcpus.resume();
     }
 
     /// The machine's PCI slots, to fill and to empty.

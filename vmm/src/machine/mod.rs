@@ -56,6 +56,7 @@ pub use interrupts::InterruptError;
 pub use kvm_error::KvmError;
 pub use pci::{PciError, PciSlots, PlugError};
 pub use shared_memory::SharedMemory;
+pub use vcpu::group::VcpuGroup;
 pub use vcpu::{VcpuError, VcpuState};
 
 use self::pci::PciBus;

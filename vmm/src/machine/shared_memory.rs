@@ -112,7 +112,13 @@ mod tests {
         let memory = Arc::new(tempfile::tempfile().unwrap());
         let dma = Arc::new(ersatz_device_model::dma::MappedSpace::new());
         let vm = kvm_ioctls::Kvm::new().expect("these tests need /dev/kvm").create_vm().unwrap();
-        let connections = BusConnections { dma, interrupts: Arc::new(NoInterrupts), requester_id: 8, vm: Arc::new(vm) };
+        let connections = BusConnections {
+            dma,
+            interrupts: Arc::new(NoInterrupts),
+            requester_id: 8,
+            vm: Arc::new(vm),
+            vcpus: Default::default(),
+        };
         SharedMemory::factory(memory, 1 << 20)(connections).unwrap()
     }
 

@@ -22,6 +22,7 @@
 //! | [`bar`], [`msi`], [`msix`] | the registers behind the VMM's bits |
 //! | [`registers`] | the VMM's bits together, and what they say |
 //! | [`function`](mod@function) | all of it as a PCI function |
+//! | [`settle`] | a device on a host that QEMU emulates, which must not change its memory map under a running guest |
 //!
 //! # What the guest does not get
 //!
@@ -43,6 +44,7 @@ pub mod msi;
 pub mod msix;
 pub mod open;
 pub mod registers;
+pub mod settle;
 
 pub use error::VfioError;
 pub use function::Function;

@@ -22,6 +22,8 @@ use super::error::VfioError;
 use super::function::Function;
 use super::hardware::{Hardware, MappableArea, MessageKind, Region};
 use super::host::{Host, HostDevice};
+use super::settle::Settled;
+use crate::emulated_host;
 use crate::machine::{BusConnections, FunctionFactory};
 use crate::spec::PciAddress;
 
@@ -81,7 +83,13 @@ fn open(
     let descriptor = unsafe { BorrowedFd::borrow_raw(device.as_raw_fd()) };
     let file = Arc::new(File::from(descriptor.try_clone_to_owned().map_err(failed)?));
     let hardware = OpenDevice { file, device, name: format!("PCI device {address}"), _container: container };
-    Ok(Function::new(hardware.name.clone(), Box::new(hardware), connections.interrupts, notice))
+    let name = hardware.name.clone();
+    let hardware: Box<dyn Hardware> = if emulated_host::is_emulated() {
+        Box::new(Settled::new(hardware, connections.vcpus, emulated_host::SETTLE))
+    } else {
+        Box::new(hardware)
+    };
+    Ok(Function::new(name, hardware, connections.interrupts, notice))
 }
 
 /// Makes a container that KVM knows of: whether the guest's caches matter to DMA depends on its devices.

@@ -9,8 +9,7 @@
 //! ```
 //!
 //! The guest is paused from before the machine is saved until some time after the outer mailbox was mapped. QEMU does not load what
-//! it saved while its processor was in guest mode. And a change of its memory map has it interrupt the translated code a
-//! moment later, which in guest mode can deliver an interrupt twice (`docs/qemu-bugs/injected-twice.md`).
+//! it saved while its processor was in guest mode, and is not to change its memory map then ([`emulated_host`](crate::emulated_host)).
 //!
 //! What comes by the outer mailbox is an [`AwaitedRun`] and the archive for the guest, which goes on to the guest's own mailbox.
 
@@ -33,6 +32,7 @@ use crate::accel::kvm::{KvmRunError, gpu_factories};
 use crate::console::log::ConsoleLog;
 use crate::console::output::{ConsoleOutput, Style};
 use crate::console::terminal::follow_input;
+use crate::emulated_host::SETTLE;
 use crate::gpu::registry::GpuRegistry;
 use crate::machine::{Console, Machine, MachineConfig, MachineError, MachineHandle, PlugError, SharedMemory};
 use crate::outcome::Outcome;
@@ -49,9 +49,6 @@ pub const COMMAND: &str = "await-run";
 const MAILBOX_SLOT: u8 = ersatz_device_model::fabric::FABRIC_PORTS;
 /// How often the outer mailbox is looked at.
 const LOOK: Duration = Duration::from_millis(5);
-/// How long after a change of the outer machine's memory map the guest stays paused. By its source, QEMU lets go of the old map some
-/// 60 ms later.
-const SETTLE: Duration = Duration::from_millis(150);
 /// I/O ports as a file.
 const PORTS: &str = "/dev/port";
 /// Makes the outer kernel scan the bus for the mailbox.

@@ -29,16 +29,6 @@ impl MemorySlots {
         Self { vm, dma, used: Mutex::new((0..first).collect()) }
     }
 
-    /// The virtual machine.
-    pub fn vm(&self) -> &Arc<VmFd> {
-        &self.vm
-    }
-
-    /// Where devices do DMA.
-    pub fn dma(&self) -> &Arc<MappedSpace> {
-        &self.dma
-    }
-
     fn used(&self) -> std::sync::MutexGuard<'_, BTreeSet<u32>> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }

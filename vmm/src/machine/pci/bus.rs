@@ -9,9 +9,7 @@ use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ersatz_device_model::bus::{Effect, PciFunction};
-use ersatz_device_model::dma::MappedSpace;
 use ersatz_device_model::interrupt::InterruptSink;
-use kvm_ioctls::VmFd;
 
 use super::address::ConfigAddress;
 use super::attachment::MemorySlots;
@@ -20,7 +18,7 @@ use super::error::{PciError, PlugError};
 use super::host_bridge::HostBridge;
 use super::pending::PendingEffects;
 use super::root_port::{PortEvent, RootPort};
-use super::slot::{ConnectedFunction, Slot, connect};
+use super::slot::{ConnectedFunction, MachineParts, Slot, connect};
 use super::topology::{PortPlan, Topology, port_device};
 use crate::machine::config::FunctionFactory;
 use crate::machine::exits::ExitKind;
@@ -35,9 +33,7 @@ pub struct PciBus {
     slots: Vec<Slot>,
     interrupts: Arc<Interrupts>,
     pending: PendingEffects,
-    vm: Arc<VmFd>,
-    /// Where functions do DMA.
-    dma: Arc<MappedSpace>,
+    parts: MachineParts,
     decoder: RwLock<Decoder>,
 }
 
@@ -53,6 +49,7 @@ impl PciBus {
         interrupts: Arc<Interrupts>,
         functions: Vec<ConnectedFunction>,
         memory_slots: MemorySlots,
+        parts: MachineParts,
     ) -> Result<Self, PciError> {
         let pending = PendingEffects::new().map_err(PciError::Events)?;
         for (connected, slot) in functions.iter().zip(0..) {
@@ -61,9 +58,8 @@ impl PciBus {
         let occupants = functions.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         let slots = (0..).zip(&topology.ports).zip(occupants);
         let slots: Vec<_> = slots.map(|((slot, _), occupant)| Slot::new(RootPort::new(slot), occupant)).collect();
-        let (vm, dma) = (Arc::clone(memory_slots.vm()), Arc::clone(memory_slots.dma()));
         let decoder = RwLock::new(Decoder::new(topology.layout.clone(), Arc::new(memory_slots), slots.len()));
-        let bus = Self { host_bridge: HostBridge::new(), slots, interrupts, pending, vm, dma, decoder };
+        let bus = Self { host_bridge: HostBridge::new(), slots, interrupts, pending, parts, decoder };
         for (number, plan) in (0..).zip(&topology.ports) {
             bus.set_up(number, plan);
         }
@@ -273,7 +269,7 @@ impl PciBus {
             return Err(PlugError::Occupied(number));
         }
         let requester_id = u16::from(slot.port().buses().secondary) << 8;
-        let connected = connect(factory, &self.vm, &self.dma, requester_id)
+        let connected = connect(factory, &self.parts, requester_id)
             .map_err(|source| PlugError::Function { slot: number, source })?;
         join(number, &connected, &self.interrupts, &self.pending)?;
         *slot.write() = Some(connected);

@@ -25,5 +25,5 @@ pub use attachment::MemorySlots;
 pub use bus::PciBus;
 pub use error::{PciError, PlugError};
 pub use plug::PciSlots;
-pub use slot::{ConnectedFunction, MAX_SLOTS, connect};
+pub use slot::{ConnectedFunction, MAX_SLOTS, MachineParts, connect};
 pub use topology::{MIN_SLOTS, Topology, boot_requester_id};

@@ -11,6 +11,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::root_port::RootPort;
 use crate::machine::config::{BusConnections, FactoryError, FunctionFactory};
 use crate::machine::interrupts::MsixVectors;
+use crate::machine::vcpu::group::VcpuGroup;
 
 /// Most slots of a machine: each has a root port on bus 0, beside the host bridge.
 pub const MAX_SLOTS: usize = 31;
@@ -26,6 +27,17 @@ pub struct ConnectedFunction {
     pub event: Option<Arc<EventFd>>,
 }
 
+/// What a machine makes all its functions with.
+#[derive(Clone)]
+pub struct MachineParts {
+    /// The virtual machine.
+    pub vm: Arc<VmFd>,
+    /// Where functions do DMA.
+    pub dma: Arc<MappedSpace>,
+    /// The vCPUs.
+    pub vcpus: VcpuGroup,
+}
+
 /// Makes the function of a slot. Its interrupts are not connected yet.
 ///
 /// # Errors
@@ -33,16 +45,16 @@ pub struct ConnectedFunction {
 /// What the factory says.
 pub fn connect(
     factory: FunctionFactory,
-    vm: &Arc<VmFd>,
-    dma: &Arc<MappedSpace>,
+    parts: &MachineParts,
     requester_id: u16,
 ) -> Result<ConnectedFunction, FactoryError> {
     let msix = Arc::new(MsixVectors::default());
     let connections = BusConnections {
-        dma: Arc::clone(dma) as _,
+        dma: Arc::clone(&parts.dma) as _,
         interrupts: Arc::clone(&msix) as _,
         requester_id,
-        vm: Arc::clone(vm),
+        vm: Arc::clone(&parts.vm),
+        vcpus: parts.vcpus.clone(),
     };
     let function = factory(connections)?;
     let event = function.event();

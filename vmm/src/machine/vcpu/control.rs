@@ -6,6 +6,7 @@
 //! request is taken.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,27 +46,34 @@ impl Requests {
     fn any(self) -> bool {
         self.stop || self.nmi || self.state || self.pause
     }
-
-    /// Whether there is something to do while the guest is not entered.
-    fn any_but_pause(self) -> bool {
-        Self { pause: false, ..self }.any()
-    }
 }
 
 #[derive(Default)]
 struct Inner {
+    /// All that is requested but pauses.
     requests: Requests,
+    /// How many want the thread to stay out of the guest.
+    pauses: usize,
     state: Option<VcpuState>,
-    /// The thread stays out of the guest.
+    /// The thread waits in [`VcpuControl::stay_out`].
     is_paused: bool,
     /// Set while the thread is in its run loop: only then may it be sent signals.
     thread: Option<libc::pthread_t>,
+}
+
+impl Inner {
+    /// All that is requested.
+    fn requests(&self) -> Requests {
+        Requests { pause: self.pauses > 0, ..self.requests }
+    }
 }
 
 /// One vCPU thread's mailbox.
 #[derive(Default)]
 pub struct VcpuControl {
     inner: Mutex<Inner>,
+    /// The thread is in the guest, or about to enter it. Set under the lock only.
+    is_in_guest: AtomicBool,
     /// Signalled when a request was taken, and when the thread leaves.
     changed: Condvar,
 }
@@ -84,42 +92,64 @@ impl VcpuControl {
         Running(self)
     }
 
-    /// Called by the vCPU thread before it enters the guest: takes what is requested.
+    /// Called by the vCPU thread before it enters the guest: takes what is requested. If that is not to stop or to stay out, the
+    /// thread must enter the guest next, and call [`VcpuControl::left_guest`] after that.
     pub fn take(&self) -> Requests {
         let mut inner = self.lock();
-        let requests = inner.requests;
+        let requests = inner.requests();
         if requests.any() {
-            // These last.
-            inner.requests = Requests { stop: requests.stop, pause: requests.pause, ..Requests::default() };
+            // A stop lasts.
+            inner.requests = Requests { stop: requests.stop, ..Requests::default() };
             self.changed.notify_all();
         }
+        // It may have left `stay_out` for something else than the end of the pause, which may have come since.
+        inner.is_paused &= requests.pause;
+        self.is_in_guest.store(!requests.stop && !requests.pause, Ordering::Relaxed);
         requests
+    }
+
+    /// Called by the vCPU thread when it has left the guest, before it serves the exit.
+    pub fn left_guest(&self) {
+        self.is_in_guest.store(false, Ordering::Release);
     }
 
     /// Called by the vCPU thread in answer to [`Requests::pause`]: waits until that has ended, or something else is requested.
     pub fn stay_out(&self) {
         let mut inner = self.lock();
-        while inner.requests.pause && !inner.requests.any_but_pause() {
+        while inner.pauses > 0 && !inner.requests.any() {
             inner.is_paused = true;
             self.changed.notify_all();
             inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
-        inner.is_paused = inner.requests.pause;
+        inner.is_paused = inner.pauses > 0;
     }
 
-    /// Keeps the vCPU thread out of the guest; returns once it is out, or has ended.
+    /// Keeps the vCPU thread out of the guest, until [`VcpuControl::resume`] was called as often as this; returns once the thread waits, or has ended.
     pub fn pause(&self) {
         let mut inner = self.lock();
-        inner.requests.pause = true;
+        inner.pauses += 1;
         while inner.thread.is_some() && !inner.is_paused {
             inner = self.kick(inner);
         }
     }
 
-    /// Ends [`VcpuControl::pause`].
+    /// Ends one [`VcpuControl::pause`].
     pub fn resume(&self) {
-        self.lock().requests.pause = false;
+        let mut inner = self.lock();
+        inner.pauses = inner.pauses.saturating_sub(1);
         self.changed.notify_all();
+    }
+
+    /// Keeps the vCPU out of the guest until what is returned is dropped; returns once it is out. Its thread may be serving an exit, then
+    /// or meanwhile, and may be the one that calls this.
+    pub fn keep_outside(&self) -> Outside<'_> {
+        let mut inner = self.lock();
+        inner.pauses += 1;
+        // Pairs with `left_guest`: what the vCPU did in the guest is seen here.
+        while inner.thread.is_some() && self.is_in_guest.load(Ordering::Acquire) {
+            inner = self.kick(inner);
+        }
+        Outside(self)
     }
 
     /// Called by the vCPU thread in answer to [`Requests::state`].
@@ -187,6 +217,15 @@ impl VcpuControl {
 /// Held by a vCPU thread while it is in its run loop.
 pub struct Running<'a>(&'a VcpuControl);
 
+/// Keeps a vCPU out of the guest.
+pub struct Outside<'a>(&'a VcpuControl);
+
+impl Drop for Outside<'_> {
+    fn drop(&mut self) {
+        self.0.resume();
+    }
+}
+
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.lock().thread = None;
@@ -225,6 +264,7 @@ mod tests {
                 }
                 // SAFETY: waits for a signal, nothing else.
                 unsafe { libc::pause() };
+                control.left_guest();
             }
         })
     }
@@ -246,8 +286,10 @@ mod tests {
         control.pause(); // before it has started
         let thread = fake_vcpu(&control);
         let patience = Duration::from_secs(60);
-        for _ in 0..100 {
-            control.pause();
+        for round in 0..100 {
+            if round > 0 {
+                control.pause();
+            }
             while control.state(patience) != Some(STATE) {}
             assert!(control.inject_nmi(patience));
             assert!(control.lock().is_paused || control.lock().thread.is_none());

@@ -5,6 +5,7 @@ mod control;
 mod cpuid;
 mod delivery;
 mod error;
+pub mod group;
 mod registers;
 mod state;
 
@@ -92,7 +93,9 @@ impl Vcpu {
 
     /// Enters the guest, and serves the exit.
     fn enter(&mut self) -> Result<Next, VcpuError> {
-        let exit = match self.fd.run() {
+        let exit = self.fd.run();
+        self.control.left_guest();
+        let exit = match exit {
             Ok(exit) => exit,
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
                 self.exits.count(ExitKind::Signal);
