@@ -16,8 +16,29 @@ mod kernel_ext;
 mod uapi;
 mod zone_device;
 
-kernel::module_pci_driver! {
-    type: driver::probe::Driver,
+use driver::probe::Driver;
+use kernel::{pci, prelude::*, InPlaceModule, ModuleMetadata, ThisModule};
+use zone_device::stand_in::StandInPool;
+
+/// The module: the driver, and what outlasts a device. Dropped in this order, so that every device is left first.
+#[pin_data]
+struct Module {
+    #[pin]
+    driver: kernel::driver::Registration<pci::Adapter<Driver>>,
+    stand_ins: StandInPool,
+}
+
+impl InPlaceModule for Module {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            stand_ins: StandInPool::open()?,
+            driver <- kernel::driver::Registration::new(<Self as ModuleMetadata>::NAME, module),
+        })
+    }
+}
+
+module! {
+    type: Module,
     name: "ersatz",
     authors: ["The Ersatz authors"],
     description: "Driver of the Ersatz GPU",

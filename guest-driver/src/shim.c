@@ -163,6 +163,16 @@ struct page *ersatz_alloc_folio_node(unsigned int order, int node)
 	return head_page(__folio_alloc_node(folio_gfp(order), order, node == NUMA_NO_NODE ? numa_mem_id() : node));
 }
 
+bool ersatz_module_get(void)
+{
+	return try_module_get(THIS_MODULE);
+}
+
+void ersatz_module_put(void)
+{
+	module_put(THIS_MODULE);
+}
+
 int ersatz_memory_failure(unsigned long pfn)
 {
 #ifdef CONFIG_MEMORY_FAILURE

@@ -33,6 +33,10 @@ void ersatz_put_page(struct page *page);
 struct page *ersatz_alloc_folio_node(unsigned int order, int node);
 struct page *ersatz_alloc_folio_vma(unsigned int order, struct vm_area_struct *vma, unsigned long address);
 
+/* Whether the module is not being unloaded; it is not until the use has ended. */
+bool ersatz_module_get(void);
+void ersatz_module_put(void);
+
 /* EOPNOTSUPP if the kernel has no handling of memory failures. */
 int ersatz_memory_failure(unsigned long pfn);
 

@@ -310,7 +310,9 @@ impl Channel {
 
     /// Tries something until it works, or the device answers but takes too long over it, or there is no hope.
     fn persist(&self, mut attempt: impl FnMut() -> Result) -> Result {
-        for _ in 0..REVIVALS {
+        // A user who gives the device less time for its work does not want to wait longer for a sign of life.
+        let revivals = REVIVALS.min(self.timeout_ms.div_ceil(REVIVAL_PAUSE_MS as u32));
+        for _ in 0..revivals {
             match attempt() {
                 Err(error) if error != ETIMEDOUT => fsleep(Delta::from_millis(REVIVAL_PAUSE_MS)),
                 result => return result,

@@ -15,6 +15,7 @@ use crate::{
         folio::LockedFolio,
         migrate::{Isolated, Source},
         pagemap::{BoundMap, Registered},
+        stand_in,
     },
 };
 use core::ops::Range;
@@ -29,6 +30,8 @@ const BLOCKS: usize = 8;
 const PAUSE_MS: i64 = 10;
 /// After how many attempts in vain to make every CPU give up the pages it holds.
 const DRAIN_ATTEMPTS: u32 = 50;
+/// How often to try to get the users off pages of a device that is lost.
+const ABANDON_ATTEMPTS: u32 = 200;
 /// After how many attempts to say that pages are still busy.
 const REPORT_ATTEMPTS: u32 = 500;
 
@@ -145,22 +148,54 @@ pub(crate) fn evict(map: BoundMap<'_, Gpu>) -> Result<usize> {
     Ok(moved)
 }
 
+/// Leaves the pages of a device that is lost: stand-ins take their place. Those that something else than page tables holds are tried for a while.
+fn abandon(map: BoundMap<'_, Gpu>) {
+    dev_err!(map.dev(), "{} pages are lost with the device\n", map.pages_in_use());
+    if let Err(error) = stand_in::reserve(map.pages_in_use() + map.poisoned_pages()) {
+        dev_err!(map.dev(), "no stand-ins for lost pages ({}): waiting for their users\n", error.to_errno());
+        return;
+    }
+    for attempt in 0..ABANDON_ATTEMPTS {
+        let replaced = (0..map.blocks()).map(|block| stand_in::replace(map, map.mapped_pages(block)).unwrap_or(0));
+        let replaced: usize = replaced.sum();
+        if map.pages_in_use() == 0 {
+            return;
+        }
+        if replaced == 0 {
+            if attempt % DRAIN_ATTEMPTS == 1 {
+                // Without memory for it there is only longer to wait.
+                let _ = drain_cpu_lists();
+            }
+            fsleep(Delta::from_millis(PAUSE_MS));
+        }
+    }
+    dev_err!(
+        map.dev(),
+        "{} lost pages are in use by more than page tables: waiting for their users\n",
+        map.pages_in_use()
+    );
+}
+
+/// Has stand-ins take the place of poisoned pages that processes have, which cannot be moved.
+fn leave_poisoned(map: BoundMap<'_, Gpu>) -> Result {
+    stand_in::reserve(map.poisoned_pages())?;
+    for block in 0..map.blocks() {
+        stand_in::replace(map, map.mapped_poisoned_pages_of_block(block))?;
+    }
+    Ok(())
+}
+
 /// Empties the device before it is left. Nothing may be moved to it any more.
 ///
 /// Pages can be busy for a while (pinned for I/O, just being faulted in, in a list of some CPU), so this tries until
-/// all have gone. It gives up only on a device that no longer copies; whoever has pages there gets `SIGBUS` on touching
+/// all have gone. It gives up only on a device that no longer copies; whoever has pages there, or poisoned ones, gets `SIGBUS` on touching
 /// them.
 pub(crate) fn empty(vram: &Registered<Gpu>) {
     let map = vram.bound();
     let mut attempts = 0;
     while map.pages_in_use() > 0 {
         if map.memory().engine.is_lost() {
-            dev_err!(
-                map.dev(),
-                "{} pages are lost with the device; waiting for their processes to end\n",
-                map.pages_in_use()
-            );
-            return;
+            return abandon(map);
         }
         attempts += 1;
         let moved = evict_all(map, Cause::Unbind);
@@ -177,5 +212,8 @@ pub(crate) fn empty(vram: &Registered<Gpu>) {
         if map.pages_in_use() > 0 {
             fsleep(Delta::from_millis(PAUSE_MS));
         }
+    }
+    if map.poisoned_pages() > 0 && leave_poisoned(map).is_err() {
+        dev_notice!(map.dev(), "waiting for the users of poisoned pages\n");
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         fault::{CpuFault, FaultEnd},
         folio::{LockedFolio, HUGE_SIZE},
         migrate::{Isolated, Source},
-        pagemap::{BoundMap, DeviceMemory},
+        pagemap::{BoundMap, DeviceMemory, Kind},
         stand_in,
     },
 };
@@ -54,10 +54,13 @@ impl DeviceMemory for Gpu {
     }
 
     fn memory_failure(map: BoundMap<'_, Self>, index: usize) -> Result {
-        let result = match &map.memory().stand_ins {
-            // Of private memory: the users are told when they touch the page.
-            None => Ok(()),
-            Some(stand_ins) => stand_in::replace(map, index, stand_ins),
+        let result = match map.kind() {
+            // The users are told when they touch the page.
+            Kind::Private => Ok(()),
+            Kind::Coherent => match stand_in::replace(map, core::iter::once(index)) {
+                Ok(0) => Err(EBUSY),
+                result => result.map(|_| ()),
+            },
         };
         dev_err!(
             map.dev(),

@@ -2,13 +2,7 @@
 //! A bound device.
 
 use super::{copy_engine::CopyEngine, registers::Registers, statistics::Statistics, svm::Svm};
-use crate::{
-    kernel_ext::revocable::SleepableRevocable,
-    zone_device::{
-        pagemap::{PageMap, Registered},
-        stand_in::StandIns,
-    },
-};
+use crate::zone_device::pagemap::PageMap;
 use kernel::{
     prelude::*,
     sync::{
@@ -31,8 +25,6 @@ pub(crate) struct Gpu {
     pub(crate) identity: Identity,
     /// What works by virtual addresses, if the device can.
     pub(crate) svm: Option<Arc<Svm>>,
-    /// What takes the place of poisoned pages; private memory needs none.
-    pub(crate) stand_ins: Option<Arc<SleepableRevocable<Registered<StandIns>>>>,
     /// Whether a test wants a destination of a migration not to be found.
     pub(crate) failing_allocation: FailingAllocation,
 }
@@ -96,7 +88,6 @@ impl Gpu {
         statistics: Arc<Statistics>,
         identity: Identity,
         svm: Option<Arc<Svm>>,
-        stand_ins: Option<Arc<SleepableRevocable<Registered<StandIns>>>>,
     ) -> impl PinInit<Self, Error> + 'a {
         try_pin_init!(Self {
             registers,
@@ -105,7 +96,6 @@ impl Gpu {
             statistics,
             identity,
             svm,
-            stand_ins,
             failing_allocation: FailingAllocation(Atomic::new(0)),
         })
     }

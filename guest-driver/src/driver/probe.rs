@@ -49,6 +49,9 @@ use kernel::{
 /// The vector of device errors, by the ABI; those behind it are the channels'.
 const ERROR_VECTOR: u16 = 0;
 
+/// Stand-ins that there are at least for poisoned pages of memory that CPUs reach.
+const POISON_STAND_INS: usize = 512;
+
 /// The channels that memory is copied by.
 type CopyChannels = [Arc<Channel>; CHANNELS];
 
@@ -96,12 +99,12 @@ impl pci::Driver for Driver {
             let region = reserve_pfns(pdev, &registers, index.get(), kind)?;
             let (start, pages) = (region.start(), region.pages());
             let statistics = Arc::new(Statistics::new(), GFP_KERNEL)?;
-            let stand_ins = match kind {
-                Kind::Private => None,
-                Kind::Coherent => Some(stand_in::register(dev, c"ersatz poisoned pages")?),
-            };
+            if kind == Kind::Coherent {
+                // More than a device survives.
+                stand_in::reserve(POISON_STAND_INS)?;
+            }
             let engine = CopyEngine::new(dev, channels.clone());
-            let gpu = Gpu::new(registers, engine, statistics.clone(), identity, svm, stand_ins);
+            let gpu = Gpu::new(registers, engine, statistics.clone(), identity, svm);
             let vram = PageMap::register(dev, kind, region, gpu)?;
             vram.with_map(poison::leave_out)?;
             // Behind the pages, which it is about.

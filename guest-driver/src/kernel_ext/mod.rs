@@ -7,6 +7,7 @@
 //! - [`interrupt`]: MSI-X vectors and their handlers.
 //! - [`mm`]: how much memory there is, and walking a process's VMAs.
 //! - [`module_parameters`]: string parameters.
+//! - [`module_use`]: what keeps the module loaded.
 //! - [`pci_device`], [`pci_id`]: what the PCI abstractions lack.
 //! - [`raw`]: what the `kernel` crate keeps to itself.
 //! - [`revocable`]: access to a bound device's data that ends when the device is unbound.
@@ -23,6 +24,7 @@ pub(crate) mod interrupt;
 pub(crate) mod memory_failure;
 pub(crate) mod mm;
 pub(crate) mod module_parameters;
+pub(crate) mod module_use;
 pub(crate) mod pci_device;
 pub(crate) mod pci_id;
 pub(crate) mod raw;

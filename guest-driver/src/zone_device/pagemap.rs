@@ -197,8 +197,12 @@ impl<T: DeviceMemory> PageMap<T> {
 
     /// Number of pages that something uses, poisoned ones left out.
     pub(crate) fn pages_in_use(&self) -> usize {
-        let poisoned = usize::try_from(self.poisoned.load(ordering::Relaxed)).unwrap_or(0);
-        self.pages().saturating_sub(self.free_pages()).saturating_sub(poisoned)
+        self.pages().saturating_sub(self.free_pages()).saturating_sub(self.poisoned_pages())
+    }
+
+    /// Number of poisoned pages.
+    pub(crate) fn poisoned_pages(&self) -> usize {
+        usize::try_from(self.poisoned.load(ordering::Relaxed)).unwrap_or(0)
     }
 
     /// The pointer that tells this device's private pages from all others'.

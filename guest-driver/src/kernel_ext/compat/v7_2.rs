@@ -3,8 +3,10 @@
 
 use crate::bindings;
 use kernel::{
+    device::{Bound, Device},
     devres::Devres,
     dma::{Coherent, DmaAddress},
+    faux,
     pci::Bar,
     prelude::*,
 };
@@ -19,6 +21,12 @@ pub(crate) type ProbeInfo<'bound, T> = &'bound T;
 pub(crate) const IRQ_HANDLED: bindings::irqreturn_t = bindings::irqreturn_IRQ_HANDLED;
 /// What it returns if its thread is to handle the rest.
 pub(crate) const IRQ_WAKE_THREAD: bindings::irqreturn_t = bindings::irqreturn_IRQ_WAKE_THREAD;
+
+/// The device of a faux registration, which is bound while that lives.
+pub(crate) fn bound_device(registration: &faux::Registration) -> &Device<Bound> {
+    // SAFETY: The faux bus binds a device before its registration returns, and it stays bound until that is dropped.
+    unsafe { registration.as_ref().as_bound() }
+}
 
 /// Defines a driver's table of PCI ids.
 macro_rules! pci_device_table {

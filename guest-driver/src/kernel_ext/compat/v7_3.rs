@@ -3,7 +3,9 @@
 
 use crate::bindings;
 use kernel::{
+    device::{Bound, Device},
     dma::{Coherent, DmaAddress},
+    faux,
     prelude::*,
 };
 
@@ -19,6 +21,11 @@ pub(crate) type ProbeInfo<'bound, T> = Option<&'bound T>;
 pub(crate) const IRQ_HANDLED: bindings::irqreturn_t = bindings::irqreturn_t(bindings::irqreturn::IRQ_HANDLED.0);
 /// What it returns if its thread is to handle the rest.
 pub(crate) const IRQ_WAKE_THREAD: bindings::irqreturn_t = bindings::irqreturn_t(bindings::irqreturn::IRQ_WAKE_THREAD.0);
+
+/// The device of a faux registration, which is bound while that lives.
+pub(crate) fn bound_device(registration: &faux::Registration) -> &Device<Bound> {
+    registration.as_ref().as_ref()
+}
 
 /// Returns the address by which a device reaches coherent memory.
 pub(crate) fn coherent_address(memory: &Coherent<[u64]>) -> DmaAddress {

@@ -282,25 +282,32 @@ impl<'a, T: DeviceMemory> Isolated<'a, T> {
     }
 }
 
-/// Moves page `index` of a map to a folio of order 0 without its content, which is lost.
+/// Moves folios of a map to others without their content, which is lost. `indexes` names their pages as for [`Isolated::of_device`]; `replacement` has a
+/// folio of an order, on another side. Returns the number of pages that moved.
 ///
 /// # Errors
 ///
-/// `EBUSY` if the page is in use otherwise; `EINVAL` if the folio does not fit; `ENOMEM`.
+/// `EINVAL` if a replacement does not fit; `ENOMEM`.
 pub(in super::super) fn replace_lost<T: DeviceMemory>(
     map: BoundMap<'_, T>,
-    index: usize,
-    folio: LockedFolio,
-) -> Result {
-    let mut isolated = Isolated::of_device(map, core::iter::once(index), 1)?;
-    let run = isolated.migration.next_run(0).ok_or(EBUSY)?;
-    isolated.migration.set_destination(&run, 0, folio)?;
-    isolated.migration.commit();
-    if isolated.migration.has_moved(0) {
-        Ok(())
-    } else {
-        Err(EBUSY)
+    indexes: impl Iterator<Item = usize>,
+    capacity: usize,
+    mut replacement: impl FnMut(u32) -> Option<LockedFolio>,
+) -> Result<usize> {
+    let mut isolated = Isolated::of_device(map, indexes, capacity)?;
+    let mut at = 0;
+    while let Some(run) = isolated.migration.next_run(at) {
+        at = run.end();
+        let Source::Folio(pfn) = run.source else { continue };
+        if isolated.is_held(pfn) || !isolated.has_owner(pfn) {
+            continue;
+        }
+        if let Some(folio) = replacement(run.order) {
+            isolated.migration.set_destination(&run, run.first, folio)?;
+        }
     }
+    isolated.migration.commit();
+    Ok(isolated.migration.count_moved())
 }
 
 /// Calls `tell` with the place of each page of `range` in anonymous memory for which the page tables have no entry at all: neither a page nor

@@ -123,7 +123,19 @@ impl<'a, T: DeviceMemory> BoundMap<'a, T> {
 
     /// The pages of a block that something maps. A page that is in use but not mapped is on its way to or from the device, or in
     /// limbo: its process is gone and a CPU's list has a reference to it. Migrating the latter would follow a stale reverse map.
+    ///
+    /// Poisoned pages are left out.
     pub(crate) fn mapped_pages_of_block(self, block: usize) -> impl Iterator<Item = usize> + 'a {
+        self.mapped_pages(block).filter(move |&index| !self.map.is_poisoned(index))
+    }
+
+    /// As [`BoundMap::mapped_pages_of_block`], but poisoned pages alone.
+    pub(crate) fn mapped_poisoned_pages_of_block(self, block: usize) -> impl Iterator<Item = usize> + 'a {
+        self.mapped_pages(block).filter(move |&index| self.map.is_poisoned(index))
+    }
+
+    /// As [`BoundMap::mapped_pages_of_block`], with poisoned pages.
+    pub(crate) fn mapped_pages(self, block: usize) -> impl Iterator<Item = usize> + 'a {
         let frames = &self.map.frames;
         let end = block.saturating_add(1).saturating_mul(BLOCK_PAGES).min(frames.len());
         let used = core::iter::successors(frames.next_used(block.saturating_mul(BLOCK_PAGES)), |&index| {
@@ -136,7 +148,7 @@ impl<'a, T: DeviceMemory> BoundMap<'a, T> {
         // SAFETY: By the type invariants the page is registered.
         let page = unsafe { bindings::ersatz_pfn_to_page(self.pfn(index)) };
         // SAFETY: `page` is valid.
-        unsafe { bindings::ersatz_page_is_mapped(page) && !bindings::ersatz_page_is_poisoned(page) }
+        unsafe { bindings::ersatz_page_is_mapped(page) }
     }
 
     /// Whether one of some pages lost its content.

@@ -22,6 +22,7 @@ mod ksm;
 pub mod leaks;
 mod limbo;
 mod limited;
+mod lost;
 mod module;
 mod museum;
 mod numa;
@@ -99,6 +100,7 @@ const TOPICS: &[&[Test]] = &[
     races::TESTS,
     pinned::TESTS,
     limbo::TESTS,
+    lost::TESTS,
     swap::TESTS,
     svm::kernels::TESTS,
     svm::refusals::TESTS,

@@ -13,7 +13,7 @@ use nix::sys::mman::MmapAdvise;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use serde_json::json;
 
-use super::fixture::{assert_works, on_device};
+use super::fixture::{assert_works, on_device, send};
 use crate::bus::Function;
 use crate::compute::{Compute, LaunchError};
 use crate::device::Device;
@@ -32,6 +32,7 @@ test_list! { "poison":
     the_device_is_told_and_remembers.needs(&[Need::Coherent]).disruptive().patience(2);
     a_free_page_that_the_device_finds_is_left_out.needs(&[Need::ControlWindow]).disruptive();
     users_of_a_page_that_the_device_finds_get_sigbus.needs(&[Need::ControlWindow, Need::FillableVram(16384)]).disruptive().patience(2);
+    unbinding_does_not_wait_for_the_user_of_a_bad_page.needs(&[Need::ControlWindow, Need::FillableVram(16384)]).disruptive().patience(2);
     kernels_end_at_a_page_that_the_device_finds.needs(&[Need::ControlWindow, Need::FillableVram(16384)]).disruptive().patience(2);
     soft_offlining_changes_nothing.patience(2);
     places_of_bad_pages_do_not_migrate;
@@ -197,13 +198,18 @@ fn a_free_page_that_the_device_finds_is_left_out() {
 /// Memory that fills all of VRAM, of which a page is bad then: no one else can have it.
 fn full_with_a_bad_page(device: &Device) -> Region {
     let region = on_device(device, device.free_pages() as usize, Pattern::new(1));
+    fail_a_page(device);
+    region
+}
+
+/// Has the device find a bad page in VRAM that is full.
+fn fail_a_page(device: &Device) {
     let rules = DeviceRules::of(device);
     find_poison(&rules, 77 * PAGE as u64);
     let deadline = Instant::now() + Duration::from_secs(20);
     while rules.fired("poison") == 0 {
         assert!(Instant::now() < deadline, "the rule never fires");
     }
-    region
 }
 
 fn users_of_a_page_that_the_device_finds_get_sigbus() {
@@ -221,6 +227,31 @@ fn users_of_a_page_that_the_device_finds_get_sigbus() {
     })
     .succeed();
     rebind();
+}
+
+fn unbinding_does_not_wait_for_the_user_of_a_bad_page() {
+    let (ready, go) = (Event::new(), Event::new());
+    let child = Child::spawn(|| {
+        let device = Device::open();
+        expect_sigbus();
+        // A huge page of private memory would have to be split first, which takes the user.
+        let region = Region::new(device.free_pages() as usize);
+        region.advise(0..region.pages(), MmapAdvise::MADV_NOHUGEPAGE).expect("MADV_NOHUGEPAGE");
+        region.fill(Pattern::new(1));
+        send(&device, &region);
+        fail_a_page(&device);
+        drop(device);
+        ready.signal();
+        go.wait();
+        TOUCHING.store(true, Ordering::Relaxed);
+        region.check(Pattern::new(1));
+        panic!("the page that failed has its content");
+    });
+    ready.wait();
+    rebind();
+    go.signal();
+    child.succeed();
+    assert_works();
 }
 
 fn kernels_end_at_a_page_that_the_device_finds() {
