@@ -8,6 +8,7 @@ use super::channel::{Channel, Ticket, Work, RING_LENGTH};
 use crate::{
     abi::command::{Cause, List, ListEntry, Location, Operation},
     kernel_ext::{
+        dma::SystemMappings,
         shared_words::SharedWords,
         tracepoints::{self, BatchId},
     },
@@ -231,7 +232,9 @@ impl Batch<'_> {
     }
 }
 
-impl Copier for Batch<'_> {
+impl<'a> Copier<'a> for Batch<'a> {
+    type Reach = SystemMappings<'a>;
+
     /// Adds memory to copy or to clear. What continues the transfer before it, on both sides, becomes one entry with it.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use crate::{
     kernel_ext::tracepoints,
     zone_device::{
         fault::{CpuFault, FaultEnd},
-        folio::{LockedFolio, HUGE_SIZE},
+        folio::LockedFolio,
         migrate::{Isolated, Source},
         pagemap::{BoundMap, DeviceMemory, Kind},
         stand_in,
@@ -20,7 +20,7 @@ use crate::{
 use core::ops::Range;
 use kernel::{
     device::Device,
-    page::{PAGE_SHIFT, PAGE_SIZE},
+    page::PAGE_SHIFT,
     prelude::*,
     time::{delay::fsleep, Delta},
 };
@@ -34,7 +34,7 @@ impl DeviceMemory for Gpu {
             return FaultEnd::Poisoned;
         }
         let mut watch = Stopwatch::start();
-        let window = window(fault);
+        let window = fault.window(parameters::fault_chunk());
         let pages = window.len() >> PAGE_SHIFT;
         let result = bring_back(map, fault, window);
         if let Ok(false) = result {
@@ -73,21 +73,6 @@ impl DeviceMemory for Gpu {
     fn freed(dev: &Device, pages: Range<usize>) {
         tracepoints::free(dev, pages.start, pages.len());
     }
-}
-
-/// What to move at a fault: the folio that was touched, or single pages around the one that was.
-fn window(fault: &CpuFault<'_>) -> Range<usize> {
-    let address = fault.address();
-    let size = match fault.order() {
-        0 => parameters::fault_chunk(),
-        // Anything smaller would have the kernel split the folio while it holds one reference too many.
-        _ if !fault.is_of_page_table() => HUGE_SIZE,
-        // The kernel splits the folio, and takes the wrong part of it for the locked one if it meets others first.
-        _ => PAGE_SIZE,
-    };
-    // The size is a power of two.
-    let start = address & !(size - 1);
-    start.max(fault.vma().start())..start.saturating_add(size).min(fault.vma().end())
 }
 
 /// Moves the page of a fault to system memory, with those around it. Returns `false` if it is not there to be moved.

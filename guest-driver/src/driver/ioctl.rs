@@ -5,7 +5,7 @@ use super::{
     eviction,
     gpu::Gpu,
     inspection::{self, Digests, StateBuffers},
-    open_device::{exchange, exchange_always, own_memory, svm, BoundSpace, Device},
+    open_device::{own_memory, svm, BoundSpace, Device},
     placement,
     svm::launch::Outcome,
 };
@@ -17,14 +17,18 @@ use crate::{
         opcode::Opcode,
         regs,
     },
-    kernel_ext::char_device::Node,
+    kernel_ext::{
+        char_device::Node,
+        mm::page_range,
+        uapi_bytes::{exchange, exchange_always},
+    },
     uapi,
     zone_device::pagemap::{BoundMap, Kind},
 };
 use core::ops::Range;
 use kernel::{
     new_mutex,
-    page::{PAGE_MASK, PAGE_SHIFT, PAGE_SIZE},
+    page::{PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
     sync::{Arc, Mutex},
     uaccess::{UserPtr, UserSlice, UserSliceWriter},
@@ -153,15 +157,6 @@ fn kernel_of(request: &uapi::Launch) -> Result<Kernel> {
         Some(Ok(kernel)) => Ok(kernel),
         _ => Err(EINVAL),
     }
-}
-
-fn page_range(address: u64, length: u64) -> Result<Range<usize>> {
-    let (start, length) = (usize::try_from(address)?, usize::try_from(length)?);
-    let end = start.checked_add(length).ok_or(EINVAL)?;
-    if length == 0 || (start | end) & !PAGE_MASK != 0 {
-        return Err(EINVAL);
-    }
-    Ok(start..end)
 }
 
 fn array<T>(pointer: u64, range: &Range<usize>) -> Result<UserSliceWriter> {

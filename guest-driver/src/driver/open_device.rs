@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     bindings::EOPNOTSUPP,
-    kernel_ext::revocable::SleepableRevocable,
+    kernel_ext::{revocable::SleepableRevocable, uapi_bytes::exchange},
     zone_device::pagemap::{BoundMap, Registered},
 };
 use kernel::{
@@ -16,7 +16,6 @@ use kernel::{
     sync::Arc,
     task::CurrentTask,
     transmute::{AsBytes, FromBytes},
-    uaccess::{UserPtr, UserSlice},
 };
 
 /// What open files have.
@@ -46,33 +45,6 @@ impl Device {
     ) -> Result {
         exchange(arg, |value| self.with_map(|map| answer(map, value)))
     }
-}
-
-/// Reads the ioctl's structure, has it answered, and writes it back if that succeeds.
-///
-/// # Errors
-///
-/// `EFAULT`; those of `answer`.
-pub(crate) fn exchange<T: AsBytes + FromBytes>(arg: usize, answer: impl FnOnce(&mut T) -> Result) -> Result {
-    let (mut reader, mut writer) = UserSlice::new(UserPtr::from_addr(arg), size_of::<T>()).reader_writer();
-    // The largest structure is half a kilobyte.
-    let mut value = reader.read::<T>()?;
-    answer(&mut value)?;
-    writer.write(&value)
-}
-
-/// As [`exchange`], but writes the structure back after an error, too.
-///
-/// # Errors
-///
-/// As [`exchange`].
-pub(crate) fn exchange_always<T: AsBytes + FromBytes>(arg: usize, answer: impl FnOnce(&mut T) -> Result) -> Result {
-    let mut result = Ok(());
-    exchange(arg, |value| {
-        result = answer(value);
-        Ok(())
-    })?;
-    result
 }
 
 /// The memory of the calling process.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Memory in general: how much there is, and walking a process's VMAs.
+//! Memory in general: how much there is, what a process names, and walking its VMAs.
 
 use crate::bindings;
 use core::ops::{Deref, Range};
@@ -9,6 +9,7 @@ use kernel::{
         virt::{flags, VmaRef},
         MmWithUser, MmapReadGuard,
     },
+    page::PAGE_MASK,
     prelude::*,
 };
 
@@ -33,6 +34,20 @@ pub(crate) fn bring_to_system(address: usize) -> Result {
 pub(crate) fn large_folio_rest(address: usize) -> usize {
     // SAFETY: There are no requirements.
     unsafe { bindings::ersatz_large_folio_rest(address) }
+}
+
+/// The addresses of a range that a process names.
+///
+/// # Errors
+///
+/// `EINVAL` if it is empty, wraps, or does not consist of pages.
+pub(crate) fn page_range(address: u64, length: u64) -> Result<Range<usize>> {
+    let (start, length) = (usize::try_from(address)?, usize::try_from(length)?);
+    let end = start.checked_add(length).ok_or(EINVAL)?;
+    if length == 0 || (start | end) & !PAGE_MASK != 0 {
+        return Err(EINVAL);
+    }
+    Ok(start..end)
 }
 
 /// A VMA of an mm that is locked for reading.

@@ -14,7 +14,7 @@
 //! - [`shared_words`]: memory shared with a device.
 //! - [`signal`]: signals for the current thread.
 //! - [`tracepoints`]: the module's tracepoints.
-//! - [`uapi_bytes`]: the uapi structures as bytes.
+//! - [`uapi_bytes`]: the structures of ioctls, to and from user memory.
 //! - [`wait`]: a wait queue with conditions and timeouts.
 
 pub(crate) mod char_device;
@@ -32,5 +32,5 @@ pub(crate) mod revocable;
 pub(crate) mod shared_words;
 pub(crate) mod signal;
 pub(crate) mod tracepoints;
-mod uapi_bytes;
+pub(crate) mod uapi_bytes;
 pub(crate) mod wait;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A CPU's touch of a private page, and how it ends.
 
+use super::folio::HUGE_SIZE;
 use crate::{bindings, kernel_ext::mm::LockedVma};
+use core::ops::Range;
 use kernel::{
-    page::{PAGE_MASK, PAGE_SHIFT},
+    page::{PAGE_MASK, PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
 };
 
@@ -81,6 +83,21 @@ impl<'a> CpuFault<'a> {
     /// Whether an entry of a page table was touched; otherwise it was one of a PMD table, which maps a huge folio.
     pub(crate) fn is_of_page_table(&self) -> bool {
         !self.vmf.pte.is_null()
+    }
+
+    /// What to bring back for the fault: the folio that was touched, or if that is a single page, it and what is around it in an aligned block of
+    /// `chunk` bytes, a power of two of at least a page, as far as the VMA reaches.
+    pub(crate) fn window(&self, chunk: usize) -> Range<usize> {
+        let address = self.address();
+        let size = match self.order() {
+            0 => chunk,
+            // Anything smaller would have the kernel split the folio while it holds one reference too many.
+            _ if !self.is_of_page_table() => HUGE_SIZE,
+            // The kernel splits the folio, and takes the wrong part of it for the locked one if it meets others first.
+            _ => PAGE_SIZE,
+        };
+        let start = address & !(size - 1);
+        start.max(self.vma().start())..start.saturating_add(size).min(self.vma().end())
     }
 
     /// Whether the page that was touched is known to have lost its content.

@@ -13,13 +13,13 @@ use super::{
     gpu::Gpu,
     inspection,
     number::{Number, Numbers},
-    open_device::{exchange, own_memory, svm, BoundSpace, Device},
+    open_device::{own_memory, svm, BoundSpace, Device},
     placement,
     svm::launch::{Around, Outcome},
 };
 use crate::{
     abi::kernel::Kernel,
-    kernel_ext::{char_device::Node, mm::Vmas, signal},
+    kernel_ext::{char_device::Node, mm::Vmas, signal, uapi_bytes::exchange},
     uapi::{
         dmirror::{self, Command},
         Direction,

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Filling destinations by a device, and what comes after.
+//! Filling destinations with what their sources hold, and what comes after.
 
 use super::super::{
     folio::{Pfn, Side},
     pagemap::DeviceMemory,
 };
-use super::{isolated::Isolated, migration::Migration, Source};
-use crate::{bindings, kernel_ext::dma::SystemMappings};
+use super::{isolated::Isolated, migration::Migration, reach::Reach, Source};
+use crate::bindings;
 use kernel::{
     dma::{DataDirection, DmaAddress},
     page::PAGE_SIZE,
@@ -15,37 +15,44 @@ use kernel::{
 
 /// One end of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Endpoint {
+pub(crate) enum Endpoint<A = DmaAddress> {
     /// An offset into the device's memory, in bytes.
     Device(u64),
-    /// System memory, by its bus address.
-    System(DmaAddress),
+    /// System memory, by what its [`Reach`] knows it: its bus address, if the device copies.
+    System(A),
 }
 
 /// A stretch of memory to copy or to clear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Transfer {
+pub(crate) struct Transfer<A = DmaAddress> {
     /// `None` if the destination is to be cleared.
-    pub(crate) source: Option<Endpoint>,
+    pub(crate) source: Option<Endpoint<A>>,
     /// Where the content goes.
-    pub(crate) destination: Endpoint,
+    pub(crate) destination: Endpoint<A>,
     /// Length in bytes.
     pub(crate) length: usize,
     /// The user's address.
     pub(crate) address: usize,
 }
 
-/// A device's work on one migration.
+/// By what a copier knows system memory.
+type AddressOf<'a, 't, C> = <<C as Copier<'a>>::Reach as Reach<'a>>::Address<'t>;
+
+/// The work of copying one migration's content.
 ///
 /// An implementation vouches for two things, which nothing here can check: when [`Copier::finish`] succeeds, all transfers that were added
 /// have been carried out; and once it has returned, or the copier has been dropped, the device touches none of their memory any more.
-pub(crate) trait Copier {
+pub(crate) trait Copier<'a> {
+    /// How it reaches the memory of the system: [`SystemMappings`](crate::kernel_ext::dma::SystemMappings) for a device, or
+    /// [`ByCpu`](super::ByCpu).
+    type Reach: Reach<'a>;
+
     /// Adds a stretch. Called before [`Copier::start`].
     ///
     /// # Errors
     ///
     /// Any: the migration does not take place.
-    fn add(&mut self, transfer: Transfer) -> Result;
+    fn add(&mut self, transfer: Transfer<AddressOf<'a, '_, Self>>) -> Result;
 
     /// Makes the device begin. May be called again after [`Copier::finish`] has failed, to do all of the work once more.
     ///
@@ -62,30 +69,30 @@ pub(crate) trait Copier {
     fn finish(&mut self) -> Result;
 }
 
-/// Folios whose destinations a device is filling.
-pub(crate) struct Filling<'a, T: DeviceMemory, C: Copier> {
-    // In the order in which they must go: the device stops, its reach ends, the pages are let go.
+/// Folios whose destinations are being filled.
+pub(crate) struct Filling<'a, T: DeviceMemory, C: Copier<'a>> {
+    // In the order in which they must go: the copier stops, its reach ends, the pages are let go.
     copier: C,
-    mappings: SystemMappings<'a>,
+    reach: C::Reach,
     isolated: Isolated<'a, T>,
 }
 
-impl<'a, T: DeviceMemory, C: Copier> Filling<'a, T, C> {
-    /// Brings the system's side into the device's reach, and makes `copier` begin to fill the destinations.
+impl<'a, T: DeviceMemory, C: Copier<'a>> Filling<'a, T, C> {
+    /// Brings the system's side into the copier's reach, and makes it begin to fill the destinations.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; `EIO` if memory cannot be mapped for the device; what `copier` reports. Every folio goes back to where it was.
+    /// `ENOMEM`; `EIO` if memory cannot be reached; what `copier` reports. Every folio goes back to where it was.
     pub(crate) fn begin(isolated: Isolated<'a, T>, copier: C) -> Result<Self> {
         let (map, from) = (isolated.map_of_device(), isolated.from());
         let direction = match from {
             Side::System => DataDirection::ToDevice,
             Side::Device | Side::StandIn => DataDirection::FromDevice,
         };
-        let mappings = SystemMappings::new(map.dev(), direction, isolated.len(), GFP_KERNEL);
-        let mut filling = Self { copier, mappings, isolated };
+        let reach = C::Reach::new(map.dev(), direction, isolated.len());
+        let mut filling = Self { copier, reach, isolated };
         filling.add_all()?;
-        filling.mappings.finish()?;
+        filling.reach.finish()?;
         filling.copier.start()?;
         Ok(filling)
     }
@@ -123,7 +130,7 @@ impl<'a, T: DeviceMemory, C: Copier> Filling<'a, T, C> {
         Ok(())
     }
 
-    /// Maps the system's side of a piece, and gives the copier its stretches.
+    /// Opens the system's side of a piece, and gives the copier its stretches.
     fn add(&mut self, piece: Piece) -> Result {
         let map = self.isolated.map_of_device();
         let (system, device) = match (self.isolated.from(), piece.source) {
@@ -138,8 +145,8 @@ impl<'a, T: DeviceMemory, C: Copier> Filling<'a, T, C> {
                 None => (None, piece.pages),
                 Some(pfn) => {
                     // SAFETY: An isolated source and a destination stay allocated until the migration is dropped, which is after the
-                    // mappings are. Nobody else has a use for a destination's content.
-                    let (address, pages) = unsafe { self.mappings.map(pfn + done, piece.pages - done) }?;
+                    // reach is. Nobody else has a use for a destination's content.
+                    let (address, pages) = unsafe { self.reach.open(pfn + done, piece.pages - done) }?;
                     (Some(Endpoint::System(address)), pages)
                 }
             };
@@ -185,10 +192,10 @@ impl<'a, T: DeviceMemory, C: Copier> Filling<'a, T, C> {
             result = self.copier.finish();
         }
         result?;
-        let Self { copier, mappings, isolated } = self;
+        let Self { copier, reach, isolated } = self;
         drop(copier);
         // What the device wrote may have to be copied to where it belongs.
-        drop(mappings);
+        drop(reach);
         Ok(Filled(isolated.into_migration()))
     }
 }

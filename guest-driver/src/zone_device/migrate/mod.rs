@@ -5,7 +5,7 @@
 //!
 //! 1. [`Isolated`]: the folios that can move are unmapped everywhere and locked; a CPU that touches them waits. The driver gives each
 //!    a destination. Dropped here, or in the next states, every folio goes back to where it was.
-//! 2. [`Filling`], by [`Filling::begin`]: the system's side is mapped for DMA, and a [`Copier`] is at work.
+//! 2. [`Filling`], by [`Filling::begin`]: the system's side is in the reach of a [`Copier`], which is at work: a device by DMA, or a CPU.
 //! 3. [`Filled`](filling::Filled), by [`Filling::finish`]: each destination has its content.
 //! 4. [`Committed`](filling::Committed), by `Filled::commit`: the destinations have taken the place of their sources, save those that
 //!    something held on to at the last moment. Dropped here, the process sees the new folios.
@@ -20,10 +20,14 @@
 mod filling;
 mod isolated;
 mod migration;
+#[allow(dead_code)] // A driver's device copies, or a CPU does.
+mod reach;
 
 pub(crate) use filling::{Copier, Endpoint, Filling, Transfer};
 pub(super) use isolated::replace_lost;
 pub(crate) use isolated::{for_each_hole, Isolated};
+#[allow(unused_imports)] // As above.
+pub(crate) use reach::{ByCpu, CpuPages};
 
 use super::folio::Pfn;
 
