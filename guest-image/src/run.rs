@@ -33,6 +33,9 @@ pub const DRIVER_PATH: &str = "/lib/modules/ersatz.ko";
 /// Where the module is that holds tasks at functions of the kernel. Nothing loads it unless it is needed.
 pub const HOLD_MODULE_PATH: &str = "/lib/modules/ersatz_hold.ko";
 
+/// Where the module is whose device's memory is RAM. Nothing loads it unless it is needed.
+pub const RAM_MODULE_PATH: &str = "/lib/modules/ersatz_ram.ko";
+
 /// Where the kernel's own test driver of device memory is, in runs that bring it.
 pub const TEST_DRIVER_PATH: &str = "/lib/modules/test_hmm.ko";
 

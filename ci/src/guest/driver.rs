@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The driver and the module that holds tasks, built as external modules against a prepared kernel tree.
+//! The driver, the module that holds tasks and the example, built as external modules against a prepared kernel tree.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ make -C /mnt/linux M=/mnt/clone/guest-driver MO=/mnt/build "KERNELRELEASE=$relea
 /// guest would have to read. The files with it stay where they are built.
 const STRIP: &str = r#"
 mkdir -p /mnt/build/stripped
-for module in ersatz.ko hold/ersatz_hold.ko; do
+for module in ersatz.ko hold/ersatz_hold.ko examples/ram_device/ersatz_ram.ko; do
     x86_64-linux-gnu-strip --strip-debug -o "/mnt/build/stripped/${module##*/}" "/mnt/build/$module"
 done
 "#;
@@ -41,6 +41,7 @@ const SOURCES: &[&str] = &["guest-driver", "device-model/abi/src"];
 /// The names of the modules' files, and the folders they are built in.
 const DRIVER: (&str, &str) = ("ersatz.ko", "");
 const HOLD: (&str, &str) = ("ersatz_hold.ko", "hold");
+const RAM: (&str, &str) = ("ersatz_ram.ko", "examples/ram_device");
 /// The folder of the files without debug information, where they are built.
 const STRIPPED: &str = "stripped";
 
@@ -60,6 +61,8 @@ pub struct Modules {
     pub driver: PathBuf,
     /// The module that holds tasks at functions of the kernel.
     pub hold: PathBuf,
+    /// The example of a device whose memory is RAM.
+    pub ram: PathBuf,
 }
 
 /// Builds the modules, in the store of the clone.
@@ -107,14 +110,14 @@ pub fn build(
             namespace::remove_tree(&build)?;
             bail!("the driver does not build without warnings: {warning}");
         }
-        for (name, folder) in [DRIVER, HOLD] {
+        for (name, folder) in [DRIVER, HOLD, RAM] {
             let folder = if flavour == Flavour::Module { STRIPPED } else { folder };
             fs::copy(build.join(folder).join(name), work.folder.join(name))
                 .with_context(|| format!("the build left no {name}"))?;
         }
         Ok(())
     })?;
-    Ok(Modules { driver: result.join(DRIVER.0), hold: result.join(HOLD.0) })
+    Ok(Modules { driver: result.join(DRIVER.0), hold: result.join(HOLD.0), ram: result.join(RAM.0) })
 }
 
 /// The warning that the kernel was built by a compiler of another name. Versions are compared before.

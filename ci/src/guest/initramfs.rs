@@ -8,7 +8,9 @@ use std::process::Command;
 
 use anyhow::Result;
 use ersatz_guest_image::initramfs::Archive;
-use ersatz_guest_image::run::{DRIVER_PATH, HOLD_MODULE_PATH, SWAP_MODULES, SWAP_MODULES_FOLDER, TESTS_PATH};
+use ersatz_guest_image::run::{
+    DRIVER_PATH, HOLD_MODULE_PATH, RAM_MODULE_PATH, SWAP_MODULES, SWAP_MODULES_FOLDER, TESTS_PATH,
+};
 
 use super::driver::Modules;
 use super::modules;
@@ -75,8 +77,12 @@ pub fn build_programs(
     kernel: &GuestKernel,
 ) -> Result<ProgramsArchive> {
     let tests = programs.tests();
-    let files: [Entry<'_>; 3] =
-        [(TESTS_PATH, 0o755, &tests), (DRIVER_PATH, 0o644, &built.driver), (HOLD_MODULE_PATH, 0o644, &built.hold)];
+    let files: [Entry<'_>; 4] = [
+        (TESTS_PATH, 0o755, &tests),
+        (DRIVER_PATH, 0o644, &built.driver),
+        (HOLD_MODULE_PATH, 0o644, &built.hold),
+        (RAM_MODULE_PATH, 0o644, &built.ram),
+    ];
     let step = Step {
         store,
         name: "programs".to_owned(),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The uapi's structures, which are read from and written to user memory byte by byte.
 
-use crate::uapi::{self, dmirror};
+use crate::uapi::{self, dmirror, ram};
 use kernel::{
     prelude::*,
     transmute::{AsBytes, FromBytes},
@@ -56,5 +56,6 @@ plain_bytes!(
     uapi::Launch,
     uapi::Exclusive,
     uapi::Advise,
-    dmirror::Command
+    dmirror::Command,
+    ram::Pages
 );

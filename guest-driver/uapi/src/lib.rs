@@ -11,11 +11,12 @@
 //! device reported an error; `EINTR` if a signal came first.
 //!
 //! [`hold`] is the contract of another module, `ersatz_hold`, for `/dev/ersatz_hold`; [`dmirror`] that of `/dev/hmm_dmirrorN`, which the
-//! driver offers if it is asked to.
+//! driver offers if it is asked to; [`ram`] that of an example's `/dev/ersatz_ram`.
 #![cfg_attr(not(MODULE), no_std)]
 
 pub mod dmirror;
 pub mod hold;
+pub mod ram;
 
 /// The letter of all Ersatz ioctls.
 pub const IOC_MAGIC: u8 = 0xe5;

@@ -6,7 +6,7 @@
 //! process of its own and [`ktap`] reports. The rest is what tests are made of: [`device`] (the ioctls and the counters), [`region`] (memory),
 //! [`pattern`] (its content), [`process`] (forks and events), [`proc_fs`] and [`bus`] (the kernel's view), and for those tests that
 //! take the driver off the device and program it themselves, [`direct`]; [`hold`] stops tasks inside the kernel, [`points`] says where that is
-//! useful, and [`control_window`] has the device itself hold and fail. [`mod@bench`] measures instead of testing, [`mod@scenario`] tries scenarios, and
+//! useful, and [`control_window`] has the device itself hold and fail; [`ram_device`] is another device. [`mod@bench`] measures instead of testing, [`mod@scenario`] tries scenarios, and
 //! [`mod@hmm_tests`] runs the kernel's own tests.
 
 mod bench;
@@ -27,6 +27,7 @@ mod pattern;
 mod points;
 mod proc_fs;
 mod process;
+mod ram_device;
 mod region;
 mod registers;
 mod rounds;

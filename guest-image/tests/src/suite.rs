@@ -24,6 +24,8 @@ pub enum Need {
     HugePages,
     /// Two nodes of memory at least.
     ManyNodes,
+    /// The device whose memory is RAM.
+    RamDevice,
     /// A second device.
     SecondDevice,
     /// A BAR2 that the guest can give another size.
@@ -71,6 +73,9 @@ impl Need {
             }
             Self::ManyNodes if crate::numa::nodes() < 2 => {
                 Some("this machine has one node of memory (--kernel-args numa=fake=2 makes two)".into())
+            }
+            Self::RamDevice if !crate::ram_device::is_there() => {
+                Some(format!("{} is not in this guest", ersatz_guest_image::run::RAM_MODULE_PATH))
             }
             Self::SecondDevice if !crate::device::Device::second_exists() => Some("there is one device".into()),
             Self::ResizableBar => {

@@ -44,6 +44,7 @@ mod remap;
 mod resize;
 mod room;
 mod roundtrip;
+mod second_user;
 mod setting;
 mod signals;
 mod splits;
@@ -115,6 +116,7 @@ const TOPICS: &[&[Test]] = &[
     hold::TESTS,
     random::TESTS,
     devices::TESTS,
+    second_user::TESTS,
     poison::TESTS,
     unbind::TESTS,
     waiting::TESTS,
