@@ -146,11 +146,14 @@ struct ersatz_exclusive {
 #define ERSATZ_ADVICE_PREFER_DEVICE 1 /* on the device: a fault moves the memory around it there, up to 2 MiB, holes included */
 #define ERSATZ_ADVICE_PREFER_SYSTEM 2 /* in system memory: a fault brings back what is on the device */
 #define ERSATZ_ADVICE_BY_ACCESS 3 /* where it is, until the device has accessed it often: then on the device */
+#define ERSATZ_ADVICE_ACCESSED_BY 4 /* where it is, and mapped for the device before it faults: at once, and again after a move */
+#define ERSATZ_ADVICE_READ_MOSTLY 5 /* the same for reading only, for what both sides read; there are no copies */
 
 /*
  * Says where the memory of a range of the bound address space is wanted, until other advice comes or the file is closed. It concerns the
  * addresses, whatever is mapped there. Nothing moves at once. What cannot move, or was taken back by a CPU soon after it moved, is used where
- * it is. EINVAL for other advice, or if no address space is bound; EPERM if another process's is; EFAULT for addresses from 2^47 on; ENOSPC
+ * it is. What is to be mapped is mapped again by ERSATZ_IOC_MIGRATE and by a CPU's touch, as far as they have moved it, and by
+ * ERSATZ_IOC_LAUNCH if others have. EINVAL for other advice, or if no address space is bound; EPERM if another process's is; EFAULT for addresses from 2^47 on; ENOSPC
  * for more than 1024 ranges; ENOMEM; EIO.
  */
 struct ersatz_advise {

@@ -36,7 +36,7 @@ impl DeviceMemory for Gpu {
         let mut watch = Stopwatch::start();
         let window = fault.window(parameters::fault_chunk());
         let pages = window.len() >> PAGE_SHIFT;
-        let result = bring_back(map, fault, window);
+        let result = bring_back(map, fault, window.clone());
         if let Ok(false) = result {
             fsleep(Delta::from_micros(CONTENTION_PAUSE_US));
             return FaultEnd::Retry;
@@ -44,6 +44,7 @@ impl DeviceMemory for Gpu {
         let result = result.map(|_| ());
         map.memory().faults.add(&result);
         map.memory().statistics.add_fault(pages, watch.lap());
+        map.memory().follow(map, fault.vma(), window);
         let end = FaultEnd::from(result);
         tracepoints::cpu_fault(map.dev(), fault.address(), pages, end.into_raw());
         end

@@ -2,7 +2,11 @@
 //! A bound device.
 
 use super::{copy_engine::CopyEngine, registers::Registers, statistics::Statistics, svm::Svm};
-use crate::zone_device::pagemap::PageMap;
+use crate::{
+    kernel_ext::mm::LockedVma,
+    zone_device::pagemap::{BoundMap, PageMap},
+};
+use core::ops::Range;
 use kernel::{
     prelude::*,
     sync::{
@@ -81,6 +85,13 @@ impl FaultCounts {
 }
 
 impl Gpu {
+    /// Has the device keep its access to what the calling thread has moved, where that is wanted.
+    pub(crate) fn follow(&self, map: BoundMap<'_, Self>, vma: LockedVma<'_>, range: Range<usize>) {
+        if let Some(svm) = &self.svm {
+            svm.lasting.follow(map, vma, range);
+        }
+    }
+
     /// A device that has done nothing yet.
     pub(crate) fn new<'a>(
         registers: Arc<Registers>,

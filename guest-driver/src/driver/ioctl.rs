@@ -111,6 +111,8 @@ impl OpenFile {
             advice if advice == uapi::Advice::PreferDevice as u32 => uapi::Advice::PreferDevice,
             advice if advice == uapi::Advice::PreferSystem as u32 => uapi::Advice::PreferSystem,
             advice if advice == uapi::Advice::ByAccess as u32 => uapi::Advice::ByAccess,
+            advice if advice == uapi::Advice::AccessedBy as u32 => uapi::Advice::AccessedBy,
+            advice if advice == uapi::Advice::ReadMostly as u32 => uapi::Advice::ReadMostly,
             _ => return Err(EINVAL),
         };
         if request.flags != 0 {
@@ -120,7 +122,7 @@ impl OpenFile {
         let id = self.space.lock().as_ref().map(BoundSpace::id).ok_or(EINVAL)?;
         let task = kernel::current!();
         let mm = own_memory(task)?;
-        self.node.with_map(|map| svm(map)?.advise(id, mm, range, advice))
+        self.node.with_map(|map| svm(map)?.advise(map, id, mm, range, advice))
     }
 
     fn make_exclusive(&self, request: &mut uapi::Exclusive) -> Result {

@@ -132,6 +132,7 @@ fn migrate_pieces(
     let mut step = Step { next: range.start, is_short: false };
     let vmas = Vmas::lock(mm);
     let mut pipeline = Pipeline::new(map, cause)?;
+    let mut touched = range.start..range.start;
     for _ in 0..PIECES_PER_LOCK {
         let Some((vma, part)) = vmas.first_in(step.next..range.end) else {
             step.next = range.end;
@@ -139,6 +140,7 @@ fn migrate_pieces(
         };
         let boundary = (part.start / HUGE_SIZE + 1).saturating_mul(HUGE_SIZE);
         let piece = part.start..part.end.min(boundary);
+        touched.end = piece.end;
         step = match direction {
             Direction::ToDevice => to_device(map, vma, piece, &mut pipeline)?,
             Direction::ToSystem => to_system(map, vma, piece, &mut pipeline)?,
@@ -148,6 +150,13 @@ fn migrate_pieces(
         }
     }
     let (moved, result) = pipeline.finish();
+    if moved > 0 {
+        let mut rest = touched;
+        while let Some((vma, part)) = vmas.first_in(rest.clone()) {
+            rest.start = part.end;
+            map.map().memory().follow(map, vma, part);
+        }
+    }
     result.map(|()| (moved, step))
 }
 

@@ -18,7 +18,11 @@ use super::{
 };
 use crate::{
     bindings,
-    kernel_ext::{dma::MappedPage, mm::Vmas, signal},
+    kernel_ext::{
+        dma::MappedPage,
+        mm::{LockedVma, Vmas},
+        signal,
+    },
 };
 use core::{ops::Range, ptr};
 use kernel::{
@@ -36,6 +40,8 @@ use kernel::{
 
 /// Elements that a walk needs: one for each page that an entry of a PMD table covers.
 pub(crate) const WALK_PAGES: usize = HUGE_SIZE / PAGE_SIZE;
+/// How often to walk again for what may as well be left.
+const ATTEMPTS: u32 = 3;
 /// How long to walk again and again while others invalidate.
 const PATIENCE: Delta = Delta::from_secs(10);
 
@@ -163,6 +169,53 @@ impl<M: Mirrored> IntervalNotifier<M> {
             }
             kernel::task::might_sleep();
         }
+    }
+
+    /// Calls `work` with what is present of a page-aligned range of a mapping, which one entry of a PMD table covers. Nothing is faulted in. None of
+    /// the pages goes while `work` runs.
+    ///
+    /// `pfns` and `work` are as for [`IntervalNotifier::with_pages`].
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for another process's mapping, or a range that is not all of it or that two entries of a PMD table cover; `EFAULT` for memory
+    /// that is not handed out to devices; `EBUSY` if others invalidate all the time.
+    pub(crate) fn with_present_pages<R>(
+        &self,
+        vma: LockedVma<'_>,
+        owner: Owner<'_>,
+        range: Range<usize>,
+        pfns: &mut [usize],
+        work: impl FnOnce(&mut M, &PresentPages<'_>) -> R,
+    ) -> Result<R> {
+        let block = range.start / HUGE_SIZE * HUGE_SIZE;
+        let is_inside = vma.start() <= range.start && range.end <= vma.end() && range.end <= self.length;
+        let is_valid =
+            !range.is_empty() && (range.start | range.end) & !PAGE_MASK == 0 && range.end - block <= HUGE_SIZE;
+        if !self.is_of(vma.mm()) || !is_inside || !is_valid {
+            return Err(EINVAL);
+        }
+        if vma.refuses_gup() {
+            return Err(EFAULT);
+        }
+        // From where a huge folio would begin: see `Mirror`.
+        let entries = pfns.get_mut(..(range.end - block) >> PAGE_SHIFT).ok_or(EINVAL)?;
+        for _ in 0..ATTEMPTS {
+            // SAFETY: By the type invariants the notifier is inserted.
+            let seq = unsafe { bindings::mmu_interval_read_begin(self.notifier.get()) };
+            entries.fill(0);
+            match self.look(owner.raw, block..range.end, entries, seq) {
+                Err(error) if error == EBUSY => continue,
+                result => result?,
+            }
+            let mut mirrored = self.mirrored.lock();
+            // SAFETY: By the type invariants the notifier is inserted; the lock its callback takes is held.
+            if !unsafe { bindings::ersatz_mmu_interval_read_retry(self.notifier.get(), seq) } {
+                let entries = &entries[(range.start - block) >> PAGE_SHIFT..];
+                return Ok(work(&mut *mirrored, &PresentPages { start: range.start, entries }));
+            }
+        }
+        Err(EBUSY)
     }
 
     /// Gives the device exclusive access to the page at `address`, faulted in for writing, and calls `work` with it. The access lasts until

@@ -218,10 +218,21 @@ pub enum Advice {
     PreferSystem = 2,
     /// Where it is, until the device has accessed it often: then on the device. It is counted in pieces of 64 KiB.
     ByAccess = 3,
+    /// Where it is, and the device has what is present mapped, with the rights of the process: at once, and again when it has moved. The device
+    /// does not fault at it then. What it may write counts as written.
+    AccessedBy = 4,
+    /// As [`Advice::AccessedBy`], but the device has it mapped for reading only, so that it does not count as written: for what both sides read.
+    /// A write of the device faults once a page, is done where the page is, and concerns no other page. Nothing is copied: Linux has
+    /// one page at an address, for all who access it.
+    ReadMostly = 5,
 }
 
 /// Says where the memory of a range of the address space that is bound to the file is wanted, until other advice comes or the file is closed.
 /// It concerns the addresses, whatever is mapped there; ranges without mappings can have it, too. Nothing moves at once.
+///
+/// With [`Advice::AccessedBy`] and [`Advice::ReadMostly`], memory that [`Migrate`] or a CPU's touch has moved is mapped again by whoever moved it, before
+/// they go on; what other processes or the kernel have moved (eviction, compaction, swap), when the next kernel is launched, or at a fault of the
+/// device before that. So is, at a fault, what was not present at any of these times.
 ///
 /// Memory that cannot move is used where it is, and so is for a while what a CPU takes back soon after it has moved: 50 ms at first, and up to
 /// 3.2 s if that happens again and again. If VRAM runs out, memory that was used longest ago makes room.

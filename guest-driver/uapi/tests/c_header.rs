@@ -67,6 +67,8 @@ fn rust_side() -> BTreeMap<String, u64> {
         ("ERSATZ_ADVICE_PREFER_DEVICE", uapi::Advice::PreferDevice as u64),
         ("ERSATZ_ADVICE_PREFER_SYSTEM", uapi::Advice::PreferSystem as u64),
         ("ERSATZ_ADVICE_BY_ACCESS", uapi::Advice::ByAccess as u64),
+        ("ERSATZ_ADVICE_ACCESSED_BY", uapi::Advice::AccessedBy as u64),
+        ("ERSATZ_ADVICE_READ_MOSTLY", uapi::Advice::ReadMostly as u64),
         ("ERSATZ_KERNEL_READ", uapi::KernelKind::Read as u64),
         ("ERSATZ_KERNEL_WRITE", uapi::KernelKind::Write as u64),
         ("ERSATZ_KERNEL_SET", uapi::KernelKind::Set as u64),

@@ -5,6 +5,11 @@ use crate::uapi::Advice;
 use core::{cmp, ops::Range};
 use kernel::prelude::*;
 
+/// Whether the device is to have mappings of memory with some advice, wherever that is, before it accesses it.
+pub(crate) fn is_lasting(advice: Advice) -> bool {
+    matches!(advice, Advice::AccessedBy | Advice::ReadMostly)
+}
+
 /// Most ranges with advice of an address space.
 const MAX_RANGES: usize = 1024;
 
@@ -75,18 +80,19 @@ impl Advices {
         Advised { range: free, advice: Advice::None }
     }
 
-    /// The first range with some advice that overlaps another range.
-    pub(crate) fn first_in(&self, range: &Range<usize>, advice: Advice) -> Option<Range<usize>> {
+    /// The first part of a range that has advice of some kind.
+    pub(crate) fn first_in(&self, range: &Range<usize>, is_meant: impl Fn(Advice) -> bool) -> Option<Advised> {
         let overlap = |advised: &Advised| {
             let overlap = cmp::max(advised.range.start, range.start)..cmp::min(advised.range.end, range.end);
-            (advised.advice == advice && !overlap.is_empty()).then_some(overlap)
+            let advice = advised.advice;
+            (is_meant(advice) && !overlap.is_empty()).then_some(Advised { range: overlap, advice })
         };
         self.0.iter().find_map(overlap)
     }
 
-    /// Whether any range has some advice.
-    pub(crate) fn has_any(&self, advice: Advice) -> bool {
-        self.0.iter().any(|advised| advised.advice == advice)
+    /// Whether any range has advice of some kind.
+    pub(crate) fn has_any(&self, is_meant: impl Fn(Advice) -> bool) -> bool {
+        self.0.iter().any(|advised| is_meant(advised.advice))
     }
 }
 

@@ -9,7 +9,8 @@
 use super::{
     advice::Advised,
     compute_channel::ComputeChannel,
-    space::{Space, SpaceId, WINDOW},
+    lasting,
+    space::{Nearby, Space, SpaceId, WINDOW},
     Svm,
 };
 use crate::{
@@ -119,6 +120,10 @@ impl Svm {
         run.space.enable()?;
         if run.space.counts_accesses() {
             self.accesses.enable(run.space.id().asid)?;
+        }
+        if run.space.has_lasting() {
+            // What others have moved since the last kernel.
+            lasting::map_present(run.map, run.mm, run.space, run.space.take_forgotten())?;
         }
         // What is left of the channel's last kernel.
         self.faults.collect()?;
@@ -355,9 +360,9 @@ impl Run<'_> {
             }
             _ => {
                 let pages = page..page.checked_add(PAGE_SIZE).ok_or(EFAULT)?;
-                let around = self.place(page)?;
+                let nearby = self.place(page, write)?;
                 let migrate = watch.lap();
-                self.space.serve(self.map, self.mm, &Wanted { pages, write }, &around, &mut self.pfns)?;
+                self.space.serve(self.map, self.mm, &Wanted { pages, write }, &nearby, &mut self.pfns)?;
                 migrate
             }
         };
@@ -366,16 +371,23 @@ impl Run<'_> {
     }
 
     /// Moves what lies around a page that the device faults at to where the process wants it. Returns what around it may be mapped.
-    fn place(&self, page: usize) -> Result<Range<usize>> {
+    fn place(&self, page: usize, write: bool) -> Result<Nearby> {
         let Advised { range: alike, advice } = self.space.advice_at(page);
         let direction = match advice {
-            Advice::PreferDevice => Direction::ToDevice,
-            Advice::PreferSystem => Direction::ToSystem,
-            Advice::None | Advice::ByAccess => return Ok(common(&alike, page, WINDOW)),
+            Advice::PreferDevice => Some(Direction::ToDevice),
+            Advice::PreferSystem => Some(Direction::ToSystem),
+            Advice::None | Advice::ByAccess | Advice::AccessedBy | Advice::ReadMostly => None,
         };
-        let block = common(&alike, page, HUGE_SIZE);
-        self.bring(block.clone(), direction, Cause::DeviceFault)?;
-        Ok(block)
+        let pages = match advice {
+            Advice::None | Advice::ByAccess => common(&alike, page, WINDOW),
+            // The rest of it is read on, without the right to write.
+            Advice::ReadMostly if write => common(&alike, page, PAGE_SIZE),
+            _ => common(&alike, page, HUGE_SIZE),
+        };
+        if let Some(direction) = direction {
+            self.bring(pages.clone(), direction, Cause::DeviceFault)?;
+        }
+        Ok(Nearby { pages, write: advice == Advice::AccessedBy })
     }
 
     /// Moves memory of the system that the device accesses often to it, where the process wants that.

@@ -5,6 +5,7 @@
 //! - [`page_tables`]: the device's page tables of an address space.
 //! - [`space`]: a process's address space, mirrored.
 //! - [`advice`] and [`damping`]: where the process wants its memory, and how often that moves there.
+//! - [`lasting`]: mappings that are made again when what they map has moved.
 //! - [`notification_ring`]: a ring of what the device reports.
 //! - [`fault_buffer`]: the faults that it reports.
 //! - [`access_counters`]: the memory that it reports to access often.
@@ -21,12 +22,13 @@
 //!
 //! 1. The table of address spaces (`ersatz_spaces`).
 //! 2. The mm.
-//! 3. The address space's (`ersatz_mirrored`): its page tables. The memory manager takes it for invalidations, so nothing is allocated
+//! 3. The list of address spaces whose mappings last (`ersatz_lasting`).
+//! 4. The address space's (`ersatz_mirrored`): its page tables. The memory manager takes it for invalidations, so nothing is allocated
 //!    under it in ways that reclaim.
-//! 4. The invalidator's: the registers of invalidation, until a number is taken.
+//! 5. The invalidator's: the registers of invalidation, until a number is taken.
 //!
-//! The list of idle channels, the fault buffer, the access counters and an address space's advice have locks of their own, with none of these
-//! inside or outside.
+//! An address space's advice has a lock of its own, with none of these inside; the list of idle channels, the fault buffer and the access
+//! counters have theirs, with none of these inside or outside.
 
 pub(crate) mod access_counters;
 pub(crate) mod advice;
@@ -34,6 +36,7 @@ pub(crate) mod compute_channel;
 pub(crate) mod damping;
 pub(crate) mod fault_buffer;
 pub(crate) mod invalidator;
+pub(crate) mod lasting;
 pub(crate) mod launch;
 pub(crate) mod notification_ring;
 pub(crate) mod page_tables;
@@ -41,9 +44,11 @@ pub(crate) mod space;
 
 use self::{
     access_counters::AccessCounters,
+    advice::is_lasting,
     compute_channel::ComputeChannel,
     fault_buffer::FaultBuffer,
     invalidator::Invalidator,
+    lasting::{map_present, Lasting},
     space::{Space, SpaceId},
 };
 use super::registers::Registers;
@@ -54,6 +59,7 @@ use crate::{
     },
     kernel_ext::{interrupt::Handler, wait::WaitQueue},
     uapi::Advice,
+    zone_device::pagemap::{BoundMap, DeviceMemory},
 };
 use core::ops::Range;
 use kernel::{
@@ -88,6 +94,8 @@ pub(crate) struct Svm {
     faults: FaultBuffer,
     #[pin]
     accesses: AccessCounters,
+    #[pin]
+    pub(crate) lasting: Lasting,
     /// Number of address spaces that were ever bound.
     bound: Atomic<u64>,
     #[pin]
@@ -144,6 +152,7 @@ impl Svm {
                 spaces <- new_mutex!(spaces, "ersatz_spaces"),
                 faults <- FaultBuffer::new(dev, registers.clone(), first_channel, vector)?,
                 accesses <- AccessCounters::new(dev, registers.clone(), vector)?,
+                lasting <- Lasting::new(),
                 bound: Atomic::new(0),
                 waiters <- WaitQueue::new(),
                 events: Atomic::new(0),
@@ -188,18 +197,30 @@ impl Svm {
         self.space(id).ok_or(EINVAL).and_then(|space| if space.is_of(mm) { Ok(space) } else { Err(EPERM) })
     }
 
-    /// Notes where the process `mm` wants the memory of a page-aligned range.
+    /// Notes where the process `mm` wants the memory of a page-aligned range, and maps what the device is to have mapped.
     ///
     /// # Errors
     ///
     /// As [`Svm::space_of`]; `EFAULT` for addresses that are not mirrored; `ENOSPC` if there is too much advice; `ENOMEM`; `EIO` if the
-    /// device does not count accesses.
-    pub(crate) fn advise(&self, id: SpaceId, mm: &MmWithUser, range: Range<usize>, advice: Advice) -> Result {
-        self.space_of(id, mm)?.advise(range, advice)?;
-        if advice == Advice::ByAccess {
-            self.accesses.enable(id.asid)?;
+    /// device does not count accesses; `EINTR` if the process is being killed.
+    pub(crate) fn advise<M: DeviceMemory>(
+        &self,
+        map: BoundMap<'_, M>,
+        id: SpaceId,
+        mm: &MmWithUser,
+        range: Range<usize>,
+        advice: Advice,
+    ) -> Result {
+        let space = self.space_of(id, mm)?;
+        space.advise(range.clone(), advice)?;
+        match advice {
+            Advice::ByAccess => self.accesses.enable(id.asid),
+            advice if is_lasting(advice) => {
+                self.lasting.add(&space)?;
+                map_present(map, mm, &space, range)
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Ends an address space. Nothing may run in it any more.
@@ -215,6 +236,7 @@ impl Svm {
     }
 
     fn close(&self, space: &Space) {
+        self.lasting.remove(space);
         space.close();
         // A device that does not answer counts nothing.
         let _ = self.accesses.disable(space.id().asid);

@@ -3,7 +3,7 @@
 
 use super::{
     super::registers::Registers,
-    advice::{Advices, Advised},
+    advice::{is_lasting, Advices, Advised},
     damping::Damping,
     invalidator::Invalidator,
     page_tables::{PageTables, SpareTables, Target},
@@ -13,7 +13,10 @@ use crate::{
         mmu::{AddressSpaceControl, Invalidation},
         regs,
     },
-    kernel_ext::{mm::bring_to_system, signal},
+    kernel_ext::{
+        mm::{bring_to_system, LockedVma},
+        signal,
+    },
     uapi::Advice,
     zone_device::{
         folio::HUGE_SIZE,
@@ -43,6 +46,8 @@ struct DeviceMappings {
     asid: u8,
     tables: PageTables,
     invalidator: Arc<Invalidator>,
+    /// From the first to the last page that was forgotten since [`Space::take_forgotten`].
+    forgotten: Range<usize>,
 }
 
 // SAFETY: `invalidate` clears the entries, waits until the device has forgotten them or may do no more DMA, and drops the pages thereafter.
@@ -52,7 +57,11 @@ unsafe impl Mirrored for DeviceMappings {
         if let Some(cleared) = self.tables.clear(range) {
             let (address, length) = (cleared.start as u64, cleared.len() as u64);
             self.invalidator.invalidate(Invalidation::Range { asid: self.asid, address, length });
-            self.tables.release(cleared);
+            self.tables.release(cleared.clone());
+            self.forgotten = match self.forgotten.is_empty() {
+                true => cleared,
+                false => self.forgotten.start.min(cleared.start)..self.forgotten.end.max(cleared.end),
+            };
         }
     }
 
@@ -68,6 +77,15 @@ pub(crate) struct SpaceId {
     pub(crate) asid: u8,
     /// Which of those with this number.
     pub(crate) serial: u64,
+}
+
+/// What may be mapped with the pages of a fault.
+#[derive(Clone, Debug)]
+pub(crate) struct Nearby {
+    /// The pages, as far as they are present.
+    pub(crate) pages: Range<usize>,
+    /// Whether with the right to write, where the process has it, also if the device only reads.
+    pub(crate) write: bool,
 }
 
 /// Where the process wants its memory, and what of it was moved lately.
@@ -105,7 +123,7 @@ impl Space {
         let tables = PageTables::new(dev)?;
         let root = tables.root().0;
         let placement = Placement { advices: Advices::new(), damping: Damping::new()? };
-        let mappings = DeviceMappings { asid: id.asid, tables, invalidator: invalidator.clone() };
+        let mappings = DeviceMappings { asid: id.asid, tables, invalidator: invalidator.clone(), forgotten: 0..0 };
         Arc::pin_init(
             try_pin_init!(Self {
                 id,
@@ -138,7 +156,12 @@ impl Space {
         if range.end > ADDRESSES {
             return Err(EFAULT);
         }
-        self.placement.lock().advices.set(range, advice)
+        self.placement.lock().advices.set(range.clone(), advice)?;
+        if is_lasting(advice) {
+            // With rights by the new advice.
+            self.notifier.lock().invalidate(range);
+        }
+        Ok(())
     }
 
     /// As [`Advices::at`].
@@ -148,12 +171,28 @@ impl Space {
 
     /// The first part of a range that is wanted on the device when that accesses it often.
     pub(crate) fn first_by_access(&self, range: &Range<usize>) -> Option<Range<usize>> {
-        self.placement.lock().advices.first_in(range, Advice::ByAccess)
+        let advised = self.placement.lock().advices.first_in(range, |advice| advice == Advice::ByAccess);
+        advised.map(|advised| advised.range)
+    }
+
+    /// The first part of a range that the device is to have mapped.
+    pub(crate) fn first_lasting(&self, range: &Range<usize>) -> Option<Advised> {
+        self.placement.lock().advices.first_in(range, is_lasting)
+    }
+
+    /// Whether the device is to have anything mapped.
+    pub(crate) fn has_lasting(&self) -> bool {
+        self.placement.lock().advices.has_any(is_lasting)
+    }
+
+    /// From the first to the last page whose mapping the device has lost since this was called last.
+    pub(crate) fn take_forgotten(&self) -> Range<usize> {
+        core::mem::replace(&mut self.notifier.lock().forgotten, 0..0)
     }
 
     /// Whether accesses are to be counted.
     pub(crate) fn counts_accesses(&self) -> bool {
-        self.placement.lock().advices.has_any(Advice::ByAccess)
+        self.placement.lock().advices.has_any(|advice| advice == Advice::ByAccess)
     }
 
     /// As [`Damping::permits`].
@@ -196,7 +235,7 @@ impl Space {
         self.invalidator.invalidate(Invalidation::AddressSpace(self.id.asid));
     }
 
-    /// Maps the pages of a fault for the device, which one entry of a PMD table covers, with what is present of the range `around` that the
+    /// Maps the pages of a fault for the device, which one entry of a PMD table covers, with what is present of the pages `nearby` that the
     /// same entry covers. Returns whether one of them was not mapped before.
     ///
     /// # Errors
@@ -208,7 +247,7 @@ impl Space {
         map: BoundMap<'_, M>,
         mm: &MmWithUser,
         wanted: &Wanted,
-        around: &Range<usize>,
+        nearby: &Nearby,
         pfns: &mut [usize],
     ) -> Result<bool> {
         if wanted.pages.end > ADDRESSES {
@@ -219,12 +258,12 @@ impl Space {
             return Ok(false);
         }
         let mut spare = self.missing_tables(map.dev(), first)?;
-        let window = if around.len() > WINDOW { HUGE_SIZE } else { WINDOW };
+        let window = if nearby.pages.len() > WINDOW { HUGE_SIZE } else { WINDOW };
         let mut attempts = 0;
         loop {
             let mapped = self.notifier.with_pages(mm, map.map().owner(), wanted, window, pfns, |mappings, pages| {
                 spare.as_mut().map_or(Ok(()), |spare| mappings.tables.attach(first, spare))?;
-                map_present(map, mappings, wanted, around, pages)
+                map_present(map, mappings, wanted, nearby, pages)
             })?;
             match mapped {
                 Ok(()) => return Ok(true),
@@ -249,6 +288,7 @@ impl Space {
         write: bool,
         pfns: &mut [usize],
     ) -> Result<bool> {
+        let nearby = Nearby { pages: range.clone(), write: false };
         let mut was_missing = false;
         let mut next = range.start;
         while next < range.end {
@@ -256,10 +296,65 @@ impl Space {
                 return Err(EINTR);
             }
             let end = (next / HUGE_SIZE + 1).saturating_mul(HUGE_SIZE).min(range.end);
-            was_missing |= self.serve(map, mm, &Wanted { pages: next..end, write }, &range, pfns)?;
+            was_missing |= self.serve(map, mm, &Wanted { pages: next..end, write }, &nearby, pfns)?;
             next = end;
         }
         Ok(was_missing)
+    }
+
+    /// Maps for the device what is present of a range of a mapping that it is to have mapped and has not. What cannot be mapped is left.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if the pages do not hold still; `EFAULT` for memory that is not handed out to devices; `ENOMEM`.
+    pub(crate) fn map_lasting<M: DeviceMemory>(
+        &self,
+        map: BoundMap<'_, M>,
+        vma: LockedVma<'_>,
+        range: Range<usize>,
+        pfns: &mut [usize],
+    ) -> Result {
+        let mut rest = range.start..range.end.min(ADDRESSES);
+        while let Some(Advised { range, advice }) = self.first_lasting(&rest) {
+            let end = (range.start / HUGE_SIZE + 1).saturating_mul(HUGE_SIZE).min(range.end);
+            self.map_all_present(map, vma, range.start..end, advice == Advice::AccessedBy, pfns)?;
+            rest.start = end;
+        }
+        Ok(())
+    }
+
+    /// Maps what is present of a range that one entry of a PMD table covers and that is not mapped yet, with the right to write where the
+    /// process has it, if `write` says so.
+    fn map_all_present<M: DeviceMemory>(
+        &self,
+        map: BoundMap<'_, M>,
+        vma: LockedVma<'_>,
+        range: Range<usize>,
+        write: bool,
+        pfns: &mut [usize],
+    ) -> Result {
+        let first = range.start;
+        let mut spare = None;
+        loop {
+            let work = |mappings: &mut DeviceMappings, pages: &PresentPages<'_>| {
+                let tables = &mut mappings.tables;
+                spare.as_mut().map_or(Ok(()), |spare| tables.attach(first, spare))?;
+                let lacks_tables = !tables.has_tables(first) && pages.iter().next().is_some();
+                for page in pages.iter().filter(|_| !lacks_tables) {
+                    if !tables.is_mapped(page.address) {
+                        // The device faults at what is not mapped, and more can be done about it then.
+                        let _ = target(map, pages, page)
+                            .and_then(|target| tables.map(page.address, target, page.write && write));
+                    }
+                }
+                Ok(lacks_tables)
+            };
+            // Tables are not made for what is not there: a process can have a great deal of that.
+            match self.notifier.with_present_pages(vma, map.map().owner(), range.clone(), pfns, work)? {
+                Ok(true) if spare.is_none() => spare = Some(PageTables::allocate(map.dev(), first)?),
+                result => return result.map(|_| ()),
+            }
+        }
     }
 
     /// Gives the device exclusive access to the pages of a page-aligned range, each until a CPU touches it. Adds the number of pages to `done`.
@@ -332,13 +427,13 @@ impl From<Error> for Unmapped {
     }
 }
 
-/// Maps the pages of a fault, and those of the range `around` that are not mapped yet. Right to write is only given where it was asked for: a page that is
+/// Maps the pages of a fault, and those `nearby` that are not mapped yet. Right to write is only given where it was asked for: a page that is
 /// only read does not become dirty.
 fn map_present<M: DeviceMemory>(
     map: BoundMap<'_, M>,
     mappings: &mut DeviceMappings,
     wanted: &Wanted,
-    around: &Range<usize>,
+    nearby: &Nearby,
     pages: &PresentPages<'_>,
 ) -> Result<(), Unmapped> {
     if mappings.tables.permits_all(wanted) {
@@ -352,12 +447,12 @@ fn map_present<M: DeviceMemory>(
         mappings.invalidate(first..last + PAGE_SIZE);
     }
     for page in pages.iter() {
-        let is_meant = wanted.pages.contains(&page.address) || around.contains(&page.address);
+        let is_meant = wanted.pages.contains(&page.address) || nearby.pages.contains(&page.address);
         if !is_meant || mappings.tables.is_mapped(page.address) {
             continue;
         }
-        let mapped = target(map, pages, page)
-            .and_then(|target| mappings.tables.map(page.address, target, page.write && wanted.write));
+        let write = page.write && (wanted.write || nearby.write);
+        let mapped = target(map, pages, page).and_then(|target| mappings.tables.map(page.address, target, write));
         match mapped {
             Err(error) if wanted.pages.contains(&page.address) => {
                 return Err(if error == EXDEV { Unmapped::Elsewhere(page.address) } else { Unmapped::Failed(error) });

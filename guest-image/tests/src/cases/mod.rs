@@ -110,6 +110,7 @@ const TOPICS: &[&[Test]] = &[
     svm::concurrency::TESTS,
     svm::life_cycle::TESTS,
     svm::placement::TESTS,
+    svm::placement_mappings::TESTS,
     svm::hazards::TESTS,
     exclusive::TESTS,
     museum::TESTS,

@@ -8,6 +8,7 @@ pub mod kernels;
 pub mod life_cycle;
 pub mod migration;
 pub mod placement;
+pub mod placement_mappings;
 pub mod refusals;
 
 use std::sync::atomic::Ordering;

@@ -359,7 +359,7 @@ fn senseless_advice_is_refused() {
     assert_eq!(compute.try_advise(good), Ok(()));
     assert_eq!(Compute::unbound().try_advise(good), Err(Errno::EINVAL));
     for (bad, error) in [
-        (Advise { advice: 4, ..good }, Errno::EINVAL),
+        (Advise { advice: 6, ..good }, Errno::EINVAL),
         (Advise { flags: 1, ..good }, Errno::EINVAL),
         (Advise { address: address + 8, ..good }, Errno::EINVAL),
         (Advise { length: 100, ..good }, Errno::EINVAL),
