@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the register file and the engines share: the state of the device behind its PCI function.
 
+mod demand;
 mod inject;
 mod interrupt;
 mod notify;
@@ -19,6 +20,7 @@ use crate::bus_requests::ReportedSession;
 use crate::channel::{Channel, ResetScope, WasUsed};
 use crate::clock::ClockObserver;
 use crate::counters::Counters;
+use crate::demand::Demands;
 use crate::engine::doorbells::{self, Doorbells};
 use crate::engine::gate::Gate;
 use crate::eventfd::{drain, signal};
@@ -84,6 +86,10 @@ pub(crate) struct Device {
     bad_access: AtomicBool,
     /// The offset in VRAM from which the driver looks for poisoned pages.
     pub(crate) poisoned_from: Mutex<u64>,
+    /// The offset in VRAM from which the driver looks for pages that it has handed over.
+    pub(crate) handed_over_from: Mutex<u64>,
+    /// Memory that the host demands. Whoever changes which pages are handed over has this locked.
+    demands: Mutex<Demands>,
     /// A reset asked for by register is under way. Locked before any channel is.
     resetting: Mutex<bool>,
     leaving: AtomicBool,
@@ -125,6 +131,8 @@ impl Device {
             answers: AtomicBool::new(false),
             bad_access: AtomicBool::new(false),
             poisoned_from: Mutex::default(),
+            handed_over_from: Mutex::default(),
+            demands: Mutex::default(),
             resetting: Mutex::new(false),
             leaving: AtomicBool::new(false),
         };
@@ -288,6 +296,7 @@ impl Device {
     fn forget_driver(&self) {
         self.bad_access.store(false, Ordering::Relaxed);
         *self.poisoned_from.lock() = 0;
+        *self.handed_over_from.lock() = 0;
         self.reset_injected();
     }
 

@@ -12,11 +12,11 @@
 
 use std::sync::{Arc, RwLockReadGuard, Weak};
 
+use ersatz_abi::error::ErrorCode;
 use ersatz_abi::mmu::MAX_PEERS;
 use thiserror::Error;
 use vm_memory::VolatileSlice;
 
-use crate::poison::PoisonedPages;
 use crate::sync::RwLock;
 use crate::vram::Vram;
 
@@ -185,9 +185,10 @@ impl PeerPass<'_> {
         self.vram.slice(offset, length)
     }
 
-    /// The pages of it that engines do not access.
-    pub(crate) fn poisoned(&self) -> &PoisonedPages {
-        self.vram.poisoned()
+    /// As [`Vram::refusal`].
+    #[inline]
+    pub(crate) fn refusal(&self, offset: u64, length: u64) -> Option<(ErrorCode, u64)> {
+        self.vram.refusal(offset, length)
     }
 }
 

@@ -30,6 +30,7 @@ mod firing;
 mod holding;
 mod holds;
 mod injector;
+mod memory;
 mod pacing;
 mod query;
 mod rule;
@@ -45,7 +46,8 @@ pub use breakpoint::{Breakpoint, DEFAULT_DEADLINE_NS, MAX_BREAKPOINTS, MAX_DEADL
 pub(crate) use firing::Decision;
 pub use holds::Hold;
 pub use injector::Injector;
-pub use query::{AddressSpaceView, ChannelView, DeviceView, RingView, TranslationView};
+pub use memory::{MemoryDemand, MemoryLimit, MemoryReturn};
+pub use query::{AddressSpaceView, ChannelView, DemandView, DeviceView, MemoryView, RingView, TranslationView};
 pub use rule::{FIRST_STATE, MAX_RULES, Rule, RuleError};
 pub(crate) use timing::Piece;
 pub use timing::{PRESETS, Preset, Timing};

@@ -38,6 +38,8 @@ pub(crate) enum InterruptCause {
     BadAccess,
     /// Pages of VRAM were found to be poisoned.
     Poison,
+    /// The host demands or returns memory.
+    Memory,
 }
 
 impl InterruptCause {
@@ -45,7 +47,7 @@ impl InterruptCause {
     pub(crate) const fn channel(self) -> Option<u8> {
         match self {
             Self::CommandComplete(channel) | Self::ChannelError(channel) => Some(channel),
-            Self::FaultBuffer | Self::AccessCounters | Self::BadAccess | Self::Poison => None,
+            Self::FaultBuffer | Self::AccessCounters | Self::BadAccess | Self::Poison | Self::Memory => None,
         }
     }
 }

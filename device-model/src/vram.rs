@@ -8,12 +8,14 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use ersatz_abi::error::ErrorCode;
 use ersatz_abi::pci::{VRAM_MAX, VRAM_MIN};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, memfd_create};
 use thiserror::Error;
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
+use crate::handed_over::HandedOverPages;
 use crate::poison::PoisonedPages;
 
 /// Why there is no VRAM.
@@ -48,6 +50,7 @@ pub struct Vram {
     file: Arc<File>,
     region: MmapRegion,
     poisoned: PoisonedPages,
+    handed_over: HandedOverPages,
 }
 
 impl Vram {
@@ -65,7 +68,12 @@ impl Vram {
         let duplicate = file.try_clone().map_err(|source| VramError::Create { size, source })?;
         let region = MmapRegion::from_file(FileOffset::new(duplicate, 0), length)
             .map_err(|source| VramError::Map { size, source })?;
-        Ok(Self { file: Arc::new(file), region, poisoned: PoisonedPages::default() })
+        Ok(Self {
+            file: Arc::new(file),
+            region,
+            poisoned: PoisonedPages::default(),
+            handed_over: HandedOverPages::new(size),
+        })
     }
 
     /// Size in bytes.
@@ -83,9 +91,35 @@ impl Vram {
         self.region.get_slice(usize::try_from(offset).ok()?, usize::try_from(length).ok()?).ok()
     }
 
-    /// The pages that engines do not access.
+    /// The pages that have lost their content.
     pub(crate) fn poisoned(&self) -> &PoisonedPages {
         &self.poisoned
+    }
+
+    /// The pages that are the host's.
+    pub(crate) fn handed_over(&self) -> &HandedOverPages {
+        &self.handed_over
+    }
+
+    /// Why no engine accesses `length` bytes from an offset on, and the page that is the reason; `None` if they can.
+    #[inline]
+    pub(crate) fn refusal(&self, offset: u64, length: u64) -> Option<(ErrorCode, u64)> {
+        if let Some(page) = self.poisoned.first_in(offset, length) {
+            return Some((ErrorCode::Poisoned, page));
+        }
+        self.handed_over.first_in(offset, length).map(|page| (ErrorCode::HandedOver, page))
+    }
+
+    /// Makes part of it read as zero, and gives its pages back to the host. A range that does not lie wholly inside stays as it is.
+    pub(crate) fn zero(&self, offset: u64, length: u64) {
+        let Some(slice) = self.slice(offset, length) else { return };
+        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if length > 0 && fallocate(&*self.file, mode, offset, length).is_err() {
+            let page = [0_u8; 4096];
+            let pieces = slice.len().div_ceil(page.len());
+            let rest = |piece: usize| slice.offset(piece * page.len()).ok();
+            (0..pieces).filter_map(rest).for_each(|slice| slice.copy_from(&page));
+        }
     }
 
     /// Gives all pages back: everything reads as zero again, through every mapping.
@@ -146,6 +180,18 @@ mod tests {
         vram.clear().unwrap();
         assert_eq!(vram.file().metadata().unwrap().blocks(), 0);
         assert_eq!(vram.slice(4096, 8).unwrap().read_obj::<u64>(0).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_part_is_zeroed_and_given_back() {
+        let vram = Vram::new(VRAM_MIN).unwrap();
+        for page in 0..3_u64 {
+            vram.slice(page * 4096, 8).unwrap().write_obj(page + 7, 0).unwrap();
+        }
+        vram.zero(4096, 4096);
+        vram.zero(VRAM_MIN - 4096, 8192);
+        let read = |page: u64| vram.slice(page * 4096, 8).unwrap().read_obj::<u64>(0).unwrap();
+        assert_eq!([read(0), read(1), read(2)], [7, 0, 9]);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 #define ERSATZ_DEVICE_H
 
 /* The function */
-#define ERSATZ_ABI_VERSION 0x10006
+#define ERSATZ_ABI_VERSION 0x10007
 #define ERSATZ_DEVICE_MAGIC 0x5a535245
 #define ERSATZ_VENDOR_ID 0x1234
 #define ERSATZ_DEVICE_ID 0xe52a
@@ -51,6 +51,15 @@
 #define ERSATZ_FAULTED_CHANNELS 0x0a8 /* 64 bits; read */
 #define ERSATZ_ACCESS_COUNTER_CONTROL 0x0e0 /* 32 bits; read, write */
 #define ERSATZ_ACCESS_COUNTER_CLEAR 0x0e8 /* 64 bits; write */
+#define ERSATZ_DEMAND 0x100 /* 64 bits; read */
+#define ERSATZ_DEMAND_OFFSET 0x108 /* 64 bits; read */
+#define ERSATZ_DEMAND_LENGTH 0x110 /* 64 bits; read */
+#define ERSATZ_DEMAND_BYTES 0x118 /* 64 bits; read */
+#define ERSATZ_DEMAND_DEADLINE 0x120 /* 64 bits; read */
+#define ERSATZ_DEMAND_ANSWER 0x128 /* 64 bits; write */
+#define ERSATZ_HAND_OVER 0x130 /* 64 bits; write */
+#define ERSATZ_HANDED_OVER 0x138 /* 64 bits; read, write */
+#define ERSATZ_HANDED_OVER_END 0x140 /* 64 bits; read */
 
 /* Registers of a channel */
 #define ERSATZ_CHANNEL_RING_BASE(channel) (0x1000 + 0x40 * (channel) + 0x00) /* 64 bits; read, write */
@@ -188,6 +197,12 @@
 /* Fields of CONTROL */
 #define ERSATZ_CONTROL_RESET_SHIFT 0
 #define ERSATZ_CONTROL_RESET_MASK 0x1
+
+/* Fields of HAND_OVER */
+#define ERSATZ_HAND_OVER_ORDER_SHIFT 0
+#define ERSATZ_HAND_OVER_ORDER_MASK 0x3f
+#define ERSATZ_HAND_OVER_PAGE_SHIFT 12
+#define ERSATZ_HAND_OVER_PAGE_MASK 0xffffffffffULL
 
 /* Fields of CHANNEL_CONTROL */
 #define ERSATZ_CHANNEL_CONTROL_ENABLE_SHIFT 0
@@ -355,6 +370,7 @@
 #define ERSATZ_ERROR_BAD_OPERAND 22
 #define ERSATZ_ERROR_BAD_INVALIDATION 23
 #define ERSATZ_ERROR_POISONED 24
+#define ERSATZ_ERROR_HANDED_OVER 25
 
 /* Numbers: ERSATZ_OPCODE_... */
 #define ERSATZ_OPCODE_NOP 0

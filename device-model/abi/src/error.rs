@@ -54,5 +54,7 @@ closed_enum! {
         BadInvalidation = 23 => "bad-invalidation",
         /// A page of VRAM, the device's or a peer's, that is poisoned.
         Poisoned = 24 => "poisoned",
+        /// A page of VRAM, the device's or a peer's, that its driver has handed over.
+        HandedOver = 25 => "handed-over",
     }
 }

@@ -48,4 +48,4 @@ pub mod pci;
 pub mod regs;
 
 /// Version of this contract: major in the high half (incompatible changes), minor in the low half (additions).
-pub const ABI_VERSION: u32 = 0x0001_0006;
+pub const ABI_VERSION: u32 = 0x0001_0007;

@@ -95,12 +95,49 @@ register_map! {
     FAULTED_CHANNELS / FaultedChannels @ 0x0a8, 8, ReadOnly, "One bit for each channel that waits at a fault.";
     ACCESS_COUNTER_CONTROL / AccessCounterControl @ 0x0e0, 4, ReadWrite, "What is counted ([`super::access_counter::AccessCounterControl`]).";
     ACCESS_COUNTER_CLEAR / AccessCounterClear @ 0x0e8, 8, WriteOnly, "Write a region's address, with the ASID in its low 16 bits: its count is zero again.";
+    DEMAND / Demand @ 0x100, 8, ReadOnly, "Number of the demand for memory that waits for an answer, from 1; zero, as its parts are, if there is none.";
+    DEMAND_OFFSET / DemandOffset @ 0x108, 8, ReadOnly, "The offset in VRAM from which on memory is demanded.";
+    DEMAND_LENGTH / DemandLength @ 0x110, 8, ReadOnly, "Length in bytes of the range in which it is demanded.";
+    DEMAND_BYTES / DemandBytes @ 0x118, 8, ReadOnly, "How much of that range is still to be handed over, in bytes.";
+    DEMAND_DEADLINE / DemandDeadline @ 0x120, 8, ReadOnly, "When the demand ends without an answer, in nanoseconds of the device's clock.";
+    DEMAND_ANSWER / DemandAnswer @ 0x128, 8, WriteOnly, "Write a demand's number: all that could be handed over has been.";
+    HAND_OVER / HandOver @ 0x130, 8, WriteOnly, "Hands over pages of VRAM ([`HandOver`]).";
+    HANDED_OVER / HandedOver @ 0x138, 8, ReadWrite, "Write an offset in VRAM: reads as that of the first page there or behind that is handed over, or as all ones.";
+    HANDED_OVER_END / HandedOverEnd @ 0x140, 8, ReadOnly, "The offset behind that page and those that follow it and are handed over as well; all ones if there is no such page.";
 }
 
 /// Size of a page that is poisoned, in bytes; it is aligned to that.
 pub const POISON_BYTES: u64 = 4096;
 /// The most pages that can be poisoned at a time.
 pub const MAX_POISONED_PAGES: u32 = 4096;
+
+/// Size of a page that is handed over, in bytes; it is aligned to that.
+pub const HAND_OVER_BYTES: u64 = 4096;
+
+bitfield! {
+    /// Value of [`HAND_OVER`].
+    pub struct HandOver(u64) {
+        /// Base-2 logarithm of the number of pages.
+        order / with_order: 5..=0 as field;
+        /// The first page: its offset in VRAM divided by [`HAND_OVER_BYTES`]. A multiple of the number of pages.
+        page / with_page: 51..=12 as field;
+    }
+}
+
+impl HandOver {
+    /// The first page and the number of pages; `None` if the value is not valid.
+    pub const fn pages(self) -> Option<(u64, u64)> {
+        if self.0 & Self::RESERVED != 0 || self.order() >= 40 {
+            return None;
+        }
+        let count = 1 << self.order();
+        if self.page() % count == 0 {
+            Some((self.page(), count))
+        } else {
+            None
+        }
+    }
+}
 
 /// What [`ID`] reads: "ERSZ" in memory order.
 pub const DEVICE_MAGIC: u32 = u32::from_le_bytes(*b"ERSZ");

@@ -15,7 +15,9 @@ use ersatz_abi::fault::{AccessKind, FaultKind, FaultWord};
 use ersatz_abi::list::EntryShape;
 use ersatz_abi::mmu::{self, AddressSpaceControl, InvalidateScope, InvalidateTarget, PageSize, PageTableEntry};
 use ersatz_abi::notification::{self, NotificationControl, NotificationStatus};
-use ersatz_abi::regs::{self, ChannelControl, ChannelStatus, Configuration, Control, MmuConfiguration, Peers, Status};
+use ersatz_abi::regs::{
+    self, ChannelControl, ChannelStatus, Configuration, Control, HandOver, MmuConfiguration, Peers, Status,
+};
 use ersatz_abi::{kernel, location, pci, ABI_VERSION};
 
 const BEGINNING: &str = "\
@@ -149,6 +151,7 @@ fn header() -> String {
         "PEERS", "PEERS": Peers,
         "STATUS", "STATUS": Status,
         "CONTROL", "CONTROL": Control,
+        "HAND_OVER", "HAND_OVER": HandOver,
         "CHANNEL_CONTROL", "CHANNEL_CONTROL": ChannelControl,
         "CHANNEL_STATUS", "CHANNEL_STATUS": ChannelStatus,
         "NOTIFICATION_CONTROL", "NOTIFICATION_CONTROL": NotificationControl,

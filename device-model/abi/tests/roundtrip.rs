@@ -10,8 +10,8 @@ use ersatz_abi::kernel::{Kernel, KernelError, KernelWords, MAX_KERNEL_COUNT};
 use ersatz_abi::list::{EntryShape, ListError};
 use ersatz_abi::mmu::{InvalidateScope, InvalidateTarget, Invalidation, ADDRESS_SPACES, MAX_PEERS};
 use ersatz_abi::regs::{
-    self, AddressSpaceRegister, ChannelRegister, ChannelStatus, Configuration, DeviceRegister, NotificationRegister,
-    Register,
+    self, AddressSpaceRegister, ChannelRegister, ChannelStatus, Configuration, DeviceRegister, HandOver,
+    NotificationRegister, Register,
 };
 use proptest::prelude::*;
 
@@ -324,6 +324,17 @@ fn each_way_an_invalidation_can_be_wrong() {
     assert_eq!(Invalidation::decode(target(1, range), u64::MAX, 2), None);
     let last = Invalidation::Range { asid: 1, address: u64::MAX, length: 1 };
     assert_eq!(Invalidation::decode(target(1, range), u64::MAX, 1), Some(last));
+}
+
+#[test]
+fn what_is_handed_over_is_aligned_to_its_size() {
+    let value = |page, order| HandOver(0).with_page(page).with_order(order);
+    assert_eq!(value(5, 0).0, 0x5000);
+    assert_eq!(value(512, 9).pages(), Some((512, 512)));
+    assert_eq!(value(0, 39).pages(), Some((0, 1 << 39)));
+    for wrong in [value(5, 1), value(256, 9), value(0, 40), value(0, 63), HandOver(1 << 6), HandOver(1 << 52)] {
+        assert_eq!(wrong.pages(), None, "{wrong:x?}");
+    }
 }
 
 #[test]

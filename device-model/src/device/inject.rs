@@ -111,6 +111,10 @@ impl Device {
                 });
             }
             Work::Poison { offset, pages } => self.find_poison(offset, pages),
+            Work::DemandMemory(demand) => self.demand_memory(&demand),
+            Work::ReturnMemory(returned) => self.return_memory(&returned),
+            Work::LimitMemory(limit) => self.limit_memory(&limit),
+            Work::ExpireDemand(number) => self.expire_demand(number),
             Work::Reset => self.removal.add(FunctionChange::Reset),
             Work::Vanish => self.vanish(),
         }

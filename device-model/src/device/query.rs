@@ -27,6 +27,7 @@ impl Device {
                 .collect(),
             translations: engines.clone().flat_map(|engine| self.translations(engine)).collect(),
             hung_engines: engines.filter(|engine| self.is_hung(*engine)).collect(),
+            memory: self.memory_view(),
             holds: self.ports.injector.holds(),
         }
     }

@@ -21,7 +21,6 @@ use crate::dma::{DmaSession, Purpose};
 use crate::fabric::PeerPass;
 use crate::mmu::{PageFault, TranslateError, Translator};
 use crate::notification::Access;
-use crate::poison::PoisonedPages;
 use crate::trace::MmuEvent;
 
 /// The permit for one piece of work on behalf of a channel.
@@ -211,18 +210,18 @@ impl MemoryAccess<'_> {
             let peer = device.link.peer(at.peer).ok_or_else(|| fault(ErrorCode::PeerUnavailable))?;
             let pass: PeerPass<'_> = peer.enter().ok_or_else(|| fault(ErrorCode::PeerUnavailable))?;
             let slice = pass.slice(at.address, length).ok_or_else(|| fault(ErrorCode::PeerRange))?;
-            self.unless_poisoned(pass.poisoned(), at.address, length)?;
+            self.unless_refused(pass.refusal(at.address, length))?;
             return work(slice);
         }
         let slice = device.vram.slice(at.address, length).ok_or_else(|| fault(ErrorCode::VramRange))?;
-        self.unless_poisoned(device.vram.poisoned(), at.address, length)?;
+        self.unless_refused(device.vram.refusal(at.address, length))?;
         work(slice)
     }
 
     #[inline]
-    fn unless_poisoned(&self, pages: &PoisonedPages, offset: u64, length: u64) -> Result<(), Stop> {
-        match pages.first_in(offset, length) {
-            Some(page) => Err(Stop::failed(ErrorCode::Poisoned, self.entry, page)),
+    fn unless_refused(&self, refusal: Option<(ErrorCode, u64)>) -> Result<(), Stop> {
+        match refusal {
+            Some((code, page)) => Err(Stop::failed(code, self.entry, page)),
             None => Ok(()),
         }
     }

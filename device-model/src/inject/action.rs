@@ -8,6 +8,7 @@ use ersatz_abi::error::ErrorCode;
 use ersatz_abi::fault::AccessKind;
 use serde::{Deserialize, Serialize};
 
+use super::memory::{MemoryDemand, MemoryLimit, MemoryReturn};
 use crate::trace::nearest::nearest;
 use crate::trace::{ActionKind, Kind};
 
@@ -81,6 +82,12 @@ pub enum Action {
         #[serde(default = "one")]
         pages: u16,
     },
+    /// The host demands memory back from the driver.
+    DemandMemory(MemoryDemand),
+    /// The host returns memory to the driver.
+    ReturnMemory(MemoryReturn),
+    /// The host has the driver keep no more memory than a limit: memory is demanded or returned.
+    LimitMemory(MemoryLimit),
     /// The function resets itself, as by a function level reset that the driver did not ask for.
     Reset,
     /// The function is gone, as if pulled out of its slot: registers read as all ones, DMA has ended.
@@ -107,6 +114,9 @@ impl Action {
             Self::Refuse { .. } => ActionKind::Refuse,
             Self::SpuriousInterrupt { .. } => ActionKind::SpuriousInterrupt,
             Self::Poison { .. } => ActionKind::Poison,
+            Self::DemandMemory(_) => ActionKind::DemandMemory,
+            Self::ReturnMemory(_) => ActionKind::ReturnMemory,
+            Self::LimitMemory(_) => ActionKind::LimitMemory,
             Self::Reset => ActionKind::Reset,
             Self::Gone => ActionKind::Gone,
             Self::SetState { .. } => ActionKind::SetState,
@@ -129,9 +139,22 @@ impl Action {
             Self::SpuriousInterrupt { .. }
             | Self::Fault { .. }
             | Self::Poison { .. }
+            | Self::DemandMemory(_)
+            | Self::ReturnMemory(_)
+            | Self::LimitMemory(_)
             | Self::Reset
             | Self::Gone
             | Self::SetState { .. } => None,
+        }
+    }
+
+    /// Whether the numbers of an action that is about memory are in their ranges.
+    pub(super) fn has_valid_memory(&self) -> bool {
+        match self {
+            Self::DemandMemory(demand) => demand.is_valid(),
+            Self::ReturnMemory(returned) => returned.is_valid(),
+            Self::LimitMemory(limit) => limit.is_valid(),
+            _ => true,
         }
     }
 

@@ -61,6 +61,19 @@ impl Injector {
         self.lock().rules.all.iter().map(|armed| (armed.number, armed.rule.clone(), armed.fired)).collect()
     }
 
+    /// Carries out an action that is not about an event, at once. In the trace it is that of a rule with the number 0.
+    ///
+    /// # Errors
+    ///
+    /// Those of a rule which has this action at a time.
+    pub fn act(&self, action: Action) -> Result<(), RuleError> {
+        let mut rule = Rule::new(action.kind().name(), action);
+        rule.on.at_ns = Some(0);
+        rule.check()?;
+        self.carry_out(&mut self.lock(), vec![Fired { rule: 0, action }], None, None);
+        Ok(())
+    }
+
     /// The state of the rules.
     pub fn rule_state(&self) -> u32 {
         self.lock().rules.state
@@ -107,6 +120,11 @@ impl Injector {
         self.wake();
     }
 
+    /// What was to be done at a time is not done, if it has not been.
+    pub(crate) fn call_off(&self, work: &Work) {
+        self.lock().agenda.call_off(work);
+    }
+
     /// An acknowledgement is to be late: returns the number of a hold which is not shown. It ends by itself once
     /// [`Self::begin`] was called for it and the delay is over.
     pub(crate) fn delay(&self, delay: u64) -> u64 {
@@ -149,37 +167,9 @@ impl Injector {
             // The oracle is told which channel does not wait.
             let channel = if let Action::Fault { channel, .. } = action { Some(channel) } else { channel };
             self.report(InjectionEvent::RuleFired { rule, action: action.kind(), at, channel });
-            let work = match action {
-                Action::SpuriousInterrupt { vector } => Work::Interrupt { vector, cause: None },
-                Action::Fault { channel, asid, address, access, count } => {
-                    let kind = FaultKind::NotPresent;
-                    let first = FaultRecord {
-                        address,
-                        asid,
-                        channel,
-                        engine: 0,
-                        access,
-                        kind,
-                        level: 0,
-                        timestamp: 0,
-                        number: 0,
-                    };
-                    Work::Faults { first, count }
-                }
-                Action::Poison { offset, pages } => Work::Poison { offset, pages },
-                Action::Reset => Work::Reset,
-                Action::Gone => Work::Vanish,
-                Action::Fail { .. }
-                | Action::Delay { .. }
-                | Action::Drop
-                | Action::Double
-                | Action::Overflow
-                | Action::AnnounceEarly { .. }
-                | Action::Hang
-                | Action::Refuse { .. }
-                | Action::SetState { .. } => continue,
-            };
-            state.agenda.add(self.now(), work);
+            if let Some(work) = work_of(action) {
+                state.agenda.add(self.now(), work);
+            }
         }
         self.announce(state);
         self.wake();
@@ -207,4 +197,33 @@ impl EventObserver for Injector {
         let fired = state.rules.look(event, &subject, self.now(), false);
         self.carry_out(&mut state, fired, Some(event), subject.channel);
     }
+}
+
+/// What is to be done for an action that is carried out beside events; `None` if it is done where an event is decided about, or in the rules
+/// themselves.
+fn work_of(action: Action) -> Option<Work> {
+    Some(match action {
+        Action::SpuriousInterrupt { vector } => Work::Interrupt { vector, cause: None },
+        Action::Fault { channel, asid, address, access, count } => {
+            let kind = FaultKind::NotPresent;
+            let first =
+                FaultRecord { address, asid, channel, engine: 0, access, kind, level: 0, timestamp: 0, number: 0 };
+            Work::Faults { first, count }
+        }
+        Action::Poison { offset, pages } => Work::Poison { offset, pages },
+        Action::DemandMemory(demand) => Work::DemandMemory(demand),
+        Action::ReturnMemory(returned) => Work::ReturnMemory(returned),
+        Action::LimitMemory(limit) => Work::LimitMemory(limit),
+        Action::Reset => Work::Reset,
+        Action::Gone => Work::Vanish,
+        Action::Fail { .. }
+        | Action::Delay { .. }
+        | Action::Drop
+        | Action::Double
+        | Action::Overflow
+        | Action::AnnounceEarly { .. }
+        | Action::Hang
+        | Action::Refuse { .. }
+        | Action::SetState { .. } => return None,
+    })
 }

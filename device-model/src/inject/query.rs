@@ -24,6 +24,8 @@ pub struct DeviceView {
     pub translations: Vec<TranslationView>,
     /// The engines that hang.
     pub hung_engines: Vec<u8>,
+    /// Whose VRAM is.
+    pub memory: MemoryView,
     /// What is held.
     pub holds: Vec<Hold>,
 }
@@ -96,4 +98,32 @@ pub struct TranslationView {
     pub location: u64,
     /// Whether it may be written.
     pub write: bool,
+}
+
+/// Whose VRAM is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct MemoryView {
+    /// The number of pages of 4 KiB that there are.
+    pub pages: u64,
+    /// How many of them the driver has handed over.
+    pub handed_over: u64,
+    /// How many demands the driver has answered.
+    pub answered: u64,
+    /// How many demands had no answer by their deadlines.
+    pub expired: u64,
+    /// The demand that waits for an answer.
+    pub demand: Option<DemandView>,
+}
+
+/// A demand for memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DemandView {
+    /// Its number.
+    pub number: u64,
+    /// How many pages are still to be handed over.
+    pub left: u64,
+    /// When it ends without an answer, in nanoseconds of the device's clock.
+    pub deadline_ns: u64,
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::action::{Action, MAX_FAULTS};
+use super::breakpoint::MAX_DEADLINE_NS;
 use super::trigger::Trigger;
 use crate::trace::{Filter, Kind};
 
@@ -58,6 +59,11 @@ pub enum RuleError {
     /// It reports too many faults, or none.
     #[error("rule {0:?}: the action fault is for 1 to {MAX_FAULTS} pages (count)")]
     Faults(String),
+    /// It demands or returns no memory, or has no deadline that can be kept.
+    #[error(
+        "rule {0:?}: memory has 1 page or more (pages), and a deadline (deadline-ns) of 1 ns to {MAX_DEADLINE_NS} ns"
+    )]
+    Memory(String),
     /// It has both a time and what belongs to events.
     #[error("rule {0:?} fires by itself at a time (at-ns): it can have no event, occurrence or after")]
     Time(String),
@@ -101,6 +107,9 @@ impl Rule {
         }
         if matches!(self.action, Action::Fault { count, .. } if !(1..=MAX_FAULTS).contains(&count)) {
             return Err(RuleError::Faults(name()));
+        }
+        if !self.action.has_valid_memory() {
+            return Err(RuleError::Memory(name()));
         }
         if !occurrence.is_possible() {
             return Err(RuleError::Occurrence(name()));

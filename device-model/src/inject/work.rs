@@ -5,6 +5,7 @@ use ersatz_abi::access_counter::AccessRecord;
 use ersatz_abi::fault::FaultRecord;
 
 use super::holds::Hold;
+use super::memory::{MemoryDemand, MemoryLimit, MemoryReturn};
 use crate::interrupt::InterruptCause;
 use crate::notification::state::Claim;
 
@@ -47,6 +48,14 @@ pub(crate) enum Work {
         /// The number of pages.
         pages: u16,
     },
+    /// Demands memory from the driver.
+    DemandMemory(MemoryDemand),
+    /// Returns memory to the driver.
+    ReturnMemory(MemoryReturn),
+    /// Has the driver keep this much memory and no more.
+    LimitMemory(MemoryLimit),
+    /// The demand of this number has come to its deadline.
+    ExpireDemand(u64),
     /// Resets the function.
     Reset,
     /// Takes the function away.
@@ -79,6 +88,10 @@ impl Work {
             | Self::GoOn(_)
             | Self::Acknowledge(_)
             | Self::Poison { .. }
+            | Self::DemandMemory(_)
+            | Self::ReturnMemory(_)
+            | Self::LimitMemory(_)
+            | Self::ExpireDemand(_)
             | Self::Reset
             | Self::Vanish => false,
         }
@@ -110,6 +123,11 @@ impl Agenda {
         self.items.sort_by_key(|(time, _)| *time);
         let due = self.items.partition_point(|(time, _)| *time <= now);
         self.items.drain(..due).map(|(_, work)| work).collect()
+    }
+
+    /// Takes out what is not to be done.
+    pub(super) fn call_off(&mut self, work: &Work) {
+        self.items.retain(|(_, other)| other != work);
     }
 
     /// The device was reset.

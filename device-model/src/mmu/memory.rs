@@ -33,9 +33,9 @@ pub struct DeviceTables<'a, P> {
 }
 
 impl<P> DeviceTables<'_, P> {
-    /// A word of VRAM, unless its page is poisoned.
+    /// A word of VRAM, unless engines do not access its page.
     fn table_word(&self, offset: u64) -> Option<VolatileSlice<'_>> {
-        self.vram.slice(offset, 8).filter(|_| self.vram.poisoned().first_in(offset, 8).is_none())
+        self.vram.slice(offset, 8).filter(|_| self.vram.refusal(offset, 8).is_none())
     }
 }
 

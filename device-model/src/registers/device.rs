@@ -2,7 +2,9 @@
 //! The registers of the device as a whole.
 
 use ersatz_abi::pci::MSIX_VECTORS;
-use ersatz_abi::regs::{Configuration, Control, DEVICE_MAGIC, DeviceRegister, Peers, Status};
+use ersatz_abi::regs::{
+    Configuration, Control, DEVICE_MAGIC, DeviceRegister, HAND_OVER_BYTES, HandOver, Peers, Status,
+};
 
 use super::decode::Part;
 use super::low_half::LowHalf;
@@ -18,6 +20,8 @@ pub(super) struct LowHalves {
     access_counter_clear: LowHalf,
     poison: LowHalf,
     poison_clear: LowHalf,
+    hand_over: LowHalf,
+    demand_answer: LowHalf,
 }
 
 impl LowHalves {
@@ -27,6 +31,8 @@ impl LowHalves {
         self.access_counter_clear.reset();
         self.poison.reset();
         self.poison_clear.reset();
+        self.hand_over.reset();
+        self.demand_answer.reset();
     }
 }
 
@@ -58,6 +64,17 @@ pub(super) fn store(device: &Device, halves: &LowHalves, register: DeviceRegiste
             *from = part.put(*from, value);
             true
         }
+        DeviceRegister::HandOver => {
+            halves.hand_over.complete(part, value).is_none_or(|value| device.hand_over(HandOver(value)))
+        }
+        DeviceRegister::DemandAnswer => {
+            halves.demand_answer.complete(part, value).is_none_or(|number| device.answer_demand(number))
+        }
+        DeviceRegister::HandedOver => {
+            let mut from = device.handed_over_from.lock();
+            *from = part.put(*from, value);
+            true
+        }
         DeviceRegister::FaultReplay => fault::replay(device, value),
         DeviceRegister::FaultCancel => fault::cancel(device, value),
         DeviceRegister::AccessCounterControl => notification::control_access_counters(device, value),
@@ -75,6 +92,12 @@ pub(super) fn store(device: &Device, halves: &LowHalves, register: DeviceRegiste
         | DeviceRegister::Peers
         | DeviceRegister::InvalidateRequested
         | DeviceRegister::InvalidateAcknowledged
+        | DeviceRegister::Demand
+        | DeviceRegister::DemandOffset
+        | DeviceRegister::DemandLength
+        | DeviceRegister::DemandBytes
+        | DeviceRegister::DemandDeadline
+        | DeviceRegister::HandedOverEnd
         | DeviceRegister::FaultedChannels => false,
     }
 }
@@ -114,7 +137,18 @@ pub(super) fn value(device: &Device, register: DeviceRegister) -> u64 {
         DeviceRegister::FaultedChannels => fault::faulted_channels(device),
         DeviceRegister::AccessCounterControl => device.access_counters.control().0.into(),
         DeviceRegister::Poisoned => device.first_poisoned().unwrap_or(u64::MAX),
+        DeviceRegister::Demand => device.of_demand(|demand| demand.number),
+        DeviceRegister::DemandOffset => device.of_demand(|demand| demand.within.start * HAND_OVER_BYTES),
+        DeviceRegister::DemandLength => {
+            device.of_demand(|demand| (demand.within.end - demand.within.start) * HAND_OVER_BYTES)
+        }
+        DeviceRegister::DemandBytes => device.of_demand(|demand| demand.left() * HAND_OVER_BYTES),
+        DeviceRegister::DemandDeadline => device.of_demand(|demand| demand.deadline),
+        DeviceRegister::HandedOver => device.first_handed_over().map_or(u64::MAX, |run| run.start),
+        DeviceRegister::HandedOverEnd => device.first_handed_over().map_or(u64::MAX, |run| run.end),
         DeviceRegister::Mark
+        | DeviceRegister::HandOver
+        | DeviceRegister::DemandAnswer
         | DeviceRegister::Poison
         | DeviceRegister::PoisonClear
         | DeviceRegister::Invalidate

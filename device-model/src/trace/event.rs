@@ -8,11 +8,12 @@
 //!
 //! Logs outlive the device that wrote them: the number of a kind is never used again for another, and what stands in a
 //! record keeps its place. Numbers below 64 are for the events in this file, from 64 to 79 for [`MmuEvent`], from 80 to 95 for
-//! [`NotificationEvent`], from 96 to 111 for [`InjectionEvent`].
+//! [`NotificationEvent`], from 96 to 111 for [`InjectionEvent`], from 112 to 127 for [`MemoryEvent`].
 
 #[macro_use]
 mod definition;
 mod injection;
+mod memory;
 mod mmu;
 mod notification;
 pub(super) mod place;
@@ -30,6 +31,7 @@ use ersatz_abi::regs::POISON_BYTES;
 use super::enumeration::{InterruptOutcome, ResetSource};
 use super::range::Range;
 pub use injection::InjectionEvent;
+pub use memory::MemoryEvent;
 pub use mmu::MmuEvent;
 pub use notification::NotificationEvent;
 pub use place::Subject;
@@ -290,6 +292,8 @@ events! {
         Notification(NotificationEvent);
         /// An event of a breakpoint or a rule.
         Injection(InjectionEvent);
+        /// An event of memory that the host demands.
+        Memory(MemoryEvent);
     }
 }
 

@@ -72,5 +72,11 @@ numbered! {
         Fault = 13 => "fault",
         /// Pages of VRAM were poisoned.
         Poison = 14 => "poison",
+        /// Memory was demanded from the driver.
+        DemandMemory = 15 => "demand-memory",
+        /// Memory was returned to the driver.
+        ReturnMemory = 16 => "return-memory",
+        /// The driver is to keep this much memory and no more.
+        LimitMemory = 17 => "limit-memory",
     }
 }

@@ -57,7 +57,7 @@ pub mod tracer;
 pub mod writer;
 
 pub use enumeration::{InterruptOutcome, Loss, ResetSource};
-pub use event::{Event, InjectionEvent, MmuEvent, NotificationEvent};
+pub use event::{Event, InjectionEvent, MemoryEvent, MmuEvent, NotificationEvent};
 pub use fields::Fields;
 pub use filter::Filter;
 pub use header::{Header, Identity};

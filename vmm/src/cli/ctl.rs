@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
-use ersatz_device_model::inject::{Breakpoint, DEFAULT_DEADLINE_NS, Step};
+use ersatz_device_model::inject::{Breakpoint, DEFAULT_DEADLINE_NS, MemoryDemand, MemoryLimit, MemoryReturn, Step};
+use ersatz_device_model::size;
 use ersatz_guest_image::error_chain::chain;
 use serde_json::{Value, json};
 
@@ -67,7 +68,28 @@ enum CtlCommand {
     /// Add, remove or list rules
     #[command(subcommand)]
     Rule(RuleCommand),
-    /// Show what the device knows of itself: channels, rings, address spaces, TLBs, holds
+    /// Demand memory back from the driver; query memory shows what comes of it
+    DemandMemory {
+        #[command(flatten)]
+        place: MemoryArgs,
+        /// How long the driver has for its answer: 500ms, 2s [default: 10s]
+        #[arg(long, value_name = "TIME", value_parser = nanoseconds)]
+        deadline: Option<u64>,
+    },
+    /// Return memory that the driver has handed over
+    ReturnMemory {
+        #[command(flatten)]
+        place: MemoryArgs,
+    },
+    /// Have the driver keep so many pages and no more: others are demanded or returned
+    LimitMemory {
+        /// The number of pages of 4 KiB
+        pages: u64,
+        /// How long the driver has for its answer: 500ms, 2s [default: 10s]
+        #[arg(long, value_name = "TIME", value_parser = nanoseconds)]
+        deadline: Option<u64>,
+    },
+    /// Show what the device knows of itself: channels, rings, address spaces, TLBs, memory, holds
     Query {
         /// Only this part
         #[arg(value_parser = PossibleValuesParser::new(show::PARTS))]
@@ -93,6 +115,17 @@ struct BreakArgs {
     deadline: Option<u64>,
     #[command(flatten)]
     when: FilterArgs,
+}
+
+/// Which memory.
+#[derive(Debug, Args)]
+struct MemoryArgs {
+    /// The number of pages of 4 KiB [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pages: Option<u64>,
+    /// The offset in VRAM of the first one: 0x200000, 2M [default: they may lie anywhere]
+    #[arg(long, value_name = "OFFSET", value_parser = offset)]
+    offset: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -201,6 +234,20 @@ impl CtlCommand {
             Self::Rule(RuleCommand::Add { file }) => return requests_of(read(file)?),
             Self::Rule(RuleCommand::Remove { which }) => Request::RemoveRule(which.clone()),
             Self::Rule(RuleCommand::List) => Request::Rules,
+            Self::DemandMemory { place: MemoryArgs { pages, offset }, deadline } => {
+                Request::DemandMemory(MemoryDemand {
+                    offset: *offset,
+                    pages: *pages,
+                    deadline_ns: deadline.unwrap_or(DEFAULT_DEADLINE_NS),
+                })
+            }
+            Self::ReturnMemory { place: MemoryArgs { pages, offset } } => {
+                Request::ReturnMemory(MemoryReturn { offset: *offset, pages: *pages })
+            }
+            Self::LimitMemory { pages, deadline } => Request::LimitMemory(MemoryLimit {
+                pages: *pages,
+                deadline_ns: deadline.unwrap_or(DEFAULT_DEADLINE_NS),
+            }),
             Self::Query { .. } => Request::Query,
             Self::Wait(arguments) => Request::Wait(arguments.wait()),
         }])
@@ -213,7 +260,12 @@ impl CtlCommand {
             Self::Break(_) | Self::Rule(RuleCommand::Add { .. }) => show::numbers(&answer),
             Self::Breakpoints => show::breakpoints(&serde_json::from_value::<Vec<_>>(answer)?),
             Self::Holds => show::holds(&answer),
-            Self::Resume { .. } | Self::Clear { .. } | Self::Rule(RuleCommand::Remove { .. }) => String::new(),
+            Self::Resume { .. }
+            | Self::Clear { .. }
+            | Self::DemandMemory { .. }
+            | Self::ReturnMemory { .. }
+            | Self::LimitMemory { .. }
+            | Self::Rule(RuleCommand::Remove { .. }) => String::new(),
             Self::Rule(RuleCommand::List) => show::rules(&serde_json::from_value(answer)?),
             Self::Query { .. } => show::view(&answer),
             Self::Wait(WaitArgs { condition: WaitCommand::Hold { .. }, .. }) => show::holds(&json!([answer])),
@@ -277,6 +329,13 @@ fn selector(text: &str) -> Result<Selector, String> {
     Ok(text.parse().map_or_else(|_| Selector::Name(text.to_owned()), Selector::Number))
 }
 
+/// An offset in VRAM: hexadecimal, or as a size.
+fn offset(text: &str) -> Result<u64, String> {
+    let hexadecimal = text.strip_prefix("0x").map(|digits| u64::from_str_radix(digits, 16));
+    let value = hexadecimal.map_or_else(|| size::parse(text).ok(), Result::ok);
+    value.ok_or_else(|| format!("{text:?} is not an offset; type for example 0x200000 or 2M"))
+}
+
 /// A time with its unit, in nanoseconds.
 fn nanoseconds(text: &str) -> Result<u64, String> {
     const UNITS: [(&str, u64); 4] = [("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000)];
@@ -298,6 +357,14 @@ mod tests {
         );
         for wrong in ["", "5", "s", "-1s", "1m", "99999999999999s"] {
             assert!(nanoseconds(wrong).unwrap_err().contains("500ms"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn offsets_are_hexadecimal_or_sizes() {
+        assert_eq!([offset("0x200000"), offset("2M"), offset("4096")], [2 << 20, 2 << 20, 4096].map(Ok));
+        for wrong in ["", "0x", "x", "-1", "0x10000000000000000"] {
+            assert!(offset(wrong).unwrap_err().contains("2M"), "{wrong}");
         }
     }
 

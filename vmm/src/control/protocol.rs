@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What stands in the lines of the control socket.
 
-use ersatz_device_model::inject::{Breakpoint, Rule, Timing};
+use ersatz_device_model::inject::{Breakpoint, MemoryDemand, MemoryLimit, MemoryReturn, Rule, Timing};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -67,6 +67,14 @@ pub enum Request {
     Resume(Selector),
     /// Sets how long work takes.
     SetTiming(Timing),
+    /// Demands memory back from the driver.
+    DemandMemory(MemoryDemand),
+    /// Returns memory to the driver.
+    ReturnMemory(MemoryReturn),
+    /// Has the driver keep this much memory and no more.
+    LimitMemory(MemoryLimit),
+    /// Whose VRAM is.
+    Memory,
     /// What the device knows of itself.
     Query,
     /// Waits for a hold or for a rule.
@@ -237,6 +245,11 @@ mod tests {
             Request::Holds,
             Request::Resume(name()),
             Request::SetTiming(Timing { link_latency_ns: 5, ..Timing::default() }),
+            Request::DemandMemory(MemoryDemand { offset: Some(4096), pages: Some(2), deadline_ns: 7 }),
+            Request::DemandMemory(MemoryDemand::default()),
+            Request::ReturnMemory(MemoryReturn { offset: None, pages: Some(2) }),
+            Request::LimitMemory(MemoryLimit::new(0)),
+            Request::Memory,
             Request::Query,
             Request::Wait(Wait { condition: Condition::Hold { breakpoint: None }, timeout_ms: 1 }),
             Request::Wait(Wait { condition: Condition::Rule { name: "r".to_owned(), fired: 2 }, timeout_ms: 2 }),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ersatz_device_model::gpu::Gpu;
-use ersatz_device_model::inject::{Breakpoint, Hold, Injector, Rule};
+use ersatz_device_model::inject::{Action, Breakpoint, Hold, Injector, Rule};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -60,6 +60,7 @@ pub fn carry_out(envelope: &Envelope, gpus: &GpuRegistry, is_stopped: &dyn Fn() 
         Request::List => to_json(&names()),
         Request::Wait(wait) => wait_for(&wait, &find, is_stopped),
         Request::Query => to_json(&find()?.query()),
+        Request::Memory => to_json(&find()?.query().memory),
         request => on_injector(request, find()?.inject()),
     }
 }
@@ -83,6 +84,9 @@ fn on_injector(request: Request, injector: &Injector) -> Result<Value, Failure> 
             injector.set_timing(timing);
             Ok(Value::Null)
         }
+        Request::DemandMemory(demand) => act(injector, Action::DemandMemory(demand)),
+        Request::ReturnMemory(returned) => act(injector, Action::ReturnMemory(returned)),
+        Request::LimitMemory(limit) => act(injector, Action::LimitMemory(limit)),
         Request::RemoveRule(selector) => {
             let rules = injector.rules().into_iter().map(|(number, rule, _)| (number, rule.name));
             done(
@@ -104,10 +108,14 @@ fn on_injector(request: Request, injector: &Injector) -> Result<Value, Failure> 
             };
             done(resumed > 0, "hold", "holds", &selector).map(|_| json!({ "resumed": resumed }))
         }
-        Request::List | Request::Query | Request::Wait(_) => {
+        Request::List | Request::Memory | Request::Query | Request::Wait(_) => {
             Err(Failure::new(ErrorKind::Request, "not about rules or breakpoints"))
         }
     }
+}
+
+fn act(injector: &Injector, action: Action) -> Result<Value, Failure> {
+    injector.act(action).map(|()| Value::Null).map_err(refused)
 }
 
 fn rules(injector: &Injector) -> RulesView {

@@ -2,7 +2,7 @@
 //! The protocol oracle: reads a log and says where device or driver broke the contract between them.
 //!
 //! `channel` has the rules about commands, fences and interrupts, `dma` those about where and when the device may do DMA,
-//! `translation` that of virtual addresses, `fault` that of the driver's answers, `leave` has warnings about how a driver leaves.
+//! `translation` that of virtual addresses, `fault` that of the driver's answers, `handed_over` those of memory that the host demands, `leave` has warnings about how a driver leaves.
 //! A rule never blames what threads may do to each other in good order: an event is written when its work is done, so
 //! another thread's event may stand between the work and its record. A piece of work is late only if what forbids it
 //! stands before the same channel's *previous* event.
@@ -13,6 +13,7 @@
 mod channel;
 mod dma;
 mod fault;
+mod handed_over;
 mod leave;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use super::record::Record;
 use channel::Channel;
 use dma::DmaRules;
 use fault::Faults;
+use handed_over::HandedOver;
 use leave::Leave;
 use translation::Translations;
 
@@ -60,6 +62,10 @@ pub enum Rule {
     StaleTranslation,
     /// Every fault that is reported to the driver gets an answer before the driver is unbound.
     FaultAnswered,
+    /// Memory that was handed over is not accessed before it is returned.
+    HandedOver,
+    /// Every demand for memory gets an answer in time.
+    DemandAnswered,
     /// A driver leaves a device with its channels disabled and without bus mastering.
     DriverLeaves,
     /// Registers are accessed as they can be, and not while a reset is under way.
@@ -81,6 +87,8 @@ impl Rule {
         Self::VramRange,
         Self::StaleTranslation,
         Self::FaultAnswered,
+        Self::HandedOver,
+        Self::DemandAnswered,
         Self::DriverLeaves,
         Self::BadAccess,
     ];
@@ -100,6 +108,8 @@ impl Rule {
             Self::VramRange => "vram-range",
             Self::StaleTranslation => "stale-translation",
             Self::FaultAnswered => "fault-answered",
+            Self::HandedOver => "handed-over",
+            Self::DemandAnswered => "demand-answered",
             Self::DriverLeaves => "driver-leaves",
             Self::BadAccess => "bad-access",
         }
@@ -116,6 +126,7 @@ impl Rule {
             Self::VramRange => Some("Errors"),
             Self::StaleTranslation => Some("What an acknowledgement guarantees"),
             Self::FaultAnswered => Some("Faults and replay"),
+            Self::HandedOver | Self::DemandAnswered => Some("Memory that the host demands"),
             Self::DriverLeaves => Some("Bringing up the device"),
             Self::BadAccess => Some("Access to registers"),
         }
@@ -193,6 +204,7 @@ pub struct Checker {
     dma: DmaRules,
     translations: Translations,
     faults: Faults,
+    handed_over: HandedOver,
     leave: Leave,
     vram: u64,
     /// Record behind the last hole in the log; 0: there was none.
@@ -230,6 +242,7 @@ impl Checker {
             self.dma = DmaRules::unknown();
             self.translations = Translations::unknown();
             self.faults = Faults::unknown();
+            self.handed_over = HandedOver::default();
             self.leave = Leave::default();
             self.hole = record.sequence;
         }
@@ -248,6 +261,7 @@ impl Checker {
         self.translations.look(&event, &mut site);
         self.leave.look(&event, self.faults.unanswered(), &mut site);
         self.faults.look(&event, &mut site);
+        self.handed_over.look(&event, &mut site);
         if let Event::Reset { .. } = event {
             self.channels.values_mut().for_each(Channel::reset);
         }
@@ -260,6 +274,7 @@ impl Checker {
             let hole = self.hole;
             let channel = self.channels.entry(number).or_insert_with(|| Channel::new(hole == 0, hole));
             self.dma.look_at_work(&event, channel.last_work(), self.vram, &mut site);
+            self.handed_over.look_at_work(&event, channel.last_work(), &mut site);
             channel.look(&event, &mut site);
         }
     }

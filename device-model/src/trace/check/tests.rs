@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Each rule: kept, broken, and not broken by what only looks like it.
 
+mod handed_over;
 mod memory;
 
 use ersatz_abi::command::{Cause, Location, Opcode};

@@ -9,7 +9,7 @@ use crate::control::names::{Named, Names};
 use crate::control::requests::{BreakpointView, RuleView, RulesView};
 
 /// The parts of what a device knows of itself.
-pub(super) const PARTS: [&str; 8] = [
+pub(super) const PARTS: [&str; 9] = [
     "channels",
     "fault-buffer",
     "access-ring",
@@ -17,6 +17,7 @@ pub(super) const PARTS: [&str; 8] = [
     "address-spaces",
     "translations",
     "hung-engines",
+    "memory",
     "holds",
 ];
 
