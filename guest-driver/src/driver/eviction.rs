@@ -101,7 +101,7 @@ fn evict_all(map: BoundMap<'_, Gpu>, cause: Cause) -> Result<usize> {
 
 /// Moves the pages of some blocks. Returns the number of pages that moved, and the first failure. If there is one the pages of those blocks are
 /// tried again one by one, so that none stays because of another.
-fn evict_blocks(map: BoundMap<'_, Gpu>, blocks: Range<usize>, cause: Cause) -> (usize, Result) {
+pub(crate) fn evict_blocks(map: BoundMap<'_, Gpu>, blocks: Range<usize>, cause: Cause) -> (usize, Result) {
     let whole = |block| core::iter::once((block, map.mapped_pages_of_block(block)));
     let (moved, result) = evict_each(map, blocks.clone().flat_map(whole), cause);
     if result.is_ok() || map.memory().engine.is_lost() {

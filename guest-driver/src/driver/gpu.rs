@@ -8,10 +8,11 @@ use crate::{
 };
 use core::ops::Range;
 use kernel::{
+    new_mutex,
     prelude::*,
     sync::{
         atomic::{ordering, Atomic},
-        Arc,
+        Arc, Mutex,
     },
 };
 
@@ -29,6 +30,9 @@ pub(crate) struct Gpu {
     pub(crate) identity: Identity,
     /// What works by virtual addresses, if the device can.
     pub(crate) svm: Option<Arc<Svm>>,
+    /// Held while the host's demands for memory are looked at.
+    #[pin]
+    pub(crate) demands: Mutex<()>,
     /// Whether a test wants a destination of a migration not to be found.
     pub(crate) failing_allocation: FailingAllocation,
 }
@@ -107,6 +111,7 @@ impl Gpu {
             statistics,
             identity,
             svm,
+            demands <- new_mutex!(()),
             failing_allocation: FailingAllocation(Atomic::new(0)),
         })
     }

@@ -9,6 +9,7 @@
 //! - [`statistics`]: where the time goes.
 //! - [`transfer`]: migrations whose content is being copied.
 //! - [`placement`], [`fault`], [`eviction`]: pages that move because user space, a CPU or the kernel wants it.
+//! - [`poison`], [`demand`]: pages that the device does not have any more.
 //! - [`inspection`]: looking at pages where they are.
 //! - [`svm`]: kernels that work on the addresses of a process.
 //! - [`open_device`], [`ioctl`]: what user space can ask for.
@@ -16,6 +17,7 @@
 
 pub(crate) mod channel;
 pub(crate) mod copy_engine;
+mod demand;
 pub(crate) mod dmirror;
 pub(crate) mod eviction;
 pub(crate) mod fault;

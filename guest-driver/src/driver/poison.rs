@@ -4,7 +4,7 @@
 //! Poison outlasts the driver: what an earlier one told the device is found at probe, and left out.
 
 use super::{
-    channel::Channel, copy_engine::CHANNELS, gpu::Gpu, open_device::Device as OpenDevice, registers::Registers,
+    channel::Channel, copy_engine::CHANNELS, demand, gpu::Gpu, open_device::Device as OpenDevice, registers::Registers,
 };
 use crate::{
     abi::regs,
@@ -58,7 +58,7 @@ pub(crate) fn leave_out(map: BoundMap<'_, Gpu>) -> Result {
     Ok(())
 }
 
-/// The interrupt of errors that are no channel's own, and of poison.
+/// The interrupt of errors that are no channel's own, of poison, and of memory that the host demands or returns.
 pub(crate) struct ErrorInterrupt {
     pub(crate) channels: [Arc<Channel>; CHANNELS],
     pub(crate) vram: Arc<OpenDevice>,
@@ -78,7 +78,8 @@ impl Handler for ErrorInterrupt {
                 if !map.is_poisoned(index) {
                     report(map.pfn(index));
                 }
-            })
+            })?;
+            demand::attend(map)
         });
     }
 }

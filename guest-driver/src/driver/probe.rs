@@ -9,7 +9,7 @@
 use super::{
     channel::{Channel, ChannelInterrupt},
     copy_engine::{CopyEngine, CHANNELS},
-    dmirror, eviction,
+    demand, dmirror, eviction,
     gpu::{Gpu, Identity},
     number::{Number, DEVICES},
     open_device::Device as OpenDevice,
@@ -107,8 +107,11 @@ impl pci::Driver for Driver {
             let gpu = Gpu::new(registers, engine, statistics.clone(), identity, svm);
             let vram = PageMap::register(dev, kind, region, gpu)?;
             vram.with_map(poison::leave_out)?;
+            vram.with_map(demand::leave_out)?;
             // Behind the pages, which it is about.
             vectors.register(ERROR_VECTOR.into(), c"ersatz-error", ErrorInterrupt { channels, vram: vram.clone() })?;
+            // A demand may have come before its interrupt could.
+            vram.with_map(demand::attend)?;
             let name = CString::try_from_fmt(fmt!("ersatz{}", index.get()))?;
             dev_info!(dev, "{}: {} pages of {:?} memory at {:#x}\n", &*name, pages, kind, start);
 

@@ -118,6 +118,12 @@ impl Frames {
         None
     }
 
+    /// Number of free frames of a block; at once out of date if frames come and go.
+    pub(super) fn free_of(&self, block: usize) -> usize {
+        let free = self.blocks.get(block).map_or(0, |block| block.free.load(ordering::Relaxed));
+        usize::try_from(free).unwrap_or(0)
+    }
+
     /// Takes one particular frame, if it is free.
     pub(super) fn take(&self, index: usize) -> bool {
         if index >= self.len() {

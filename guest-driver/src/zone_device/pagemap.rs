@@ -19,6 +19,7 @@ use super::{
     frames::{Frames, BLOCK_PAGES},
     homes::Homes,
     region::Region,
+    withheld::Withheld,
 };
 use crate::{
     bindings,
@@ -78,7 +79,8 @@ pub(crate) trait DeviceMemory: Send + Sync + Sized + 'static {
 /// - `raw` is initialised, and `raw.owner` is its own address.
 /// - The pages are registered and `dev` is bound while there is a [`Registered`], and while one of them is referenced: no other way leads to
 ///   a reference to a map. They are no longer registered when the map is dropped.
-/// - A frame is marked free in `frames` exactly while its reference count is zero, nobody initialises it, and it is not poisoned.
+/// - A frame is marked free in `frames` exactly while its reference count is zero, nobody initialises it, and it is neither
+///   poisoned nor withheld.
 #[pin_data]
 pub(crate) struct PageMap<T: DeviceMemory> {
     #[pin]
@@ -88,6 +90,7 @@ pub(crate) struct PageMap<T: DeviceMemory> {
     region: Region,
     frames: Frames,
     homes: Homes,
+    withheld: Withheld,
     poisoned: Atomic<i64>,
     #[pin]
     memory: T,
@@ -136,6 +139,7 @@ impl<T: DeviceMemory> PageMap<T> {
         }
         let frames = Frames::new(region.pages() / BLOCK_PAGES)?;
         let homes = Homes::new(frames.len())?;
+        let withheld = Withheld::new(frames.len())?;
         let range = bindings::range { start: region.start(), end: region.start() + region.length() - 1 };
         let map = Arc::pin_init(
             try_pin_init!(Self {
@@ -160,6 +164,7 @@ impl<T: DeviceMemory> PageMap<T> {
                 region,
                 frames,
                 homes,
+                withheld,
                 poisoned: Atomic::new(0),
                 memory <- memory,
             }),
@@ -195,14 +200,59 @@ impl<T: DeviceMemory> PageMap<T> {
         self.frames.free()
     }
 
-    /// Number of pages that something uses, poisoned ones left out.
+    /// Number of pages that something uses; poisoned and withheld ones are left out.
     pub(crate) fn pages_in_use(&self) -> usize {
-        self.pages().saturating_sub(self.free_pages()).saturating_sub(self.poisoned_pages())
+        let others = self.poisoned_pages().saturating_add(self.withheld_pages());
+        self.pages().saturating_sub(self.free_pages()).saturating_sub(others)
     }
 
     /// Number of poisoned pages.
     pub(crate) fn poisoned_pages(&self) -> usize {
         usize::try_from(self.poisoned.load(ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// Number of pages that are kept from use.
+    pub(crate) fn withheld_pages(&self) -> usize {
+        self.withheld.count()
+    }
+
+    /// Number of free pages of a block; at once out of date if pages come and go.
+    pub(crate) fn free_pages_of(&self, block: usize) -> usize {
+        self.frames.free_of(block)
+    }
+
+    /// Claims a page: from now until the claim is settled it is kept from use as soon as nobody uses it. One that is claimed or withheld
+    /// already stays as it is.
+    pub(crate) fn claim(&self, index: usize) {
+        // INVARIANT: The frame is not marked free before it is withheld.
+        if self.withheld.claim(index) && self.frames.take(index) {
+            self.withheld.withhold(index);
+        }
+    }
+
+    /// Ends the claim of a page. Returns whether it is withheld because of it.
+    pub(crate) fn settle(&self, index: usize) -> bool {
+        match self.withheld.settle(index) {
+            Some(false) => {
+                // It may have been freed just before it was claimed.
+                let is_free = self.frames.take(index);
+                if is_free {
+                    self.withheld.withhold(index);
+                }
+                is_free
+            }
+            settled => settled == Some(true),
+        }
+    }
+
+    /// Puts a page that is withheld back into use. Returns whether it was withheld.
+    pub(crate) fn release(&self, index: usize) -> bool {
+        let is_released = self.withheld.release(index);
+        if is_released && !self.is_poisoned(index) {
+            // INVARIANT: It is not withheld any more, and nobody uses it.
+            self.frames.put(index..index + 1);
+        }
+        is_released
     }
 
     /// The pointer that tells this device's private pages from all others'.

@@ -141,7 +141,8 @@ impl<'a, T: DeviceMemory> BoundMap<'a, T> {
         let used = core::iter::successors(frames.next_used(block.saturating_mul(BLOCK_PAGES)), |&index| {
             frames.next_used(index + 1)
         });
-        used.take_while(move |&index| index < end).filter(move |&index| self.is_mapped(index))
+        used.take_while(move |&index| index < end)
+            .filter(move |&index| !self.map.withheld.is_withheld(index) && self.is_mapped(index))
     }
 
     fn is_mapped(self, index: usize) -> bool {
@@ -176,7 +177,8 @@ impl<'a, T: DeviceMemory> BoundMap<'a, T> {
         // INVARIANT: From here on a frame that is freed is not marked as free; one that is free already is taken.
         self.map.poisoned.fetch_add(1, ordering::Relaxed);
         T::poisoned(self, index);
-        if self.map.frames.take(index) {
+        // Nobody uses it if it is free, or withheld.
+        if self.map.withheld.release(index) || self.map.frames.take(index) {
             return Ok(());
         }
         T::memory_failure(self, index)

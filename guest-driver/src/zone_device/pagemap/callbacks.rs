@@ -57,11 +57,11 @@ impl<T: DeviceMemory> PageMap<T> {
         };
         T::freed(&map.dev, first..first.saturating_add(pages));
         // INVARIANT: The reference count has just become zero.
-        if map.poisoned.load(ordering::Relaxed) == 0 {
+        if map.poisoned.load(ordering::Relaxed) == 0 && !map.withheld.is_claiming() {
             put(first..first.saturating_add(pages));
         } else {
             (first..first.saturating_add(pages))
-                .filter(|&index| !map.is_poisoned(index))
+                .filter(|&index| !map.is_poisoned(index) && !map.withheld.keep(index))
                 .for_each(|index| put(index..index + 1));
         }
     }

@@ -5,6 +5,7 @@ mod bring_up;
 mod chunks;
 mod counters;
 mod cpu;
+mod demands;
 mod devices;
 mod direct;
 mod errors;
@@ -119,6 +120,7 @@ const TOPICS: &[&[Test]] = &[
     devices::TESTS,
     second_user::TESTS,
     poison::TESTS,
+    demands::TESTS,
     unbind::TESTS,
     waiting::TESTS,
     bring_up::TESTS,
