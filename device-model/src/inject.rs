@@ -52,4 +52,4 @@ pub use rule::{FIRST_STATE, MAX_RULES, Rule, RuleError};
 pub(crate) use timing::Piece;
 pub use timing::{PRESETS, Preset, Timing};
 pub use trigger::{DmaKind, Occurrence, Probability, Trigger};
-pub(crate) use work::Work;
+pub(crate) use work::{Stream, Work};

@@ -332,6 +332,62 @@ fn a_storm_of_faults_overflows_the_buffer() {
 }
 
 #[test]
+fn the_next_interrupt_overtakes_one() {
+    let mut host = enabled();
+    host.enable(1, 4);
+    add(&host, nth("interrupt", 1, Action::Reorder { ns: u64::MAX }));
+    host.submit(nop(1));
+    host.wait_until("the rule", |host| fired(host) == 1);
+    assert_eq!(host.interrupts.seen(), [0; 0]);
+    host.submit_to(1, nop(1));
+    assert_eq!(host.interrupts.wait_for(2), [4, 3]);
+}
+
+#[test]
+fn an_interrupt_that_nothing_overtakes_comes_in_the_end() {
+    let (mut host, clock) = clocked();
+    add(&host, nth("interrupt", 1, Action::Reorder { ns: LATE_NS }));
+    host.submit(nop(1));
+    host.wait_until("the rule", |host| fired(host) == 1);
+    clock.advance(Duration::from_nanos(LATE_NS));
+    assert_eq!(host.interrupts.wait_for(1), [3]);
+    // One that is reset before does not.
+    let rule = host.gpu.inject().rules()[0].0;
+    host.gpu.inject().remove_rule(rule);
+    add(&host, nth("interrupt", 1, Action::Reorder { ns: LATE_NS }));
+    host.submit(nop(2));
+    host.wait_until("the rule", |host| fired(host) == 1);
+    host.gpu.reset();
+    host.start();
+    clock.advance(Duration::from_nanos(LATE_NS));
+    host.put[0] = 0;
+    host.enable(0, 3);
+    host.execute(Operation::Nop, 1);
+    assert_eq!(host.interrupts.wait_for(2), [3, 3], "that of now, and not the one before the reset");
+}
+
+#[test]
+fn the_next_record_of_a_fault_overtakes_one() {
+    let (mut host, mut space) = with_buffer(replayable());
+    bind(&host, 0, COMPUTE, Priority::Low);
+    bind(&host, 1, COMPUTE, Priority::Low);
+    add(&host, nth("fault-recorded", 1, Action::Reorder { ns: u64::MAX }));
+    host.submit(set(BASE, 8, 1));
+    host.wait_until("the fault", |host| is_faulted(host, 0));
+    assert_eq!((fired(&host), records(&host).len()), (1, 0));
+    host.submit_to(1, set(BASE + 4096, 8, 1));
+    host.wait_until("the records", |host| host.read32(ring(regs::NOTIFICATION_PUT)) == 2);
+    let found: Vec<_> = records(&host).iter().map(|record| (record.channel, record.address, record.number)).collect();
+    assert_eq!(found.iter().map(|found| (found.0, found.1)).collect::<Vec<_>>(), [(1, BASE + 4096), (0, BASE)]);
+    assert!(found[0].2 < found[1].2, "each has its number when it is written");
+    for at in [0, 4096] {
+        space.map(&host, BASE + at, page(vram(4096 + at), PageSize::Small));
+    }
+    host.write32(regs::FAULT_REPLAY.offset, 1);
+    host.wait_until("the end", |host| host.fence() == 1 && host.fence_of(1) == 1);
+}
+
+#[test]
 fn an_acknowledgement_does_not_come() {
     let mut host = enabled();
     let acknowledged = |host: &Host| host.read64(regs::INVALIDATE_ACKNOWLEDGED.offset);

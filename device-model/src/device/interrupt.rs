@@ -4,7 +4,7 @@
 use ersatz_abi::counter::Counter;
 
 use super::Device;
-use crate::inject::{Action, Decision, Work};
+use crate::inject::{Action, Decision, Stream, Work};
 use crate::interrupt::InterruptCause;
 use crate::pci::msix::Raised;
 use crate::trace::{Event, InterruptOutcome};
@@ -19,6 +19,10 @@ impl Device {
             match decision.map(|Decision { action, time }| (action, time)) {
                 Some((Action::Drop, _)) => return,
                 Some((Action::Double, _)) => self.raise_undecided(vector, cause.channel()),
+                Some((Action::Reorder { ns }, time)) => {
+                    let work = Work::Interrupt { vector, cause: Some(cause) };
+                    return injector.do_behind_next(Stream::Interrupts, time.saturating_add(ns), work);
+                }
                 Some((Action::Delay { ns }, time)) => {
                     return injector.do_at(time.saturating_add(ns), Work::Interrupt { vector, cause: Some(cause) });
                 }
@@ -41,5 +45,6 @@ impl Device {
             }
             self.ports.tracer.emit(Event::Interrupt { vector, channel, outcome });
         });
+        self.ports.injector.has_come(Stream::Interrupts);
     }
 }

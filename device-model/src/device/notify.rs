@@ -6,7 +6,7 @@ use ersatz_abi::fault::FaultRecord;
 
 use super::Device;
 use crate::engine::gate::Master;
-use crate::inject::{Action, Decision, Work};
+use crate::inject::{Action, Decision, Stream, Work};
 use crate::interrupt::InterruptCause;
 use crate::mmu::PageFault;
 use crate::notification::{Access, Initiator};
@@ -27,6 +27,11 @@ impl Device {
                     self.ports.injector.do_at(time.saturating_add(ns), Work::Record(record));
                     return Err(Loss::Injected);
                 }
+                Action::Reorder { ns } => {
+                    let work = Work::Record(record);
+                    self.ports.injector.do_behind_next(Stream::Faults, time.saturating_add(ns), work);
+                    return Err(Loss::Injected);
+                }
                 Action::AnnounceEarly { ns } => {
                     return self.announce_early(initiator, fault, time.saturating_add(ns));
                 }
@@ -40,7 +45,9 @@ impl Device {
             },
             None => None,
         };
-        self.record_undecided(master, initiator, fault, loss)
+        let recorded = self.record_undecided(master, initiator, fault, loss);
+        self.ports.injector.has_come(Stream::Faults);
+        recorded
     }
 
     /// Takes a place for the record of a fault and raises the interrupt that may be due; the record is written at `time`.
@@ -100,6 +107,10 @@ impl Device {
                 Action::Delay { ns } => {
                     return self.ports.injector.do_at(time.saturating_add(ns), Work::ReportHot(hot));
                 }
+                Action::Reorder { ns } => {
+                    let (time, work) = (time.saturating_add(ns), Work::ReportHot(hot));
+                    return self.ports.injector.do_behind_next(Stream::HotRegions, time, work);
+                }
                 Action::Drop => Some(Loss::Injected),
                 Action::Overflow => Some(Loss::Overflow),
                 Action::Double => {
@@ -111,6 +122,7 @@ impl Device {
             None => None,
         };
         self.report_hot_undecided(master, hot, loss);
+        self.ports.injector.has_come(Stream::HotRegions);
     }
 
     /// What a rule does about the record of a hot region.

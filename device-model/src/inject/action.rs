@@ -34,6 +34,12 @@ pub enum Action {
         /// By how much, in nanoseconds.
         ns: u64,
     },
+    /// The next interrupt (`interrupt`) or record (`fault-recorded`, `access-notification`) overtakes this one, which comes right behind it.
+    Reorder {
+        /// After how long it comes if there is no next one until then, in nanoseconds.
+        #[serde(default = "reorder_limit")]
+        ns: u64,
+    },
     /// The fence is not written (`fence`), the interrupt not raised (`interrupt`), the acknowledgement not given until the device is
     /// reset (`invalidate-requested`), the record not written (`fault-recorded`, `access-notification`).
     Drop,
@@ -105,6 +111,7 @@ impl Action {
         match self {
             Self::Fail { .. } => ActionKind::Fail,
             Self::Delay { .. } => ActionKind::Delay,
+            Self::Reorder { .. } => ActionKind::Reorder,
             Self::Drop => ActionKind::Drop,
             Self::Double => ActionKind::Double,
             Self::Overflow => ActionKind::Overflow,
@@ -130,7 +137,7 @@ impl Action {
             Self::Delay { .. } | Self::Drop => {
                 Some(&["fence", "interrupt", "invalidate-requested", "fault-recorded", "access-notification"])
             }
-            Self::Double => Some(&["interrupt", "fault-recorded", "access-notification"]),
+            Self::Double | Self::Reorder { .. } => Some(&["interrupt", "fault-recorded", "access-notification"]),
             Self::Overflow => Some(&["fault-recorded", "access-notification"]),
             Self::AnnounceEarly { .. } => Some(&["fault-recorded"]),
             Self::Hang => Some(&["command-start"]),
@@ -162,6 +169,11 @@ impl Action {
     pub(super) fn suits(&self, kind: Kind) -> bool {
         self.decides_about().is_none_or(|names| names.contains(&kind.name()))
     }
+}
+
+/// A second.
+const fn reorder_limit() -> u64 {
+    1_000_000_000
 }
 
 const fn one() -> u16 {

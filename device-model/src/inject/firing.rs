@@ -9,7 +9,7 @@ use super::action::Action;
 use super::injector::{Injector, State};
 use super::rule::{Rule, RuleError};
 use super::rules::Fired;
-use super::work::Work;
+use super::work::{Stream, Work};
 use crate::trace::event::Subject;
 use crate::trace::range::Range;
 use crate::trace::tracer::EventObserver;
@@ -120,6 +120,31 @@ impl Injector {
         self.wake();
     }
 
+    /// Has something done behind the next that comes of a stream, and at a time, in nanoseconds of the device's clock, at the latest.
+    pub(crate) fn do_behind_next(&self, stream: Stream, time: u64, work: Work) {
+        let mut state = self.lock();
+        state.agenda.add_overtaken(stream, time, work);
+        self.overtakes.store(true, Ordering::Relaxed);
+        drop(state);
+        self.wake();
+    }
+
+    /// Something of a stream has come: what it was to overtake comes now. One load, if there is nothing.
+    #[inline]
+    pub(crate) fn has_come(&self, stream: Stream) {
+        if self.overtakes.load(Ordering::Relaxed) {
+            self.overtake(stream);
+        }
+    }
+
+    fn overtake(&self, stream: Stream) {
+        let mut state = self.lock();
+        let is_any_left = state.agenda.overtake(stream, self.now());
+        self.overtakes.store(is_any_left, Ordering::Relaxed);
+        drop(state);
+        self.wake();
+    }
+
     /// What was to be done at a time is not done, if it has not been.
     pub(crate) fn call_off(&self, work: &Work) {
         self.lock().agenda.call_off(work);
@@ -218,6 +243,7 @@ fn work_of(action: Action) -> Option<Work> {
         Action::Gone => Work::Vanish,
         Action::Fail { .. }
         | Action::Delay { .. }
+        | Action::Reorder { .. }
         | Action::Drop
         | Action::Double
         | Action::Overflow

@@ -33,6 +33,8 @@ pub struct Injector {
     pub(super) decides_about_dma: AtomicBool,
     /// There are rules that any event can trigger.
     pub(super) observes: Arc<AtomicBool>,
+    /// Something is to be overtaken.
+    pub(super) overtakes: AtomicBool,
     /// Work takes longer than the host takes for it.
     pub(super) is_paced: AtomicBool,
     state: Mutex<State>,
@@ -91,6 +93,7 @@ impl Injector {
             decides: AtomicBool::new(false),
             decides_about_dma: AtomicBool::new(false),
             observes: Arc::default(),
+            overtakes: AtomicBool::new(false),
             is_paced: AtomicBool::new(false),
             state: Mutex::default(),
             wake: Condvar::new(),

@@ -98,10 +98,31 @@ impl Work {
     }
 }
 
+/// What comes one after the other, so that something of it can be overtaken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// Interrupts.
+    Interrupts,
+    /// Records of faults.
+    Faults,
+    /// Records of hot regions.
+    HotRegions,
+}
+
+/// Something to do.
+#[derive(Debug)]
+struct Item {
+    /// When, in nanoseconds; at the latest, if it is overtaken.
+    time: u64,
+    /// What it comes behind.
+    behind: Option<Stream>,
+    work: Work,
+}
+
 /// What is to be done, by the times at which it is.
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
-    items: Vec<(u64, Work)>,
+    items: Vec<Item>,
     /// How often the device was reset.
     pub(super) resets: u64,
 }
@@ -109,36 +130,50 @@ pub(super) struct Agenda {
 impl Agenda {
     /// Adds something to do at this time, in nanoseconds; behind what is to be done at the same time.
     pub(super) fn add(&mut self, time: u64, work: Work) {
-        self.items.push((time, work));
+        self.items.push(Item { time, behind: None, work });
+    }
+
+    /// As [`Self::add`]; earlier, once something of a stream has come.
+    pub(super) fn add_overtaken(&mut self, stream: Stream, time: u64, work: Work) {
+        self.items.push(Item { time, behind: Some(stream), work });
+    }
+
+    /// Something of a stream has come: what comes behind it is to be done now. Returns whether anything is left that comes behind another.
+    pub(super) fn overtake(&mut self, stream: Stream, now: u64) -> bool {
+        for item in self.items.iter_mut().filter(|item| item.behind == Some(stream)) {
+            item.behind = None;
+            item.time = item.time.min(now);
+        }
+        self.items.iter().any(|item| item.behind.is_some())
     }
 
     /// When there is something to do.
     pub(super) fn deadline(&self) -> Option<u64> {
-        self.items.iter().map(|(time, _)| *time).min()
+        self.items.iter().map(|item| item.time).min()
     }
 
     /// Takes out what is to be done by now, in the order of the times.
     pub(super) fn take(&mut self, now: u64) -> Vec<Work> {
         // The sort is stable.
-        self.items.sort_by_key(|(time, _)| *time);
-        let due = self.items.partition_point(|(time, _)| *time <= now);
-        self.items.drain(..due).map(|(_, work)| work).collect()
+        self.items.sort_by_key(|item| item.time);
+        let due = self.items.partition_point(|item| item.time <= now);
+        self.items.drain(..due).map(|item| item.work).collect()
     }
 
     /// Takes out what is not to be done.
     pub(super) fn call_off(&mut self, work: &Work) {
-        self.items.retain(|(_, other)| other != work);
+        self.items.retain(|item| item.work != *work);
     }
 
     /// The device was reset.
     pub(super) fn reset(&mut self) {
-        self.items.retain(|(_, work)| !work.is_reset());
+        self.items.retain(|item| !item.work.is_reset());
         self.resets = self.resets.wrapping_add(1);
     }
 
     /// A channel was reset.
     pub(super) fn reset_channel(&mut self, channel: u8) {
-        self.items.retain(|(_, work)| !work.is_of(channel));
+        self.items.retain(|item| !item.work.is_of(channel));
     }
 }
 
@@ -162,5 +197,15 @@ mod tests {
         agenda.add(9, Work::Vanish);
         agenda.reset();
         assert_eq!((agenda.take(9), agenda.resets, agenda.deadline()), (vec![Work::Vanish], 1, None));
+    }
+
+    #[test]
+    fn what_is_overtaken_comes_behind_the_next_of_its_stream_or_at_its_time() {
+        let mut agenda = Agenda::default();
+        agenda.add_overtaken(Stream::Faults, 9, Work::Reset);
+        agenda.add_overtaken(Stream::Interrupts, 7, Work::Vanish);
+        assert_eq!((agenda.take(5), agenda.overtake(Stream::HotRegions, 5)), (vec![], true));
+        assert_eq!((agenda.overtake(Stream::Faults, 5), agenda.take(5)), (true, vec![Work::Reset]));
+        assert_eq!((agenda.take(7), agenda.overtake(Stream::Interrupts, 8)), (vec![Work::Vanish], false));
     }
 }

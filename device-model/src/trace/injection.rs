@@ -78,5 +78,7 @@ numbered! {
         ReturnMemory = 16 => "return-memory",
         /// The driver is to keep this much memory and no more.
         LimitMemory = 17 => "limit-memory",
+        /// Something comes behind the next of its kind.
+        Reorder = 18 => "reorder",
     }
 }

@@ -85,6 +85,7 @@ fn action_explained(action: ActionKind) -> &'static str {
     match action {
         ActionKind::Fail => "the command or list entry fails with an error, perhaps after a part of its work",
         ActionKind::Delay => "the fence, interrupt, acknowledgement or record comes later",
+        ActionKind::Reorder => "the next interrupt or record of this kind comes before this one",
         ActionKind::Drop => "the fence, interrupt, acknowledgement or record does not come",
         ActionKind::Double => "the interrupt or record comes twice",
         ActionKind::Overflow => "the record is lost, and its ring says that it overflowed",

@@ -140,7 +140,7 @@ impl Channel {
             Event::Interrupt { .. } => self.due.interrupt = false,
             // What the rule decides about is not the device's own doing.
             Event::Injection(InjectionEvent::RuleFired {
-                action: action @ (ActionKind::Drop | ActionKind::Delay),
+                action: action @ (ActionKind::Drop | ActionKind::Delay | ActionKind::Reorder),
                 at,
                 ..
             }) => match Kind::from_raw(at).map(Kind::name) {

@@ -30,8 +30,9 @@ impl HandedOver {
             Event::Memory(MemoryEvent::Demanded { number, .. }) => self.demand = Some((number, false)),
             Event::Memory(MemoryEvent::Answered { .. }) => self.demand = None,
             Event::Memory(MemoryEvent::Expired { number, given, deadline }) => {
+                let ended = self.demand.take();
                 // A driver that was not told need not know.
-                if self.demand.take() == Some((number, true)) {
+                if ended == Some((number, true)) {
                     let message = format!(
                         "demand {number} for memory had no answer within its {deadline} ns; {given:#x} bytes were handed over"
                     );

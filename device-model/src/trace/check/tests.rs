@@ -335,6 +335,7 @@ fn what_a_rule_makes_the_device_do_is_not_held_against_it() {
     assert_eq!(check(&[fence]), 1);
     assert_eq!(check(&[fence, fired(ActionKind::Drop, "interrupt")]), 0);
     assert_eq!(check(&[fence, fired(ActionKind::Delay, "interrupt")]), 0, "it may come later");
+    assert_eq!(check(&[fence, fired(ActionKind::Reorder, "interrupt")]), 0, "it may come behind the next one");
     assert_eq!(check(&[fired(ActionKind::Drop, "fence"), fired(ActionKind::Drop, "interrupt")]), 0);
     assert_eq!(
         check(&[fired(ActionKind::Delay, "fence"), fired(ActionKind::Drop, "interrupt")]),

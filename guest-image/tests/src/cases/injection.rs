@@ -33,6 +33,7 @@ test_list! { "injection":
     one_copy_in_ten_fails.needs(NEEDS).disruptive();
     late_fences_are_waited_for.needs(NEEDS);
     lost_interrupts_are_noticed.needs(NEEDS).patience(2);
+    interrupts_that_others_overtake_are_not_missed.needs(NEEDS).patience(2);
     interrupts_that_come_twice_mean_nothing.needs(NEEDS);
     interrupts_without_a_reason_mean_nothing.needs(NEEDS);
     lost_records_of_faults_blame_no_other_page.needs(NEEDS);
@@ -270,6 +271,32 @@ fn lost_interrupts_are_noticed() {
     let region = on_device(&world.device, PAGES, pattern);
     assert_eq!((world.fired("late"), world.fired("lost")), (1, 1));
     region.check(pattern);
+}
+
+/// Of two that migrate side by side each waits for its own.
+fn interrupts_that_others_overtake_are_not_missed() {
+    let world = World::open();
+    // The fences are late as well, or the driver would have seen them before it went to sleep.
+    let fence = json!({ "event": { "kinds": ["fence"] } });
+    world.rule("late", &fence, &json!({ "kind": "delay", "ns": 3_000_000 }));
+    let on = json!({ "event": { "kinds": ["interrupt"] }, "occurrence": { "every-nth": 2 } });
+    world.rule("overtaken", &on, &json!({ "kind": "reorder", "ns": 50_000_000 }));
+    let children: Vec<Child> = (0..2)
+        .map(|tag| {
+            Child::spawn(move || {
+                let (device, pattern) = (Device::open(), Pattern::new(tag));
+                for _ in 0..10 {
+                    let region = Region::filled(PAGES, pattern);
+                    device.to_device(region.span());
+                    device.assert_digests(region.span(), PAGES, |index| pattern.digest(index));
+                    device.to_system(region.span());
+                    region.check(pattern);
+                }
+            })
+        })
+        .collect();
+    children.into_iter().for_each(Child::succeed);
+    assert!(world.fired("overtaken") > 0);
 }
 
 fn interrupts_that_come_twice_mean_nothing() {

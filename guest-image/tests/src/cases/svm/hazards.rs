@@ -50,6 +50,7 @@ fn hazards(asid: u32, region: &Region) -> Vec<Hazard> {
     };
     vec![
         hazard("records-late", "fault-recorded", 3, json!({ "kind": "delay", "ns": 1_000_000 })),
+        hazard("records-out-of-order", "fault-recorded", 2, json!({ "kind": "reorder", "ns": 1_000_000 })),
         hazard("records-lost", "fault-recorded", 3, json!({ "kind": "drop" })),
         hazard("records-twice", "fault-recorded", 1, json!({ "kind": "double" })),
         hazard("records-announced", "fault-recorded", 2, json!({ "kind": "announce-early", "ns": 500_000 })),
@@ -59,6 +60,7 @@ fn hazards(asid: u32, region: &Region) -> Vec<Hazard> {
         hazard("acknowledgements-late", "invalidate-requested", 1, json!({ "kind": "delay", "ns": 300_000 })),
         hazard("fences-late", "fence", 1, json!({ "kind": "delay", "ns": 500_000 })),
         hazard("interrupts-late", "interrupt", 1, json!({ "kind": "delay", "ns": 1_000_000 })),
+        hazard("interrupts-out-of-order", "interrupt", 2, json!({ "kind": "reorder", "ns": 1_000_000 })),
         hazard("interrupts-lost", "interrupt", 2, json!({ "kind": "drop" })),
         hazard("interrupts-twice", "interrupt", 1, json!({ "kind": "double" })),
         hazard("interrupts-made-up", "command-start", 1, json!({ "kind": "spurious-interrupt", "vector": 3 })),
