@@ -30,7 +30,7 @@ const CONTENTION_PAUSE_US: i64 = 50;
 
 impl DeviceMemory for Gpu {
     fn migrate_to_ram(map: BoundMap<'_, Self>, fault: &CpuFault<'_>) -> FaultEnd {
-        if fault.is_poisoned() {
+        if map.has_lost(fault) {
             return FaultEnd::Poisoned;
         }
         let mut watch = Stopwatch::start();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A CPU's touch of a private page, and how it ends.
 
-use super::folio::HUGE_SIZE;
+use super::folio::{Pfn, HUGE_SIZE};
 use crate::{bindings, kernel_ext::mm::LockedVma};
 use core::ops::Range;
 use kernel::{
@@ -100,13 +100,13 @@ impl<'a> CpuFault<'a> {
         start.max(self.vma().start())..start.saturating_add(size).min(self.vma().end())
     }
 
-    /// Whether the page that was touched is known to have lost its content.
-    pub(crate) fn is_poisoned(&self) -> bool {
+    /// The page frame that was touched.
+    pub(super) fn pfn(&self) -> Pfn {
         // A fault at a PMD entry names the head of its folio.
         let ahead =
             if self.is_of_page_table() { 0 } else { (self.address() >> PAGE_SHIFT) & ((1 << self.order()) - 1) };
         // SAFETY: By the type invariants the page is valid, and its folio locked: a page so far behind the head is one of the folio.
-        unsafe { bindings::ersatz_page_is_poisoned(self.vmf.page.add(ahead)) }
+        unsafe { bindings::ersatz_page_to_pfn(self.vmf.page.add(ahead)) }
     }
 
     pub(super) fn page(&self) -> *mut bindings::page {

@@ -6,6 +6,7 @@
 //! - [`region`]: a range of physical addresses to give the pages their pfns.
 //! - [`pagemap`]: the range registered with the memory manager (`devm_memremap_pages`), and its callbacks.
 //! - [`frames`]: which frames of it are free.
+//! - [`poisoned`]: which frames have lost their content.
 //! - [`withheld`]: which frames are kept from use.
 //! - [`homes`]: to which node of the system each page belongs.
 //! - [`fault`]: a CPU's touch of a private page.
@@ -32,6 +33,7 @@ pub(crate) mod interval_notifier;
 pub(crate) mod migrate;
 pub(crate) mod mirror;
 pub(crate) mod pagemap;
+mod poisoned;
 pub(crate) mod region;
 pub(crate) mod stand_in;
 pub(crate) mod withheld;

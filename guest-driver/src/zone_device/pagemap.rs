@@ -18,6 +18,7 @@ use super::{
     folio::{Pfn, Side},
     frames::{Frames, BLOCK_PAGES},
     homes::Homes,
+    poisoned::Poisoned,
     region::Region,
     withheld::Withheld,
 };
@@ -32,11 +33,7 @@ use kernel::{
     devres,
     page::PAGE_SIZE,
     prelude::*,
-    sync::{
-        aref::ARef,
-        atomic::{ordering, Atomic},
-        Arc,
-    },
+    sync::{aref::ARef, Arc},
     types::Opaque,
 };
 
@@ -91,7 +88,7 @@ pub(crate) struct PageMap<T: DeviceMemory> {
     frames: Frames,
     homes: Homes,
     withheld: Withheld,
-    poisoned: Atomic<i64>,
+    poisoned: Poisoned,
     #[pin]
     memory: T,
 }
@@ -140,6 +137,7 @@ impl<T: DeviceMemory> PageMap<T> {
         let frames = Frames::new(region.pages() / BLOCK_PAGES)?;
         let homes = Homes::new(frames.len())?;
         let withheld = Withheld::new(frames.len())?;
+        let poisoned = Poisoned::new(frames.len())?;
         let range = bindings::range { start: region.start(), end: region.start() + region.length() - 1 };
         let map = Arc::pin_init(
             try_pin_init!(Self {
@@ -165,7 +163,7 @@ impl<T: DeviceMemory> PageMap<T> {
                 frames,
                 homes,
                 withheld,
-                poisoned: Atomic::new(0),
+                poisoned,
                 memory <- memory,
             }),
             GFP_KERNEL,
@@ -208,7 +206,7 @@ impl<T: DeviceMemory> PageMap<T> {
 
     /// Number of poisoned pages.
     pub(crate) fn poisoned_pages(&self) -> usize {
-        usize::try_from(self.poisoned.load(ordering::Relaxed)).unwrap_or(0)
+        self.poisoned.count()
     }
 
     /// Number of pages that are kept from use.
@@ -271,13 +269,7 @@ impl<T: DeviceMemory> PageMap<T> {
 
     /// Whether a page of this map is poisoned.
     pub(crate) fn is_poisoned(&self, index: usize) -> bool {
-        if index >= self.pages() {
-            return false;
-        }
-        // SAFETY: The pages of the region, of which this is one, have been registered, so this pfn has a page.
-        let page = unsafe { bindings::ersatz_pfn_to_page(self.region.first_pfn() + index) };
-        // SAFETY: `page` is valid; the flag is read atomically.
-        unsafe { bindings::ersatz_page_is_poisoned(page) }
+        self.poisoned.has(index)
     }
 }
 

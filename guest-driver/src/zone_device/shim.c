@@ -85,19 +85,14 @@ int ersatz_page_references(struct page *page)
 	return folio_ref_count(page_folio(page));
 }
 
-bool ersatz_page_set_poisoned(struct page *page)
+void ersatz_page_set_poisoned(struct page *page)
 {
-	return TestSetPageHWPoison(page);
+	SetPageHWPoison(page);
 }
 
 void ersatz_page_mark_dirty(struct page *page)
 {
 	folio_mark_dirty(page_folio(page));
-}
-
-bool ersatz_page_is_poisoned(struct page *page)
-{
-	return PageHWPoison(page);
 }
 
 unsigned long ersatz_large_folio_rest(unsigned long address)

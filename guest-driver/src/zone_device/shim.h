@@ -48,9 +48,8 @@ bool ersatz_page_is_mapped(struct page *page);
 bool ersatz_page_has_owner(struct page *page);
 /* Number of references to the page's folio. */
 int ersatz_page_references(struct page *page);
-/* Marks a page as unusable for good. Returns whether it already was. */
-bool ersatz_page_set_poisoned(struct page *page);
-bool ersatz_page_is_poisoned(struct page *page);
+/* Marks a page as unusable for good, by the flag that the memory manager heeds. */
+void ersatz_page_set_poisoned(struct page *page);
 /* Notes that a page was written. The caller keeps it from being truncated. */
 void ersatz_page_mark_dirty(struct page *page);
 /* Number of pages from the current process's `address` to the end of the large folio mapped there; 0 if it maps no large folio. */

@@ -48,7 +48,7 @@ pub(crate) fn register(dev: &Device<Bound>) -> Result<Arc<Memory>> {
 
 impl DeviceMemory for Ram {
     fn migrate_to_ram(map: BoundMap<'_, Self>, fault: &CpuFault<'_>) -> FaultEnd {
-        if fault.is_poisoned() {
+        if map.has_lost(fault) {
             return FaultEnd::Poisoned;
         }
         let (vma, window) = (fault.vma(), fault.window(PAGE_SIZE));

@@ -2,17 +2,17 @@
 //! A map with the proof that its pages are registered: what may be done with the pages.
 
 use super::{
+    super::fault::CpuFault,
     super::folio::{LockedFolio, Pfn, HUGE_ORDER},
     super::frames::BLOCK_PAGES,
     super::homes::Node,
-    DeviceMemory, PageMap,
+    DeviceMemory, Kind, PageMap,
 };
 use crate::bindings;
 use core::{ops::Range, ptr::NonNull};
 use kernel::{
     device::{Bound, Device},
     prelude::*,
-    sync::atomic::ordering,
 };
 
 /// A map whose pages are registered for `'a`, and whose device is bound.
@@ -155,8 +155,12 @@ impl<'a, T: DeviceMemory> BoundMap<'a, T> {
     /// Whether one of some pages lost its content.
     pub(in super::super) fn has_poison(self, pfn: Pfn, pages: usize) -> bool {
         let Some(first) = self.map.index(pfn) else { return false };
-        self.map.poisoned.load(ordering::Relaxed) > 0
-            && (first..first + pages).filter(|&index| index < self.map.pages()).any(|index| self.map.is_poisoned(index))
+        self.map.poisoned.count() > 0 && (first..first + pages).any(|index| self.map.poisoned.has(index))
+    }
+
+    /// Whether the page that was touched is known to have lost its content.
+    pub(crate) fn has_lost(self, fault: &CpuFault<'_>) -> bool {
+        self.has_poison(fault.pfn(), 1)
     }
 
     /// Takes page `index` out of use for good. May sleep.
@@ -168,14 +172,16 @@ impl<'a, T: DeviceMemory> BoundMap<'a, T> {
         if index >= self.map.pages() {
             return Err(EINVAL);
         }
-        // SAFETY: By the type invariants the page is registered.
-        let page = unsafe { bindings::ersatz_pfn_to_page(self.pfn(index)) };
-        // SAFETY: `page` is valid; the flag is set atomically.
-        if unsafe { bindings::ersatz_page_set_poisoned(page) } {
+        // INVARIANT: From here on a frame that is freed is not marked as free; one that is free already is taken.
+        if !self.map.poisoned.add(index) {
             return Ok(());
         }
-        // INVARIANT: From here on a frame that is freed is not marked as free; one that is free already is taken.
-        self.map.poisoned.fetch_add(1, ordering::Relaxed);
+        if self.map.kind() == Kind::Coherent {
+            // SAFETY: By the type invariants the page is registered.
+            let page = unsafe { bindings::ersatz_pfn_to_page(self.pfn(index)) };
+            // SAFETY: `page` is valid; the flag is set atomically.
+            unsafe { bindings::ersatz_page_set_poisoned(page) };
+        }
         T::poisoned(self, index);
         // Nobody uses it if it is free, or withheld.
         if self.map.withheld.release(index) || self.map.frames.take(index) {

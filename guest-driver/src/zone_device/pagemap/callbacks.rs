@@ -4,7 +4,7 @@
 use super::{super::fault::CpuFault, super::folio::Pfn, DeviceMemory, PageMap};
 use crate::bindings;
 use core::ops::Range;
-use kernel::{prelude::*, sync::atomic::ordering, types::Opaque};
+use kernel::{prelude::*, types::Opaque};
 
 impl<T: DeviceMemory> PageMap<T> {
     pub(super) const OPS: bindings::dev_pagemap_ops = bindings::dev_pagemap_ops {
@@ -57,7 +57,7 @@ impl<T: DeviceMemory> PageMap<T> {
         };
         T::freed(&map.dev, first..first.saturating_add(pages));
         // INVARIANT: The reference count has just become zero.
-        if map.poisoned.load(ordering::Relaxed) == 0 && !map.withheld.is_claiming() {
+        if map.poisoned.count() == 0 && !map.withheld.is_claiming() {
             put(first..first.saturating_add(pages));
         } else {
             (first..first.saturating_add(pages))
