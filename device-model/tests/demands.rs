@@ -309,5 +309,5 @@ fn what_no_rule_can_demand() {
     assert!(refused(Action::DemandMemory(MemoryDemand { deadline_ns: 0, ..MemoryDemand::default() })));
     assert!(refused(Action::LimitMemory(MemoryLimit { pages: 1, deadline_ns: u64::MAX })));
     assert!(refused(Action::ReturnMemory(MemoryReturn { offset: None, pages: Some(0) })));
-    assert!(refused(Action::Drop), "an answer to an event is none by itself");
+    assert!(refused(Action::Drop), "an action that decides about events is refused as a request");
 }

@@ -95,7 +95,7 @@ register_map! {
     FAULTED_CHANNELS / FaultedChannels @ 0x0a8, 8, ReadOnly, "One bit for each channel that waits at a fault.";
     ACCESS_COUNTER_CONTROL / AccessCounterControl @ 0x0e0, 4, ReadWrite, "What is counted ([`super::access_counter::AccessCounterControl`]).";
     ACCESS_COUNTER_CLEAR / AccessCounterClear @ 0x0e8, 8, WriteOnly, "Write a region's address, with the ASID in its low 16 bits: its count is zero again.";
-    DEMAND / Demand @ 0x100, 8, ReadOnly, "Number of the demand for memory that waits for an answer, from 1; zero, as its parts are, if there is none.";
+    DEMAND / Demand @ 0x100, 8, ReadOnly, "Number of the demand for memory that waits for an answer, from 1; zero if none waits. The four registers behind it are zero then, too.";
     DEMAND_OFFSET / DemandOffset @ 0x108, 8, ReadOnly, "The offset in VRAM from which on memory is demanded.";
     DEMAND_LENGTH / DemandLength @ 0x110, 8, ReadOnly, "Length in bytes of the range in which it is demanded.";
     DEMAND_BYTES / DemandBytes @ 0x118, 8, ReadOnly, "How much of that range is still to be handed over, in bytes.";

@@ -31,7 +31,7 @@ impl Device {
         self.want(Want::More { within, pages }, demand.deadline_ns);
     }
 
-    /// Has the driver keep no more pages than a limit, and all up to it.
+    /// Limits the number of pages that the driver has: those beyond are demanded, those missing are returned.
     pub(super) fn limit_memory(&self, limit: &MemoryLimit) {
         self.want(Want::Limit(limit.pages), limit.deadline_ns);
     }

@@ -52,7 +52,7 @@ pub(crate) enum Work {
     DemandMemory(MemoryDemand),
     /// Returns memory to the driver.
     ReturnMemory(MemoryReturn),
-    /// Has the driver keep this much memory and no more.
+    /// Limits the memory that the driver has: what is beyond is demanded, what is missing is returned.
     LimitMemory(MemoryLimit),
     /// The demand of this number has come to its deadline.
     ExpireDemand(u64),

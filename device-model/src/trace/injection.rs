@@ -76,7 +76,7 @@ numbered! {
         DemandMemory = 15 => "demand-memory",
         /// Memory was returned to the driver.
         ReturnMemory = 16 => "return-memory",
-        /// The driver is to keep this much memory and no more.
+        /// A limit was set to the memory that the driver has.
         LimitMemory = 17 => "limit-memory",
         /// Something comes behind the next of its kind.
         Reorder = 18 => "reorder",

@@ -219,6 +219,11 @@ impl<T: DeviceMemory> PageMap<T> {
         self.frames.free_of(block)
     }
 
+    /// Number of blocks of which all pages are free; at once out of date if pages come and go.
+    pub(crate) fn free_blocks(&self) -> usize {
+        (0..self.frames.blocks()).filter(|&block| self.free_pages_of(block) == BLOCK_PAGES).count()
+    }
+
     /// Claims a page: from now until the claim is settled it is kept from use as soon as nobody uses it. One that is claimed or withheld
     /// already stays as it is.
     pub(crate) fn claim(&self, index: usize) {

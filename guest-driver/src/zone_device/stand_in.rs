@@ -112,12 +112,13 @@ impl Drop for StandInPool {
 pub(crate) fn reserve(pages: usize) -> Result {
     let mut stock = stock().ok_or(ENODEV)?;
     let stock = stock.as_mut().ok_or(ENODEV)?;
-    let free: usize = stock.maps.iter().filter_map(|map| Some(map.try_access()?.bound().free_pages())).sum();
-    if free >= pages {
+    let needed = pages.div_ceil(BLOCK_PAGES);
+    // Others are of no use to a huge folio.
+    let free: usize = stock.maps.iter().filter_map(|map| Some(map.try_access()?.bound().free_blocks())).sum();
+    if free >= needed {
         return Ok(());
     }
-    // What is free need not be whole blocks, so all that is asked for is made.
-    let blocks = pages.div_ceil(BLOCK_PAGES) as u64;
+    let blocks = (needed - free) as u64;
     const { assert!(ALIGNMENT == (BLOCK_PAGES * PAGE_SIZE) as u64) };
     let device = bound_device(&stock.device);
     let region = Region::free(device, blocks * ALIGNMENT, c"ersatz lost pages")?;

@@ -2,8 +2,10 @@
 //! Forked processes, and events to order what they do.
 
 use std::any::Any;
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -11,6 +13,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
+/// How long other threads of a process that forks may take to end.
+const THREAD_PATIENCE: Duration = Duration::from_secs(20);
 /// Exit status of a process whose body panicked.
 const STATUS_PANICKED: i32 = 101;
 
@@ -24,8 +28,10 @@ pub struct Child {
 impl Child {
     /// Forks a process that runs `body` and ends: with status 0, or another one if the body panics.
     ///
-    /// To be called while this process has one thread.
+    /// To be called while this process has one thread, or others that are about to end: those are waited for, as the child would never see them give back
+    /// a lock of the C library. (`thread::scope` returns when its threads have done their work, and they end a moment later.)
     pub fn spawn(body: impl FnOnce()) -> Self {
+        wait_for_other_threads();
         // SAFETY: there is no other thread that could hold a lock the child would wait for.
         match unsafe { fork() }.expect("fork") {
             ForkResult::Parent { child } => Self { pid: child, over: false },
@@ -80,6 +86,20 @@ impl Drop for Child {
         if !self.over && kill(self.pid, Signal::SIGKILL).is_ok() {
             self.wait_for_end();
         }
+    }
+}
+
+/// Waits until this is the process's only thread.
+///
+/// # Panics
+///
+/// If another one does not end.
+fn wait_for_other_threads() {
+    let threads = || fs::read_dir("/proc/self/task").expect("the threads of this process").count();
+    let deadline = Instant::now() + THREAD_PATIENCE;
+    while threads() > 1 {
+        assert!(Instant::now() < deadline, "a process is forked beside {} other threads", threads() - 1);
+        std::thread::yield_now();
     }
 }
 

@@ -4,15 +4,16 @@
 
 use ersatz_uapi::Direction;
 use nix::errno::Errno;
+use nix::sys::mman::MmapAdvise;
 use nix::sys::signal::Signal;
 
 use super::fixture::{assert_works, on_device, send};
 use crate::bus::{Function, load, load_with, unload};
 use crate::config_space::{COMMAND, COMMAND_MEMORY, ConfigSpace, POWER_D3HOT, capability};
 use crate::device::Device;
-use crate::pattern::Pattern;
+use crate::pattern::{PAGE, Pattern};
 use crate::process::{Child, Event};
-use crate::region::Region;
+use crate::region::{HUGE_PAGE, Region};
 use crate::suite::{Need, test_list};
 
 test_list! { "lost":
@@ -21,6 +22,7 @@ test_list! { "lost":
     a_device_that_sleeps_is_left.disruptive().patience(2);
     users_keep_the_module_until_they_let_go.disruptive().patience(2);
     twice_beside_the_same_user.disruptive().patience(2);
+    a_huge_page_beside_what_was_lost_before.needs(&[Need::HugePages, Need::VramPages(1024)]).disruptive().patience(2);
 }
 
 /// Pages of a user, on the device.
@@ -75,6 +77,15 @@ fn touch(region: &Region, page: usize) -> ! {
 
 fn small(device: &Device) -> Region {
     on_device(device, PAGES, Pattern::new(1))
+}
+
+/// As many single pages as take the most of a block.
+fn many(device: &Device) -> Region {
+    let region = Region::new(HUGE_PAGE / PAGE - PAGES / 2);
+    region.advise(0..region.pages(), MmapAdvise::MADV_NOHUGEPAGE).expect("MADV_NOHUGEPAGE");
+    region.fill(Pattern::new(1));
+    send(device, &region);
+    region
 }
 
 fn huge(device: &Device) -> Region {
@@ -175,6 +186,26 @@ fn users_keep_the_module_until_they_let_go() {
         assert_works();
         go.signal();
         child.succeed();
+    });
+}
+
+/// What stands in for small pages lies where a huge one had room otherwise.
+fn a_huge_page_beside_what_was_lost_before() {
+    let (ready, go, done) = (Event::new(), Event::new(), Event::new());
+    with_impatient_driver(|| {
+        let first = user(&ready, &done, small, |_| ());
+        lose_and_find();
+        let second = user(&ready, &go, many, |region| touch(&region, 0));
+        lose_and_find();
+        // In each of two blocks there is something free now, and a block's worth in both.
+        done.signal();
+        first.succeed();
+        let third = user(&ready, &go, huge, |region| touch(&region, 0));
+        lose_and_find();
+        let users = [second, third];
+        users.iter().for_each(|_| go.signal());
+        users.into_iter().for_each(|user| user.die_of(Signal::SIGBUS));
+        assert_works();
     });
 }
 
